@@ -1,0 +1,130 @@
+//! A command's end of the control socket.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use axum::body::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream::BoxStream};
+use http_body_util::{BodyDataStream, BodyExt, Full};
+use hyper::{Method, StatusCode, client::conn::http1, header};
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+
+use crate::supervisor::{Reply, Request};
+
+use super::protocol::{EVENTS, Line, REQUEST};
+
+/// Speaks to the supervisor of a project.
+#[derive(Clone, Debug)]
+pub struct Client {
+    path: PathBuf,
+}
+
+/// Why a supervisor does not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens there.
+    #[error("no supervisor listens on {}: {source}", path.display())]
+    NotRunning {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It is about to leave.
+    #[error("the supervisor has just ended")]
+    Ended,
+    /// It broke off.
+    #[error("the supervisor broke off: {0}")]
+    BrokenOff(#[from] hyper::Error),
+    /// It does not understand us, or we not it: another version.
+    #[error("the supervisor speaks another version ({0}); restart it: its containers go on meanwhile")]
+    Misunderstood(String),
+}
+
+impl Client {
+    /// A client of the supervisor at `path`; none when nobody listens there.
+    ///
+    /// # Errors
+    /// When the socket cannot be used.
+    pub async fn connect(path: &Path) -> Result<Option<Self>, ClientError> {
+        match UnixStream::connect(path).await {
+            Ok(_) => Ok(Some(Self { path: path.to_owned() })),
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(source) => Err(ClientError::NotRunning { path: path.to_owned(), source }),
+        }
+    }
+
+    /// Asks for something.
+    ///
+    /// # Errors
+    /// When the supervisor does not answer.
+    pub async fn request(&self, request: &Request) -> Result<Reply, ClientError> {
+        let body = serde_json::to_vec(request).map_err(|e| ClientError::Misunderstood(e.to_string()))?;
+        let answer = self.call(Method::POST, REQUEST, body).await?.collect().await?.to_bytes();
+        serde_json::from_slice(&answer).map_err(|e| ClientError::Misunderstood(e.to_string()))
+    }
+
+    /// What happened and happens, until the supervisor ends.
+    ///
+    /// # Errors
+    /// When the supervisor does not answer.
+    pub async fn events(&self) -> Result<BoxStream<'static, Result<Line, ClientError>>, ClientError> {
+        let body = self.call(Method::GET, EVENTS, Vec::new()).await?;
+        let chunks = BodyDataStream::new(body).map_err(ClientError::from);
+        let lines =
+            futures_util::stream::try_unfold((chunks, Vec::new()), async |(mut chunks, mut buffer)| {
+                loop {
+                    if let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
+                        let rest = buffer.split_off(end + 1);
+                        let line = serde_json::from_slice(&buffer)
+                            .map_err(|e| ClientError::Misunderstood(e.to_string()))?;
+                        return Ok(Some((line, (chunks, rest))));
+                    }
+                    match chunks.try_next().await? {
+                        Some(chunk) => buffer.extend_from_slice(&chunk),
+                        None => return Ok(None),
+                    }
+                }
+            });
+        Ok(lines.boxed())
+    }
+
+    async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<hyper::body::Incoming, ClientError> {
+        let stream = UnixStream::connect(&self.path)
+            .await
+            .map_err(|source| ClientError::NotRunning { path: self.path.clone(), source })?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        // It ends with the answer's body.
+        tokio::spawn(connection);
+        let request = hyper::Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, "sameport")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|e| ClientError::Misunderstood(e.to_string()))?;
+        let response = sender.send_request(request).await?;
+        if response.status() == StatusCode::OK {
+            return Ok(response.into_body());
+        }
+        let status = response.status();
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            return Err(ClientError::Ended);
+        }
+        let words = response.into_body().collect().await?.to_bytes();
+        Err(ClientError::Misunderstood(format!("{status}: {}", String::from_utf8_lossy(&words))))
+    }
+}
+
+/// No socket, or one that a dead supervisor left behind.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}

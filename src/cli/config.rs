@@ -1,0 +1,53 @@
+//! `sameport config`.
+
+use clap::Args;
+use sameport::spec::Image;
+
+use super::{context::Context, error::CliError, output};
+
+/// Arguments of `sameport config`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  sameport config              the file as it is understood: merged, variables put in
+  sameport config --quiet      whether it is valid")]
+pub struct ConfigArgs {
+    /// Print nothing but what is wrong
+    #[arg(short, long)]
+    quiet: bool,
+    /// Print the services' names
+    #[arg(long, conflicts_with = "images")]
+    services: bool,
+    /// Print the images' names
+    #[arg(long)]
+    images: bool,
+}
+
+/// Runs `sameport config`.
+pub fn run(context: &Context, args: ConfigArgs) -> Result<(), CliError> {
+    let loaded = context.load()?;
+    let services = loaded.project.services.values();
+    if args.quiet {
+        return Ok(());
+    }
+    if args.services || args.images {
+        let mut names: Vec<String> = services
+            .map(|service| match (&service.container.image, args.images) {
+                (Image(image), true) => image.clone(),
+                (_, false) => service.name.to_string(),
+            })
+            .collect();
+        names.sort();
+        names.dedup();
+        return match context.is_json() {
+            true => output::json(&names),
+            false => names.iter().try_for_each(|name| output::line(name)),
+        };
+    }
+    if context.is_json() {
+        let value: serde_json::Value = serde_yaml::from_str(&loaded.rendered).map_err(|error| {
+            CliError::failed(format!("the file cannot be printed as JSON: {error}"), None)
+        })?;
+        return output::json(&value);
+    }
+    output::line(loaded.rendered.trim_end())
+}

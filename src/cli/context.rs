@@ -1,0 +1,181 @@
+//! What every command begins with: the global arguments, the file, the engine.
+
+use std::{collections::BTreeMap, env, path::PathBuf, sync::Arc};
+
+use clap::{Args, ValueEnum};
+use sameport::{
+    clock::Clock,
+    compose::{self, Loaded},
+    engine::docker::Docker,
+    kernel::netns,
+    spec::ProjectName,
+    supervisor::{Settings, StateFile, paths::Paths},
+};
+
+use super::{error::CliError, output};
+
+/// Arguments of every command.
+#[derive(Args, Clone, Debug)]
+pub struct Global {
+    /// A Compose file; several are merged. Stands before the command, where `-f` has no other meaning
+    #[arg(short, long = "file", value_name = "FILE", help_heading = "Project")]
+    pub files: Vec<PathBuf>,
+    /// The project's name
+    #[arg(short, long, value_name = "NAME", global = true, help_heading = "Project")]
+    pub project_name: Option<String>,
+    /// Where relative paths in the file start
+    #[arg(long, value_name = "FOLDER", global = true, help_heading = "Project")]
+    pub project_directory: Option<PathBuf>,
+    /// A file of variables, instead of `.env`
+    #[arg(long = "env-file", value_name = "FILE", global = true, help_heading = "Project")]
+    pub env_files: Vec<PathBuf>,
+    /// Services of this profile take part, too
+    #[arg(long = "profile", value_name = "NAME", global = true, help_heading = "Project")]
+    pub profiles: Vec<String>,
+    /// How data is printed
+    #[arg(long, value_enum, default_value_t = Format::Text, global = true, help_heading = "Output")]
+    pub format: Format,
+    /// Whether to use colours
+    #[arg(long, value_enum, default_value_t = Color::Auto, global = true, help_heading = "Output")]
+    pub color: Color,
+    /// Tell more of what goes on inside; twice: everything
+    #[arg(long, action = clap::ArgAction::Count, global = true, help_heading = "Output")]
+    pub verbose: u8,
+}
+
+/// How data is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+/// Whether to use colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless NO_COLOR is set
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+impl Global {
+    /// Lets all output follow the choice of colours.
+    pub fn choose_colors(&self) {
+        match self.color {
+            Color::Auto => anstream::ColorChoice::Auto,
+            Color::Always => anstream::ColorChoice::Always,
+            Color::Never => anstream::ColorChoice::Never,
+        }
+        .write_global();
+    }
+}
+
+/// What every command begins with.
+pub struct Context {
+    /// Arguments of every command.
+    pub global: Global,
+    current_dir: PathBuf,
+}
+
+impl Context {
+    /// Looks around.
+    pub fn new(global: Global) -> Result<Self, CliError> {
+        let current_dir = env::current_dir().map_err(CliError::io("cannot tell the current folder"))?;
+        Ok(Self { global, current_dir })
+    }
+
+    /// Our folders, made where they are missing.
+    pub fn paths(&self) -> Result<Paths, CliError> {
+        Ok(Paths::from_env()?)
+    }
+
+    /// Whether data is printed for programs.
+    pub fn is_json(&self) -> bool {
+        self.global.format == Format::Json
+    }
+
+    /// What decides which project is meant.
+    pub fn options(&self) -> compose::Options {
+        let global = &self.global;
+        let environment: BTreeMap<_, _> = env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        compose::Options {
+            files: global.files.clone(),
+            project_name: global.project_name.clone(),
+            project_directory: global.project_directory.clone(),
+            env_files: global.env_files.clone(),
+            profiles: global.profiles.clone(),
+            current_dir: self.current_dir.clone(),
+            environment,
+        }
+    }
+
+    /// The file, with its warnings told.
+    pub fn load(&self) -> Result<Loaded, CliError> {
+        let loaded = compose::load(&self.options())?;
+        for warning in &loaded.warnings {
+            output::note(&warning.render(true))?;
+        }
+        Ok(loaded)
+    }
+
+    /// The file without its warnings, which `up` has told; none when it cannot be loaded but the project's name
+    /// is known, so that what is there can still be looked at and removed.
+    pub fn load_if_possible(&self) -> Result<(ProjectName, Option<Loaded>), CliError> {
+        match compose::load(&self.options()) {
+            Ok(loaded) => Ok((loaded.project.name.clone(), Some(loaded))),
+            Err(error) => match compose::project_name(&self.options()) {
+                Ok(name) => Ok((name, None)),
+                Err(_) => Err(error.into()),
+            },
+        }
+    }
+
+    /// The project's name.
+    pub fn project(&self) -> Result<ProjectName, CliError> {
+        Ok(compose::project_name(&self.options())?)
+    }
+
+    /// The engine.
+    pub async fn engine(&self) -> Result<Docker, CliError> {
+        Ok(Docker::connect().await?)
+    }
+
+    /// What a supervisor of a project in this process needs.
+    pub fn settings(&self, project: &ProjectName) -> Result<Settings, CliError> {
+        Ok(Settings {
+            state: StateFile::at(self.paths()?.state(project)),
+            clock: Clock::default(),
+            netns_of: Arc::new(netns::inode),
+        })
+    }
+
+    /// The arguments by which another process of ours means the same project.
+    pub fn project_args(&self) -> Vec<std::ffi::OsString> {
+        let mut args: Vec<std::ffi::OsString> = Vec::new();
+        let mut add = |flag: &str, value: std::ffi::OsString| args.extend([flag.into(), value]);
+        let global = &self.global;
+        for file in &global.files {
+            add("--file", self.current_dir.join(file).into());
+        }
+        if let Some(name) = &global.project_name {
+            add("--project-name", name.into());
+        }
+        if let Some(folder) = &global.project_directory {
+            add("--project-directory", self.current_dir.join(folder).into());
+        }
+        for file in &global.env_files {
+            add("--env-file", self.current_dir.join(file).into());
+        }
+        for profile in &global.profiles {
+            add("--profile", profile.into());
+        }
+        args
+    }
+}

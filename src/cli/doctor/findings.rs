@@ -1,0 +1,359 @@
+//! From facts about a host to what follows from them. Pure.
+
+use std::path::PathBuf;
+
+use sameport::engine::{EngineError, EngineInfo};
+use serde::Serialize;
+
+/// What was found out about a host.
+#[derive(Debug)]
+pub struct Facts {
+    /// Where the engine was looked for.
+    pub address: String,
+    /// The engine, or why it does not answer.
+    pub engine: Result<EngineInfo, EngineError>,
+    /// Whether we have folders for our own things.
+    pub folders: Result<(), String>,
+    /// The kernel's release.
+    pub kernel: String,
+    /// Whether two sockets can listen on one port.
+    pub share_port: Result<(), String>,
+    /// Whether waiting connections can move on to another listener.
+    pub can_migrate: bool,
+    /// What BPF can do here.
+    pub bpf: Bpf,
+    /// Whether we are root.
+    pub is_root: bool,
+    /// Whether we may see the namespaces of others' processes.
+    pub can_see_processes: bool,
+    /// Whether we may set up networks and load programs into the kernel.
+    pub can_administer_networks: bool,
+    /// Most connections that may wait on a listener.
+    pub backlog: Option<u64>,
+    /// Most files that this process may have open; none is unlimited.
+    pub files: Option<u64>,
+}
+
+/// What BPF can do on a host.
+#[derive(Debug)]
+pub struct Bpf {
+    /// Whether the kernel lets us make the maps that a port's choice takes.
+    pub allowed: Result<(), String>,
+    /// Whether the kernel describes its types.
+    pub has_btf: bool,
+    /// Where pins can be kept.
+    pub bpffs: Option<PathBuf>,
+    /// Where containers can be told apart.
+    pub cgroup2: Option<PathBuf>,
+}
+
+/// How good it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// As it should be.
+    Ok,
+    /// The main job works, and something does not.
+    Limited,
+    /// The main job does not work.
+    Missing,
+}
+
+/// What follows from a fact.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What it is about.
+    pub topic: &'static str,
+    /// How good it is.
+    pub level: Level,
+    /// What was found.
+    pub found: String,
+    /// What follows from it.
+    pub follows: Option<String>,
+    /// How to get it.
+    pub remedy: Option<String>,
+}
+
+/// Fewer make a server refuse connections under load.
+const ENOUGH_BACKLOG: u64 = 1024;
+/// Fewer are used up by the streams of some hundred replicas.
+const ENOUGH_FILES: u64 = 1024;
+
+impl Finding {
+    fn ok(topic: &'static str, found: impl Into<String>) -> Self {
+        Self { topic, level: Level::Ok, found: found.into(), follows: None, remedy: None }
+    }
+
+    fn limited(topic: &'static str, found: impl Into<String>, follows: &str, remedy: &str) -> Self {
+        let (follows, remedy) = (Some(follows.to_owned()), Some(remedy.to_owned()));
+        Self { topic, level: Level::Limited, found: found.into(), follows, remedy }
+    }
+
+    fn missing(topic: &'static str, found: impl Into<String>, follows: &str, remedy: &str) -> Self {
+        Self { level: Level::Missing, ..Self::limited(topic, found, follows, remedy) }
+    }
+}
+
+/// What follows from facts.
+pub fn judge(facts: &Facts) -> Vec<Finding> {
+    let mut findings = vec![engine(facts)];
+    if let Ok(info) = &facts.engine {
+        findings.extend([reach(info, facts), restore(info), runtimes(info)]);
+        findings.push(Finding::ok("cgroup", format!("version {}", info.cgroup)));
+    }
+    findings.extend([port(facts), migration(facts), selection(facts), privileges(facts)]);
+    findings.extend([folders(facts), backlog(facts), files(facts)]);
+    findings
+}
+
+fn engine(facts: &Facts) -> Finding {
+    match &facts.engine {
+        Ok(info) => {
+            Finding::ok("engine", format!("{}, API {}, {}", info.name, info.api_version, info.platform))
+        }
+        Err(error) => Finding::missing(
+            "engine",
+            error.to_string(),
+            "without an engine no container runs",
+            match error {
+                EngineError::Denied { .. } => {
+                    "run as root, or `sudo usermod -aG docker $USER` and log in again"
+                }
+                EngineError::Unreachable { .. } => {
+                    "install it: `sudo apt-get install docker.io`; start it: `sudo systemctl start docker`; \
+                     or say where it is: DOCKER_HOST, `docker context use`"
+                }
+                _ => error.help().unwrap_or("see `docker info`"),
+            },
+        ),
+    }
+}
+
+fn reach(info: &EngineInfo, facts: &Facts) -> Finding {
+    if info.local && facts.can_see_processes {
+        return Finding::ok("reach", format!("on this host ({})", facts.address));
+    }
+    let follows = "a pod that lost its network is told by times instead of by its namespace";
+    if info.local {
+        return Finding::limited(
+            "reach",
+            "the engine is on this host, and its processes may not be looked at",
+            follows,
+            "run as root, or give the program CAP_SYS_PTRACE",
+        );
+    }
+    Finding::limited(
+        "reach",
+        format!("the engine is on another host ({})", facts.address),
+        follows,
+        "run sameport on that host",
+    )
+}
+
+fn restore(info: &EngineInfo) -> Finding {
+    if info.live_restore {
+        return Finding::ok("restarts", "containers go on while the engine restarts (live-restore)");
+    }
+    Finding::limited(
+        "restarts",
+        "the engine takes all containers along when it restarts (no live-restore)",
+        "an update of the engine is a gap; sameport starts everything again after it",
+        "put `\"live-restore\": true` into /etc/docker/daemon.json, then `sudo systemctl reload docker`",
+    )
+}
+
+fn runtimes(info: &EngineInfo) -> Finding {
+    let own_kernel: Vec<_> = info
+        .runtimes
+        .iter()
+        .filter(|name| ["kata", "runsc", "gvisor"].iter().any(|word| name.contains(word)))
+        .cloned()
+        .collect();
+    if own_kernel.is_empty() {
+        return Finding::ok("runtimes", info.runtimes.join(", "));
+    }
+    Finding::limited(
+        "runtimes",
+        format!("{} bring a network stack of their own", own_kernel.join(", ")),
+        "replicas that run in them cannot share a port",
+        "let services that share a port run in runc",
+    )
+}
+
+fn port(facts: &Facts) -> Finding {
+    match &facts.share_port {
+        Ok(()) => Finding::ok("port", "two listeners share one (SO_REUSEPORT, tried)"),
+        Err(error) => Finding::missing(
+            "port",
+            format!("two listeners cannot share one: {error}"),
+            "replicas cannot share their port",
+            "it takes Linux 3.9 or later",
+        ),
+    }
+}
+
+fn migration(facts: &Facts) -> Finding {
+    if facts.can_migrate {
+        return Finding::ok("migration", "waiting connections move on when a replica ends (tcp_migrate_req)");
+    }
+    Finding::limited(
+        "migration",
+        format!("Linux {} has no net.ipv4.tcp_migrate_req", facts.kernel),
+        "connections that wait on a replica that is killed are reset",
+        "it takes Linux 5.14 or later",
+    )
+}
+
+fn selection(facts: &Facts) -> Finding {
+    let Bpf { allowed, has_btf, bpffs, cgroup2 } = &facts.bpf;
+    let mut lacks = Vec::new();
+    if let Err(error) = allowed {
+        lacks.push(format!("no right to it ({error})"));
+    }
+    if !has_btf {
+        lacks.push("no types of the kernel (/sys/kernel/btf/vmlinux)".to_owned());
+    }
+    if cgroup2.is_none() {
+        lacks.push("no cgroup2 file system".to_owned());
+    }
+    if lacks.is_empty() {
+        let pins =
+            bpffs.as_ref().map_or_else(|| "bpffs not mounted".to_owned(), |path| path.display().to_string());
+        return Finding::ok("BPF", format!("allowed (tried), {pins}; not used by this version"));
+    }
+    Finding::limited(
+        "BPF",
+        lacks.join(", "),
+        "nothing yet: this version shares ports by what the images do themselves",
+        "run as root on Linux 5.14 or later with CONFIG_BPF_SYSCALL and CONFIG_DEBUG_INFO_BTF",
+    )
+}
+
+fn privileges(facts: &Facts) -> Finding {
+    if facts.is_root && facts.can_administer_networks {
+        return Finding::ok("privileges", "root");
+    }
+    let who = if facts.is_root { "root, without all capabilities" } else { "an ordinary user" };
+    match facts.engine {
+        Ok(_) => Finding::ok("privileges", format!("{who} who may use the engine; no more is needed")),
+        Err(_) => Finding::ok("privileges", who),
+    }
+}
+
+fn folders(facts: &Facts) -> Finding {
+    match &facts.folders {
+        Ok(()) => Finding::ok("folders", "sockets, locks and state have a place"),
+        Err(error) => Finding::missing(
+            "folders",
+            error,
+            "there is no place for a project's socket, lock and state",
+            "set HOME, or XDG_RUNTIME_DIR and XDG_STATE_HOME, to folders that are yours",
+        ),
+    }
+}
+
+fn backlog(facts: &Facts) -> Finding {
+    match facts.backlog {
+        Some(most) if most < ENOUGH_BACKLOG => Finding::limited(
+            "backlog",
+            format!("at most {most} connections wait on a listener (net.core.somaxconn)"),
+            "a burst is refused earlier than it need be",
+            "`sudo sysctl -w net.core.somaxconn=4096`; for one service: `sysctls:` in the Compose file",
+        ),
+        Some(most) => Finding::ok("backlog", format!("{most} connections may wait on a listener")),
+        None => Finding::ok("backlog", "net.core.somaxconn cannot be read"),
+    }
+}
+
+fn files(facts: &Facts) -> Finding {
+    match facts.files {
+        Some(most) if most < ENOUGH_FILES => Finding::limited(
+            "files",
+            format!("at most {most} open files"),
+            "a supervisor of many replicas runs out of them",
+            "`ulimit -n 4096`, or LimitNOFILE= in its systemd unit",
+        ),
+        Some(most) => Finding::ok("files", format!("{most} open files")),
+        None => Finding::ok("files", "as many open files as wanted"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good() -> Facts {
+        Facts {
+            address: "unix:///var/run/docker.sock".to_owned(),
+            engine: Ok(EngineInfo {
+                name: "Docker Engine 28.0".to_owned(),
+                api_version: "1.48".to_owned(),
+                platform: "linux/amd64".to_owned(),
+                local: true,
+                live_restore: true,
+                runtimes: vec!["runc".to_owned()],
+                cgroup: "2 (systemd)".to_owned(),
+                kernel: "6.18".to_owned(),
+            }),
+            folders: Ok(()),
+            kernel: "6.18".to_owned(),
+            share_port: Ok(()),
+            can_migrate: true,
+            bpf: Bpf {
+                allowed: Ok(()),
+                has_btf: true,
+                bpffs: Some("/sys/fs/bpf".into()),
+                cgroup2: Some("/sys/fs/cgroup".into()),
+            },
+            is_root: true,
+            can_see_processes: true,
+            can_administer_networks: true,
+            backlog: Some(4096),
+            files: Some(1 << 20),
+        }
+    }
+
+    fn engine(change: impl FnOnce(&mut EngineInfo)) -> Facts {
+        let mut facts = good();
+        change(facts.engine.as_mut().unwrap());
+        facts
+    }
+
+    /// Everything that is not as it should be.
+    fn complaints(facts: &Facts) -> Vec<(&'static str, Level)> {
+        let all = judge(facts).into_iter();
+        all.filter(|finding| finding.level != Level::Ok)
+            .map(|finding| (finding.topic, finding.level))
+            .collect()
+    }
+
+    #[test]
+    fn a_good_host_has_nothing_to_complain_of() {
+        assert_eq!(complaints(&good()), []);
+    }
+
+    #[test]
+    fn each_lack_is_told_with_what_follows_and_how_to_get_it() {
+        let gone = || EngineError::Unreachable { address: "x".to_owned(), reason: "y".to_owned() };
+        for (facts, wanted) in [
+            (Facts { engine: Err(gone()), ..good() }, ("engine", Level::Missing)),
+            (engine(|info| info.live_restore = false), ("restarts", Level::Limited)),
+            (engine(|info| info.local = false), ("reach", Level::Limited)),
+            (engine(|info| info.runtimes.push("kata".to_owned())), ("runtimes", Level::Limited)),
+            (Facts { can_see_processes: false, ..good() }, ("reach", Level::Limited)),
+            (Facts { folders: Err("no".to_owned()), ..good() }, ("folders", Level::Missing)),
+            (Facts { share_port: Err("no".to_owned()), ..good() }, ("port", Level::Missing)),
+            (Facts { can_migrate: false, ..good() }, ("migration", Level::Limited)),
+            (Facts { backlog: Some(128), ..good() }, ("backlog", Level::Limited)),
+            (Facts { files: Some(256), ..good() }, ("files", Level::Limited)),
+            (
+                Facts { bpf: Bpf { allowed: Err("EPERM".to_owned()), ..good().bpf }, ..good() },
+                ("BPF", Level::Limited),
+            ),
+        ] {
+            assert_eq!(complaints(&facts), [wanted]);
+            let told = judge(&facts).into_iter().find(|finding| finding.topic == wanted.0).unwrap();
+            assert!(told.follows.is_some() && told.remedy.is_some(), "{told:?}");
+        }
+    }
+}

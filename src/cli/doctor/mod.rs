@@ -1,0 +1,80 @@
+//! `sameport doctor`: what this host can do, what is missing, and how to get it.
+
+mod findings;
+
+use clap::Args;
+use sameport::{
+    engine::{
+        Engine,
+        docker::{Docker, Surroundings},
+    },
+    kernel::capability::{self, Capability},
+};
+
+use findings::{Bpf, Facts, Finding, Level};
+
+use super::{
+    context::Context,
+    error::{CliError, styled},
+    output,
+};
+
+/// Arguments of `sameport doctor`.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  sameport doctor --format json | jq '.[] | select(.level != \"ok\")'")]
+pub struct DoctorArgs {}
+
+/// Runs `sameport doctor`.
+pub async fn run(context: &Context, _: DoctorArgs) -> Result<(), CliError> {
+    let findings = findings::judge(&collect(context).await);
+    if context.is_json() {
+        output::json(&findings)?;
+    } else {
+        findings.iter().try_for_each(show)?;
+    }
+    match findings.iter().filter(|finding| finding.level == Level::Missing).count() {
+        0 => Ok(()),
+        // What is missing has been told in full.
+        _ => Err(CliError::Exit(1)),
+    }
+}
+
+fn show(finding: &Finding) -> Result<(), CliError> {
+    use anstyle::AnsiColor::{Green, Red, Yellow};
+    let (word, color) = match finding.level {
+        Level::Ok => ("ok     ", Green),
+        Level::Limited => ("limited", Yellow),
+        Level::Missing => ("missing", Red),
+    };
+    output::line(&format!("{}  {:<11} {}", styled(word, color.on_default()), finding.topic, finding.found))?;
+    for line in [finding.follows.as_ref(), finding.remedy.as_ref()].into_iter().flatten() {
+        output::line(&format!("{:22}{line}", ""))?;
+    }
+    Ok(())
+}
+
+async fn collect(context: &Context) -> Facts {
+    let address = Surroundings::from_env().endpoint().map(|endpoint| endpoint.host).unwrap_or_default();
+    let engine = async { Docker::connect().await?.info().await }.await;
+    let number = |path: &str| std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok());
+    Facts {
+        address,
+        engine,
+        folders: context.paths().map(drop).map_err(|error| error.to_string()),
+        kernel: capability::release(),
+        share_port: capability::share_port().map_err(|error| error.to_string()),
+        can_migrate: capability::can_migrate(),
+        bpf: Bpf {
+            allowed: capability::try_bpf().map_err(|error| error.to_string()),
+            has_btf: capability::has_btf(),
+            bpffs: capability::mounted("bpf"),
+            cgroup2: capability::mounted("cgroup2"),
+        },
+        is_root: nix::unistd::geteuid().is_root(),
+        can_see_processes: capability::has(Capability::SysPtrace),
+        can_administer_networks: capability::has(Capability::NetAdmin)
+            && (capability::has(Capability::Bpf) || capability::has(Capability::SysAdmin)),
+        backlog: number("/proc/sys/net/core/somaxconn"),
+        files: rustix::process::getrlimit(rustix::process::Resource::Nofile).current,
+    }
+}

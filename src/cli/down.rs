@@ -1,0 +1,57 @@
+//! `sameport down`.
+
+use std::time::Duration;
+
+use clap::Args;
+use sameport::supervisor::Request;
+
+use super::{
+    args::time,
+    context::Context,
+    error::CliError,
+    output,
+    session::Session,
+    signals::Signals,
+    wait::{self, Until},
+};
+
+/// Arguments of `sameport down`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  sameport down                 stop and remove all that `up` made here
+  sameport -p shop down -v      by the project's name, and the data in its volumes, too")]
+pub struct DownArgs {
+    /// Remove named volumes, too: the data in them is gone then
+    #[arg(short, long)]
+    volumes: bool,
+    /// How long a replica may take to end, whatever the file says
+    #[arg(short, long, value_name = "TIME", value_parser = time)]
+    timeout: Option<Duration>,
+    /// Always so: a project goes as a whole
+    #[arg(long, hide = true)]
+    remove_orphans: bool,
+}
+
+/// Runs `sameport down`.
+pub async fn run(context: &Context, args: DownArgs) -> Result<(), CliError> {
+    // The engine's labels say what there is to remove; the file only adds how long each replica may take.
+    let (name, loaded) = context.load_if_possible()?;
+    let session = Session::open(context, &name, loaded.map(|loaded| loaded.project)).await?;
+    let mut signals = Signals::new()?;
+    session.ask(Request::Down { volumes: args.volumes, grace: args.timeout }).await?;
+    tokio::select! {
+        gone = wait::until(&session, Until::Gone, None) => gone?,
+        () = signals.end() => {
+            output::note("killing; Ctrl-C again leaves the rest as it is")?;
+            let kill = async {
+                super::kill::all(&context.engine().await?, &name).await?;
+                wait::until(&session, Until::Gone, None).await
+            };
+            tokio::select! {
+                gone = kill => gone?,
+                () = signals.end() => return Err(CliError::Interrupted),
+            }
+        }
+    }
+    session.leave_gone(context, &name).await
+}

@@ -1,0 +1,161 @@
+//! What ends a command, as a message and an exit code.
+
+use std::io;
+
+use anstyle::{AnsiColor, Style};
+use sameport::{
+    api::ClientError,
+    compose::LoadError,
+    demo::DemoError,
+    engine::EngineError,
+    supervisor::{Ended, LookError, Rejection, StateError, lock::LockError, paths::PathError},
+};
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The file is wrong.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The engine did not do something.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The project is supervised by another process.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The supervisor refuses.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// The supervisor does not answer.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The supervisor of this process is gone.
+    #[error(transparent)]
+    Ended(#[from] Ended),
+    /// What is remembered of the project cannot be read or written.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A folder of ours cannot be used.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// The demo failed.
+    #[error(transparent)]
+    Demo(#[from] DemoError),
+    /// The command is used wrongly.
+    #[error("{message}")]
+    Usage {
+        /// What is wrong.
+        message: String,
+        /// What to write.
+        help: String,
+    },
+    /// It was tried, and failed.
+    #[error("{message}")]
+    Failed {
+        /// What failed, and why.
+        message: String,
+        /// What to do.
+        help: Option<String>,
+    },
+    /// A file, a process or a terminal cannot be used.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was done with what.
+        what: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The user wants no more.
+    #[error("interrupted")]
+    Interrupted,
+    /// A command that was run in a replica ended with this code.
+    #[error("exit code {0}")]
+    Exit(u8),
+    /// Whoever reads our output has left.
+    #[error("nobody reads the output")]
+    ClosedPipe,
+}
+
+impl CliError {
+    /// It was tried, and failed.
+    pub fn failed(message: impl Into<String>, help: Option<&str>) -> Self {
+        Self::Failed { message: message.into(), help: help.map(str::to_owned) }
+    }
+
+    /// A file, a process or a terminal cannot be used.
+    pub fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Io { what, source }
+    }
+
+    /// 1: it failed. 2: used wrongly, or the file is invalid. 3: the engine cannot be reached. 130: interrupted.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Load(_) | Self::Usage { .. } => 2,
+            Self::Rejected(
+                Rejection::UnknownService { .. }
+                | Rejection::UnknownReplica { .. }
+                | Rejection::FixedName { .. },
+            ) => 2,
+            Self::Engine(error) | Self::Demo(DemoError::Engine(error)) => engine_code(error),
+            Self::Interrupted | Self::Demo(DemoError::Interrupted | DemoError::Abandoned) => 130,
+            Self::Exit(code) => *code,
+            Self::ClosedPipe => 0,
+            _ => 1,
+        }
+    }
+
+    /// The message for a user; none where there is nothing to say.
+    pub fn render(&self) -> Option<String> {
+        match self {
+            Self::Exit(_) | Self::ClosedPipe => return None,
+            Self::Load(error) => return Some(error.render(true)),
+            _ => {}
+        }
+        let (red, cyan) = (AnsiColor::Red.on_default().bold(), AnsiColor::Cyan.on_default().bold());
+        let mut text = format!("{}: {self}", styled("error", red));
+        if let Some(help) = self.help() {
+            text.push_str(&format!("\n{}: {help}", styled("help", cyan)));
+        }
+        Some(text)
+    }
+
+    fn help(&self) -> Option<String> {
+        match self {
+            Self::Engine(error) => error.help().map(str::to_owned),
+            Self::Demo(error) => error.help().map(|help| help.to_string()),
+            Self::Usage { help, .. } => Some(help.clone()),
+            Self::Failed { help, .. } => help.clone(),
+            Self::Path(_) => {
+                Some("set HOME, or XDG_RUNTIME_DIR and XDG_STATE_HOME, to folders that are yours".to_owned())
+            }
+            Self::Lock(LockError::Held { .. }) => Some(
+                "it does what commands such as `sameport scale` and `sameport up -d` ask of it; \
+                 `sameport down` ends it"
+                    .to_owned(),
+            ),
+            _ => None,
+        }
+    }
+}
+
+impl From<LookError> for CliError {
+    fn from(error: LookError) -> Self {
+        match error {
+            LookError::Engine(error) => Self::Engine(error),
+            LookError::State(error) => Self::State(error),
+        }
+    }
+}
+
+fn engine_code(error: &EngineError) -> u8 {
+    match error {
+        EngineError::Unreachable { .. } | EngineError::Denied { .. } => 3,
+        _ => 1,
+    }
+}
+
+/// A word in a style, which is taken off again where there are no colours.
+pub fn styled(text: &str, style: Style) -> String {
+    format!("{style}{text}{style:#}")
+}

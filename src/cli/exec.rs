@@ -1,0 +1,167 @@
+//! `sameport exec`.
+
+use std::io::{self, IsTerminal, Write};
+
+use clap::Args;
+use futures_util::{StreamExt, stream::BoxStream};
+use rustix::termios::{self, OptionalActions, Termios};
+use sameport::{
+    engine::{
+        EngineError,
+        docker::{ExecControl, ExecOptions, ExecOutput, ExecSession},
+    },
+    supervisor::Selector,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    signal::unix::{SignalKind, signal},
+};
+
+use super::{
+    args::selector,
+    context::Context,
+    error::CliError,
+    kill::{not_there, replicas},
+    signals::Signals,
+};
+
+/// Arguments of `sameport exec`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  sameport exec web -- sh                  a shell in the first replica of `web` that runs
+  sameport exec -T web.2 -- env > env.txt  without a terminal")]
+pub struct ExecArgs {
+    /// Give the command no terminal, even where there is one
+    #[arg(short = 'T', long)]
+    no_tty: bool,
+    /// Always so; taken for the sake of habit
+    #[arg(short, long, hide = true)]
+    interactive: bool,
+    /// As another user
+    #[arg(short, long)]
+    user: Option<String>,
+    /// In another folder
+    #[arg(short, long, value_name = "FOLDER")]
+    workdir: Option<String>,
+    /// With another variable
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    env: Vec<String>,
+    /// With all capabilities
+    #[arg(long)]
+    privileged: bool,
+    /// In which replica; the first one that runs if none is named
+    #[arg(value_name = "SERVICE[.N]", value_parser = selector)]
+    replica: Selector,
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+/// Runs `sameport exec`.
+pub async fn run(context: &Context, args: ExecArgs) -> Result<(), CliError> {
+    let name = context.project()?;
+    let docker = context.engine().await?;
+    let found = replicas(&docker, &name, &args.replica).await?;
+    let Some(replica) = found.into_iter().find(|found| found.row.state == "running") else {
+        return Err(not_there(&args.replica, "runs"));
+    };
+    let tty = !args.no_tty && io::stdin().is_terminal() && io::stdout().is_terminal();
+    let options = ExecOptions {
+        command: args.command,
+        environment: args.env,
+        user: args.user,
+        working_dir: args.workdir,
+        tty,
+        stdin: true,
+        privileged: args.privileged,
+    };
+    let ExecSession { control, input, output } = docker.exec(&replica.row.id, options).await?;
+    if tty {
+        with_terminal(&control, input, output).await?;
+    } else {
+        converse(input, output).await?;
+    }
+    match u8::try_from(control.exit_code().await?).unwrap_or(1) {
+        0 => Ok(()),
+        code => Err(CliError::Exit(code)),
+    }
+}
+
+type Input = std::pin::Pin<Box<dyn AsyncWrite + Send>>;
+type Output = BoxStream<'static, Result<ExecOutput, EngineError>>;
+
+/// The user's terminal, passing every key on; as it was before when this goes, however it goes.
+struct RawTerminal(Termios);
+
+impl RawTerminal {
+    fn new() -> Result<Self, CliError> {
+        let fail = |error: rustix::io::Errno| CliError::io("cannot use the terminal")(error.into());
+        let before = termios::tcgetattr(io::stdin()).map_err(fail)?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        termios::tcsetattr(io::stdin(), OptionalActions::Now, &raw).map_err(fail)?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for RawTerminal {
+    fn drop(&mut self) {
+        // There is nobody to tell, and nothing else to try.
+        let _ = termios::tcsetattr(io::stdin(), OptionalActions::Drain, &self.0);
+    }
+}
+
+async fn with_terminal(control: &ExecControl, input: Input, output: Output) -> Result<(), CliError> {
+    let mut resized = signal(SignalKind::window_change()).map_err(CliError::io("cannot heed signals"))?;
+    let mut ends = Signals::new()?;
+    let _raw = RawTerminal::new()?;
+    let talk = converse(input, output);
+    tokio::pin!(talk);
+    loop {
+        if let Ok(size) = termios::tcgetwinsize(io::stdout())
+            && let Err(error) = control.resize(size.ws_col, size.ws_row).await
+        {
+            // A size that is not taken is ugly, and no more.
+            tracing::debug!(%error, "the terminal's size is not taken");
+        }
+        tokio::select! {
+            done = &mut talk => return done,
+            _ = resized.recv() => {}
+            // Ctrl-C is a key and goes to the command; this is `kill` or a closed terminal.
+            () = ends.end() => return Err(CliError::Interrupted),
+        }
+    }
+}
+
+/// Carries what is typed to the command and what it writes to the user, until it ends.
+async fn converse(mut input: Input, mut output: Output) -> Result<(), CliError> {
+    let typing = tokio::spawn(async move {
+        let (mut stdin, mut buffer) = (tokio::io::stdin(), vec![0; 8192]);
+        while let Ok(read @ 1..) = stdin.read(&mut buffer).await {
+            let Some(typed) = buffer.get(..read) else { break };
+            if input.write_all(typed).await.is_err() || input.flush().await.is_err() {
+                break;
+            }
+        }
+        // The end of our input is the end of the command's.
+        let _ = input.shutdown().await;
+    });
+    let mut result = Ok(());
+    while let Some(piece) = output.next().await {
+        let written = match piece? {
+            ExecOutput::Stdout(bytes) => print(&mut io::stdout(), &bytes),
+            ExecOutput::Stderr(bytes) => print(&mut io::stderr(), &bytes),
+        };
+        if written.is_err() {
+            result = Err(CliError::ClosedPipe);
+            break;
+        }
+    }
+    typing.abort();
+    result
+}
+
+fn print(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+    out.write_all(bytes)?;
+    out.flush()
+}

@@ -1,0 +1,393 @@
+//! `sameport logs`.
+
+use std::{collections::BTreeMap, io::IsTerminal, time::Duration};
+
+use anstyle::{AnsiColor, Style};
+use clap::Args;
+use futures_util::{StreamExt, stream::BoxStream};
+use jiff::{SignedDuration, Timestamp};
+use sameport::{
+    engine::{ContainerId, Engine, EngineError, EngineEvent, Labels, LogLine, LogOptions, Role},
+    spec::{ProjectName, ServiceName, Slot},
+    supervisor::Selector,
+};
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use super::{
+    args::selector,
+    context::Context,
+    error::{CliError, styled},
+    output,
+    signals::Signals,
+};
+
+/// Arguments of `sameport logs`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  sameport logs --tail 20          the last lines of each replica
+  sameport logs -f --since 10m web.2")]
+pub struct LogsArgs {
+    /// Go on with what is written from now on
+    #[arg(short, long)]
+    follow: bool,
+    /// Only the last lines of each replica
+    #[arg(short = 'n', long, value_name = "N", value_parser = tail)]
+    tail: Option<Tail>,
+    /// Only from then on: 10m, 2h, 2026-01-31T10:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    since: Option<Timestamp>,
+    /// Only until then
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    until: Option<Timestamp>,
+    /// With the time of each line
+    #[arg(short, long)]
+    timestamps: bool,
+    /// Without the replica's name in front
+    #[arg(long)]
+    no_log_prefix: bool,
+    /// Only these
+    #[arg(value_name = "SERVICE[.N]", value_parser = selector)]
+    replicas: Vec<Selector>,
+}
+
+/// How many of the last lines.
+#[derive(Clone, Copy, Debug)]
+struct Tail(Option<u64>);
+
+fn tail(text: &str) -> Result<Tail, String> {
+    match text {
+        "all" => Ok(Tail(None)),
+        _ => text.parse().map(|n| Tail(Some(n))).map_err(|_| "write a number, or `all`".to_owned()),
+    }
+}
+
+fn moment(text: &str) -> Result<Timestamp, String> {
+    if let Ok(time) = text.parse() {
+        return Ok(time);
+    }
+    if let Ok(seconds) = text.parse() {
+        return Timestamp::from_second(seconds).map_err(|e| e.to_string());
+    }
+    if let Ok(local) = text.parse::<jiff::civil::DateTime>() {
+        return local
+            .to_zoned_datetime(jiff::tz::TimeZone::system())
+            .map(|t| t.timestamp())
+            .map_err(|e| e.to_string());
+    }
+    let ago: SignedDuration = text
+        .parse()
+        .map_err(|_| format!("`{text}` is no time; write for example 10m, 2h or 2026-01-31T10:00:00Z"))?;
+    Timestamp::now().checked_sub(ago).map_err(|e| e.to_string())
+}
+
+/// How lines are shown.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    json: bool,
+    prefix: bool,
+    timestamps: bool,
+}
+
+/// Runs `sameport logs`.
+pub async fn run(context: &Context, args: LogsArgs) -> Result<(), CliError> {
+    let name = context.project()?;
+    let engine = context.engine().await?;
+    let options = LogOptions {
+        follow: args.follow,
+        tail: args.tail.and_then(|tail| tail.0),
+        since: args.since,
+        until: args.until,
+    };
+    let look = Look { json: context.is_json(), prefix: !args.no_log_prefix, timestamps: args.timestamps };
+    let mut signals = Signals::new()?;
+    let show = async {
+        if args.follow {
+            follow(&engine, &name, &args.replicas, options, look).await
+        } else {
+            past(&engine, &name, &args.replicas, options, look).await
+        }
+    };
+    tokio::select! {
+        shown = show => shown,
+        () = signals.end() => Err(CliError::Interrupted),
+    }
+}
+
+/// Shows what the replicas of some services write from now on, all if none is named.
+pub async fn follow_all(
+    engine: &impl Engine,
+    name: &ProjectName,
+    services: &[ServiceName],
+) -> Result<(), CliError> {
+    let replicas: Vec<_> =
+        services.iter().map(|service| Selector { service: service.clone(), slot: None }).collect();
+    let options = LogOptions { follow: true, tail: Some(10), ..LogOptions::default() };
+    let look = Look { json: false, prefix: true, timestamps: false };
+    follow(engine, name, &replicas, options, look).await
+}
+
+/// One replica's container.
+#[derive(Clone, Debug)]
+struct Replica {
+    id: ContainerId,
+    service: ServiceName,
+    slot: Slot,
+    running: bool,
+}
+
+impl Replica {
+    fn name(&self) -> String {
+        format!("{}-{}", self.service, self.slot)
+    }
+}
+
+async fn list(
+    engine: &impl Engine,
+    name: &ProjectName,
+    wanted: &[Selector],
+) -> Result<Vec<Replica>, EngineError> {
+    let is_wanted = |service: &ServiceName, slot: Slot| {
+        wanted.is_empty() || wanted.iter().any(|w| &w.service == service && w.slot.is_none_or(|n| n == slot))
+    };
+    let mut found: Vec<_> = engine
+        .list(name)
+        .await?
+        .into_iter()
+        .filter_map(|row| match Labels::from_map(&row.labels)?.role {
+            Role::Replica { service, slot } if is_wanted(&service, slot) => {
+                Some(Replica { running: row.state == "running", id: row.id, service, slot })
+            }
+            _ => None,
+        })
+        .collect();
+    found.sort_by(|a, b| (&a.service, a.slot).cmp(&(&b.service, b.slot)));
+    Ok(found)
+}
+
+/// What has been written, in order of time over all replicas. Only the next line of each is held.
+async fn past(
+    engine: &impl Engine,
+    name: &ProjectName,
+    wanted: &[Selector],
+    options: LogOptions,
+    look: Look,
+) -> Result<(), CliError> {
+    let replicas = list(engine, name, wanted).await?;
+    if replicas.is_empty() {
+        let what = wanted.first().map_or_else(|| "anything".to_owned(), |w| w.service.to_string());
+        return output::note(&format!("no replica of {what} has been there to write"));
+    }
+    let mut printer = Printer::new(look);
+    replicas.iter().for_each(|replica| printer.widen(replica));
+    let mut streams = Vec::new();
+    for replica in replicas {
+        let mut lines = engine.logs(&replica.id, &options).await?;
+        if let Some(line) = next(&mut lines).await? {
+            streams.push((line, lines, replica));
+        }
+    }
+    while let Some(first) =
+        (0..streams.len()).min_by_key(|at| streams.get(*at).and_then(|(line, ..)| line.time))
+    {
+        let Some((line, lines, replica)) = streams.get_mut(first) else { break };
+        printer.print(replica, line)?;
+        match next(lines).await? {
+            Some(following) => *line = following,
+            None => drop(streams.remove(first)),
+        }
+    }
+    Ok(())
+}
+
+type Lines = BoxStream<'static, Result<LogLine, EngineError>>;
+
+/// The next line; a container that has gone meanwhile has no more.
+async fn next(lines: &mut Lines) -> Result<Option<LogLine>, EngineError> {
+    match lines.next().await {
+        None | Some(Err(EngineError::Gone { .. })) => Ok(None),
+        Some(line) => line.map(Some),
+    }
+}
+
+/// How many lines may wait to be printed; the engine holds the rest back.
+const WAITING: usize = 256;
+/// After the engine went away.
+const RETRY: Duration = Duration::from_millis(500);
+/// Events can get lost.
+const RESYNC: Duration = Duration::from_secs(5);
+
+/// Shows what is written, also by replicas that come later, until dropped.
+async fn follow(
+    engine: &impl Engine,
+    name: &ProjectName,
+    wanted: &[Selector],
+    options: LogOptions,
+    look: Look,
+) -> Result<(), CliError> {
+    let mut printer = Printer::new(look);
+    let (sender, mut lines) = mpsc::channel(WAITING);
+    let mut readers = tokio::task::JoinSet::new();
+    // For each container that was ever followed: the time of its last line, where reading goes on after a
+    // restart; none while it is being read.
+    let mut seen: BTreeMap<ContainerId, Option<Option<Timestamp>>> = BTreeMap::new();
+    let mut events: Option<BoxStream<'static, EngineEvent>> = None;
+    loop {
+        if events.is_none() {
+            events = engine.events(name).await.ok();
+        }
+        if let Ok(replicas) = list(engine, name, wanted).await {
+            for replica in replicas {
+                let options = match seen.get(&replica.id) {
+                    None => options.clone(),
+                    // It is being read, or nothing new can come of it.
+                    Some(None) => continue,
+                    Some(Some(_)) if !replica.running => continue,
+                    Some(Some(last)) => {
+                        LogOptions { since: last.or(options.since), tail: None, ..options.clone() }
+                    }
+                };
+                let after = seen.get(&replica.id).copied().flatten().flatten();
+                let Ok(stream) = engine.logs(&replica.id, &options).await else { continue };
+                printer.widen(&replica);
+                seen.insert(replica.id.clone(), None);
+                readers.spawn(read(replica, stream, after, sender.clone()));
+            }
+        }
+        let look_again = tokio::time::sleep(if events.is_some() { RESYNC } else { RETRY });
+        tokio::pin!(look_again);
+        loop {
+            tokio::select! {
+                biased;
+                Some((replica, line)) = lines.recv() => printer.print(&replica, &line)?,
+                Some(Ok((id, last))) = readers.join_next() => {
+                    seen.insert(id, Some(last));
+                    break;
+                }
+                event = async {
+                    match &mut events {
+                        Some(events) => events.next().await,
+                        None => std::future::pending().await,
+                    }
+                } => {
+                    if event.is_none() {
+                        events = None;
+                        look_again.as_mut().reset(tokio::time::Instant::now() + RETRY);
+                        continue;
+                    }
+                    break;
+                }
+                () = &mut look_again => break,
+            }
+        }
+    }
+}
+
+/// Reads one container's lines until it ends, and tells the time of the last one.
+async fn read(
+    replica: Replica,
+    mut lines: Lines,
+    after: Option<Timestamp>,
+    sender: mpsc::Sender<(Replica, LogLine)>,
+) -> (ContainerId, Option<Timestamp>) {
+    let id = replica.id.clone();
+    let mut last = after;
+    while let Some(Ok(line)) = lines.next().await {
+        // The engine's word for "since" takes the last line in once more.
+        if line.time.is_some() && line.time <= after {
+            continue;
+        }
+        last = line.time.or(last);
+        if sender.send((replica.clone(), line)).await.is_err() {
+            break;
+        }
+    }
+    (id, last)
+}
+
+/// A line for programs.
+#[derive(Serialize)]
+struct Shown<'a> {
+    service: &'a ServiceName,
+    slot: Slot,
+    time: Option<Timestamp>,
+    stream: &'static str,
+    text: &'a str,
+}
+
+struct Printer {
+    look: Look,
+    width: usize,
+    terminal: bool,
+}
+
+const COLORS: [AnsiColor; 6] = [
+    AnsiColor::Cyan,
+    AnsiColor::Yellow,
+    AnsiColor::Green,
+    AnsiColor::Magenta,
+    AnsiColor::Blue,
+    AnsiColor::BrightCyan,
+];
+
+impl Printer {
+    fn new(look: Look) -> Self {
+        Self { look, width: 0, terminal: std::io::stdout().is_terminal() }
+    }
+
+    /// Makes room for the name of a replica.
+    fn widen(&mut self, replica: &Replica) {
+        self.width = self.width.max(replica.name().len());
+    }
+
+    fn print(&mut self, replica: &Replica, line: &LogLine) -> Result<(), CliError> {
+        if self.look.json {
+            return output::json(&Shown {
+                service: &replica.service,
+                slot: replica.slot,
+                time: line.time,
+                stream: if line.stderr { "stderr" } else { "stdout" },
+                text: &line.text,
+            });
+        }
+        let mut text = String::new();
+        if self.look.prefix {
+            text.push_str(&styled(&format!("{:<1$} |", replica.name(), self.width), color(replica)));
+            text.push(' ');
+        }
+        if self.look.timestamps
+            && let Some(time) = line.time
+        {
+            text.push_str(&format!("{time} "));
+        }
+        text.push_str(&line.text);
+        if self.terminal {
+            // A line that is cut off in the middle of a colour must not colour the next one.
+            text.push_str("\u{1b}[0m");
+        }
+        output::line(&text)
+    }
+}
+
+/// The same replica has the same colour each time.
+fn color(replica: &Replica) -> Style {
+    let sum: usize = replica.service.as_str().bytes().map(usize::from).sum();
+    let number = sum + usize::try_from(replica.slot.number()).unwrap_or_default();
+    COLORS.get(number % COLORS.len()).map_or_else(Style::new, |color| color.on_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_a_time_or_so_long_ago() {
+        let now = Timestamp::now();
+        let ago = |text| now.duration_since(moment(text).unwrap()).as_secs();
+        assert!((599..=601).contains(&ago("10m")));
+        assert!((7199..=7201).contains(&ago("2h")));
+        assert_eq!(moment("2026-01-31T10:00:00Z").unwrap().to_string(), "2026-01-31T10:00:00Z");
+        assert_eq!(moment("1000").unwrap().as_second(), 1000);
+        assert!(moment("yesterday-ish").is_err());
+    }
+}

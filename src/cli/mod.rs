@@ -1,0 +1,163 @@
+//! The command line: one file a command. It prints and carries, and decides nothing.
+
+mod args;
+mod completion;
+mod config;
+mod context;
+mod demo;
+mod doctor;
+mod down;
+mod error;
+mod events;
+mod exec;
+mod kill;
+mod logs;
+mod output;
+mod ps;
+mod pull;
+mod service;
+mod session;
+mod signals;
+mod supervise;
+mod up;
+mod version;
+mod wait;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use context::{Context, Global};
+use error::CliError;
+
+/// Runs N replicas of a container image behind one port, with no proxy.
+#[derive(Parser, Debug)]
+#[command(name = "sameport", version, propagate_version = true, max_term_width = 100)]
+#[command(
+    after_help = "Example:\n  sameport up --scale web=4     run the Compose file here, four replicas of `web`"
+)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Make it so: start, replace and remove replicas until all is as the file says, and keep it so
+    Up(up::UpArgs),
+    /// Stop and remove all that `up` made, and nothing else
+    Down(down::DownArgs),
+    /// Where each replica stands
+    Ps(ps::PsArgs),
+    /// What replicas write
+    Logs(logs::LogsArgs),
+    /// What happens: starts, ends, failures
+    Events(events::EventsArgs),
+    /// Run another number of replicas, until the file says something new
+    Scale(service::ScaleArgs),
+    /// Replace the processes of replicas, one at a time
+    Restart(service::RestartArgs),
+    /// Stop services and keep their containers
+    Stop(service::StopArgs),
+    /// Run stopped services again
+    Start(service::StartArgs),
+    /// Send a signal to a replica; what ends is replaced
+    Kill(kill::KillArgs),
+    /// Run a command in a replica
+    Exec(exec::ExecArgs),
+    /// Print the resolved file
+    Config(config::ConfigArgs),
+    /// What this host can do, what is missing, and how to get it
+    Doctor(doctor::DoctorArgs),
+    /// Show the whole thing, on an engine with no image and no registry
+    Demo(demo::DemoArgs),
+    /// Supervise in the foreground, for systemd (Type=notify)
+    Supervise(supervise::SuperviseArgs),
+    /// Print a script that completes commands in a shell
+    Completion(completion::CompletionArgs),
+    /// Print the versions of sameport and of the engine
+    Version(version::VersionArgs),
+    /// The server in the demo's replicas
+    #[command(hide = true)]
+    DemoServer(demo::ServerArgs),
+}
+
+/// Runs the command that the arguments of this process ask for.
+pub fn main() -> ExitCode {
+    let mut args: Vec<OsString> = std::env::args_os().collect();
+    if is_plugin(&args) {
+        if args.get(1).is_some_and(|arg| arg == "docker-cli-plugin-metadata") {
+            return finish(version::plugin_metadata());
+        }
+        // Docker calls `docker-sameport sameport …`.
+        if args.get(1).is_some_and(|arg| arg == "sameport") {
+            args.remove(1);
+        }
+    }
+    let matches = Cli::command().get_matches_from(args);
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    cli.global.choose_colors();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return finish(Err(CliError::io("cannot start")(error))),
+    };
+    let code = finish(runtime.block_on(run(cli)));
+    // A thread that waits on standard input would keep us here for ever.
+    runtime.shutdown_background();
+    code
+}
+
+fn is_plugin(args: &[OsString]) -> bool {
+    let name = args.first().map(std::path::Path::new).and_then(std::path::Path::file_stem);
+    name.is_some_and(|name| name == "docker-sameport")
+}
+
+fn finish(result: Result<(), CliError>) -> ExitCode {
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    if let Some(message) = error.render() {
+        // Nobody is left to be told where even this fails.
+        let _ = output::line_to(&mut anstream::stderr(), &message);
+    }
+    ExitCode::from(error.exit_code())
+}
+
+async fn run(cli: Cli) -> Result<(), CliError> {
+    // In a replica there is neither a file nor a folder to use.
+    if let Command::DemoServer(args) = cli.command {
+        return demo::serve(args).await;
+    }
+    let context = Context::new(cli.global)?;
+    match cli.command {
+        // It has served by now.
+        Command::DemoServer(_) => Ok(()),
+        Command::Up(args) => up::run(&context, args).await,
+        Command::Down(args) => down::run(&context, args).await,
+        Command::Ps(args) => ps::run(&context, args).await,
+        Command::Logs(args) => logs::run(&context, args).await,
+        Command::Events(args) => events::run(&context, args).await,
+        Command::Scale(args) => service::scale(&context, args).await,
+        Command::Restart(args) => service::restart(&context, args).await,
+        Command::Stop(args) => service::stop(&context, args).await,
+        Command::Start(args) => service::start(&context, args).await,
+        Command::Kill(args) => kill::run(&context, args).await,
+        Command::Exec(args) => exec::run(&context, args).await,
+        Command::Config(args) => config::run(&context, args),
+        Command::Doctor(args) => doctor::run(&context, args).await,
+        Command::Demo(args) => demo::run(&context, args).await,
+        Command::Supervise(args) => supervise::run(&context, args).await,
+        Command::Completion(args) => completion::run(&args),
+        Command::Version(args) => version::run(&context, args).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_make_sense() {
+        Cli::command().debug_assert();
+    }
+}

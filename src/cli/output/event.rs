@@ -1,0 +1,91 @@
+//! What happened, in a line.
+
+use anstyle::{AnsiColor, Style};
+use sameport::{
+    engine::Health,
+    plan::{Target, Verb},
+    spec::Image,
+    supervisor::{Event, EventKind},
+};
+
+use super::state::{self, CRASH_LOOP};
+use crate::cli::error::styled;
+
+/// An event in a line, or a few where it takes more to be understood; none where a person need not know.
+pub fn describe(event: &Event) -> Option<String> {
+    let (red, yellow) = (AnsiColor::Red.on_default(), AnsiColor::Yellow.on_default());
+    let green = AnsiColor::Green.on_default();
+    Some(match &event.kind {
+        EventKind::Applied { .. } | EventKind::Begun { .. } => return None,
+        EventKind::Done { verb, target } => format!("{target} {}", done(*verb, target)),
+        EventKind::Failed { verb, target, error, help } => {
+            let help = help.as_ref().map(|help| format!(" ({help})")).unwrap_or_default();
+            styled(&format!("cannot {verb} {target}: {error}{help}"), red)
+        }
+        EventKind::Exited { service, slot, exit, exits, log } => {
+            let again =
+                if *exits >= CRASH_LOOP { format!(", {exits} times in a row") } else { String::new() };
+            let line = format!("{service}.{slot} ended: {}{again}", state::exit(exit));
+            let words = log.iter().rev().take(3).rev().map(|line| format!("\n    {line}"));
+            format!("{}{}", styled(&line, red), words.collect::<String>())
+        }
+        EventKind::PortNotShared { service, slot, image, port } => {
+            styled(&cannot_share(&format!("{service}.{slot}"), image, *port), red)
+        }
+        EventKind::Health { service, slot, health } => {
+            let (word, style) = match health {
+                Health::Healthy => ("is healthy", green),
+                Health::Unhealthy => ("is unhealthy", red),
+                Health::Starting | Health::None => ("is not healthy yet", Style::new()),
+            };
+            format!("{service}.{slot} {}", styled(word, style))
+        }
+        EventKind::PodLost { pod } => {
+            styled(&format!("{pod} lost its network: its sandbox ended; it is rebuilt"), yellow)
+        }
+        EventKind::EngineLost { reason } => {
+            styled(&format!("the engine is gone, what runs goes on: {reason}"), yellow)
+        }
+        EventKind::EngineBack => "the engine is back".to_owned(),
+        EventKind::Converged => styled("all is as wanted", green),
+        EventKind::Removed => "all is removed".to_owned(),
+    })
+}
+
+fn done(verb: Verb, target: &Target) -> &'static str {
+    match (verb, target) {
+        (Verb::Create, _) => "created",
+        (Verb::Launch, Target::Sandbox(_)) => "opened",
+        (Verb::Launch | Verb::Start, _) => "started",
+        (Verb::Stop, _) => "stopped",
+        (Verb::Remove, _) => "removed",
+    }
+}
+
+/// A replica ended because another one has its port.
+pub fn cannot_share(replica: &str, image: &Image, port: Option<u16>) -> String {
+    let port = port.map_or_else(|| "its port".to_owned(), |port| format!("port {port}"));
+    format!(
+        "{replica} cannot have {port}: the image {image} opens it for itself alone, and another replica was \
+         first, which goes on serving"
+    )
+}
+
+/// What to do about an image that keeps its port to itself.
+pub fn how_to_share(port: Option<u16>) -> String {
+    let n = port.unwrap_or(8080);
+    format!(
+        "the program in the image has to set the socket option SO_REUSEPORT before it binds:
+    nginx      listen {n} reuseport;
+    gunicorn   gunicorn --reuse-port --bind 0.0.0.0:{n} app
+    Node       server.listen({{ port: {n}, reusePort: true }})    (Node 23.1 or later)
+    Go         net.ListenConfig with a Control that sets unix.SO_REUSEPORT
+  or run one replica of it"
+    )
+}
+
+/// The event with its time in front.
+pub fn with_time(event: &Event) -> Option<String> {
+    let time = event.time.to_zoned_datetime(jiff::tz::TimeZone::system()).strftime("%H:%M:%S").to_string();
+    Some(format!("{} {}", styled(&time, Style::new().dimmed()), describe(event)?))
+}

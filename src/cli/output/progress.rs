@@ -1,0 +1,61 @@
+//! What happens while somebody waits: a line an event, and on a terminal one that tells where it stands.
+
+use std::{collections::BTreeMap, io::IsTerminal, time::Duration};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use sameport::{plan::status::ProjectStatus, supervisor::Event};
+
+use super::{event, line_to};
+use crate::cli::error::CliError;
+
+/// Shows what happens.
+pub struct Progress {
+    /// None in a pipe.
+    bar: Option<ProgressBar>,
+}
+
+impl Progress {
+    /// Shows on standard error, which is where a person looks while data goes elsewhere.
+    pub fn new() -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::new_spinner();
+            bar.set_style(
+                ProgressStyle::with_template("{spinner} {wide_msg}")
+                    .unwrap_or_else(|_| ProgressStyle::default_spinner()),
+            );
+            bar.enable_steady_tick(Duration::from_millis(100));
+            bar
+        });
+        Self { bar }
+    }
+
+    /// Shows an event.
+    pub fn event(&mut self, event: &Event) -> Result<(), CliError> {
+        let Some(text) = event::describe(event) else { return Ok(()) };
+        match &self.bar {
+            Some(bar) => bar.suspend(|| line_to(&mut anstream::stderr(), &text)),
+            None => line_to(&mut anstream::stderr(), &text),
+        }
+    }
+
+    /// Shows how many are up.
+    pub fn status(&mut self, status: &ProjectStatus) {
+        let Some(bar) = &self.bar else { return };
+        let mut services: BTreeMap<_, (usize, usize)> = BTreeMap::new();
+        for replica in &status.replicas {
+            let (up, all) = services.entry(replica.service.as_str()).or_default();
+            *up += usize::from(replica.state.is_up() && replica.current);
+            *all += 1;
+        }
+        let words: Vec<_> = services.iter().map(|(name, (up, all))| format!("{name} {up}/{all}")).collect();
+        bar.set_message(words.join("  "));
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Where a replica stands, in a few words.
+
+use jiff::{SignedDuration, Timestamp};
+use sameport::{
+    plan::status::{ExitStatus, ReplicaState, ReplicaStatus},
+    spec::DependencyCondition,
+};
+
+/// A replica that ended so often in a row is in a crash loop.
+pub const CRASH_LOOP: u32 = 3;
+
+/// How a process ended: `exit code 1`, `killed by SIGKILL`, `out of memory`.
+pub fn exit(exit: &ExitStatus) -> String {
+    if let Some(error) = &exit.error {
+        return format!("could not start: {error}");
+    }
+    if exit.out_of_memory {
+        return "out of memory".to_owned();
+    }
+    match i32::try_from(exit.code - 128).ok().and_then(|n| nix::sys::signal::Signal::try_from(n).ok()) {
+        Some(signal) if exit.code > 128 => format!("killed by {signal}"),
+        _ => format!("exit code {}", exit.code),
+    }
+}
+
+/// Where a replica stands.
+pub fn describe(replica: &ReplicaStatus, now: Timestamp) -> String {
+    let words = match &replica.state {
+        ReplicaState::Pending => "to be started".to_owned(),
+        ReplicaState::Waiting { service, condition } => match condition {
+            DependencyCondition::Started => format!("waits for {service} to start"),
+            DependencyCondition::Healthy => format!("waits for {service} to be healthy"),
+            DependencyCondition::CompletedSuccessfully => format!("waits for {service} to finish"),
+        },
+        ReplicaState::Starting => "up, not healthy yet".to_owned(),
+        ReplicaState::Running => "up".to_owned(),
+        ReplicaState::Healthy => "up, healthy".to_owned(),
+        ReplicaState::Unhealthy => "up, unhealthy".to_owned(),
+        ReplicaState::Paused => "paused".to_owned(),
+        ReplicaState::Restarting { exit: status, at } => restarting(replica, status, *at, now),
+        ReplicaState::Completed => "completed".to_owned(),
+        ReplicaState::Failed { exit: status } => format!("failed: {}, given up", exit(status)),
+        ReplicaState::Stopped => "stopped".to_owned(),
+        ReplicaState::Removing => "being removed".to_owned(),
+        ReplicaState::Blocked { error, tries, .. } => format!("blocked after {tries} tries: {error}"),
+    };
+    match replica.current || replica.container.is_none() {
+        true => words,
+        false => format!("{words}, old version"),
+    }
+}
+
+fn restarting(replica: &ReplicaStatus, status: &ExitStatus, at: Timestamp, now: Timestamp) -> String {
+    let shared = replica.autopsy.as_ref().and_then(|autopsy| autopsy.port_not_shared.as_ref());
+    let why = match shared {
+        Some(found) => match found.port {
+            Some(port) => format!("port {port} is not shared by its image"),
+            None => "its port is not shared by its image".to_owned(),
+        },
+        None => exit(status),
+    };
+    let wait = at.duration_since(now).max(SignedDuration::ZERO);
+    let next = if wait.is_zero() { "restarting".to_owned() } else { format!("next try in {}", age(wait)) };
+    if replica.exits >= CRASH_LOOP {
+        format!("crash loop, {} times: {why}; {next}", replica.exits)
+    } else {
+        format!("ended: {why}; {next}")
+    }
+}
+
+/// How well a replica is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mood {
+    /// It does what it is there for.
+    Well,
+    /// It will.
+    OnItsWay,
+    /// It does not, and somebody should look.
+    InTrouble,
+    /// It need not.
+    AtRest,
+}
+
+/// How well a replica is.
+pub fn mood(state: &ReplicaState) -> Mood {
+    match state {
+        ReplicaState::Running | ReplicaState::Healthy => Mood::Well,
+        ReplicaState::Unhealthy
+        | ReplicaState::Restarting { .. }
+        | ReplicaState::Failed { .. }
+        | ReplicaState::Blocked { .. } => Mood::InTrouble,
+        ReplicaState::Completed | ReplicaState::Stopped => Mood::AtRest,
+        _ => Mood::OnItsWay,
+    }
+}
+
+/// A time in its two largest units at most: `45s`, `3m 20s`, `2h 5m`, `3d 4h`.
+pub fn age(time: SignedDuration) -> String {
+    let seconds = time.as_secs().max(0);
+    let pair = |big: i64, unit: &str, small: i64, lesser: &str| match small {
+        0 => format!("{big}{unit}"),
+        _ => format!("{big}{unit} {small}{lesser}"),
+    };
+    match seconds {
+        0..60 if seconds == 0 && !time.is_zero() => "1s".to_owned(),
+        0..60 => format!("{seconds}s"),
+        60..3600 => pair(seconds / 60, "m", seconds % 60, "s"),
+        3600..86_400 => pair(seconds / 3600, "h", seconds / 60 % 60, "m"),
+        _ => pair(seconds / 86_400, "d", seconds / 3600 % 24, "h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(code: i64) -> ExitStatus {
+        ExitStatus { code, out_of_memory: false, error: None, at: Timestamp::UNIX_EPOCH }
+    }
+
+    #[test]
+    fn an_end_is_told_in_words() {
+        assert_eq!(exit(&status(1)), "exit code 1");
+        assert_eq!(exit(&status(137)), "killed by SIGKILL");
+        assert_eq!(exit(&status(143)), "killed by SIGTERM");
+        assert_eq!(exit(&status(255)), "exit code 255");
+        assert_eq!(exit(&ExitStatus { out_of_memory: true, ..status(137) }), "out of memory");
+        let error = Some("no such program".to_owned());
+        assert_eq!(exit(&ExitStatus { error, ..status(127) }), "could not start: no such program");
+    }
+
+    #[test]
+    fn ages_have_two_units() {
+        for (seconds, wanted) in
+            [(0, "0s"), (59, "59s"), (60, "1m"), (200, "3m 20s"), (7500, "2h 5m"), (273_600, "3d 4h")]
+        {
+            assert_eq!(age(SignedDuration::from_secs(seconds)), wanted);
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! `sameport ps`.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use clap::Args;
+use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
+use jiff::Timestamp;
+use sameport::{
+    engine::{Engine, EngineError, docker::Docker},
+    plan::status::{ProjectStatus, ReplicaStatus},
+    spec::{PodName, Project, ServiceName},
+    supervisor,
+};
+use serde::Serialize;
+
+use super::{
+    context::Context,
+    error::CliError,
+    output::{
+        self,
+        state::{self, Mood},
+    },
+    session::Session,
+};
+
+/// Arguments of `sameport ps`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  sameport ps
+  sameport ps --format json | jq '.replicas[] | select(.state != \"running\")'")]
+pub struct PsArgs {
+    /// Print the containers' ids only
+    #[arg(short, long)]
+    quiet: bool,
+    /// Only these services
+    services: Vec<ServiceName>,
+}
+
+/// What `ps` shows to programs.
+#[derive(Serialize)]
+struct Shown<'a> {
+    project: String,
+    /// Whether somebody supervises it.
+    supervised: bool,
+    #[serde(flatten)]
+    status: &'a ProjectStatus,
+    /// Ports of the host that lead into each pod: `127.0.0.1:8080->80/tcp`.
+    ports: &'a BTreeMap<PodName, Vec<String>>,
+}
+
+/// Runs `sameport ps`.
+pub async fn run(context: &Context, args: PsArgs) -> Result<(), CliError> {
+    let (name, loaded) = context.load_if_possible()?;
+    let docker = context.engine().await?;
+    let project = loaded.map(|loaded| loaded.project);
+    let session = Session::running(context, &name).await?;
+    let mut status = match &session {
+        Some(session) => session.status().await?,
+        None => {
+            let file = project.clone().unwrap_or_else(|| Project::empty(name.clone()));
+            let mut status =
+                supervisor::look(Arc::new(docker.clone()), file, &context.settings(&name)?).await?;
+            // Nobody is going to start what is not there.
+            status.replicas.retain(|replica| replica.container.is_some());
+            status
+        }
+    };
+    for service in &args.services {
+        if !status.replicas.iter().any(|replica| &replica.service == service) {
+            return Err(CliError::Usage {
+                message: format!("there is no replica of a service `{service}`"),
+                help: "`sameport config --services` names those of the file".to_owned(),
+            });
+        }
+    }
+    status.replicas.retain(|replica| args.services.is_empty() || args.services.contains(&replica.service));
+    if args.quiet {
+        let ids = status.replicas.iter().filter_map(|replica| replica.container.as_ref());
+        return ids.map(|id| id.short()).try_for_each(output::line);
+    }
+    let ports = ports(&docker, &status).await?;
+    if context.is_json() {
+        let supervised = session.is_some();
+        return output::json(&Shown {
+            project: name.to_string(),
+            supervised,
+            status: &status,
+            ports: &ports,
+        });
+    }
+    if status.replicas.is_empty() && status.orphans.is_empty() {
+        return output::note(&format!("nothing of the project {name} is there"));
+    }
+    output::line(&table(&status, project.as_ref(), &ports, Timestamp::now()).trim_fmt())?;
+    if !status.orphans.is_empty() {
+        output::note(&format!("not in the file: {}", status.orphans.join(", ")))?;
+    }
+    for trouble in &status.troubles {
+        let help = trouble.help.as_ref().map(|help| format!(" ({help})")).unwrap_or_default();
+        output::note(&format!("{}: {}{help}", trouble.target, trouble.error))?;
+    }
+    if session.is_none() {
+        output::note(
+            "nobody supervises this project: what ends stays down; `sameport up -d` begins a supervisor",
+        )?;
+    }
+    Ok(())
+}
+
+async fn ports(docker: &Docker, status: &ProjectStatus) -> Result<BTreeMap<PodName, Vec<String>>, CliError> {
+    let mut ports = BTreeMap::new();
+    for pod in &status.pods {
+        let Some(id) = &pod.container else { continue };
+        let published = match docker.inspect(id).await {
+            Ok(inspection) => inspection.published,
+            Err(EngineError::Gone { .. }) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        let shown = published.into_iter().map(|(ip, port, inside)| match ip.contains(':') {
+            true => format!("[{ip}]:{port}->{inside}"),
+            false => format!("{ip}:{port}->{inside}"),
+        });
+        ports.insert(pod.pod.clone(), shown.collect());
+    }
+    Ok(ports)
+}
+
+fn table(
+    status: &ProjectStatus,
+    project: Option<&Project>,
+    ports: &BTreeMap<PodName, Vec<String>>,
+    now: Timestamp,
+) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).enforce_styling().set_content_arrangement(ContentArrangement::Dynamic);
+    if !std::io::IsTerminal::is_terminal(&std::io::stdout()) {
+        // In a pipe a line is a replica, however long it gets.
+        table.set_content_arrangement(ContentArrangement::Disabled);
+    }
+    table.set_header(["REPLICA", "STATE", "SINCE", "CONTAINER", "GENERATION", "PORTS"]);
+    for replica in &status.replicas {
+        let pod = project.and_then(|project| Some(&project.services.get(&replica.service)?.pod));
+        let ports = pod.and_then(|pod| ports.get(pod)).map(|ports| ports.join(", ")).unwrap_or_default();
+        table.add_row([
+            Cell::new(format!("{}.{}", replica.service, replica.slot)),
+            colored(Cell::new(state::describe(replica, now)), state::mood(&replica.state)),
+            Cell::new(since(replica, now)),
+            Cell::new(replica.container.as_ref().map(|id| id.short().to_owned()).unwrap_or_default()),
+            Cell::new(replica.generation.as_ref().map(ToString::to_string).unwrap_or_default()),
+            Cell::new(ports),
+        ]);
+    }
+    table
+}
+
+fn colored(cell: Cell, mood: Mood) -> Cell {
+    match mood {
+        Mood::Well => cell.fg(Color::Green),
+        Mood::OnItsWay => cell.fg(Color::Yellow),
+        Mood::InTrouble => cell.fg(Color::Red),
+        Mood::AtRest => cell.add_attribute(Attribute::Dim),
+    }
+}
+
+fn since(replica: &ReplicaStatus, now: Timestamp) -> String {
+    use sameport::plan::status::ReplicaState as S;
+    match (&replica.state, replica.started_at) {
+        (S::Running | S::Healthy | S::Unhealthy | S::Starting | S::Paused, Some(at)) => {
+            state::age(now.duration_since(at))
+        }
+        _ => String::new(),
+    }
+}

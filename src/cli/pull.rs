@@ -1,0 +1,124 @@
+//! Fetching images, before anything is changed.
+
+use std::{collections::BTreeMap, io::IsTerminal};
+
+use clap::ValueEnum;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use sameport::{
+    engine::{Engine, EngineError, docker::Docker},
+    spec::{Image, Project, PullPolicy, ServiceName},
+};
+
+use super::{error::CliError, output};
+
+/// When images are fetched, whatever the file says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Pull {
+    /// Each time
+    Always,
+    /// When the engine does not have it
+    Missing,
+    /// Never
+    Never,
+}
+
+/// How many images are fetched at the same time.
+const AT_ONCE: usize = 4;
+
+struct Wanted {
+    image: Image,
+    platform: Option<String>,
+    service: ServiceName,
+    policy: PullPolicy,
+}
+
+/// Fetches what the services of a project need and the engine does not have.
+///
+/// # Errors
+/// When an image cannot be had.
+pub async fn pull(
+    docker: &Docker,
+    project: &Project,
+    services: &[ServiceName],
+    pull: Option<Pull>,
+) -> Result<(), CliError> {
+    let mut wanted: BTreeMap<Image, Wanted> = BTreeMap::new();
+    for service in project.services.values() {
+        if !services.is_empty() && !services.contains(&service.name) {
+            continue;
+        }
+        let policy = match pull {
+            None => service.pull_policy,
+            Some(Pull::Always) => PullPolicy::Always,
+            Some(Pull::Missing) => PullPolicy::Missing,
+            Some(Pull::Never) => PullPolicy::Never,
+        };
+        wanted.entry(service.container.image.clone()).or_insert(Wanted {
+            image: service.container.image.clone(),
+            platform: service.container.platform.clone(),
+            service: service.name.clone(),
+            policy,
+        });
+    }
+    let screen = std::io::stderr().is_terminal().then(MultiProgress::new);
+    let screen = screen.as_ref();
+    stream::iter(wanted.values().map(Ok))
+        .try_for_each_concurrent(AT_ONCE, |wanted| fetch(docker, wanted, screen))
+        .await
+}
+
+async fn fetch(docker: &Docker, wanted: &Wanted, screen: Option<&MultiProgress>) -> Result<(), CliError> {
+    let image = &wanted.image;
+    let there = docker.image(image).await?.is_some();
+    match wanted.policy {
+        PullPolicy::Missing | PullPolicy::Never if there => return Ok(()),
+        PullPolicy::Never => {
+            return Err(CliError::failed(
+                format!("service {} needs the image {image}, which is not there", wanted.service),
+                Some(
+                    "its `pull_policy` (or `--pull`) is `never`: build or load it first, or allow `missing`",
+                ),
+            ));
+        }
+        PullPolicy::Missing | PullPolicy::Always => {}
+    }
+    let bar = screen.map(|screen| screen.add(bar(image)));
+    if bar.is_none() {
+        output::note(&format!("pulling {image}"))?;
+    }
+    let pulled = layers(docker, wanted, bar.as_ref()).await;
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    pulled.map_err(|error| CliError::Failed {
+        message: format!("cannot pull the image {image} of service {}: {error}", wanted.service),
+        help: error.help().map(str::to_owned),
+    })?;
+    output::note(&format!("pulled {image}"))
+}
+
+async fn layers(docker: &Docker, wanted: &Wanted, bar: Option<&ProgressBar>) -> Result<(), EngineError> {
+    let mut progress = docker.pull(&wanted.image, wanted.platform.as_deref()).await?;
+    let mut layers: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+    while let Some(step) = progress.next().await {
+        let step = step?;
+        if let (Some(layer), Some(bytes)) = (step.layer, step.bytes)
+            && step.status.starts_with("Downloading")
+        {
+            layers.insert(layer, bytes);
+        }
+        if let Some(bar) = bar {
+            let (done, all) = layers.values().fold((0, 0), |(a, b), (done, all)| (a + done, b + all));
+            bar.set_length(all);
+            bar.set_position(done);
+        }
+    }
+    Ok(())
+}
+
+fn bar(image: &Image) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg} {bar:30} {bytes}/{total_bytes}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(0).with_style(style).with_message(image.to_string())
+}

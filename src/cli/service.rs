@@ -1,0 +1,95 @@
+//! `sameport scale`, `restart`, `stop`, `start`.
+
+use std::time::Duration;
+
+use clap::Args;
+use sameport::{
+    spec::ServiceName,
+    supervisor::{Request, Selector},
+};
+
+use super::{
+    args::{Count, selector, time},
+    context::Context,
+    error::CliError,
+    session::Session,
+    signals::Signals,
+    wait::{self, Until},
+};
+
+/// Arguments of `sameport scale`.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  sameport scale web=4 jobs=2")]
+pub struct ScaleArgs {
+    /// How many replicas of which service
+    #[arg(required = true, value_name = "SERVICE=N")]
+    counts: Vec<Count>,
+}
+
+/// Arguments of `sameport restart`.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  sameport restart web      each replica of `web`, one at a time\n  sameport restart web.2    one of them"
+)]
+pub struct RestartArgs {
+    /// How long a replica may take to end, whatever the file says
+    #[arg(short, long, value_name = "TIME", value_parser = time)]
+    timeout: Option<Duration>,
+    /// Which ones; all if none is named
+    #[arg(value_name = "SERVICE[.N]", value_parser = selector)]
+    replicas: Vec<Selector>,
+}
+
+/// Arguments of `sameport stop`.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  sameport stop web")]
+pub struct StopArgs {
+    /// How long a replica may take to end, whatever the file says
+    #[arg(short, long, value_name = "TIME", value_parser = time)]
+    timeout: Option<Duration>,
+    /// Which ones; all if none is named
+    services: Vec<ServiceName>,
+}
+
+/// Arguments of `sameport start`.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  sameport start web")]
+pub struct StartArgs {
+    /// Which ones; all if none is named
+    services: Vec<ServiceName>,
+}
+
+/// Runs `sameport scale`.
+pub async fn scale(context: &Context, args: ScaleArgs) -> Result<(), CliError> {
+    let counts = args.counts.into_iter().map(|count| (count.service, count.replicas)).collect();
+    ask(context, Request::Scale(counts)).await
+}
+
+/// Runs `sameport restart`.
+pub async fn restart(context: &Context, args: RestartArgs) -> Result<(), CliError> {
+    ask(context, Request::Restart { replicas: args.replicas, grace: args.timeout }).await
+}
+
+/// Runs `sameport stop`.
+pub async fn stop(context: &Context, args: StopArgs) -> Result<(), CliError> {
+    ask(context, Request::Stop { services: args.services, grace: args.timeout }).await
+}
+
+/// Runs `sameport start`.
+pub async fn start(context: &Context, args: StartArgs) -> Result<(), CliError> {
+    ask(context, Request::Start { services: args.services }).await
+}
+
+async fn ask(context: &Context, request: Request) -> Result<(), CliError> {
+    let project = context.load()?.project;
+    let name = project.name.clone();
+    let session = Session::open(context, &name, Some(project)).await?;
+    let mut signals = Signals::new()?;
+    session.ask(request).await?;
+    let done = tokio::select! {
+        done = wait::until(&session, Until::Up, None) => done,
+        () = signals.end() => Err(CliError::Interrupted),
+    };
+    session.leave().await;
+    done
+}

@@ -1,0 +1,178 @@
+//! The supervisor that a command speaks to: the one that runs, or one in this process.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{StreamExt, stream, stream::BoxStream};
+use sameport::{
+    api::{self, Client, protocol::Line},
+    engine::docker::Docker,
+    plan::status::ProjectStatus,
+    spec::{Project, ProjectName},
+    supervisor::{self, Handle, Reply, Request, lock::Lock},
+};
+use tokio::{sync::broadcast::error::RecvError, task::JoinHandle};
+
+use super::{context::Context, error::CliError};
+
+/// How long a supervisor that has just begun may take to open its socket.
+const OPENING: Duration = Duration::from_secs(2);
+
+/// The supervisor that a command speaks to.
+pub enum Session {
+    /// Another process.
+    Other(Client),
+    /// This one.
+    Own(Own),
+}
+
+/// A supervisor in this process. The lock goes last.
+pub struct Own {
+    handle: Handle,
+    task: JoinHandle<()>,
+    _server: api::Server,
+    _lock: Lock,
+}
+
+impl Session {
+    /// The supervisor that runs, if there is one.
+    pub async fn running(context: &Context, project: &ProjectName) -> Result<Option<Self>, CliError> {
+        Ok(Client::connect(&context.paths()?.socket(project)).await?.map(Self::Other))
+    }
+
+    /// A supervisor in this process; refused when there is another one.
+    pub fn begin(context: &Context, project: &ProjectName, docker: Docker) -> Result<Self, CliError> {
+        let lock = Lock::acquire(&context.paths()?.lock(project))?;
+        Self::begin_locked(context, project, docker, lock)
+    }
+
+    /// A supervisor in this process, which holds the project's lock already.
+    pub fn begin_locked(
+        context: &Context,
+        project: &ProjectName,
+        docker: Docker,
+        lock: Lock,
+    ) -> Result<Self, CliError> {
+        let (handle, task) =
+            supervisor::start(Arc::new(docker), project.clone(), context.settings(project)?)?;
+        let path = context.paths()?.socket(project);
+        let server = api::bind(&path, handle.clone())
+            .map_err(CliError::io(format!("cannot open the control socket {}", path.display())))?;
+        Ok(Self::Own(Own { handle, task, _server: server, _lock: lock }))
+    }
+
+    /// The supervisor that runs, or one in this process that knows the file, if there is one, and pursues
+    /// nothing of it yet.
+    pub async fn open(
+        context: &Context,
+        project: &ProjectName,
+        file: Option<Project>,
+    ) -> Result<Self, CliError> {
+        let deadline = tokio::time::Instant::now() + OPENING;
+        loop {
+            if let Some(session) = Self::running(context, project).await? {
+                return Ok(session);
+            }
+            match Lock::acquire(&context.paths()?.lock(project)) {
+                Ok(lock) => {
+                    let docker = context.engine().await?;
+                    let session = Self::begin_locked(context, project, docker, lock)?;
+                    if let Some(file) = file {
+                        session.ask(Request::Load(Box::new(file))).await?;
+                    }
+                    return Ok(session);
+                }
+                // It has the lock, and its socket comes in a moment.
+                Err(_) if tokio::time::Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Asks for something that is then wanted.
+    pub async fn ask(&self, request: Request) -> Result<(), CliError> {
+        match self.request(request).await? {
+            Reply::Accepted | Reply::Status(_) => Ok(()),
+            Reply::Rejected(rejection) => Err(rejection.into()),
+        }
+    }
+
+    /// Where the project stands.
+    pub async fn status(&self) -> Result<ProjectStatus, CliError> {
+        match self.request(Request::Status).await? {
+            Reply::Status(status) => Ok(*status),
+            Reply::Rejected(rejection) => Err(rejection.into()),
+            Reply::Accepted => Err(CliError::failed("the supervisor does not tell where it stands", None)),
+        }
+    }
+
+    async fn request(&self, request: Request) -> Result<Reply, CliError> {
+        match self {
+            Self::Other(client) => Ok(client.request(&request).await?),
+            Self::Own(own) => Ok(own.handle.request(request).await?),
+        }
+    }
+
+    /// What happened and happens, until the supervisor ends.
+    pub async fn events(&self) -> Result<BoxStream<'static, Result<Line, CliError>>, CliError> {
+        match self {
+            Self::Other(client) => {
+                Ok(client.events().await?.map(|line| line.map_err(CliError::from)).boxed())
+            }
+            Self::Own(own) => {
+                let (past, live) = own.handle.journal().follow();
+                let past = stream::iter(past.into_iter().map(|event| Ok(Line::Past(event))));
+                let live = stream::unfold(live, async |mut live| match live.recv().await {
+                    Ok(event) => Some((Ok(Line::Now(event)), live)),
+                    Err(RecvError::Lagged(events)) => Some((Ok(Line::Missed { events }), live)),
+                    Err(RecvError::Closed) => None,
+                });
+                Ok(past.chain(live).boxed())
+            }
+        }
+    }
+
+    /// Whether the supervisor has ended, as it does when the project is gone.
+    pub async fn has_ended(&self) -> bool {
+        match self {
+            Self::Other(client) => client.request(&Request::Status).await.is_err(),
+            Self::Own(own) => own.task.is_finished(),
+        }
+    }
+
+    /// Waits until the supervisor ends.
+    pub async fn ended(&mut self) {
+        match self {
+            Self::Other(_) => {
+                while !self.has_ended().await {
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+            }
+            // A panic has been told; it is an end as any other.
+            Self::Own(own) => drop((&mut own.task).await),
+        }
+    }
+
+    /// Leaves it: one in this process ends, and everything goes on running.
+    pub async fn leave(self) {
+        if let Self::Own(own) = self
+            && !own.task.is_finished()
+        {
+            // It may end by itself at this moment; that is as good.
+            let _ = own.handle.request(Request::Detach).await;
+            let _ = own.task.await;
+        }
+    }
+
+    /// Leaves a supervisor that ends, and waits until another one could begin.
+    pub async fn leave_gone(self, context: &Context, project: &ProjectName) -> Result<(), CliError> {
+        let lock = context.paths()?.lock(project);
+        self.leave().await;
+        let deadline = tokio::time::Instant::now() + OPENING;
+        while Lock::acquire(&lock).is_err() && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,47 @@
+//! What the user wants of a process that runs.
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::error::CliError;
+
+/// The signals that a command heeds.
+pub struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// An end: Ctrl-C, or `kill`.
+    End,
+    /// The file read anew.
+    Reload,
+}
+
+impl Signals {
+    /// From now on they are heeded, and no longer end the process by themselves.
+    pub fn new() -> Result<Self, CliError> {
+        let heed = |kind| signal(kind).map_err(CliError::io("cannot heed signals"));
+        Ok(Self {
+            interrupt: heed(SignalKind::interrupt())?,
+            terminate: heed(SignalKind::terminate())?,
+            hangup: heed(SignalKind::hangup())?,
+        })
+    }
+
+    /// The next one.
+    pub async fn next(&mut self) -> Wanted {
+        tokio::select! {
+            _ = self.interrupt.recv() => Wanted::End,
+            _ = self.terminate.recv() => Wanted::End,
+            _ = self.hangup.recv() => Wanted::Reload,
+        }
+    }
+
+    /// The next one that asks for an end.
+    pub async fn end(&mut self) {
+        while self.next().await != Wanted::End {}
+    }
+}

@@ -1,0 +1,232 @@
+//! `sameport supervise`: the supervisor, as a service of its own.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use clap::Args;
+use futures_util::StreamExt;
+use sameport::{
+    api::protocol::Line,
+    engine::docker::Docker,
+    plan::Orphans,
+    spec::{Project, ProjectName},
+    supervisor::{Apply, Event, EventKind, Request, lock::Lock},
+};
+use sd_notify::NotifyState;
+use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+
+use super::{
+    context::Context,
+    error::CliError,
+    session::Session,
+    signals::{Signals, Wanted},
+};
+
+/// Arguments of `sameport supervise`.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:
+  sameport -f /srv/shop/compose.yaml supervise
+
+SIGHUP reads the file anew. SIGTERM ends the supervisor and leaves everything running; `sameport down`
+removes it.")]
+pub struct SuperviseArgs {
+    /// Print the log as JSON
+    #[arg(long)]
+    json: bool,
+    /// As `up -d` calls it: waits for what is asked, and keeps its log small
+    #[arg(long, hide = true)]
+    background: bool,
+}
+
+/// Between two tries to reach the engine, as at the start of a host.
+const RETRY: Duration = Duration::from_secs(1);
+/// A log in the background starts anew at this size; the last one is kept beside it.
+const LARGEST_LOG: u64 = 4 << 20;
+
+/// Runs `sameport supervise`.
+pub async fn run(context: &Context, args: SuperviseArgs) -> Result<(), CliError> {
+    let mut signals = Signals::new()?;
+    let loaded = context.load()?;
+    let (name, project) = (loaded.project.name.clone(), loaded.project);
+    if args.background {
+        // A session of its own: the terminal's end is not its end. It fails only where it is so already.
+        let _ = nix::unistd::setsid();
+    }
+    log(context, &name, &args)?;
+    let lock = Lock::acquire(&context.paths()?.lock(&name))?;
+    let Some(docker) = engine(&mut signals).await? else { return Ok(()) };
+    let mut session = Session::begin_locked(context, &name, docker, lock)?;
+    // What was asked for at the last `up` stays: services in the background are applied by who calls.
+    let begin = if args.background { Request::Load(Box::new(project)) } else { wish(project) };
+    session.ask(begin).await?;
+    let journal = tokio::spawn(journal(session.events().await?));
+    notify(&[NotifyState::Ready]);
+    let end = supervise(context, &mut session, &mut signals).await;
+    notify(&[NotifyState::Stopping]);
+    session.leave().await;
+    journal.abort();
+    end
+}
+
+async fn supervise(context: &Context, session: &mut Session, signals: &mut Signals) -> Result<(), CliError> {
+    loop {
+        tokio::select! {
+            () = session.ended() => return Ok(()),
+            wanted = signals.next() => match wanted {
+                Wanted::End => return Ok(()),
+                Wanted::Reload => {}
+            },
+        }
+        notify(&[NotifyState::Reloading]);
+        let applied = match context.load() {
+            Ok(loaded) => session.ask(wish(loaded.project)).await,
+            Err(error) => Err(error),
+        };
+        match applied {
+            Ok(()) => tracing::info!("the file is read anew"),
+            // What was valid before stays in force.
+            Err(error) => tracing::error!(%error, "the file is not taken"),
+        }
+        notify(&[NotifyState::Ready]);
+    }
+}
+
+fn wish(project: Project) -> Request {
+    Request::Apply(Box::new(Apply {
+        project,
+        services: Vec::new(),
+        scale: std::collections::BTreeMap::new(),
+        orphans: Orphans::Keep,
+    }))
+}
+
+/// The engine, however long it takes to come up; none when the user wants an end before.
+async fn engine(signals: &mut Signals) -> Result<Option<Docker>, CliError> {
+    let mut told = false;
+    loop {
+        match Docker::connect().await {
+            Ok(docker) => return Ok(Some(docker)),
+            Err(error) if error.is_passing() => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(%error, "waiting for the engine");
+                    notify(&[NotifyState::Status("waiting for the engine")]);
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(RETRY) => {}
+            () = signals.end() => return Ok(None),
+        }
+    }
+}
+
+/// Tells systemd, where it has called us.
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "systemd is not told");
+    }
+}
+
+async fn journal(mut events: impl futures_util::Stream<Item = Result<Line, CliError>> + Unpin) {
+    while let Some(Ok(line)) = events.next().await {
+        match line {
+            Line::Past(event) | Line::Now(event) => write(&event),
+            Line::Missed { events } => tracing::warn!(events, "events are missing here"),
+        }
+    }
+}
+
+fn write(event: &Event) {
+    match &event.kind {
+        EventKind::Begun { .. } => {}
+        EventKind::Applied { services } => tracing::info!(services, "applied"),
+        EventKind::Done { verb, target } => tracing::info!(%target, %verb, "done"),
+        EventKind::Failed { verb, target, error, .. } => tracing::error!(%target, %verb, error, "failed"),
+        EventKind::Exited { service, slot, exit, exits, .. } => {
+            tracing::warn!(%service, %slot, code = exit.code, out_of_memory = exit.out_of_memory, exits, "ended");
+        }
+        EventKind::PortNotShared { service, slot, image, port } => {
+            tracing::error!(%service, %slot, %image, port, "the image does not share its port");
+        }
+        EventKind::Health { service, slot, health } => tracing::info!(%service, %slot, ?health, "health"),
+        EventKind::PodLost { pod } => tracing::warn!(%pod, "lost its network"),
+        EventKind::EngineLost { reason } => tracing::warn!(reason, "the engine is gone"),
+        EventKind::EngineBack => tracing::info!("the engine is back"),
+        EventKind::Converged => {
+            tracing::info!("all is as wanted");
+            notify(&[NotifyState::Status("all is as wanted")]);
+        }
+        EventKind::Removed => tracing::info!("all is removed"),
+    }
+}
+
+fn log(context: &Context, name: &ProjectName, args: &SuperviseArgs) -> Result<(), CliError> {
+    let level = match context.global.verbose {
+        0 => "info",
+        1 => "sameport=debug,info",
+        _ => "trace",
+    };
+    let filter = EnvFilter::try_from_env("SAMEPORT_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
+    // Who reads a log in the background has no terminal.
+    let result = match (args.background, args.json) {
+        (true, _) => {
+            let path = context.paths()?.log(name);
+            let file = SmallLog::open(&path).map_err(CliError::io(path.display().to_string()))?;
+            log.with_ansi(false).with_writer(file).try_init()
+        }
+        (false, true) => log.json().with_writer(io::stderr).try_init(),
+        (false, false) => {
+            log.with_ansi(std::io::IsTerminal::is_terminal(&io::stderr())).with_writer(io::stderr).try_init()
+        }
+    };
+    result.map_err(|error| CliError::failed(format!("cannot write a log: {error}"), None))
+}
+
+/// A log that cannot fill the disk.
+#[derive(Clone)]
+struct SmallLog {
+    path: PathBuf,
+    file: Arc<Mutex<(File, u64)>>,
+}
+
+impl SmallLog {
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        let size = file.metadata()?.len();
+        Ok(Self { path: path.to_owned(), file: Arc::new(Mutex::new((file, size))) })
+    }
+}
+
+impl Write for SmallLog {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut held = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let (file, size) = &mut *held;
+        if *size > LARGEST_LOG {
+            fs::rename(&self.path, self.path.with_extension("log.1"))?;
+            *file = OpenOptions::new().create(true).append(true).open(&self.path)?;
+            *size = 0;
+        }
+        let written = file.write(bytes)?;
+        *size += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner).0.flush()
+    }
+}
+
+impl<'a> MakeWriter<'a> for SmallLog {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}

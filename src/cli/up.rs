@@ -1,0 +1,264 @@
+//! `sameport up`.
+
+use std::{
+    fs, io,
+    os::unix::process::CommandExt,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use clap::Args;
+use sameport::{
+    api::Client,
+    engine::docker::Docker,
+    plan::Orphans,
+    spec::{Project, ProjectName, ServiceName},
+    supervisor::{Apply, Request, lock::Lock},
+};
+use tokio::time::Instant;
+
+use super::{
+    args::{Count, time},
+    context::Context,
+    error::CliError,
+    logs, output,
+    pull::{Pull, pull},
+    session::Session,
+    signals::{Signals, Wanted},
+    wait::{self, Until},
+};
+
+/// Arguments of `sameport up`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  sameport up                        run the Compose file here, and show what the replicas write
+  sameport up -d --scale web=4       four replicas of `web`, supervised in the background")]
+pub struct UpArgs {
+    /// Leave the supervisor running in the background
+    #[arg(short, long)]
+    detach: bool,
+    /// Run so many replicas of a service
+    #[arg(long, value_name = "SERVICE=N")]
+    scale: Vec<Count>,
+    /// Wait until all is up and healthy; implies --detach
+    #[arg(long)]
+    wait: bool,
+    /// How long to wait at most
+    #[arg(long, value_name = "TIME", value_parser = time, requires = "wait")]
+    wait_timeout: Option<Duration>,
+    /// When images are fetched, whatever the file says
+    #[arg(long, value_enum)]
+    pull: Option<Pull>,
+    /// Remove containers of services that the file no longer has
+    #[arg(long)]
+    remove_orphans: bool,
+    /// How long a replica may take to end, whatever the file says
+    #[arg(short, long, value_name = "TIME", value_parser = time)]
+    timeout: Option<Duration>,
+    /// Only these services, and what they depend on
+    services: Vec<ServiceName>,
+}
+
+/// How long a supervisor in the background may take to begin.
+const BEGIN: Duration = Duration::from_secs(10);
+
+/// Runs `sameport up`.
+pub async fn run(context: &Context, args: UpArgs) -> Result<(), CliError> {
+    let project = context.load()?.project;
+    let name = project.name.clone();
+    let docker = context.engine().await?;
+    let mut signals = Signals::new()?;
+    let fetched = pull(&docker, &project, &args.services, args.pull);
+    tokio::select! {
+        fetched = fetched => fetched?,
+        () = signals.end() => return Err(CliError::Interrupted),
+    }
+    match Session::running(context, &name).await? {
+        Some(session) if args.detach || args.wait => {
+            in_background(session, project, &args, &mut signals).await
+        }
+        Some(session) => beside(session, &docker, project, &args, &mut signals).await,
+        None if args.detach || args.wait => {
+            let session = spawn(context, &name).await?;
+            in_background(session, project, &args, &mut signals).await
+        }
+        None => {
+            let session = Session::begin(context, &name, docker.clone())?;
+            in_foreground(context, session, &docker, project, &args, &mut signals).await
+        }
+    }
+}
+
+fn wish(project: Project, args: &UpArgs) -> Request {
+    Request::Apply(Box::new(Apply {
+        project,
+        services: args.services.clone(),
+        scale: args.scale.iter().map(|count| (count.service.clone(), count.replicas)).collect(),
+        orphans: if args.remove_orphans { Orphans::Remove } else { Orphans::Keep },
+    }))
+}
+
+async fn in_background(
+    session: Session,
+    project: Project,
+    args: &UpArgs,
+    signals: &mut Signals,
+) -> Result<(), CliError> {
+    session.ask(wish(project, args)).await?;
+    let until = if args.wait { Until::Steady } else { Until::Started };
+    tokio::select! {
+        done = wait::until(&session, until, args.wait_timeout) => done?,
+        // The supervisor goes on: what was asked for stands.
+        () = signals.end() => return Err(CliError::Interrupted),
+    }
+    orphans(&session).await
+}
+
+async fn orphans(session: &Session) -> Result<(), CliError> {
+    let orphans = session.status().await?.orphans;
+    if orphans.is_empty() {
+        return Ok(());
+    }
+    output::note(&format!(
+        "warning: the file has no services for {}; `--remove-orphans` removes them",
+        orphans.join(", ")
+    ))
+}
+
+/// Another process supervises, and this one shows.
+async fn beside(
+    session: Session,
+    docker: &Docker,
+    project: Project,
+    args: &UpArgs,
+    signals: &mut Signals,
+) -> Result<(), CliError> {
+    let name = project.name.clone();
+    session.ask(wish(project, args)).await?;
+    output::note("a supervisor runs in the background: Ctrl-C ends this display, and nothing else")?;
+    let show = async {
+        wait::until(&session, Until::Up, None).await?;
+        logs::follow_all(docker, &name, &args.services).await
+    };
+    tokio::select! {
+        shown = show => shown,
+        () = signals.end() => Err(CliError::Interrupted),
+    }
+}
+
+async fn in_foreground(
+    context: &Context,
+    mut session: Session,
+    docker: &Docker,
+    project: Project,
+    args: &UpArgs,
+    signals: &mut Signals,
+) -> Result<(), CliError> {
+    let name = project.name.clone();
+    session.ask(wish(project, args)).await?;
+    let end = loop {
+        let show = async {
+            // What keeps failing is shown, and tried again; that is what a supervisor is for.
+            if let Err(error) = wait::until(&session, Until::Up, None).await {
+                output::note(&error.render().unwrap_or_default())?;
+            }
+            orphans(&session).await?;
+            tokio::try_join!(
+                logs::follow_all(docker, &name, &args.services),
+                super::events::show_new(&session),
+            )
+        };
+        tokio::select! {
+            // The supervisor has ended, by `sameport down` from elsewhere; or nobody reads our output.
+            shown = show => break shown.map(|_| ()),
+            wanted = signals.next() => match wanted {
+                Wanted::Reload => reload(context, &session, args).await?,
+                Wanted::End => break Err(CliError::Interrupted),
+            },
+        }
+    };
+    if session.has_ended().await {
+        return end;
+    }
+    output::note("stopping; Ctrl-C again kills")?;
+    stop(&mut session, docker, &name, args, signals).await?;
+    end
+}
+
+async fn reload(context: &Context, session: &Session, args: &UpArgs) -> Result<(), CliError> {
+    let applied = match context.load() {
+        Ok(loaded) => session.ask(wish(loaded.project, args)).await,
+        Err(error) => Err(error),
+    };
+    match applied {
+        Ok(()) => output::note("the file is read anew"),
+        // What was valid before stays in force.
+        Err(error) => output::note(&error.render().unwrap_or_default()),
+    }
+}
+
+/// Stops all replicas and keeps their containers; a second signal kills.
+async fn stop(
+    session: &mut Session,
+    docker: &Docker,
+    name: &ProjectName,
+    args: &UpArgs,
+    signals: &mut Signals,
+) -> Result<(), CliError> {
+    session.ask(Request::Stop { services: Vec::new(), grace: args.timeout }).await?;
+    tokio::select! {
+        stopped = wait::until(session, Until::Up, None) => stopped?,
+        () = signals.end() => {
+            output::note("killing")?;
+            super::kill::all(docker, name).await?;
+            tokio::select! {
+                stopped = wait::until(session, Until::Up, None) => stopped?,
+                () = signals.end() => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Begins a supervisor in the background, and waits until it answers.
+async fn spawn(context: &Context, name: &ProjectName) -> Result<Session, CliError> {
+    // So that who holds the lock is told at once, and by us.
+    drop(Lock::acquire(&context.paths()?.lock(name))?);
+    let log = context.paths()?.log(name);
+    let mut child = launch(context, name)?;
+    let deadline = Instant::now() + BEGIN;
+    loop {
+        if let Some(client) = Client::connect(&context.paths()?.socket(name)).await? {
+            return Ok(Session::Other(client));
+        }
+        let ended = child.try_wait().map_err(CliError::io("the supervisor"))?;
+        if ended.is_some() || Instant::now() > deadline {
+            let words = fs::read_to_string(&log).unwrap_or_default();
+            let last: Vec<_> = words.lines().rev().take(5).collect();
+            let last: Vec<_> = last.into_iter().rev().collect();
+            return Err(CliError::failed(
+                format!("the supervisor in the background did not begin: {}", last.join("\n")),
+                Some(&format!("its log is {}", log.display())),
+            ));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn launch(context: &Context, name: &ProjectName) -> Result<Child, CliError> {
+    let path = context.paths()?.log(name);
+    let fail =
+        |error: io::Error| CliError::io(format!("cannot begin the supervisor ({})", path.display()))(error);
+    let log = fs::OpenOptions::new().create(true).append(true).open(&path).map_err(fail)?;
+    let program = std::env::current_exe().map_err(fail)?;
+    Command::new(program)
+        .args(context.project_args())
+        .args(["supervise", "--background"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        // Ctrl-C in this terminal is not meant for it.
+        .process_group(0)
+        .spawn()
+        .map_err(fail)
+}

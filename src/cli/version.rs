@@ -1,0 +1,38 @@
+//! `sameport version`, and what Docker asks its plugins.
+
+use clap::Args;
+use sameport::engine::{Engine, EngineInfo, docker::Docker};
+use serde_json::json;
+
+use super::{context::Context, error::CliError, output};
+
+/// Arguments of `sameport version`.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  sameport version --format json")]
+pub struct VersionArgs {}
+
+/// Runs `sameport version`.
+pub async fn run(context: &Context, _: VersionArgs) -> Result<(), CliError> {
+    let version = env!("CARGO_PKG_VERSION");
+    let platform = format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH);
+    let engine: Result<EngineInfo, _> = async { Docker::connect().await?.info().await }.await;
+    if context.is_json() {
+        let engine = engine.ok().map(|info| json!({ "name": info.name, "api_version": info.api_version }));
+        return output::json(&json!({ "version": version, "platform": platform, "engine": engine }));
+    }
+    output::line(&format!("sameport {version} ({platform})"))?;
+    match engine {
+        Ok(info) => output::line(&format!("{}, API {}", info.name, info.api_version)),
+        Err(error) => output::line(&format!("no engine: {error}")),
+    }
+}
+
+/// What Docker asks of its plugins.
+pub fn plugin_metadata() -> Result<(), CliError> {
+    output::json(&json!({
+        "SchemaVersion": "0.1.0",
+        "Vendor": "sameport",
+        "Version": env!("CARGO_PKG_VERSION"),
+        "ShortDescription": "Run N replicas of an image behind one port, with no proxy",
+    }))
+}

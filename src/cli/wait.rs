@@ -1,0 +1,163 @@
+//! Following a supervisor until what was asked for is there.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use jiff::Timestamp;
+use sameport::{
+    api::protocol::Line,
+    plan::{
+        PortNotShared,
+        status::{ProjectStatus, ReplicaState, ReplicaStatus},
+    },
+};
+use tokio::time::Instant;
+
+use super::{
+    error::CliError,
+    output::{self, progress::Progress},
+    session::Session,
+};
+
+/// When it is enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// Everything wanted has been started.
+    Started,
+    /// Everything wanted is up, and healthy where it has a health check.
+    Up,
+    /// As `Up`, and what has no health check has stayed up for a moment: a server that cannot have its port ends
+    /// after a few tries.
+    Steady,
+    /// The project is gone.
+    Gone,
+}
+
+/// How often in a row something has to fail until it is called a failure.
+const OFTEN: u32 = 3;
+/// How long a replica without a health check has to stay up to be trusted. nginx tries for its port so long.
+const STEADY: Duration = Duration::from_secs(3);
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Shows what happens until it is enough.
+///
+/// # Errors
+/// When a replica keeps failing, or time is up.
+pub async fn until(session: &Session, until: Until, limit: Option<Duration>) -> Result<(), CliError> {
+    let deadline = limit.map(|limit| Instant::now() + limit);
+    let mut events = session.events().await?;
+    let mut progress = Progress::new();
+    let mut converged_at = None;
+    loop {
+        let tick = tokio::time::sleep(PAUSE);
+        tokio::pin!(tick);
+        loop {
+            tokio::select! {
+                biased;
+                line = events.next() => match line {
+                    Some(Ok(Line::Now(event))) => progress.event(&event)?,
+                    Some(Ok(Line::Past(_) | Line::Missed { .. })) => {}
+                    Some(Err(_)) | None if until == Until::Gone => return Ok(()),
+                    Some(Err(error)) => return Err(error),
+                    None => return Err(CliError::failed("the supervisor has ended", None)),
+                },
+                () = &mut tick => break,
+            }
+        }
+        if until == Until::Gone {
+            if session.has_ended().await {
+                return Ok(());
+            }
+        } else {
+            let status = session.status().await?;
+            progress.status(&status);
+            let now = Instant::now();
+            converged_at = if status.converged { converged_at.or(Some(now)) } else { None };
+            let steady =
+                converged_at.is_some_and(|at| now - at >= STEADY) || status.replicas.iter().all(is_steady);
+            if is_enough(&status, until) && (until != Until::Steady || steady) {
+                return Ok(());
+            }
+            if let Some(failure) = failure(&status) {
+                return Err(failure);
+            }
+        }
+        if deadline.is_some_and(|deadline| Instant::now() > deadline) {
+            return Err(CliError::failed(
+                format!("it takes longer than {:?}", limit.unwrap_or_default()),
+                Some("`sameport ps` tells where each replica stands; the supervisor goes on trying"),
+            ));
+        }
+    }
+}
+
+fn is_enough(status: &ProjectStatus, until: Until) -> bool {
+    let started = |replica: &ReplicaStatus| {
+        replica.current
+            && (replica.state.is_up()
+                || matches!(
+                    replica.state,
+                    ReplicaState::Starting
+                        | ReplicaState::Unhealthy
+                        | ReplicaState::Paused
+                        | ReplicaState::Failed { .. }
+                ))
+            || replica.state == ReplicaState::Stopped
+    };
+    status.converged
+        || (until == Until::Started
+            && status.settled
+            && !status.replicas.is_empty()
+            && status.replicas.iter().all(started))
+}
+
+/// Whether a replica has been up long enough, or says itself that it is.
+fn is_steady(replica: &ReplicaStatus) -> bool {
+    let age = replica.started_at.map(|at| Timestamp::now().duration_since(at));
+    replica.state != ReplicaState::Running
+        || age.is_some_and(|age| Duration::try_from(age).is_ok_and(|age| age >= STEADY))
+}
+
+/// What keeps failing, if something does.
+fn failure(status: &ProjectStatus) -> Option<CliError> {
+    for replica in &status.replicas {
+        let name = format!("{}.{}", replica.service, replica.slot);
+        match &replica.state {
+            ReplicaState::Blocked { error, help, tries } if *tries >= OFTEN => {
+                return Some(CliError::failed(format!("{name} cannot be started: {error}"), help.as_deref()));
+            }
+            ReplicaState::Failed { exit } => {
+                let message = format!("{name} failed: {}{}", output::state::exit(exit), last_words(replica));
+                return Some(CliError::failed(message, Some("its restart rule allows no further try")));
+            }
+            ReplicaState::Restarting { .. } if port_not_shared(replica).is_some() => {
+                let found = port_not_shared(replica)?;
+                let message = output::event::cannot_share(&name, &found.image, found.port);
+                return Some(CliError::failed(message, Some(&output::event::how_to_share(found.port))));
+            }
+            ReplicaState::Restarting { exit, .. } if replica.exits >= OFTEN => {
+                let how = output::state::exit(exit);
+                let message = format!("{name} keeps ending: {how}{}", last_words(replica));
+                let help = "the supervisor goes on trying; `sameport logs` shows everything it wrote";
+                return Some(CliError::failed(message, Some(help)));
+            }
+            _ => {}
+        }
+    }
+    let trouble = status.troubles.iter().find(|trouble| trouble.tries >= OFTEN)?;
+    Some(CliError::failed(format!("{}: {}", trouble.target, trouble.error), trouble.help.as_deref()))
+}
+
+fn port_not_shared(replica: &ReplicaStatus) -> Option<&PortNotShared> {
+    replica.autopsy.as_ref()?.port_not_shared.as_ref()
+}
+
+fn last_words(replica: &ReplicaStatus) -> String {
+    let lines = replica.autopsy.as_ref().map(|autopsy| autopsy.log.as_slice()).unwrap_or_default();
+    if lines.is_empty() {
+        return ", without a word".to_owned();
+    }
+    let shown: Vec<_> = lines.iter().map(|line| format!("\n    {line}")).collect();
+    format!("; its last words:{}", shown.concat())
+}

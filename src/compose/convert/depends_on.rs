@@ -1,0 +1,137 @@
+//! `depends_on`: what a service waits for, without circles.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::super::{
+    fields::{Fields, wrong_type},
+    keys,
+    node::Value,
+    report::{Problem, Report},
+    source::At,
+};
+use crate::spec::{Dependency, DependencyCondition, ServiceName};
+
+/// Most services of a circle that a message names.
+const MOST_SHOWN: usize = 10;
+
+/// The services of the file, in two lots.
+pub(super) struct Services<'a> {
+    /// Those that run.
+    pub on: &'a BTreeSet<ServiceName>,
+    /// Those whose profiles are off, with their profiles.
+    pub off: &'a BTreeMap<String, Vec<String>>,
+}
+
+/// A service with the place where another one asks for it.
+pub(super) type Dependencies = BTreeMap<ServiceName, (Dependency, At)>;
+
+pub(super) fn depends_on(service: &Fields<'_>, services: &Services<'_>) -> Dependencies {
+    let report = service.report;
+    let Some(node) = service.get("depends_on") else { return BTreeMap::new() };
+    let Value::Map(map) = &node.value else {
+        report.push(wrong_type(node, "depends_on", "a list of services").help("write one `- NAME` a line"));
+        return BTreeMap::new();
+    };
+    let mut found = BTreeMap::new();
+    for (name, entry) in map {
+        let dependency = if entry.node.is_null() {
+            Dependency { condition: DependencyCondition::Started, required: true }
+        } else {
+            let Some(fields) = Fields::of(&entry.node, name, report) else { continue };
+            dependency(&fields)
+        };
+        match ServiceName::new(name.as_str()).ok().filter(|name| services.on.contains(name)) {
+            Some(on) => {
+                found.insert(on, (dependency, entry.key));
+            }
+            None if !dependency.required => {}
+            None => report.push(unknown(name, entry.key, services, report)),
+        }
+    }
+    found
+}
+
+fn dependency(fields: &Fields<'_>) -> Dependency {
+    keys::check(fields.node, "an entry of `depends_on`", keys::DEPENDENCY, fields.report);
+    let conditions = [
+        ("service_started", DependencyCondition::Started),
+        ("service_healthy", DependencyCondition::Healthy),
+        ("service_completed_successfully", DependencyCondition::CompletedSuccessfully),
+    ];
+    Dependency {
+        condition: fields.choice("condition", &conditions).unwrap_or_default(),
+        required: fields.boolean("required").unwrap_or(true),
+    }
+}
+
+fn unknown(name: &str, at: At, services: &Services<'_>, report: &Report) -> Problem {
+    if let Some(profiles) = services.off.get(name) {
+        let profile = profiles.first().map_or("NAME", String::as_str);
+        return Problem::error(at, format!("service `{name}` is off: none of its profiles is on"))
+            .help(format!("turn it on with `--profile {profile}`, or write `required: false` below it"));
+    }
+    let help = match report.nearest(name, services.on.iter().map(ServiceName::as_str)) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => "name a service of this file".to_owned(),
+    };
+    Problem::error(at, format!("service `{name}` is not defined")).help(help)
+}
+
+/// Reports a circle of services that wait for each other.
+pub(super) fn check_circles(all: &BTreeMap<ServiceName, Dependencies>, report: &Report) {
+    let mut done = BTreeSet::new();
+    for start in all.keys() {
+        let mut path = Vec::new();
+        if let Some(circle) = circle(start, all, &mut done, &mut path) {
+            let mut names: Vec<_> = circle.iter().map(|name| name.as_str()).collect();
+            if names.len() > MOST_SHOWN {
+                names.truncate(MOST_SHOWN);
+                names.push("…");
+            }
+            let (first, second) = (circle[0], circle[1 % circle.len()]);
+            let Some((_, at)) = all.get(first).and_then(|d| d.get(second)) else { continue };
+            let message = format!("services wait for each other: {} → {}", names.join(" → "), first);
+            report.push(
+                Problem::error(*at, message)
+                    .label(format!("`{first}` waits for `{second}` here"))
+                    .help("remove one of these dependencies"),
+            );
+            return;
+        }
+    }
+}
+
+/// The first circle that is found on the way down from a service.
+fn circle<'a>(
+    name: &'a ServiceName,
+    all: &'a BTreeMap<ServiceName, Dependencies>,
+    done: &mut BTreeSet<&'a ServiceName>,
+    path: &mut Vec<&'a ServiceName>,
+) -> Option<Vec<&'a ServiceName>> {
+    // Not recursive: a chain can be as long as the file.
+    let mut waiting = vec![all.get(name)?.keys()];
+    let mut on_path = BTreeSet::from([name]);
+    path.push(name);
+    if done.contains(name) {
+        return None;
+    }
+    while let Some(next) = waiting.last_mut() {
+        let Some(next) = next.next() else {
+            waiting.pop();
+            if let Some(left) = path.pop() {
+                on_path.remove(left);
+                done.insert(left);
+            }
+            continue;
+        };
+        if on_path.contains(next) {
+            return path.iter().position(|seen| *seen == next).map(|start| path[start..].to_vec());
+        }
+        if let (false, Some(deeper)) = (done.contains(next), all.get(next)) {
+            path.push(next);
+            on_path.insert(next);
+            waiting.push(deeper.keys());
+        }
+    }
+    None
+}

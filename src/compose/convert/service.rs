@@ -1,0 +1,115 @@
+//! One service.
+
+use std::collections::BTreeMap;
+
+use super::{
+    super::{
+        fields::Fields,
+        keys,
+        report::{Problem, Report},
+        source::At,
+    },
+    container,
+    depends_on::Dependencies,
+    deploy, extension, volumes,
+};
+use crate::spec::{DependencyCondition, PodName, RestartCondition, Service, ServiceName};
+
+/// A service before it is known what waits for it.
+pub(super) struct Draft {
+    /// `None` when it has no image; an error is reported then.
+    pub service: Option<Service>,
+    pub pod: PodName,
+    pub container_name: Option<(String, At)>,
+    /// Whether the file says when it is restarted, and where.
+    restart_at: Option<At>,
+}
+
+pub(super) fn service(
+    fields: &Fields<'_>,
+    name: &ServiceName,
+    key: At,
+    known: &mut volumes::Known<'_>,
+) -> Draft {
+    let report = fields.report;
+    keys::check(fields.node, "a service", keys::SERVICE, report);
+    deploy::check(fields);
+    let extension = extension::extension(fields);
+    let replicas = deploy::replicas(fields);
+    let (restart, restart_at) = match deploy::restart(fields) {
+        deploy::Rule::Written(restart) => {
+            let at = if fields.get("restart").is_some() { "restart" } else { "deploy" };
+            (restart, Some(fields.key_at(at)))
+        }
+        deploy::Rule::Default(restart) => (restart, None),
+    };
+    let pod = extension.pod.unwrap_or_else(|| name.into());
+    let container_name = container_name(fields, name, replicas);
+    let stop_grace = fields.duration("stop_grace_period").unwrap_or(Service::STOP_GRACE);
+    let container = container::container(fields, name.as_str(), key, known);
+    let service = container.map(|container| Service {
+        name: name.clone(),
+        pod: pod.clone(),
+        container,
+        replicas,
+        container_name: container_name.as_ref().map(|(name, _)| name.clone()),
+        restart,
+        stop_grace,
+        depends_on: BTreeMap::new(),
+        pull_policy: container::pull_policy(fields),
+        sharing: extension.sharing,
+    });
+    Draft { service, pod, container_name, restart_at }
+}
+
+fn container_name(fields: &Fields<'_>, service: &ServiceName, replicas: u32) -> Option<(String, At)> {
+    let node = fields.get("container_name")?;
+    let name = fields.text("container_name")?;
+    let valid = name.len() > 1
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
+    if !valid {
+        let problem = Problem::error(node.at, format!("`{name}` cannot be the name of a container"));
+        fields
+            .report
+            .push(problem.help("use letters, digits, `.`, `-` and `_`, starting with a letter or digit"));
+    }
+    if replicas > 1 {
+        let message = format!("{replicas} containers of `{service}` cannot all be called `{name}`");
+        let at = fields.key_at("container_name");
+        let problem = Problem::error(at, message);
+        fields.report.push(
+            problem.help(format!("remove `container_name`: replicas are called PROJECT-{service}-1, -2, …")),
+        );
+    }
+    Some((name, node.at))
+}
+
+/// A service that others wait for to be completed must be allowed to end: unless the file says otherwise it is
+/// started again only after a failure.
+pub(super) fn finish_jobs(
+    drafts: &mut BTreeMap<ServiceName, Draft>,
+    dependencies: &BTreeMap<ServiceName, Dependencies>,
+    report: &Report,
+) {
+    let jobs = dependencies
+        .values()
+        .flatten()
+        .filter(|(_, (dependency, _))| dependency.condition == DependencyCondition::CompletedSuccessfully);
+    for (name, (_, at)) in jobs {
+        let Some(draft) = drafts.get_mut(name) else { continue };
+        let Some(service) = &mut draft.service else { continue };
+        match draft.restart_at {
+            None => service.restart.condition = RestartCondition::OnFailure,
+            Some(written) if service.restart.condition == RestartCondition::Always => report.push(
+                Problem::error(
+                    *at,
+                    format!("`{name}` is never completed: it is started again whenever it ends"),
+                )
+                .related(written, "its restart rule")
+                .help("write `restart: on-failure` there"),
+            ),
+            Some(_) => {}
+        }
+    }
+}

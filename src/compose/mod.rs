@@ -1,0 +1,165 @@
+//! From Compose files to a [`Project`].
+//!
+//! In: which files, and the environment of the process. Out: the project, warnings for everything that
+//! has no effect here, and the resolved file; or all errors at once, each with its place.
+//!
+//! The way: `find` names the files, `yaml` reads them, `interpolate` fills in variables, `merge`
+//! puts several files together, `convert` checks every key and makes the spec.
+
+mod convert;
+mod diagnostic;
+mod env_file;
+mod fields;
+mod find;
+mod interpolate;
+mod keys;
+mod merge;
+mod node;
+mod profiles;
+mod render;
+mod report;
+mod resolve;
+mod source;
+mod units;
+mod yaml;
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+pub use diagnostic::{Diagnostic, LoadError, Related, Severity};
+
+use self::{
+    node::Node,
+    report::{Problem, Report},
+};
+use crate::spec::{Project, ProjectName};
+
+/// What to load, as the command line and the environment say it.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// `-f`, in order; `-` is standard input. Empty: `COMPOSE_FILE`, or the usual names here or above.
+    pub files: Vec<PathBuf>,
+    /// `-p`.
+    pub project_name: Option<String>,
+    /// `--project-directory`: what relative paths start from; by default the folder of the first file.
+    pub project_directory: Option<PathBuf>,
+    /// `--env-file`, in order; by default `.env` of the project's folder.
+    pub env_files: Vec<PathBuf>,
+    /// `--profile`; `*` is all.
+    pub profiles: Vec<String>,
+    /// Where the command was called, absolute.
+    pub current_dir: PathBuf,
+    /// The environment of the process.
+    pub environment: BTreeMap<String, String>,
+}
+
+/// A project that can be run.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// What to run.
+    pub project: Project,
+    /// What has no effect, or another one than it seems.
+    pub warnings: Vec<Diagnostic>,
+    /// The Compose files that were read, in the order of merging.
+    pub files: Vec<PathBuf>,
+    /// The resolved file: valid Compose YAML that loads to the same project from anywhere.
+    pub rendered: String,
+}
+
+/// Loads a project.
+///
+/// # Errors
+/// When no file is found or one cannot be read, and with all that is wrong in them.
+pub fn load(options: &Options) -> Result<Loaded, LoadError> {
+    let report = Report::default();
+    let found = find::find(options, &report)?;
+    let mut document = documents(&found, &report)?;
+    let name = name_of(&document, &found, options, &report)?;
+    let off = profiles::turn_off(&mut document, &found.profiles, &report);
+    resolve::resolve(&mut document, &name, &found, &report)?;
+    let project = convert::project(&document, &name, &off, &report);
+    let warnings = report.finish()?;
+    let Some(project) = project else {
+        return Err(LoadError::general(
+            "the file has no project",
+            "write `services:` with a service below it",
+        ));
+    };
+    Ok(Loaded { project, warnings, files: found.files, rendered: render::render(&document) })
+}
+
+/// The name of the project alone, for commands that need nothing else. When the command line or the
+/// environment gives it, no Compose file has to be there.
+///
+/// # Errors
+/// When the name is not valid, or has to be in a file and none can be read.
+pub fn project_name(options: &Options) -> Result<ProjectName, LoadError> {
+    let report = Report::default();
+    if let Some(name) = &options.project_name {
+        return ProjectName::new(name.as_str()).map_err(|e| find::bad_name("-p", &e));
+    }
+    if let Some(name) = options.environment.get("COMPOSE_PROJECT_NAME").filter(|name| !name.is_empty()) {
+        return ProjectName::new(name.as_str()).map_err(|e| find::bad_name("COMPOSE_PROJECT_NAME", &e));
+    }
+    let found = find::find(options, &report)?;
+    if let Some(name) = found.name(options)? {
+        return Ok(name);
+    }
+    let document = documents(&found, &report)?;
+    name_of(&document, &found, options, &report)
+}
+
+/// All documents of all files, filled in and merged.
+fn documents(found: &find::Found, report: &Report) -> Result<Node, LoadError> {
+    let mut merged: Option<Node> = None;
+    let lookup = |name: &str| found.environment.get(name).cloned();
+    for file in &found.files {
+        let (source, at) = find::open(file, report)?;
+        let read = yaml::read(&source, at, report).unwrap_or_default();
+        if read.iter().all(Node::is_null) && !report.failed() {
+            report.push(
+                Problem::error(at.part(0..0), "the file is empty")
+                    .help("write `services:`, and below it `web:` with `image: NAME`"),
+            );
+        }
+        for mut document in read.into_iter().filter(|document| !document.is_null()) {
+            interpolate::fill_tree(&mut document, &lookup, report);
+            merge::normalise(&mut document, report);
+            merged = Some(match merged.take() {
+                None => document,
+                Some(base) => merge::merge(base, document),
+            });
+        }
+    }
+    let Some(mut merged) = merged else {
+        return Err(report
+            .finish()
+            .err()
+            .unwrap_or_else(|| LoadError::general("there is no Compose file", "name one with `-f FILE`")));
+    };
+    merge::prune(&mut merged);
+    Ok(merged)
+}
+
+/// The name: of the command line, of the environment, of the file, of the folder.
+fn name_of(
+    document: &Node,
+    found: &find::Found,
+    options: &Options,
+    report: &Report,
+) -> Result<ProjectName, LoadError> {
+    if let Some(name) = found.name(options)? {
+        return Ok(name);
+    }
+    let Some(node) = document.get("name") else { return found.directory_name() };
+    let name = fields::text(node, "name", report).map(ProjectName::new);
+    match name {
+        Some(Ok(name)) => Ok(name),
+        Some(Err(e)) => {
+            report
+                .push(Problem::error(node.at, format!("`{}` cannot be a project name", e.name)).help(e.rule));
+            // The rest of the file is checked under a name that stands in for it.
+            found.directory_name().or_else(|e| report.finish().and(Err(e)))
+        }
+        None => found.directory_name(),
+    }
+}

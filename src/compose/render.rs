@@ -1,0 +1,105 @@
+//! Writes a tree as YAML that loads to the same tree.
+//!
+//! Written by hand because every text that any YAML reader could take for something else has to be in
+//! quotes: `yes`, `22:22` and `0440` mean other things to YAML 1.1, which many tools still read.
+
+use super::node::{Kind, Node, Scalar, Style, Value};
+
+/// The YAML of a resolved file. Dollars are doubled, so that nothing is filled in a second time.
+pub(super) fn render(document: &Node) -> String {
+    let mut document = document.clone();
+    if let Value::Map(top) = &mut document.value {
+        // It says nothing, and has a warning of its own.
+        top.shift_remove("version");
+    }
+    let mut out = String::new();
+    write(&document, 0, &mut out);
+    out
+}
+
+/// Writes a mapping or list as lines that are indented by `depth`.
+fn write(node: &Node, depth: usize, out: &mut String) {
+    match &node.value {
+        Value::Map(map) => {
+            for (key, entry) in map {
+                indent(depth, out);
+                write_key(key, &entry.node, depth, out);
+            }
+        }
+        Value::List(list) => {
+            for item in list {
+                indent(depth, out);
+                out.push('-');
+                match &item.value {
+                    // The first key stands on the line of the dash.
+                    Value::Map(map) if !map.is_empty() => {
+                        let mut lines = String::new();
+                        write(item, depth + 1, &mut lines);
+                        out.push(' ');
+                        out.push_str(lines.trim_start());
+                    }
+                    _ => write_value(item, depth + 1, out),
+                }
+            }
+        }
+        Value::Scalar(value) => {
+            out.push_str(&scalar(value));
+            out.push('\n');
+        }
+    }
+}
+
+fn write_key(key: &str, node: &Node, depth: usize, out: &mut String) {
+    out.push_str(&text(key));
+    out.push(':');
+    write_value(node, depth + 1, out);
+}
+
+/// Writes what comes after `key:` or `-`, to the end of its last line.
+fn write_value(node: &Node, depth: usize, out: &mut String) {
+    match &node.value {
+        Value::Map(map) if map.is_empty() => out.push_str(" {}\n"),
+        Value::List(list) if list.is_empty() => out.push_str(" []\n"),
+        Value::Scalar(value) => {
+            let value = scalar(value);
+            if !value.is_empty() {
+                out.push(' ');
+            }
+            out.push_str(&value);
+            out.push('\n');
+        }
+        Value::Map(_) | Value::List(_) => {
+            out.push('\n');
+            write(node, depth, out);
+        }
+    }
+}
+
+fn indent(depth: usize, out: &mut String) {
+    out.extend(std::iter::repeat_n("  ", depth));
+}
+
+fn scalar(scalar: &Scalar) -> String {
+    let same_everywhere =
+        |text: &str| !text.starts_with(['0', '+', '.']) || matches!(text, "0") || text.starts_with("0.");
+    match scalar.kind() {
+        Kind::Null => String::new(),
+        Kind::Bool => scalar.text.to_ascii_lowercase(),
+        Kind::Number if same_everywhere(&scalar.text) => scalar.text.clone(),
+        Kind::Number | Kind::Text => text(&scalar.text.replace('$', "$$")),
+    }
+}
+
+/// A text, in quotes unless every reader takes it for a text without them.
+fn text(text: &str) -> String {
+    let plain = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/' || c == '_')
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "_-./$@+,".contains(c));
+    let word = Scalar { text: text.to_owned(), style: Style::Plain };
+    let switch =
+        matches!(text.to_ascii_lowercase().as_str(), "yes" | "no" | "on" | "off" | "y" | "n" | "null");
+    if plain && !switch && word.kind() == Kind::Text {
+        return text.to_owned();
+    }
+    // A JSON string is a YAML string in double quotes; only texts with invalid Unicode have none, and a `String` is valid.
+    serde_json::to_string(text).unwrap_or_default()
+}

@@ -1,0 +1,459 @@
+//! A load client: asks at a steady rate, and counts who answers and how requests fail.
+//!
+//! A request has a time at which it is due, and its latency counts from then: a server that stalls cannot hide
+//! behind requests that were never sent. Nothing is tried twice, with the one exception that every client of
+//! HTTP/1.1 makes ([RFC 9112, 9.3.1](https://www.rfc-editor.org/rfc/rfc9112#section-9.3.1)): a request for which a
+//! kept connection was closed is sent again on a new one, since either side may close it at any time.
+
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use http_body_util::{BodyExt, Empty};
+use hyper::{
+    Request, StatusCode,
+    body::Bytes,
+    client::conn::http1::{SendRequest, handshake},
+    header::{CONNECTION, HOST},
+};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    net::TcpStream,
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, interval_at, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Failure, Tally};
+
+/// What is asked of whom, and how often.
+#[derive(Clone, Debug)]
+pub struct Load {
+    /// Where the server is.
+    pub target: SocketAddr,
+    /// What is asked for.
+    pub path: String,
+    /// How an answer tells whose it is.
+    pub identity: Identity,
+    /// What a connection is used for.
+    pub connections: Connections,
+    /// Requests per second, all workers together.
+    pub rate: u32,
+    /// How many requests are under way at most.
+    pub workers: u32,
+    /// How many requests are sent in all; `None` is until [`Running::stop`].
+    pub requests: Option<u64>,
+    /// How long a request may take from its connection to the last byte.
+    pub timeout: Duration,
+}
+
+/// How an answer tells which replica gave it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// By the value of a header.
+    Header(String),
+    /// By its body, trimmed.
+    Body,
+}
+
+/// What a connection is used for. The kernel spreads connections, not requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Connections {
+    /// One request.
+    #[default]
+    PerRequest,
+    /// So many requests of a worker, one after the other, or as many as the server allows.
+    Kept(u32),
+}
+
+impl fmt::Display for Connections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PerRequest => f.pad("each on a connection of its own"),
+            Self::Kept(requests) => write!(f, "{requests} on a connection"),
+        }
+    }
+}
+
+impl Load {
+    /// A request for `/` every 5 ms on a connection of its own, without end, identified by `x-replica`.
+    #[must_use]
+    pub fn new(target: SocketAddr) -> Self {
+        Self {
+            target,
+            path: "/".to_owned(),
+            identity: Identity::Header("x-replica".to_owned()),
+            connections: Connections::PerRequest,
+            rate: 200,
+            workers: 8,
+            requests: None,
+            timeout: Duration::from_secs(10),
+        }
+    }
+
+    /// Begins, in tasks of the runtime that this is called on.
+    #[must_use]
+    pub fn start(self) -> Running {
+        let shared = Arc::new(Shared {
+            started: Instant::now(),
+            tally: Mutex::default(),
+            sent: AtomicU64::new(0),
+            stop: CancellationToken::new(),
+            load: self,
+        });
+        let workers = (0..shared.load.workers.max(1)).map(|n| work(Arc::clone(&shared), n)).collect();
+        Running { shared, workers }
+    }
+}
+
+/// A load under way; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Running {
+    shared: Arc<Shared>,
+    workers: JoinSet<()>,
+}
+
+impl Running {
+    /// What became of the requests that have ended so far.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        self.shared.tally().clone()
+    }
+
+    /// How long it has been running; the times of its [`Tally`] count from the same moment.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.shared.started.elapsed()
+    }
+
+    /// Waits until [`Load::requests`] have ended.
+    pub async fn finish(mut self) -> Tally {
+        while self.workers.join_next().await.is_some() {}
+        self.shared.tally().clone()
+    }
+
+    /// Sends nothing more, and waits for what is under way.
+    pub async fn stop(self) -> Tally {
+        self.shared.stop.cancel();
+        self.finish().await
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    load: Load,
+    started: Instant,
+    tally: Mutex<Tally>,
+    sent: AtomicU64,
+    stop: CancellationToken,
+}
+
+impl Shared {
+    fn tally(&self) -> std::sync::MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether one more request may be sent.
+    fn another(&self) -> bool {
+        let sent = self.sent.fetch_add(1, Ordering::Relaxed);
+        self.load.requests.is_none_or(|limit| sent < limit)
+    }
+}
+
+/// Asks at its share of the rate, each worker a little later than the one before it.
+async fn work(shared: Arc<Shared>, number: u32) {
+    let load = &shared.load;
+    let between = Duration::from_secs(1) / load.rate.max(1);
+    let mut due = interval_at(shared.started + between * number, between * load.workers.max(1));
+    due.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let mut kept = None;
+    loop {
+        let due = tokio::select! {
+            () = shared.stop.cancelled() => return,
+            due = due.tick() => due,
+        };
+        if !shared.another() {
+            return;
+        }
+        let outcome = timeout(load.timeout, ask(&shared, &mut kept)).await;
+        let now = Instant::now();
+        let at = now - shared.started;
+        match outcome {
+            Ok(Ok(server)) => shared.tally().answer(server, at, now - due),
+            Ok(Err(Failed { failure, words })) => shared.tally().failure(failure, at, words),
+            Err(_) => {
+                kept = None;
+                shared.tally().failure(Failure::TimedOut, at, format!("no answer within {:?}", load.timeout));
+            }
+        }
+    }
+}
+
+struct Failed {
+    failure: Failure,
+    words: String,
+}
+
+/// An open connection, and how many requests went over it.
+struct Connection {
+    sender: SendRequest<Empty<Bytes>>,
+    requests: u32,
+}
+
+async fn ask(shared: &Shared, kept: &mut Option<Connection>) -> Result<String, Failed> {
+    let load = &shared.load;
+    if let Some(mut connection) = kept.take()
+        && connection.sender.ready().await.is_ok()
+    {
+        match exchange(load, &mut connection).await {
+            Ok(answer) => return conclude(load, connection, kept, answer),
+            // It was closed before the request went out.
+            Err(error) if error.is_canceled() => {}
+            Err(error) => match Failed::from(error) {
+                Failed { failure: Failure::Closed | Failure::Reset, .. } => shared.tally().repeated += 1,
+                failed => return Err(failed),
+            },
+        }
+    }
+    let mut connection = connect(load.target).await?;
+    let answer = exchange(load, &mut connection).await?;
+    conclude(load, connection, kept, answer)
+}
+
+async fn connect(target: SocketAddr) -> Result<Connection, Failed> {
+    let stream = TcpStream::connect(target).await.map_err(|e| classify(&e, e.to_string()))?;
+    // A request is one small packet; without it the kernel may wait for more.
+    stream.set_nodelay(true).map_err(|e| classify(&e, e.to_string()))?;
+    let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            // The request on it, if any, fails with the same words.
+            tracing::trace!(%error, "connection ended");
+        }
+    });
+    Ok(Connection { sender, requests: 0 })
+}
+
+/// The status, and the name of the one who answered.
+async fn exchange(load: &Load, connection: &mut Connection) -> Result<(StatusCode, String), hyper::Error> {
+    let mut request = Request::new(Empty::new());
+    *request.uri_mut() = load.path.parse().unwrap_or_default();
+    let headers = request.headers_mut();
+    if let Ok(host) = load.target.to_string().parse() {
+        headers.insert(HOST, host);
+    }
+    if load.connections == Connections::PerRequest {
+        headers.insert(CONNECTION, hyper::header::HeaderValue::from_static("close"));
+    }
+    connection.requests += 1;
+    let response = connection.sender.send_request(request).await?;
+    let status = response.status();
+    let header = match &load.identity {
+        Identity::Header(name) => response.headers().get(name.as_str()).cloned(),
+        Identity::Body => None,
+    };
+    let body = response.into_body().collect().await?.to_bytes();
+    let server = match &load.identity {
+        Identity::Header(_) => header.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()),
+        Identity::Body => Some(String::from_utf8_lossy(&body).trim().to_owned()),
+    };
+    Ok((status, server.unwrap_or_else(|| "(no name)".to_owned())))
+}
+
+fn conclude(
+    load: &Load,
+    connection: Connection,
+    kept: &mut Option<Connection>,
+    (status, server): (StatusCode, String),
+) -> Result<String, Failed> {
+    match load.connections {
+        Connections::Kept(requests) if connection.requests < requests => *kept = Some(connection),
+        Connections::Kept(_) | Connections::PerRequest => {}
+    }
+    if status.is_success() {
+        Ok(server)
+    } else {
+        let words = format!("{server} answered {status}");
+        Err(Failed { failure: Failure::Status(status.as_u16()), words })
+    }
+}
+
+impl From<hyper::Error> for Failed {
+    fn from(error: hyper::Error) -> Self {
+        let mut words = error.to_string();
+        let mut cause = std::error::Error::source(&error);
+        while let Some(inner) = cause {
+            words = format!("{words}: {inner}");
+            if let Some(io) = inner.downcast_ref::<io::Error>() {
+                return classify(io, words);
+            }
+            cause = inner.source();
+        }
+        let failure = if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
+            Failure::Closed
+        } else {
+            Failure::Other
+        };
+        Self { failure, words }
+    }
+}
+
+fn classify(error: &io::Error, words: String) -> Failed {
+    let failure = match error.kind() {
+        io::ErrorKind::ConnectionRefused => Failure::Refused,
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Failure::Reset,
+        io::ErrorKind::UnexpectedEof => Failure::Closed,
+        io::ErrorKind::TimedOut => Failure::TimedOut,
+        _ => Failure::Other,
+    };
+    Failed { failure, words }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    /// What a test's server does with a request.
+    #[derive(Clone, Copy)]
+    enum Manner {
+        Answer(&'static str),
+        /// And then waits for the next request and closes.
+        AnswerOnce,
+        Hang,
+        Close,
+        Reset,
+    }
+
+    async fn server(manner: Manner) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            for connection in 1.. {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                tokio::spawn(async move {
+                    let mut buffer = [0; 1024];
+                    for request in 1.. {
+                        let Ok(1..) = stream.read(&mut buffer).await else { return };
+                        match manner {
+                            Manner::AnswerOnce if request > 1 => return,
+                            Manner::Answer(_) | Manner::AnswerOnce => {
+                                let status =
+                                    if let Manner::Answer(status) = manner { status } else { "200 OK" };
+                                let head = format!("HTTP/1.1 {status}\r\nx-replica: {connection}\r\n");
+                                let answer = format!("{head}content-length: 2\r\n\r\nhi");
+                                stream.write_all(answer.as_bytes()).await.unwrap();
+                            }
+                            Manner::Hang => std::future::pending().await,
+                            Manner::Close => return,
+                            Manner::Reset => {
+                                socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+                                return;
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        address
+    }
+
+    async fn tally(manner: Manner, change: impl Fn(&mut Load)) -> Tally {
+        let mut load = Load::new(server(manner).await);
+        load.rate = 2000;
+        load.workers = 2;
+        load.requests = Some(20);
+        change(&mut load);
+        load.start().finish().await
+    }
+
+    #[tokio::test]
+    async fn a_connection_per_request_makes_as_many_connections_as_requests() {
+        let tally = tally(Manner::Answer("200 OK"), |_| {}).await;
+        assert_eq!((tally.answers(), tally.failures()), (20, 0), "{:?}", tally.examples);
+        assert_eq!(tally.answered.len(), 20);
+        assert_eq!(tally.latencies.count(), 20);
+    }
+
+    #[tokio::test]
+    async fn kept_connections_are_one_a_worker() {
+        let tally =
+            tally(Manner::Answer("200 OK"), |load| load.connections = Connections::Kept(u32::MAX)).await;
+        assert_eq!((tally.answers(), tally.failures()), (20, 0), "{:?}", tally.examples);
+        assert_eq!(tally.answered.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_kept_connection_is_left_after_its_requests() {
+        let tally = tally(Manner::Answer("200 OK"), |load| {
+            load.connections = Connections::Kept(5);
+            load.workers = 1;
+        })
+        .await;
+        assert_eq!(tally.answered.values().map(|a| a.count).collect::<Vec<_>>(), [5, 5, 5, 5]);
+    }
+
+    #[tokio::test]
+    async fn a_request_is_repeated_when_its_kept_connection_was_closed() {
+        let tally = tally(Manner::AnswerOnce, |load| load.connections = Connections::Kept(u32::MAX)).await;
+        assert_eq!((tally.answers(), tally.failures()), (20, 0), "{:?}", tally.examples);
+        // Each of the two workers begins with a connection that is new, and so nothing is repeated there.
+        assert_eq!(tally.repeated, 18);
+    }
+
+    #[tokio::test]
+    async fn an_answer_can_be_known_by_its_body() {
+        let tally = tally(Manner::Answer("200 OK"), |load| load.identity = Identity::Body).await;
+        assert_eq!(tally.answered.keys().collect::<Vec<_>>(), ["hi"]);
+    }
+
+    #[tokio::test]
+    async fn failures_are_counted_by_kind() {
+        for (manner, expected) in [
+            (Manner::Answer("503 Busy"), Failure::Status(503)),
+            (Manner::Hang, Failure::TimedOut),
+            (Manner::Close, Failure::Closed),
+            (Manner::Reset, Failure::Reset),
+        ] {
+            let tally = tally(manner, |load| {
+                load.timeout = Duration::from_millis(100);
+                load.requests = Some(4);
+            })
+            .await;
+            assert_eq!(tally.failed.get(&expected), Some(&4), "{expected}: {:?}", tally.examples);
+            assert_eq!((tally.answers(), tally.examples.len()), (0, 4), "{expected}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_listening_is_refused() {
+        // Bound, so that nobody else gets the port, and not listening.
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let mut load = Load::new(socket.local_addr().unwrap().as_socket().unwrap());
+        load.requests = Some(3);
+        let tally = load.start().finish().await;
+        assert_eq!(tally.failed.get(&Failure::Refused), Some(&3), "{:?}", tally.examples);
+    }
+
+    #[tokio::test]
+    async fn a_stopped_load_sends_nothing_more() {
+        let running = Load::new(server(Manner::Answer("200 OK")).await).start();
+        while running.tally().answers() < 5 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let tally = running.stop().await;
+        assert!(tally.answers() >= 5);
+        assert_eq!(tally.failures(), 0, "{:?}", tally.examples);
+    }
+}

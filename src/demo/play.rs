@@ -1,0 +1,195 @@
+//! The demo's course: start, load, kill, watch, count, clear.
+
+use std::{future::Future, io::Write, net::SocketAddr, sync::Arc, time::Duration};
+
+use anstyle::{AnsiColor, Style};
+use tokio::time::Instant;
+
+use crate::{
+    engine::Engine,
+    kernel::netns,
+    spec::{Image, ProjectName},
+    supervisor::paths::Paths,
+};
+
+use super::{
+    Connections, DemoError, Killed, Report, Tally,
+    client::{Identity, Load, Running},
+    project,
+    screen::{Moment, Screen},
+    server, spread,
+    stage::Stage,
+};
+
+/// Which replica is killed.
+const VICTIM: u32 = 2;
+/// The kill comes after this part of the load.
+const KILL_AFTER: f64 = 0.4;
+/// How long the replacement may take to answer.
+const REPLACED_WITHIN: Duration = Duration::from_secs(30);
+/// Between two looks at the figures.
+const FRAME: Duration = Duration::from_millis(100);
+
+const BAD: Style = AnsiColor::Red.on_default().bold();
+const GOOD: Style = AnsiColor::Green.on_default().bold();
+
+/// How the demo is to be.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How many replicas; at least two, so that one can be killed.
+    pub replicas: u32,
+    /// When it has sent enough. It goes on until the killed replica's replacement has answered.
+    pub length: Length,
+    /// Requests per second.
+    pub rate: u32,
+    /// What a connection is used for.
+    pub connections: Connections,
+    /// The port; `None` is any that is free.
+    pub port: Option<u16>,
+    /// What becomes of the replicas.
+    pub afterwards: Afterwards,
+}
+
+/// When a load has sent enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Length {
+    /// After so many requests.
+    Requests(u64),
+    /// After that time.
+    Time(Duration),
+}
+
+/// What becomes of the replicas at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Afterwards {
+    /// They are removed.
+    Remove,
+    /// They go on running, with nobody who supervises them.
+    Keep,
+}
+
+/// Plays it with an image that the engine has, and tells what it has shown. Whatever happens, also when
+/// `interrupted` ends, everything that was made is removed again, unless the replicas are to be kept.
+///
+/// # Errors
+/// When something stands in the way, the replicas do not run, or the killed one is not replaced.
+pub async fn play<E: Engine, W: Write>(
+    engine: Arc<E>,
+    image: Image,
+    options: &Options,
+    paths: &Paths,
+    screen: &mut Screen<W>,
+    interrupted: impl Future<Output = ()>,
+) -> Result<Report, DemoError> {
+    let address = project::free_address(options.port)
+        .map_err(|source| DemoError::Port { port: options.port, source })?;
+    let project = project::project(image, options.replicas, address)?;
+    let name = project.name.clone();
+    screen.say(&format!("  project   {name}"))?;
+    screen.say(&format!("  port      http://{address}, shared by all replicas; there is no proxy"))?;
+
+    let stage = Stage::set(engine, project, paths.lock(&name), Arc::new(netns::inode)).await?;
+    let outcome = tokio::select! {
+        outcome = course(&stage, options, &name, address, screen) => outcome,
+        () = interrupted => Err(DemoError::Interrupted),
+    };
+    screen.finish();
+    if outcome.is_ok() && options.afterwards == Afterwards::Keep {
+        stage.leave().await?;
+        return outcome;
+    }
+    // Whether that can be seen or not, it is done.
+    let said = match outcome {
+        Err(DemoError::Interrupted) => screen.say("  interrupted; removing everything"),
+        _ => Ok(()),
+    };
+    stage.clear().await?;
+    said?;
+    outcome
+}
+
+async fn course<E: Engine, W: Write>(
+    stage: &Stage<E>,
+    options: &Options,
+    project: &ProjectName,
+    address: SocketAddr,
+    screen: &mut Screen<W>,
+) -> Result<Report, DemoError> {
+    let began = Instant::now();
+    stage.up().await?;
+    let took = began.elapsed().as_secs_f64();
+    screen.say(&format!("  replicas  {} run after {took:.1} s", options.replicas))?;
+    screen.say(&format!("\n{} requests a second, {}:\n", options.rate, options.connections))?;
+
+    let load = Load {
+        identity: Identity::Header(server::PROCESS.to_owned()),
+        connections: options.connections,
+        rate: options.rate,
+        ..Load::new(address)
+    };
+    let running = load.start();
+    until(&running, screen, None, |tally, at| progress(options.length, tally, at) >= KILL_AFTER).await?;
+
+    let at = running.elapsed();
+    stage.kill(VICTIM).await?;
+    let seconds = at.as_secs_f64();
+    screen.say(&format!("  {BAD}web-{VICTIM} was killed (SIGKILL) at {seconds:.1} s{BAD:#}"))?;
+    let mut replaced_at = None;
+    until(&running, screen, Some(VICTIM), |tally, now| {
+        replaced_at = spread::replaced_at(tally, VICTIM, at);
+        replaced_at.is_some() || now > at + REPLACED_WITHIN
+    })
+    .await?;
+    let replaced_at = replaced_at.ok_or(DemoError::NotReplaced { limit: REPLACED_WITHIN })?;
+    let after = (replaced_at - at).as_secs_f64();
+    screen
+        .say(&format!("  {GOOD}web-{VICTIM} is back: its replacement answered {after:.2} s later{GOOD:#}"))?;
+
+    until(&running, screen, None, |tally, at| progress(options.length, tally, at) >= 1.0).await?;
+    let elapsed = running.elapsed();
+    let tally = running.stop().await;
+    screen.finish();
+    if let Some(replica) = spread::silent(&tally, options.replicas) {
+        return Err(DemoError::Silent { replica, requests: tally.requests() });
+    }
+    Ok(Report {
+        project: project.clone(),
+        address,
+        replicas: options.replicas,
+        connections: options.connections,
+        tally,
+        elapsed,
+        killed: Killed { replica: VICTIM, at, replaced_at },
+    })
+}
+
+/// Shows the load until something is true of it.
+async fn until<W: Write>(
+    running: &Running,
+    screen: &mut Screen<W>,
+    dead: Option<u32>,
+    mut done: impl FnMut(&Tally, Duration) -> bool,
+) -> Result<(), DemoError> {
+    loop {
+        let (tally, at) = (running.tally(), running.elapsed());
+        screen.show(&Moment {
+            at,
+            counts: spread::counts(&tally),
+            requests: tally.requests(),
+            failures: tally.failures(),
+            dead,
+        })?;
+        if done(&tally, at) {
+            return Ok(());
+        }
+        tokio::time::sleep(FRAME).await;
+    }
+}
+
+/// How much of the load is done: 1 at its end.
+fn progress(length: Length, tally: &Tally, at: Duration) -> f64 {
+    match length {
+        Length::Requests(wanted) => tally.requests() as f64 / wanted.max(1) as f64,
+        Length::Time(wanted) => at.as_secs_f64() / wanted.as_secs_f64().max(f64::EPSILON),
+    }
+}

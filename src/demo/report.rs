@@ -1,0 +1,200 @@
+//! What the demo has shown, in words and figures.
+
+use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
+
+use serde::Serialize;
+
+use crate::spec::ProjectName;
+
+use super::{Connections, Tally, spread};
+
+/// What the demo has shown.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The project's name.
+    pub project: ProjectName,
+    /// Where all replicas listen.
+    pub address: SocketAddr,
+    /// How many replicas there were.
+    pub replicas: u32,
+    /// What a connection was used for.
+    pub connections: Connections,
+    /// What became of the requests.
+    pub tally: Tally,
+    /// How long requests were sent.
+    pub elapsed: Duration,
+    /// The replica that was killed.
+    pub killed: Killed,
+}
+
+/// A replica that was killed under load. Times count from the start of the load.
+#[derive(Clone, Copy, Debug)]
+pub struct Killed {
+    /// Its number.
+    pub replica: u32,
+    /// When.
+    pub at: Duration,
+    /// When the first answer of its replacement came.
+    pub replaced_at: Duration,
+}
+
+/// The report for programs. Times are in milliseconds.
+#[derive(Debug, Serialize)]
+pub struct Figures {
+    requests: u64,
+    answered: u64,
+    failed: u64,
+    repeated: u64,
+    answers_by_replica: spread::Counts,
+    killed_replica: u32,
+    replaced_after_ms: u128,
+    latency_ms: BTreeMap<&'static str, f64>,
+}
+
+impl Report {
+    /// The report for programs.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        let percents = [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("max", 100.0)];
+        let latency = |percent: f64| self.tally.latencies.percentile(percent).as_micros() as f64 / 1000.0;
+        Figures {
+            requests: self.tally.requests(),
+            answered: self.tally.answers(),
+            failed: self.tally.failures(),
+            repeated: self.tally.repeated,
+            answers_by_replica: spread::counts(&self.tally),
+            killed_replica: self.killed.replica,
+            replaced_after_ms: (self.killed.replaced_at - self.killed.at).as_millis(),
+            latency_ms: percents.map(|(name, percent)| (name, latency(percent))).into(),
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { replicas, tally, killed, .. } = self;
+        let counts = spread::counts(tally);
+        let answers = tally.answers().max(1);
+        for replica in 1..=*replicas {
+            let count = counts.get(&replica).copied().unwrap_or(0);
+            let share = tenths_of_percent(count, answers);
+            let name = format!("web-{replica}");
+            let bar = bar(count, counts.values().copied().max().unwrap_or(0));
+            write!(f, "  {name:<6} {bar:<BAR$} {:>7} answers {share:>7}", grouped(count))?;
+            if replica == killed.replica {
+                let after = (killed.replaced_at - killed.at).as_secs_f64();
+                write!(f, "  killed, back in {after:.2} s")?;
+            }
+            writeln!(f)?;
+        }
+        writeln!(f)?;
+        writeln!(
+            f,
+            "  {} requests in {:.1} s, {}:\n  {} answered, {} failed.",
+            grouped(tally.requests()),
+            self.elapsed.as_secs_f64(),
+            self.connections,
+            grouped(tally.answers()),
+            grouped(tally.failures()),
+        )?;
+        for (failure, count) in &tally.failed {
+            writeln!(f, "    {count} {failure}")?;
+        }
+        if let Some((at, _)) = tally.examples.first() {
+            let (at, kill) = (at.as_secs_f64(), killed.at.as_secs_f64());
+            writeln!(f, "    the first {at:.2} s after the start; the kill was at {kill:.2} s")?;
+        }
+        if tally.repeated > 0 {
+            let count = grouped(tally.repeated);
+            writeln!(f, "  {count} of them were sent twice: their kept connection was closed meanwhile.")?;
+        }
+        writeln!(f, "  Latency: {}.", tally.latencies)?;
+        if tally.failures() + tally.repeated == 0 {
+            writeln!(f, "  Nobody noticed that web-{} was killed.", killed.replica)?;
+        }
+        Ok(())
+    }
+}
+
+/// `12345` as `12,345`.
+#[must_use]
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// The length of the longest bar, in columns.
+const BAR: usize = 20;
+
+fn bar(count: u64, longest: u64) -> String {
+    let columns = count.saturating_mul(BAR as u64).div_ceil(longest.max(1));
+    "█".repeat(usize::try_from(columns).unwrap_or(BAR).min(BAR))
+}
+
+fn tenths_of_percent(part: u64, whole: u64) -> String {
+    let tenths = (u128::from(part) * 1000 + u128::from(whole) / 2) / u128::from(whole);
+    format!("{}.{} %", tenths / 10, tenths % 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::demo::Failure;
+
+    fn report(failures: u32) -> Report {
+        let mut tally = Tally::default();
+        for n in 0..2000_u64 {
+            let (replica, process) = (n % 4 + 1, if n > 1000 && n % 4 == 1 { 9 } else { 1 });
+            let at = Duration::from_millis(n * 4);
+            tally.answer(format!("{replica}.{process}"), at, Duration::from_micros(700 + n));
+        }
+        for _ in 0..failures {
+            tally.failure(Failure::Reset, Duration::from_millis(3210), "reset".into());
+        }
+        Report {
+            project: "demo-41234".parse().unwrap(),
+            address: "127.0.0.1:41234".parse().unwrap(),
+            replicas: 4,
+            connections: Connections::PerRequest,
+            tally,
+            elapsed: Duration::from_secs(8),
+            killed: Killed {
+                replica: 2,
+                at: Duration::from_millis(3200),
+                replaced_at: Duration::from_millis(3680),
+            },
+        }
+    }
+
+    #[test]
+    fn a_report_without_failures() {
+        insta::assert_snapshot!(report(0));
+    }
+
+    #[test]
+    fn a_report_with_failures_claims_nothing() {
+        let mut report = report(2);
+        report.tally.repeated = 3;
+        report.connections = Connections::Kept(25);
+        insta::assert_snapshot!(report);
+    }
+
+    #[test]
+    fn figures_for_programs() {
+        insta::assert_snapshot!(serde_json::to_string_pretty(&report(1).figures()).unwrap());
+    }
+
+    #[test]
+    fn numbers_are_grouped_by_three() {
+        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(grouped(number), text);
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! How answers spread over replicas.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use super::Tally;
+
+/// The rate is that of the last so long.
+const WINDOW: Duration = Duration::from_millis(1000);
+
+/// From so many answers a replica on, by its share, none at all is no chance any more.
+const SHARE: u64 = 50;
+
+/// Answers by replica; a replica's processes are counted together.
+pub type Counts = BTreeMap<u32, u64>;
+
+/// The number of the replica that a process belongs to, from the name that it gives itself (`2.17324`).
+#[must_use]
+pub fn replica_of(process: &str) -> Option<u32> {
+    process.split_once('.')?.0.parse().ok()
+}
+
+/// Adds up the answers of each replica's processes; those of strangers are left out.
+#[must_use]
+pub fn counts(tally: &Tally) -> Counts {
+    let mut counts = Counts::new();
+    for (process, answers) in &tally.answered {
+        if let Some(replica) = replica_of(process) {
+            *counts.entry(replica).or_default() += answers.count;
+        }
+    }
+    counts
+}
+
+/// A replica that answered nothing, although by its share it should have answered many: chance does not do that.
+#[must_use]
+pub fn silent(tally: &Tally, replicas: u32) -> Option<u32> {
+    let counts = counts(tally);
+    let enough = tally.answers() >= u64::from(replicas) * SHARE;
+    (1..=replicas).find(|replica| enough && !counts.contains_key(replica))
+}
+
+/// When the first answer of a process of that replica came that gave none before `since`.
+#[must_use]
+pub fn replaced_at(tally: &Tally, replica: u32, since: Duration) -> Option<Duration> {
+    tally
+        .answered
+        .iter()
+        .filter(|(process, answers)| replica_of(process) == Some(replica) && answers.first > since)
+        .map(|(_, answers)| answers.first)
+        .min()
+}
+
+/// Remembers counts for a while, to tell rates from them.
+#[derive(Debug, Default)]
+pub struct Rates(VecDeque<(Duration, Counts)>);
+
+impl Rates {
+    /// Takes in the counts at a time, and gives each replica's answers per second since the window began.
+    pub fn update(&mut self, at: Duration, counts: &Counts) -> BTreeMap<u32, f64> {
+        self.0.push_back((at, counts.clone()));
+        while self.0.get(1).is_some_and(|(second, _)| at.saturating_sub(*second) >= WINDOW) {
+            self.0.pop_front();
+        }
+        let Some((from, old)) = self.0.front() else { return BTreeMap::new() };
+        // At the very start there was nothing before.
+        let (from, old) = if self.0.len() == 1 { (&Duration::ZERO, &Counts::new()) } else { (from, old) };
+        let seconds = at.saturating_sub(*from).as_secs_f64().max(0.1);
+        let rate = |replica: &u32, count: &u64| {
+            let new = count.saturating_sub(old.get(replica).copied().unwrap_or(0));
+            f64::from(u32::try_from(new).unwrap_or(u32::MAX)) / seconds
+        };
+        counts.iter().map(|(replica, count)| (*replica, rate(replica, count))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tally(answers: &[(&str, u64)]) -> Tally {
+        let mut tally = Tally::default();
+        for (process, millis) in answers {
+            let at = Duration::from_millis(*millis);
+            tally.answer((*process).to_owned(), at, Duration::from_millis(1));
+        }
+        tally
+    }
+
+    #[test]
+    fn processes_of_a_replica_count_together() {
+        let tally = tally(&[("1.5", 1), ("2.5", 2), ("2.9", 3), ("nobody", 4)]);
+        assert_eq!(counts(&tally), Counts::from([(1, 1), (2, 2)]));
+    }
+
+    #[test]
+    fn a_replacement_is_a_process_that_had_not_answered_before() {
+        let since = Duration::from_millis(10);
+        for (case, answers, expected) in [
+            ("the old process still answers", &[("2.5", 5), ("2.5", 11)][..], None),
+            ("another replica's process is new", &[("2.5", 5), ("3.9", 12)], None),
+            ("its new process answers", &[("2.5", 5), ("2.9", 12), ("2.9", 13)], Some(12)),
+        ] {
+            let found = replaced_at(&tally(answers), 2, since);
+            assert_eq!(found, expected.map(Duration::from_millis), "{case}");
+        }
+    }
+
+    #[test]
+    fn a_replica_without_answers_is_silent_once_there_were_many() {
+        for (case, answers, expected) in
+            [("few answers", 99, None), ("many answers, all from one", 100, Some(2))]
+        {
+            let tally = tally(&vec![("1.5", 1); answers]);
+            assert_eq!(silent(&tally, 2), expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn rates_are_those_of_the_last_second() {
+        let mut rates = Rates::default();
+        let mut found = Vec::new();
+        for (tenth, count) in [(0, 0), (5, 50), (10, 100), (15, 150), (20, 150), (25, 150)] {
+            let counts = Counts::from([(1, count)]);
+            found.push(rates.update(Duration::from_millis(tenth * 100), &counts)[&1].round());
+        }
+        assert_eq!(found, [0.0, 100.0, 100.0, 100.0, 50.0, 0.0]);
+    }
+}

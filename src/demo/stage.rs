@@ -1,0 +1,234 @@
+//! The demo's project on the engine, from its start to its removal.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::broadcast::{Receiver, error::RecvError},
+    task::JoinHandle,
+    time::{Instant, timeout_at},
+};
+
+use crate::{
+    clock::Clock,
+    engine::{ContainerId, Engine},
+    plan::Orphans,
+    spec::{Project, ProjectName},
+    supervisor::{
+        self, Apply, Event, EventKind, Handle, NetnsOf, Reply, Request, Settings, StateFile, lock::Lock,
+    },
+};
+
+use super::DemoError;
+
+/// How long the replicas may take to run.
+const UP_WITHIN: Duration = Duration::from_secs(60);
+/// How long the removal of everything may take.
+const DOWN_WITHIN: Duration = Duration::from_secs(60);
+/// How many failed actions are taken as the end.
+const FAILURES: u32 = 5;
+
+/// A supervised project. It has to be ended by [`Stage::clear`] or [`Stage::leave`].
+pub struct Stage<E> {
+    engine: Arc<E>,
+    project: ProjectName,
+    handle: Handle,
+    supervisor: JoinHandle<()>,
+    lock: Lock,
+    lock_file: PathBuf,
+}
+
+impl<E: Engine> Stage<E> {
+    /// Starts a supervisor and asks it for the project.
+    ///
+    /// # Errors
+    /// When it is supervised already, or the supervisor refuses.
+    pub async fn set(
+        engine: Arc<E>,
+        project: Project,
+        lock_file: PathBuf,
+        netns_of: NetnsOf,
+    ) -> Result<Self, DemoError> {
+        let name = project.name.clone();
+        let lock = Lock::acquire(&lock_file)?;
+        let settings = Settings {
+            // Nothing of it has to outlive this process.
+            state: StateFile::default(),
+            clock: Clock::default(),
+            netns_of,
+        };
+        let (handle, supervisor) = supervisor::start(Arc::clone(&engine), name.clone(), settings)?;
+        let stage = Self { engine, project: name, handle, supervisor, lock, lock_file };
+        let apply = Apply {
+            project,
+            services: Vec::new(),
+            scale: std::collections::BTreeMap::new(),
+            orphans: Orphans::Keep,
+        };
+        stage.ask(Request::Apply(Box::new(apply))).await?;
+        Ok(stage)
+    }
+
+    /// Waits until all replicas run.
+    ///
+    /// # Errors
+    /// When they do not in time, or starting them fails again and again.
+    pub async fn up(&self) -> Result<(), DemoError> {
+        let (kept, mut events) = self.handle.journal().follow();
+        let mut kept = kept.into_iter();
+        let deadline = Instant::now() + UP_WITHIN;
+        let (mut reason, mut failures) = (None, 0);
+        while failures < FAILURES {
+            let event = match kept.next() {
+                Some(event) => event,
+                None => match timeout_at(deadline, next(&mut events)).await {
+                    Ok(event) => event?,
+                    Err(_) => break,
+                },
+            };
+            match event.kind {
+                EventKind::Converged => return Ok(()),
+                EventKind::Failed { error, .. } => {
+                    reason = Some(error);
+                    failures += 1;
+                }
+                EventKind::Exited { exit, log, .. } => {
+                    let last = log.last().map(|line| format!(": {line}")).unwrap_or_default();
+                    reason = Some(format!("a replica exited with code {}{last}", exit.code));
+                    failures += 1;
+                }
+                _ => {}
+            }
+        }
+        Err(DemoError::NotUp { limit: UP_WITHIN, reason })
+    }
+
+    /// Kills the replica in a slot, as `kill -9` does; nothing is told to the supervisor.
+    ///
+    /// # Errors
+    /// When there is none, or the engine fails.
+    pub async fn kill(&self, slot: u32) -> Result<(), DemoError> {
+        let victim = self.container(slot).await?.ok_or(DemoError::NoVictim { slot })?;
+        Ok(self.engine.kill(&victim, "SIGKILL").await?)
+    }
+
+    async fn container(&self, slot: u32) -> Result<Option<ContainerId>, DemoError> {
+        let Reply::Status(status) = self.ask(Request::Status).await? else { return Ok(None) };
+        let replica = status.replicas.into_iter().find(|r| r.slot.number() == slot && r.state.is_up());
+        Ok(replica.and_then(|r| r.container))
+    }
+
+    async fn ask(&self, request: Request) -> Result<Reply, DemoError> {
+        match self.handle.request(request).await? {
+            Reply::Rejected(rejection) => Err(rejection.into()),
+            reply => Ok(reply),
+        }
+    }
+
+    /// Removes everything that was made for the project.
+    ///
+    /// # Errors
+    /// When something is still there after a minute.
+    pub async fn clear(self) -> Result<(), DemoError> {
+        let request = Request::Down { volumes: true, grace: Some(Duration::from_secs(2)) };
+        self.ask(request).await?;
+        self.end(DOWN_WITHIN).await
+    }
+
+    /// Leaves everything running, and nobody supervising it.
+    ///
+    /// # Errors
+    /// When the supervisor does not end.
+    pub async fn leave(self) -> Result<(), DemoError> {
+        self.ask(Request::Detach).await?;
+        self.end(DOWN_WITHIN).await
+    }
+
+    async fn end(self, limit: Duration) -> Result<(), DemoError> {
+        let Self { project, handle, supervisor, lock, lock_file, .. } = self;
+        let ended = tokio::time::timeout(limit, supervisor).await;
+        drop(lock);
+        // The project's name is this run's own, so nobody waits for the file.
+        if let Err(error) = std::fs::remove_file(&lock_file) {
+            tracing::warn!(%error, path = %lock_file.display(), "the lock file stays");
+        }
+        match ended {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(DemoError::NotCleared { project, reason: error.to_string() }),
+            Err(_) => {
+                let (kept, _) = handle.journal().follow();
+                let failed = kept.into_iter().rev().find_map(|event| match event.kind {
+                    EventKind::Failed { error, .. } => Some(error),
+                    EventKind::EngineLost { reason } => Some(reason),
+                    _ => None,
+                });
+                let reason = failed.unwrap_or_else(|| format!("it took longer than {} s", limit.as_secs()));
+                Err(DemoError::NotCleared { project, reason })
+            }
+        }
+    }
+}
+
+/// The next event; those that were missed are left out.
+async fn next(events: &mut Receiver<Event>) -> Result<Event, supervisor::Ended> {
+    loop {
+        match events.recv().await {
+            Ok(event) => return Ok(event),
+            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return Err(supervisor::Ended),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{demo::project::project, engine::memory::Memory, spec::Image};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_killed_replica_comes_back_and_nothing_is_left_at_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let lock_file = folder.path().join("demo.lock");
+        let engine = Memory::new(Clock::default(), 1);
+        let image = Image("localhost/demo".into());
+        let project = project(image, 3, "127.0.0.1:4000".parse().unwrap()).unwrap();
+        let world = engine.clone();
+        let netns_of: NetnsOf = Arc::new(move |pid| world.world().netns_of(pid));
+        let stage = Stage::set(Arc::new(engine.clone()), project, lock_file.clone(), netns_of).await.unwrap();
+        stage.up().await.unwrap();
+        assert_eq!(engine.world().containers().count(), 4, "a sandbox and three replicas");
+
+        stage.kill(2).await.unwrap();
+        let mut waited = 0;
+        while stage.container(2).await.unwrap().is_some() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            waited += 1;
+            assert!(waited < 10_000, "the kill went unnoticed");
+        }
+        while stage.container(2).await.unwrap().is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            waited += 1;
+            assert!(waited < 10_000, "the replica did not come back");
+        }
+
+        stage.clear().await.unwrap();
+        assert_eq!(engine.world().containers().count(), 0);
+        assert_eq!(engine.world().resources(), Vec::<String>::new());
+        assert!(!lock_file.exists());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn replicas_that_cannot_run_are_an_error_with_the_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = Memory::new(Clock::default(), 1);
+        engine.world().faults.refused = 1000;
+        let image = Image("localhost/demo".into());
+        let project = project(image, 2, "127.0.0.1:4000".parse().unwrap()).unwrap();
+        let lock_file = folder.path().join("demo.lock");
+        let stage =
+            Stage::set(Arc::new(engine.clone()), project, lock_file, Arc::new(|_| None)).await.unwrap();
+        let error = stage.up().await.unwrap_err();
+        assert!(matches!(&error, DemoError::NotUp { reason: Some(_), .. }), "{error}");
+        engine.world().faults.refused = 0;
+        stage.clear().await.unwrap();
+    }
+}

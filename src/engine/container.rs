@@ -1,0 +1,152 @@
+//! Containers as the engine shows them, and as it is asked to make them.
+
+use std::{collections::BTreeMap, fmt};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::spec::{Container, NetworkAttachment, Pod};
+
+use super::Labels;
+
+/// The engine's id of a container.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ContainerId(pub String);
+
+impl ContainerId {
+    /// The first twelve digits, as `docker ps` shows them.
+    #[must_use]
+    pub fn short(&self) -> &str {
+        self.0.get(..12).unwrap_or(&self.0)
+    }
+}
+
+impl fmt::Display for ContainerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// One row of the engine's list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Its id.
+    pub id: ContainerId,
+    /// Its name, without the slash.
+    pub name: String,
+    /// Its labels, all of them.
+    pub labels: BTreeMap<String, String>,
+    /// The engine's word for its state: `running`, `exited`, … A change of it means: inspect again.
+    pub state: String,
+    /// The engine's sentence about it, such as `Up 3 minutes (healthy)`.
+    pub status: String,
+}
+
+/// All that matters about one container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inspection {
+    /// Its id.
+    pub id: ContainerId,
+    /// Its name, without the slash.
+    pub name: String,
+    /// `None` when it is not one of ours.
+    pub labels: Option<Labels>,
+    /// The image's content id.
+    pub image_id: String,
+    /// The container whose network it joined.
+    pub joined: Option<ContainerId>,
+    /// Where it is in its life.
+    pub state: ContainerState,
+    /// Addresses that the engine gave it, by network.
+    pub addresses: BTreeMap<String, String>,
+    /// Host ports that lead into it: `(host address, host port, container port and protocol)`.
+    pub published: Vec<(String, u16, String)>,
+}
+
+/// Where a container is in its life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ContainerState {
+    /// Made, and never started.
+    Created,
+    /// It runs.
+    Running(Process),
+    /// It is frozen, by somebody's hand.
+    Paused(Process),
+    /// Its process has ended.
+    Exited(Exit),
+    /// It is on its way out.
+    Removing,
+    /// The engine failed to remove it; it can only be removed.
+    Dead,
+}
+
+/// A container's running process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// In the engine host's process namespace.
+    pub pid: u32,
+    /// When it started, by the engine's clock.
+    pub started_at: Timestamp,
+    /// What the health check says.
+    pub health: Health,
+}
+
+/// What a health check says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Health {
+    /// There is no check.
+    None,
+    /// It has not passed yet.
+    Starting,
+    /// It passes.
+    Healthy,
+    /// It fails.
+    Unhealthy,
+}
+
+/// How a container's process ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// The exit code; 128 + n after signal n.
+    pub code: i64,
+    /// Whether the kernel killed it for want of memory.
+    pub out_of_memory: bool,
+    /// Why it could not even start, in the engine's words.
+    pub error: Option<String>,
+    /// When it was started, by the engine's clock.
+    pub started_at: Timestamp,
+    /// When it ended, by the engine's clock.
+    pub finished_at: Timestamp,
+}
+
+/// A container to be made. Its restart policy is always `no`: the supervisor decides.
+#[derive(Clone, Debug)]
+pub struct CreateContainer {
+    /// Its name.
+    pub name: String,
+    /// By which we know it again.
+    pub labels: Labels,
+    /// What runs in it, with its slot's templates filled in.
+    pub container: Container,
+    /// Whose namespaces it is in.
+    pub namespaces: Namespaces,
+}
+
+/// The namespaces of a container to be made.
+#[derive(Clone, Debug)]
+pub enum Namespaces {
+    /// Its own, shareable ones, with everything that belongs to them: it is a sandbox.
+    Own {
+        /// Ports, DNS, host name, kernel settings.
+        pod: Box<Pod>,
+        /// The networks by their names on the engine, the first one giving the default route; empty when the
+        /// pod is on the default bridge or has no network.
+        networks: Vec<(String, NetworkAttachment)>,
+    },
+    /// Network and IPC of that sandbox.
+    Join(ContainerId),
+    /// The host's network, with settings of the pod that still apply.
+    Host(Box<Pod>),
+}

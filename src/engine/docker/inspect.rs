@@ -1,0 +1,185 @@
+//! From the daemon's words to ours.
+
+use std::collections::BTreeMap;
+
+use bollard::models::{
+    ContainerInspectResponse, ContainerState as Told, ContainerStateStatusEnum, ContainerSummary,
+    HealthStatusEnum, ImageInspect, NetworkSettings,
+};
+use jiff::Timestamp;
+
+use crate::engine::{
+    ContainerId, ContainerState, Exit, Health, ImageInfo, Inspection, Labels, Process, Summary,
+};
+
+/// One row of the list.
+pub(super) fn summary(row: ContainerSummary) -> Option<Summary> {
+    Some(Summary {
+        id: ContainerId(row.id?),
+        name: bare(row.names.unwrap_or_default().first().map_or("", String::as_str)),
+        labels: row.labels.unwrap_or_default().into_iter().collect(),
+        state: row.state.map(|state| state.to_string()).unwrap_or_default(),
+        status: row.status.unwrap_or_default(),
+    })
+}
+
+/// All about one container.
+pub(super) fn inspection(id: &ContainerId, told: ContainerInspectResponse) -> Inspection {
+    let labels: BTreeMap<_, _> =
+        told.config.and_then(|config| config.labels).unwrap_or_default().into_iter().collect();
+    let joined = told
+        .host_config
+        .and_then(|host| host.network_mode)
+        .and_then(|mode| mode.strip_prefix("container:").map(|id| ContainerId(id.to_owned())));
+    let (addresses, published) = told.network_settings.map(network).unwrap_or_default();
+    Inspection {
+        id: told.id.map_or_else(|| id.clone(), ContainerId),
+        name: bare(told.name.as_deref().unwrap_or_default()),
+        labels: Labels::from_map(&labels),
+        image_id: told.image.unwrap_or_default(),
+        joined,
+        state: told.state.map_or(ContainerState::Created, state),
+        addresses,
+        published,
+    }
+}
+
+fn bare(name: &str) -> String {
+    name.trim_start_matches('/').to_owned()
+}
+
+fn state(told: Told) -> ContainerState {
+    use ContainerStateStatusEnum as Status;
+    let started_at = time(told.started_at.as_deref());
+    let process = |told: &Told| Process {
+        pid: told.pid.and_then(|pid| u32::try_from(pid).ok()).unwrap_or_default(),
+        started_at,
+        health: health(told),
+    };
+    match told.status {
+        Some(Status::RUNNING | Status::RESTARTING | Status::STOPPING) => {
+            ContainerState::Running(process(&told))
+        }
+        Some(Status::PAUSED) => ContainerState::Paused(process(&told)),
+        Some(Status::EXITED) => ContainerState::Exited(exit(told, started_at)),
+        Some(Status::REMOVING) => ContainerState::Removing,
+        Some(Status::DEAD) => ContainerState::Dead,
+        // A container whose start failed is shown as created, with the failure: it was tried, and it ended.
+        Some(Status::CREATED | Status::EMPTY) | None if has_failed(&told) => {
+            ContainerState::Exited(exit(told, started_at))
+        }
+        Some(Status::CREATED | Status::EMPTY) | None => ContainerState::Created,
+    }
+}
+
+fn has_failed(told: &Told) -> bool {
+    told.error.as_deref().is_some_and(|error| !error.is_empty())
+        && told.exit_code.is_some_and(|code| code != 0)
+}
+
+fn exit(told: Told, started_at: Timestamp) -> Exit {
+    Exit {
+        code: told.exit_code.unwrap_or_default(),
+        out_of_memory: told.oom_killed.unwrap_or_default(),
+        error: told.error.filter(|error| !error.is_empty()),
+        started_at,
+        finished_at: time(told.finished_at.as_deref()).max(started_at),
+    }
+}
+
+fn health(told: &Told) -> Health {
+    match told.health.as_ref().and_then(|health| health.status) {
+        Some(HealthStatusEnum::STARTING) => Health::Starting,
+        Some(HealthStatusEnum::HEALTHY) => Health::Healthy,
+        Some(HealthStatusEnum::UNHEALTHY) => Health::Unhealthy,
+        Some(HealthStatusEnum::NONE | HealthStatusEnum::EMPTY) | None => Health::None,
+    }
+}
+
+/// A time as the daemon writes it; the year 1 stands for never.
+fn time(text: Option<&str>) -> Timestamp {
+    text.and_then(|text| text.parse().ok()).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+type Network = (BTreeMap<String, String>, Vec<(String, u16, String)>);
+
+fn network(told: NetworkSettings) -> Network {
+    let addresses = told
+        .networks
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(|(name, endpoint)| {
+            Some((name, endpoint.ip_address.filter(|address| !address.is_empty())?))
+        })
+        .collect();
+    let mut published: Vec<_> = told
+        .ports
+        .unwrap_or_default()
+        .into_iter()
+        .flat_map(|(inside, bindings)| {
+            bindings.unwrap_or_default().into_iter().filter_map(move |binding| {
+                let port = binding.host_port?.parse().ok()?;
+                Some((binding.host_ip.unwrap_or_default(), port, inside.clone()))
+            })
+        })
+        .collect();
+    published.sort();
+    (addresses, published)
+}
+
+/// What an image says about itself.
+pub(super) fn image(told: ImageInspect) -> ImageInfo {
+    let variant = told.variant.filter(|variant| !variant.is_empty());
+    let parts = [told.os, told.architecture, variant];
+    let config = told.config.unwrap_or_default();
+    let mut exposed = config.exposed_ports.unwrap_or_default();
+    exposed.sort();
+    ImageInfo {
+        id: told.id.unwrap_or_default(),
+        platform: parts.into_iter().flatten().collect::<Vec<_>>().join("/"),
+        exposed,
+        user: config.user.unwrap_or_default(),
+        healthcheck: config
+            .healthcheck
+            .and_then(|check| check.test)
+            .is_some_and(|test| test.first().is_some_and(|word| word != "NONE")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(status: ContainerStateStatusEnum) -> Told {
+        Told {
+            status: Some(status),
+            pid: Some(42),
+            started_at: Some("2024-05-06T07:08:09.123456789Z".to_owned()),
+            finished_at: Some("0001-01-01T00:00:00Z".to_owned()),
+            ..Told::default()
+        }
+    }
+
+    #[test]
+    fn a_running_process_is_told_by_its_id_and_its_start() {
+        let ContainerState::Running(process) = state(told(ContainerStateStatusEnum::RUNNING)) else {
+            panic!("it runs");
+        };
+        assert_eq!(process.pid, 42);
+        assert_eq!(process.started_at.to_string(), "2024-05-06T07:08:09.123456789Z");
+        assert_eq!(process.health, Health::None);
+    }
+
+    #[test]
+    fn a_container_that_could_not_start_has_ended() {
+        let failed = Told {
+            error: Some("exec: \"nope\": not found".to_owned()),
+            exit_code: Some(127),
+            started_at: Some("0001-01-01T00:00:00Z".to_owned()),
+            ..told(ContainerStateStatusEnum::CREATED)
+        };
+        let ContainerState::Exited(exit) = state(failed) else { panic!("it has ended") };
+        assert_eq!((exit.code, exit.error.as_deref()), (127, Some("exec: \"nope\": not found")));
+        assert_eq!(state(told(ContainerStateStatusEnum::CREATED)), ContainerState::Created);
+    }
+}

@@ -1,0 +1,404 @@
+//! Docker Engine, through its API.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use bollard::{
+    auth::DockerCredentials,
+    models::{
+        Ipam, IpamConfig, NetworkConnectRequest, NetworkCreateRequest, SystemInfo, VolumeCreateRequest,
+    },
+    query_parameters::{
+        CreateContainerOptions, CreateImageOptions, ImportImageOptions, KillContainerOptions,
+        ListContainersOptions, ListNetworksOptions, ListVolumesOptions, RemoveContainerOptions,
+        RemoveVolumeOptions, StopContainerOptions,
+    },
+};
+use futures_util::{Stream, StreamExt, TryStreamExt, stream::BoxStream};
+use tokio::sync::Semaphore;
+
+use crate::spec::{Image, Network, ProjectName, Volume};
+
+use super::{
+    ContainerId, CreateContainer, Engine, EngineError, EngineEvent, EngineInfo, ImageInfo, Inspection,
+    Labels, LogLine, LogOptions, Namespaces, PullProgress, RemoveVolumes, Summary, credentials,
+};
+
+mod connect;
+mod error;
+mod exec;
+mod image;
+mod inspect;
+mod mounts;
+mod stream;
+mod translate;
+
+pub(super) use connect::config_folder;
+pub use connect::{Endpoint, Surroundings};
+pub use exec::{ExecControl, ExecOptions, ExecOutput, ExecSession};
+
+/// How many calls are under way at the same time. The daemon works on containers one after the other where it
+/// touches the kernel's mounts and networks: more at once only make each one slower. `examples/start_at_once.rs`
+/// measures it.
+const AT_ONCE: usize = 16;
+
+/// How much longer than a container's time to end the daemon may take to answer.
+const STOP_SLACK: Duration = Duration::from_secs(60);
+
+/// Docker Engine, or what speaks its API. Clones are the same connection.
+#[derive(Clone, Debug)]
+pub struct Docker {
+    client: bollard::Docker,
+    address: Arc<str>,
+    api_version: Arc<str>,
+    local: bool,
+    /// Bounds the calls that make the daemon work; not those that wait or listen.
+    permits: Arc<Semaphore>,
+}
+
+impl Docker {
+    /// Connects to the engine that this process's surroundings name: `DOCKER_HOST` (with `DOCKER_TLS_VERIFY` and
+    /// `DOCKER_CERT_PATH`), else the current Docker context, else the usual socket.
+    ///
+    /// # Errors
+    /// When it cannot be found, does not answer, or is older than API 1.41.
+    pub async fn connect() -> Result<Self, EngineError> {
+        Self::connect_to(&Surroundings::from_env().endpoint()?).await
+    }
+
+    /// Connects to an engine.
+    ///
+    /// # Errors
+    /// When it does not answer, or is older than API 1.41.
+    pub async fn connect_to(endpoint: &Endpoint) -> Result<Self, EngineError> {
+        Self::connect_bounded(endpoint, AT_ONCE).await
+    }
+
+    /// Connects to an engine, with another bound on calls at the same time.
+    ///
+    /// # Errors
+    /// As [`Docker::connect_to`].
+    pub async fn connect_bounded(endpoint: &Endpoint, at_once: usize) -> Result<Self, EngineError> {
+        let address = &endpoint.host;
+        let client = connect::client(endpoint)?;
+        let version = client.version().await.map_err(|e| error::classify(e, "the engine", address))?;
+        let api_version = version.api_version.unwrap_or_default();
+        if !connect::is_spoken(&api_version) {
+            let message = format!(
+                "the engine at {address} speaks API {api_version}, and 1.41 is the oldest that will do: \
+                 it takes Docker Engine 20.10 or newer"
+            );
+            return Err(EngineError::Refused { message });
+        }
+        let client =
+            client.negotiate_version().await.map_err(|e| error::classify(e, "the engine", address))?;
+        Ok(Self {
+            client,
+            address: address.as_str().into(),
+            api_version: api_version.into(),
+            local: address.starts_with("unix://"),
+            permits: Arc::new(Semaphore::new(at_once)),
+        })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// One call, when it is its turn.
+    async fn call<T>(
+        &self,
+        what: &str,
+        call: impl Future<Output = Result<T, bollard::errors::Error>> + Send,
+    ) -> Result<T, EngineError> {
+        // The semaphore is never closed; were it, nothing would be bounded and nothing lost.
+        let _permit = self.permits.acquire().await.ok();
+        call.await.map_err(|e| self.classify(e, what))
+    }
+
+    fn classify(&self, error: bollard::errors::Error, what: &str) -> EngineError {
+        error::classify(error, what, &self.address)
+    }
+
+    /// Who we are to the registry of an image. Only the engine knows its default one.
+    async fn credentials(&self, image: &Image) -> Result<Option<DockerCredentials>, EngineError> {
+        match credentials::registry(image) {
+            Some(registry) => credentials::for_registry(registry).await,
+            None => match self.call("the engine", self.client.info()).await?.index_server_address {
+                Some(registry) => credentials::for_registry(&registry).await,
+                None => Ok(None),
+            },
+        }
+    }
+
+    async fn create_with(&self, create: &CreateContainer, migrate: bool) -> Result<ContainerId, EngineError> {
+        let mut body = translate::container(create);
+        if !migrate && let Some(sysctls) = body.host_config.as_mut().and_then(|host| host.sysctls.as_mut()) {
+            sysctls.remove(translate::MIGRATE);
+        }
+        let options = CreateContainerOptions {
+            name: Some(create.name.clone()),
+            platform: create.container.platform.clone().unwrap_or_default(),
+        };
+        let what = format!("what container {} needs", create.name);
+        let made = self.call(&what, self.client.create_container(Some(options), body)).await?;
+        let id = ContainerId(made.id);
+        if let Namespaces::Own { networks, .. } = &create.namespaces {
+            for (network, attachment) in networks.iter().skip(1) {
+                let request = NetworkConnectRequest {
+                    container: id.0.clone(),
+                    endpoint_config: Some(translate::endpoint(attachment)),
+                };
+                self.call(&format!("network {network}"), self.client.connect_network(network, request))
+                    .await?;
+            }
+        }
+        Ok(id)
+    }
+
+    /// Whether new pods can be given the setting that moves waiting connections on. Where the engine's kernel
+    /// cannot be looked at, its version tells.
+    fn can_migrate(&self, create: &CreateContainer) -> bool {
+        let Namespaces::Own { pod, .. } = &create.namespaces else { return true };
+        let by_user = pod.sysctls.contains_key(translate::MIGRATE);
+        by_user || !self.local || std::path::Path::new("/proc/sys/net/ipv4/tcp_migrate_req").exists()
+    }
+}
+
+fn label_filter(project: &ProjectName) -> Option<HashMap<String, Vec<String>>> {
+    Some(HashMap::from([("label".to_owned(), vec![format!("{}={project}", Labels::PROJECT)])]))
+}
+
+fn of(id: &ContainerId) -> String {
+    format!("container {}", id.short())
+}
+
+/// What is already so needs no doing.
+fn unless_gone(result: Result<(), EngineError>) -> Result<(), EngineError> {
+    match result {
+        Err(EngineError::Gone { .. }) => Ok(()),
+        other => other,
+    }
+}
+
+impl Engine for Docker {
+    async fn info(&self) -> Result<EngineInfo, EngineError> {
+        let version = self.call("the engine", self.client.version()).await?;
+        let info = self.call("the engine", self.client.info()).await?;
+        let name = version.platform.map_or_else(|| "Docker Engine".to_owned(), |platform| platform.name);
+        let name = if name.is_empty() { "Docker Engine".to_owned() } else { name };
+        Ok(EngineInfo {
+            name: format!("{name} {}", version.version.unwrap_or_default()),
+            api_version: self.api_version.to_string(),
+            platform: format!("{}/{}", version.os.unwrap_or_default(), version.arch.unwrap_or_default()),
+            local: self.local,
+            live_restore: info.live_restore_enabled.unwrap_or_default(),
+            runtimes: info.runtimes.as_ref().map(|all| all.keys().cloned().collect()).unwrap_or_default(),
+            cgroup: cgroup(&info),
+            kernel: info.kernel_version.unwrap_or_default(),
+        })
+    }
+
+    async fn list(&self, project: &ProjectName) -> Result<Vec<Summary>, EngineError> {
+        let options =
+            ListContainersOptions { all: true, filters: label_filter(project), ..Default::default() };
+        let rows = self.call("the engine", self.client.list_containers(Some(options))).await?;
+        Ok(rows.into_iter().filter_map(inspect::summary).collect())
+    }
+
+    async fn inspect(&self, id: &ContainerId) -> Result<Inspection, EngineError> {
+        let told = self.call(&of(id), self.client.inspect_container(&id.0, None)).await?;
+        Ok(inspect::inspection(id, told))
+    }
+
+    async fn create(&self, container: &CreateContainer) -> Result<ContainerId, EngineError> {
+        self.create_with(container, self.can_migrate(container)).await
+    }
+
+    async fn start(&self, id: &ContainerId) -> Result<(), EngineError> {
+        self.call(&of(id), self.client.start_container(&id.0, None)).await
+    }
+
+    async fn stop(&self, id: &ContainerId, grace: Duration) -> Result<(), EngineError> {
+        let seconds = i32::try_from(grace.as_millis().div_ceil(1000)).unwrap_or(i32::MAX);
+        let options = StopContainerOptions { t: Some(seconds), ..Default::default() };
+        // It waits for the container most of the time, and must not keep others from their turn.
+        let client = self.client.clone().with_timeout(grace.saturating_add(STOP_SLACK));
+        unless_gone(client.stop_container(&id.0, Some(options)).await.map_err(|e| self.classify(e, &of(id))))
+    }
+
+    async fn kill(&self, id: &ContainerId, signal: &str) -> Result<(), EngineError> {
+        let options = KillContainerOptions { signal: signal.to_owned() };
+        match self.call(&of(id), self.client.kill_container(&id.0, Some(options))).await {
+            // It does not run: no process is left to be sent a signal.
+            Err(EngineError::Conflict { .. }) => Ok(()),
+            other => other,
+        }
+    }
+
+    async fn remove(&self, id: &ContainerId, volumes: RemoveVolumes) -> Result<(), EngineError> {
+        let options =
+            RemoveContainerOptions { v: volumes == RemoveVolumes::Remove, force: true, ..Default::default() };
+        match self.call(&of(id), self.client.remove_container(&id.0, Some(options))).await {
+            // Somebody else is at it.
+            Err(EngineError::Conflict { message }) if message.contains("already in progress") => Ok(()),
+            other => unless_gone(other),
+        }
+    }
+
+    async fn events(&self, project: &ProjectName) -> Result<BoxStream<'static, EngineEvent>, EngineError> {
+        // The stream itself fails only when it is read; a call tells now whether the engine is there.
+        self.call("the engine", self.client.ping()).await?;
+        let events = self.client.events(Some(stream::events(project)));
+        Ok(events
+            .take_while(|event| std::future::ready(event.is_ok()))
+            .filter_map(async |event| event.ok().and_then(stream::event))
+            .boxed())
+    }
+
+    async fn logs(
+        &self,
+        id: &ContainerId,
+        options: &LogOptions,
+    ) -> Result<BoxStream<'static, Result<LogLine, EngineError>>, EngineError> {
+        let frames = self.client.logs(&id.0, Some(stream::log_options(options)));
+        let (this, what, options) = (self.clone(), of(id), options.clone());
+        Ok(stream::lines(frames.boxed())
+            .map(move |line| line.map_err(|e| this.classify(e, &what)))
+            .try_filter(move |line| std::future::ready(stream::is_within(line, &options)))
+            .boxed())
+    }
+
+    async fn image(&self, image: &Image) -> Result<Option<ImageInfo>, EngineError> {
+        match self.call(&format!("image {image}"), self.client.inspect_image(&image.0)).await {
+            Ok(told) => Ok(Some(inspect::image(told))),
+            Err(EngineError::Gone { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn pull(
+        &self,
+        image: &Image,
+        platform: Option<&str>,
+    ) -> Result<BoxStream<'static, Result<PullProgress, EngineError>>, EngineError> {
+        let credentials = self.credentials(image).await?;
+        let options = CreateImageOptions {
+            from_image: Some(credentials::tagged(image)),
+            platform: platform.unwrap_or_default().to_owned(),
+            ..Default::default()
+        };
+        let progress = self.client.create_image(Some(options), None, credentials);
+        let (this, what) = (self.clone(), format!("image {image}"));
+        Ok(progress.map(move |told| told.map(stream::progress).map_err(|e| this.classify(e, &what))).boxed())
+    }
+
+    async fn load_image(&self, archive: Vec<u8>) -> Result<(), EngineError> {
+        let body = bollard::body_full(archive.into());
+        let loading = self.client.import_image(ImportImageOptions::default(), body, None);
+        self.call("the image", drained(loading)).await
+    }
+
+    async fn networks(&self, project: &ProjectName) -> Result<Vec<String>, EngineError> {
+        let options = ListNetworksOptions { filters: label_filter(project) };
+        let found = self.call("the engine", self.client.list_networks(Some(options))).await?;
+        Ok(found.into_iter().filter_map(|network| network.name).collect())
+    }
+
+    async fn has_network(&self, name: &str) -> Result<bool, EngineError> {
+        exists(self.call(&format!("network {name}"), self.client.inspect_network(name, None)).await)
+    }
+
+    async fn create_network(&self, project: &ProjectName, network: &Network) -> Result<(), EngineError> {
+        let pools = network.ipam.iter().map(|pool| IpamConfig {
+            subnet: pool.subnet.clone(),
+            gateway: pool.gateway.clone(),
+            ip_range: pool.ip_range.clone(),
+            auxiliary_addresses: None,
+        });
+        let request = NetworkCreateRequest {
+            name: network.name.clone(),
+            driver: network.driver.clone(),
+            internal: Some(network.internal),
+            attachable: Some(network.attachable),
+            enable_ipv6: Some(network.enable_ipv6),
+            ipam: (!network.ipam.is_empty())
+                .then(|| Ipam { config: Some(pools.collect()), ..Ipam::default() }),
+            options: Some(network.driver_opts.clone().into_iter().collect()),
+            labels: Some(labelled(project, &network.labels)),
+            ..NetworkCreateRequest::default()
+        };
+        // Without this look two networks of one name can be made: the daemon knows them by their ids.
+        if self.has_network(&network.name).await? {
+            let message = format!("there is a network {} already", network.name);
+            return Err(EngineError::Conflict { message });
+        }
+        self.call(&format!("network {}", network.name), self.client.create_network(request)).await?;
+        Ok(())
+    }
+
+    async fn remove_network(&self, name: &str) -> Result<(), EngineError> {
+        unless_gone(self.call(&format!("network {name}"), self.client.remove_network(name)).await)
+    }
+
+    async fn volumes(&self, project: &ProjectName) -> Result<Vec<String>, EngineError> {
+        let options = ListVolumesOptions { filters: label_filter(project) };
+        let found = self.call("the engine", self.client.list_volumes(Some(options))).await?;
+        Ok(found.volumes.unwrap_or_default().into_iter().map(|volume| volume.name).collect())
+    }
+
+    async fn has_volume(&self, name: &str) -> Result<bool, EngineError> {
+        exists(self.call(&format!("volume {name}"), self.client.inspect_volume(name)).await)
+    }
+
+    async fn create_volume(&self, project: &ProjectName, volume: &Volume) -> Result<(), EngineError> {
+        let request = VolumeCreateRequest {
+            name: Some(volume.name.clone()),
+            driver: volume.driver.clone(),
+            driver_opts: Some(volume.driver_opts.clone().into_iter().collect()),
+            labels: Some(labelled(project, &volume.labels)),
+            ..VolumeCreateRequest::default()
+        };
+        self.call(&format!("volume {}", volume.name), self.client.create_volume(request)).await?;
+        Ok(())
+    }
+
+    async fn remove_volume(&self, name: &str) -> Result<(), EngineError> {
+        unless_gone(
+            self.call(
+                &format!("volume {name}"),
+                self.client.remove_volume(name, None::<RemoveVolumeOptions>),
+            )
+            .await,
+        )
+    }
+}
+
+fn exists<T>(inspected: Result<T, EngineError>) -> Result<bool, EngineError> {
+    match inspected {
+        Ok(_) => Ok(true),
+        Err(EngineError::Gone { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn labelled(
+    project: &ProjectName,
+    labels: &std::collections::BTreeMap<String, String>,
+) -> HashMap<String, String> {
+    let own = (Labels::PROJECT.to_owned(), project.to_string());
+    labels.clone().into_iter().chain([own]).collect()
+}
+
+fn cgroup(info: &SystemInfo) -> String {
+    let word = |text: Option<String>| text.filter(|t| !t.is_empty()).unwrap_or_else(|| "?".to_owned());
+    let version = word(info.cgroup_version.map(|version| version.to_string()));
+    format!("{version} ({})", word(info.cgroup_driver.map(|driver| driver.to_string())))
+}
+
+async fn drained<T>(
+    stream: impl Stream<Item = Result<T, bollard::errors::Error>> + Send,
+) -> Result<(), bollard::errors::Error> {
+    stream.try_for_each(|_| std::future::ready(Ok(()))).await
+}

@@ -1,0 +1,197 @@
+//! Events, logs and pulls: answers that come bit by bit.
+
+use std::collections::HashMap;
+
+use bollard::{
+    container::LogOutput,
+    models::{CreateImageInfo, EventMessage, EventMessageTypeEnum},
+    query_parameters::{EventsOptions, LogsOptions},
+};
+use futures_util::{Stream, StreamExt, stream};
+use jiff::Timestamp;
+
+use crate::{
+    engine::{ContainerId, EngineEvent, Labels, LogLine, LogOptions, PullProgress},
+    spec::ProjectName,
+};
+
+/// A line that never ends is cut into pieces of this many bytes.
+const LONGEST_LINE: usize = 64 * 1024;
+
+/// The events that are asked for: of this project, and only what can change a plan.
+pub(super) fn events(project: &ProjectName) -> EventsOptions {
+    let filters = HashMap::from([
+        ("label".to_owned(), vec![format!("{}={project}", Labels::PROJECT)]),
+        ("type".to_owned(), ["container", "network", "volume"].map(str::to_owned).to_vec()),
+    ]);
+    EventsOptions { since: None, until: None, filters: Some(filters) }
+}
+
+/// What an event means to us; none for those that change nothing, such as every run of a health check.
+pub(super) fn event(told: EventMessage) -> Option<EngineEvent> {
+    let action = told.action.unwrap_or_default();
+    match told.typ {
+        Some(EventMessageTypeEnum::CONTAINER) if action.starts_with("exec_") => None,
+        Some(EventMessageTypeEnum::CONTAINER) => {
+            Some(EngineEvent::Container(ContainerId(told.actor.and_then(|actor| actor.id)?)))
+        }
+        Some(EventMessageTypeEnum::NETWORK) if action == "connect" || action == "disconnect" => None,
+        _ => Some(EngineEvent::Resource),
+    }
+}
+
+/// The log that is asked for. Times are always wanted: the daemon takes whole seconds only, so what is too old by
+/// less is sorted out here, and whoever follows on needs them.
+pub(super) fn log_options(options: &LogOptions) -> LogsOptions {
+    let seconds = |time: Option<Timestamp>| {
+        time.map_or(0, |time| i32::try_from(time.as_second()).unwrap_or(i32::MAX).max(1))
+    };
+    LogsOptions {
+        follow: options.follow,
+        stdout: true,
+        stderr: true,
+        timestamps: true,
+        since: seconds(options.since),
+        until: seconds(
+            options.until.map(|time| time.checked_add(jiff::SignedDuration::from_secs(1)).unwrap_or(time)),
+        ),
+        tail: options.tail.map_or_else(|| "all".to_owned(), |lines| lines.to_string()),
+    }
+}
+
+/// Cuts a log into lines. A frame may hold several lines or a part of one, and with a terminal there are no
+/// frames at all.
+pub(super) fn lines<E: Send>(
+    frames: impl Stream<Item = Result<LogOutput, E>> + Send + Unpin,
+) -> impl Stream<Item = Result<LogLine, E>> + Send {
+    stream::unfold(
+        (frames, Halves::default(), Vec::new().into_iter()),
+        async |(mut frames, mut halves, mut ready)| {
+            loop {
+                if let Some(line) = ready.next() {
+                    return Some((Ok(line), (frames, halves, ready)));
+                }
+                match frames.next().await {
+                    Some(Ok(frame)) => ready = halves.take(frame).into_iter(),
+                    Some(Err(error)) => return Some((Err(error), (frames, halves, ready))),
+                    None => {
+                        let rest = halves.rest();
+                        if rest.is_empty() {
+                            return None;
+                        }
+                        ready = rest.into_iter();
+                    }
+                }
+            }
+        },
+    )
+}
+
+/// What has come of a line whose end has not, of each output.
+#[derive(Default)]
+struct Halves {
+    out: Vec<u8>,
+    err: Vec<u8>,
+}
+
+impl Halves {
+    fn take(&mut self, frame: LogOutput) -> Vec<LogLine> {
+        let (half, stderr, bytes) = match frame {
+            LogOutput::StdErr { message } => (&mut self.err, true, message),
+            LogOutput::StdOut { message } | LogOutput::Console { message } | LogOutput::StdIn { message } => {
+                (&mut self.out, false, message)
+            }
+        };
+        half.extend_from_slice(&bytes);
+        let mut lines = Vec::new();
+        while let Some(end) = half
+            .iter()
+            .position(|byte| *byte == b'\n')
+            .or((half.len() > LONGEST_LINE).then_some(LONGEST_LINE))
+        {
+            let rest = half.split_off((end + 1).min(half.len()));
+            lines.push(line(half, stderr));
+            *half = rest;
+        }
+        lines
+    }
+
+    fn rest(&mut self) -> Vec<LogLine> {
+        [(std::mem::take(&mut self.out), false), (std::mem::take(&mut self.err), true)]
+            .into_iter()
+            .filter(|(bytes, _)| !bytes.is_empty())
+            .map(|(bytes, stderr)| line(&bytes, stderr))
+            .collect()
+    }
+}
+
+fn line(bytes: &[u8], stderr: bool) -> LogLine {
+    let text = String::from_utf8_lossy(bytes);
+    let text = text.trim_end_matches(['\n', '\r']);
+    match text.split_once(' ').and_then(|(time, rest)| Some((time.parse().ok()?, rest))) {
+        Some((time, rest)) => LogLine { time: Some(time), stderr, text: rest.to_owned() },
+        // An empty line has nothing behind its time.
+        None => match text.parse() {
+            Ok(time) => LogLine { time: Some(time), stderr, text: String::new() },
+            Err(_) => LogLine { time: None, stderr, text: text.to_owned() },
+        },
+    }
+}
+
+/// Whether a line is from the time that was asked for.
+pub(super) fn is_within(line: &LogLine, options: &LogOptions) -> bool {
+    line.time.is_none_or(|time| {
+        options.since.is_none_or(|since| time >= since) && options.until.is_none_or(|until| time <= until)
+    })
+}
+
+/// How far a pull is.
+pub(super) fn progress(told: CreateImageInfo) -> PullProgress {
+    let bytes = told.progress_detail.and_then(|detail| {
+        Some((u64::try_from(detail.current?).ok()?, u64::try_from(detail.total.unwrap_or(0)).ok()?))
+    });
+    PullProgress { layer: told.id, status: told.status.unwrap_or_default(), bytes }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn out(text: &str) -> LogOutput {
+        LogOutput::StdOut { message: text.to_owned().into() }
+    }
+
+    fn err(text: &str) -> LogOutput {
+        LogOutput::StdErr { message: text.to_owned().into() }
+    }
+
+    async fn read(frames: Vec<LogOutput>) -> Vec<(bool, String)> {
+        let frames = stream::iter(frames.into_iter().map(Ok::<_, ()>));
+        lines(frames).map(|line| line.map(|l| (l.stderr, l.text)).unwrap()).collect().await
+    }
+
+    #[tokio::test]
+    async fn frames_are_cut_into_lines_by_output() {
+        let got = read(vec![out("one\ntw"), err("oops\n"), out("o\nthree")]).await;
+        let wanted = [(false, "one"), (true, "oops"), (false, "two"), (false, "three")];
+        assert_eq!(got, wanted.map(|(stderr, text)| (stderr, text.to_owned())));
+    }
+
+    #[tokio::test]
+    async fn a_line_without_end_comes_in_pieces() {
+        let got = read(vec![out(&"x".repeat(3 * LONGEST_LINE))]).await;
+        assert!(got.len() >= 3);
+        assert_eq!(got.iter().map(|(_, text)| text.len()).sum::<usize>(), 3 * LONGEST_LINE);
+    }
+
+    #[test]
+    fn the_time_is_taken_off_the_line() {
+        let of = |text: &str| {
+            let line = line(text.as_bytes(), false);
+            (line.time.is_some(), line.text)
+        };
+        assert_eq!(of("2024-05-06T07:08:09.1Z hello world\r\n"), (true, "hello world".to_owned()));
+        assert_eq!(of("2024-05-06T07:08:09.1Z \n"), (true, String::new()));
+        assert_eq!(of("no time here\n"), (false, "no time here".to_owned()));
+    }
+}

@@ -1,0 +1,76 @@
+//! What can go wrong in an engine, by what to do about it.
+
+/// Why an engine did not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EngineError {
+    /// What the call was about does not exist (any more).
+    #[error("{what} does not exist")]
+    Gone {
+        /// The thing, such as `container web-1`, `image nginx`.
+        what: String,
+    },
+    /// A name is taken by something else, or the thing is in the wrong state for this.
+    #[error("{message}")]
+    Conflict {
+        /// The engine's own words.
+        message: String,
+    },
+    /// A port of the host is taken by somebody else.
+    #[error("{message}")]
+    PortTaken {
+        /// The engine's own words.
+        message: String,
+    },
+    /// It has to be asked again later: it is starting, stopping, or overloaded.
+    #[error("{message}")]
+    Busy {
+        /// The engine's own words.
+        message: String,
+    },
+    /// It cannot be reached, or went away in the middle of a call.
+    #[error("cannot reach the container engine at {address}: {reason}")]
+    Unreachable {
+        /// Where it was looked for.
+        address: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// It does not let us: no permission on its socket, or credentials are missing.
+    #[error("{message}")]
+    Denied {
+        /// Who refused, and in which words.
+        message: String,
+    },
+    /// It refuses the request as it stands: asking again does not help.
+    #[error("{message}")]
+    Refused {
+        /// The engine's own words.
+        message: String,
+    },
+}
+
+impl EngineError {
+    /// Whether the same call may succeed a little later.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Busy { .. } | Self::Unreachable { .. })
+    }
+
+    /// What the user can do about it, where there is something to say.
+    #[must_use]
+    pub fn help(&self) -> Option<&'static str> {
+        match self {
+            Self::Unreachable { .. } => Some(
+                "is Docker Engine running? `systemctl start docker` starts it; \
+                 DOCKER_HOST or `docker context use` say where it is",
+            ),
+            Self::Denied { .. } => {
+                Some("run as root or as a member of the group `docker`; for a registry, `docker login` first")
+            }
+            Self::PortTaken { .. } => {
+                Some("another program has this port of the host: stop it, or publish another port")
+            }
+            Self::Gone { .. } | Self::Conflict { .. } | Self::Busy { .. } | Self::Refused { .. } => None,
+        }
+    }
+}

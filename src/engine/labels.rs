@@ -1,0 +1,110 @@
+//! The labels by which we know our own containers: Docker is the database.
+
+use std::collections::BTreeMap;
+
+use crate::spec::{Generation, PodName, ProjectName, ServiceName, Slot};
+
+const PREFIX: &str = "dev.sameport.";
+
+/// What a container is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It holds a pod's namespaces.
+    Sandbox,
+    /// It is a replica of a service.
+    Replica {
+        /// Of which one.
+        service: ServiceName,
+        /// Its number there.
+        slot: Slot,
+    },
+}
+
+/// The labels of a container of ours, read and checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Labels {
+    /// Whose it is.
+    pub project: ProjectName,
+    /// Which pod it holds or is in.
+    pub pod: PodName,
+    /// Which version of the pod (a sandbox) or of the service (a replica) it runs.
+    pub generation: Generation,
+    /// What it is for.
+    pub role: Role,
+}
+
+impl Labels {
+    /// The label that every container, network and volume of a project carries.
+    pub const PROJECT: &'static str = "dev.sameport.project";
+
+    /// As the engine stores them.
+    #[must_use]
+    pub fn to_map(&self) -> BTreeMap<String, String> {
+        let mut labels = vec![
+            ("project", self.project.to_string()),
+            ("pod", self.pod.to_string()),
+            ("generation", self.generation.to_string()),
+        ];
+        match &self.role {
+            Role::Sandbox => labels.push(("role", "sandbox".to_owned())),
+            Role::Replica { service, slot } => labels.extend([
+                ("role", "replica".to_owned()),
+                ("service", service.to_string()),
+                ("slot", slot.to_string()),
+            ]),
+        }
+        labels.into_iter().map(|(key, value)| (format!("{PREFIX}{key}"), value)).collect()
+    }
+
+    /// What the engine stored; `None` unless the labels are complete, as only ours are.
+    pub fn from_map(labels: &BTreeMap<String, String>) -> Option<Self> {
+        let get = |key: &str| labels.get(&format!("{PREFIX}{key}")).map(String::as_str);
+        let role = match get("role")? {
+            "sandbox" => Role::Sandbox,
+            "replica" => Role::Replica {
+                service: get("service")?.parse().ok()?,
+                slot: Slot::new(get("slot")?.parse().ok()?)?,
+            },
+            _ => return None,
+        };
+        Some(Self {
+            project: get("project")?.parse().ok()?,
+            pod: get("pod")?.parse().ok()?,
+            generation: Generation::from_label(get("generation")?),
+            role,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replica() -> Labels {
+        Labels {
+            project: "shop".parse().unwrap(),
+            pod: "web".parse().unwrap(),
+            generation: Generation::from_label("0123456789ab"),
+            role: Role::Replica { service: "web".parse().unwrap(), slot: Slot::new(3).unwrap() },
+        }
+    }
+
+    #[test]
+    fn labels_read_back_as_written() {
+        for labels in [replica(), Labels { role: Role::Sandbox, ..replica() }] {
+            assert_eq!(Labels::from_map(&labels.to_map()), Some(labels));
+        }
+    }
+
+    #[test]
+    fn a_container_of_others_is_never_ours() {
+        for missing in replica().to_map().keys() {
+            let mut map = replica().to_map();
+            map.remove(missing);
+            assert_eq!(Labels::from_map(&map), None, "without {missing}");
+        }
+        let mut zero = replica().to_map();
+        zero.insert("dev.sameport.slot".into(), "0".into());
+        assert_eq!(Labels::from_map(&zero), None);
+    }
+}

@@ -1,0 +1,369 @@
+//! What an engine in memory holds, and the chances it takes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::{
+    clock::Clock,
+    engine::{
+        ContainerId, ContainerState, CreateContainer, EngineError, EngineEvent, Exit, Health, Inspection,
+        Labels, Namespaces, Process, Summary,
+    },
+    spec::ProjectName,
+};
+
+/// How often things go wrong, each in a thousand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// A call fails and does nothing.
+    pub before: u32,
+    /// A call that would change something is refused, and does nothing.
+    pub refused: u32,
+    /// A call does its work, and the answer is lost.
+    pub after: u32,
+    /// An event is not told.
+    pub lost_events: u32,
+    /// A start takes seconds.
+    pub slow_start: u32,
+    /// A process ends at once after its start.
+    pub crash_at_start: u32,
+}
+
+/// A call, as far as a simulation wants to tell calls apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// It changes nothing.
+    Look,
+    /// Makes a container.
+    Create(String),
+    /// Starts one.
+    Start(ContainerId),
+    /// Ends one.
+    Stop(ContainerId),
+    /// Removes one.
+    Remove(ContainerId),
+    /// Makes or removes a network or volume.
+    Resource,
+}
+
+struct Held {
+    name: String,
+    labels: BTreeMap<String, String>,
+    joined: Option<ContainerId>,
+    host_ports: BTreeSet<u16>,
+    state: ContainerState,
+    netns: u64,
+}
+
+/// What an engine in memory holds.
+pub struct World {
+    /// How often things go wrong.
+    pub faults: Faults,
+    /// Whether the daemon runs.
+    pub up: bool,
+    /// Every call so far that changed something.
+    pub changes: Vec<Call>,
+    /// How many calls there were.
+    pub calls: u64,
+    pub(super) listeners: Vec<UnboundedSender<EngineEvent>>,
+    pub(super) networks: BTreeMap<String, Option<ProjectName>>,
+    pub(super) volumes: BTreeMap<String, Option<ProjectName>>,
+    containers: BTreeMap<ContainerId, Held>,
+    chance: fastrand::Rng,
+    clock: Clock,
+    next: u64,
+}
+
+impl World {
+    pub(super) fn new(clock: Clock, seed: u64) -> Self {
+        Self {
+            faults: Faults::default(),
+            up: true,
+            changes: Vec::new(),
+            calls: 0,
+            listeners: Vec::new(),
+            networks: BTreeMap::new(),
+            volumes: BTreeMap::new(),
+            containers: BTreeMap::new(),
+            chance: fastrand::Rng::with_seed(seed),
+            clock,
+            next: 0,
+        }
+    }
+
+    fn chance(&mut self, in_a_thousand: u32) -> bool {
+        in_a_thousand > 0 && self.chance.u32(0..1000) < in_a_thousand
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    pub(super) fn enter(&mut self, call: &Call) -> Duration {
+        self.calls += 1;
+        if *call != Call::Look {
+            self.changes.push(call.clone());
+        }
+        let slow = matches!(call, Call::Start(_)) && self.chance(self.faults.slow_start);
+        Duration::from_millis(if slow { self.chance.u64(1000..8000) } else { self.chance.u64(1..20) })
+    }
+
+    pub(super) fn reachable(&self) -> Result<(), EngineError> {
+        if self.up {
+            return Ok(());
+        }
+        Err(EngineError::Unreachable { address: "memory".to_owned(), reason: "it is down".to_owned() })
+    }
+
+    pub(super) fn fail_before(&mut self, call: &Call) -> Result<(), EngineError> {
+        if *call != Call::Look && self.chance(self.faults.refused) {
+            return Err(EngineError::Refused { message: "simulated refusal".to_owned() });
+        }
+        if self.chance(self.faults.before) {
+            return Err(EngineError::Busy { message: "simulated failure".to_owned() });
+        }
+        Ok(())
+    }
+
+    pub(super) fn fail_after(&mut self) -> Result<(), EngineError> {
+        if self.chance(self.faults.after) {
+            return Err(EngineError::Unreachable {
+                address: "memory".to_owned(),
+                reason: "the answer was lost".to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, event: &EngineEvent) {
+        if !self.chance(self.faults.lost_events) {
+            self.listeners.retain(|listener| listener.send(event.clone()).is_ok());
+        }
+    }
+
+    pub(super) fn owned(
+        &self,
+        things: &BTreeMap<String, Option<ProjectName>>,
+        project: &ProjectName,
+    ) -> Vec<String> {
+        things.iter().filter(|(_, p)| p.as_ref() == Some(project)).map(|(name, _)| name.clone()).collect()
+    }
+
+    pub(super) fn list(&self, project: &ProjectName) -> Vec<Summary> {
+        self.containers
+            .iter()
+            .filter(|(_, c)| c.labels.get(Labels::PROJECT).map(String::as_str) == Some(project.as_str()))
+            .map(|(id, c)| Summary {
+                id: id.clone(),
+                name: c.name.clone(),
+                labels: c.labels.clone(),
+                state: word(&c.state).to_owned(),
+                status: String::new(),
+            })
+            .collect()
+    }
+
+    pub(super) fn inspect(&self, id: &ContainerId) -> Result<Inspection, EngineError> {
+        let held = self.containers.get(id).ok_or_else(|| gone(id))?;
+        Ok(Inspection {
+            id: id.clone(),
+            name: held.name.clone(),
+            labels: Labels::from_map(&held.labels),
+            image_id: "sha256:0".to_owned(),
+            joined: held.joined.clone(),
+            state: held.state.clone(),
+            addresses: BTreeMap::new(),
+            published: Vec::new(),
+        })
+    }
+
+    pub(super) fn create(&mut self, container: &CreateContainer) -> Result<ContainerId, EngineError> {
+        if self.containers.values().any(|c| c.name == container.name) {
+            let message = format!("the container name \"/{}\" is already in use", container.name);
+            return Err(EngineError::Conflict { message });
+        }
+        let (joined, host_ports) = match &container.namespaces {
+            Namespaces::Own { pod, networks } => {
+                if let Some((name, _)) = networks.iter().find(|(name, _)| !self.networks.contains_key(name)) {
+                    return Err(EngineError::Gone { what: format!("network {name}") });
+                }
+                (None, pod.ports.iter().filter_map(|p| p.host_port).collect())
+            }
+            Namespaces::Join(id) if !self.containers.contains_key(id) => return Err(gone(id)),
+            Namespaces::Join(id) => (Some(id.clone()), BTreeSet::new()),
+            Namespaces::Host(_) => (None, BTreeSet::new()),
+        };
+        let mut labels = container.container.labels.clone();
+        labels.extend(container.labels.to_map());
+        let held = Held {
+            name: container.name.clone(),
+            labels,
+            joined,
+            host_ports,
+            state: ContainerState::Created,
+            netns: 0,
+        };
+        Ok(self.add(held))
+    }
+
+    fn add(&mut self, held: Held) -> ContainerId {
+        let id = ContainerId(format!("{:064x}", self.number()));
+        self.containers.insert(id.clone(), held);
+        self.tell(&EngineEvent::Container(id.clone()));
+        id
+    }
+
+    /// Makes and starts a container of somebody else's.
+    pub fn add_foreign(&mut self, name: &str, labels: BTreeMap<String, String>) -> ContainerId {
+        let state = self.running();
+        let netns = self.number();
+        let held =
+            Held { name: name.to_owned(), labels, joined: None, host_ports: BTreeSet::new(), state, netns };
+        self.add(held)
+    }
+
+    fn running(&mut self) -> ContainerState {
+        let pid = u32::try_from(self.number()).unwrap_or(u32::MAX);
+        ContainerState::Running(Process { pid, started_at: self.clock.now(), health: Health::None })
+    }
+
+    pub(super) fn start(&mut self, id: &ContainerId) -> Result<(), EngineError> {
+        let held = self.containers.get(id).ok_or_else(|| gone(id))?;
+        if matches!(held.state, ContainerState::Running(_)) {
+            return Ok(());
+        }
+        let netns = match &held.joined {
+            Some(sandbox) => match self.containers.get(sandbox) {
+                Some(s) if matches!(s.state, ContainerState::Running(_)) => Some(s.netns),
+                Some(_) => {
+                    let message = "cannot join network of a non running container".to_owned();
+                    return Err(EngineError::Conflict { message });
+                }
+                None => return Err(gone(sandbox)),
+            },
+            None => None,
+        };
+        let taken = self.containers.iter().any(|(other, c)| {
+            other != id
+                && matches!(c.state, ContainerState::Running(_))
+                && !c.host_ports.is_disjoint(&held.host_ports)
+        });
+        if taken {
+            return Err(EngineError::PortTaken { message: "port is already allocated".to_owned() });
+        }
+        let state = self.running();
+        let netns = netns.unwrap_or_else(|| self.number());
+        if let Some(held) = self.containers.get_mut(id) {
+            held.state = state;
+            held.netns = netns;
+        }
+        self.tell(&EngineEvent::Container(id.clone()));
+        if self.chance(self.faults.crash_at_start) {
+            self.exit(id, 1);
+        }
+        Ok(())
+    }
+
+    pub(super) fn time_to_stop(&mut self, id: &ContainerId) -> Duration {
+        let runs = self.containers.get(id).is_some_and(|c| matches!(c.state, ContainerState::Running(_)));
+        Duration::from_millis(if runs { self.chance.u64(1..12_000) } else { 0 })
+    }
+
+    /// Ends a container's process, if it has one.
+    pub fn exit(&mut self, id: &ContainerId, code: i64) {
+        let now = self.clock.now();
+        let Some(held) = self.containers.get_mut(id) else { return };
+        if let ContainerState::Running(process) | ContainerState::Paused(process) = &held.state {
+            held.state = ContainerState::Exited(Exit {
+                code,
+                out_of_memory: false,
+                error: None,
+                started_at: process.started_at,
+                finished_at: now,
+            });
+            self.tell(&EngineEvent::Container(id.clone()));
+        }
+    }
+
+    /// Removes a container, whatever its state.
+    pub fn remove(&mut self, id: &ContainerId) {
+        if self.containers.remove(id).is_some() {
+            self.tell(&EngineEvent::Container(id.clone()));
+        }
+    }
+
+    pub(super) fn create_network(&mut self, project: &ProjectName, name: &str) -> Result<(), EngineError> {
+        if self.networks.contains_key(name) {
+            return Err(EngineError::Conflict { message: format!("network {name} already exists") });
+        }
+        self.networks.insert(name.to_owned(), Some(project.clone()));
+        Ok(())
+    }
+
+    /// Makes a volume of somebody else's.
+    pub fn add_foreign_volume(&mut self, name: &str) {
+        self.volumes.insert(name.to_owned(), None);
+    }
+
+    /// Names of all networks and volumes.
+    #[must_use]
+    pub fn resources(&self) -> Vec<String> {
+        self.networks.keys().chain(self.volumes.keys()).cloned().collect()
+    }
+
+    /// Every container: id, name, labels of ours if it has them, state, and whether its network is the one that
+    /// its sandbox holds now.
+    pub fn containers(
+        &self,
+    ) -> impl Iterator<Item = (&ContainerId, &str, Option<Labels>, &ContainerState, bool)> {
+        self.containers.iter().map(|(id, c)| {
+            let connected = c.joined.as_ref().is_none_or(|sandbox| {
+                self.containers
+                    .get(sandbox)
+                    .is_some_and(|s| matches!(s.state, ContainerState::Running(_)) && s.netns == c.netns)
+            });
+            (id, c.name.as_str(), Labels::from_map(&c.labels), &c.state, connected)
+        })
+    }
+
+    /// The network namespace of a process.
+    #[must_use]
+    pub fn netns_of(&self, pid: u32) -> Option<u64> {
+        self.containers.values().find_map(|c| match &c.state {
+            ContainerState::Running(p) | ContainerState::Paused(p) if p.pid == pid => Some(c.netns),
+            _ => None,
+        })
+    }
+
+    /// The daemon goes down; every container ends with it, as without live-restore, unless `live`.
+    pub fn go_down(&mut self, live: bool) {
+        self.up = false;
+        self.listeners.clear();
+        if !live {
+            let all: Vec<_> = self.containers.keys().cloned().collect();
+            for id in all {
+                self.exit(&id, 0);
+            }
+        }
+    }
+}
+
+fn gone(id: &ContainerId) -> EngineError {
+    EngineError::Gone { what: format!("container {}", id.short()) }
+}
+
+fn word(state: &ContainerState) -> &'static str {
+    match state {
+        ContainerState::Created => "created",
+        ContainerState::Running(_) => "running",
+        ContainerState::Paused(_) => "paused",
+        ContainerState::Exited(_) => "exited",
+        ContainerState::Removing => "removing",
+        ContainerState::Dead => "dead",
+    }
+}

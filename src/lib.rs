@@ -1,0 +1,23 @@
+//! `sameport` runs N replicas of a container image behind one port, with no proxy.
+//!
+//! A change of mind travels one way round a ring:
+//!
+//! ```text
+//! compose ─▶ spec ─▶ plan ─▶ supervisor ─▶ engine (Docker's API), kernel (namespaces, sockets)
+//!                     ▲                      │
+//!                     └─── observed state ◀──┘
+//! ```
+//!
+//! `compose` reads what the user wrote, [`spec`] is what we run, `plan` decides without I/O what to do
+//! next, `supervisor` is the only one who acts, [`engine`] and `kernel` are what it acts on. `cli`
+//! speaks to a supervisor through `api`, or is one in the foreground.
+
+pub mod api;
+pub mod clock;
+pub mod compose;
+pub mod demo;
+pub mod engine;
+pub mod kernel;
+pub mod plan;
+pub mod spec;
+pub mod supervisor;

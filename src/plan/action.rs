@@ -1,0 +1,159 @@
+//! What can be done to get closer to what is wanted.
+
+use std::{fmt, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    engine::{ContainerId, RemoveVolumes},
+    spec::{NetworkKey, PodName, ServiceName, Slot},
+};
+
+/// What an action is about. Actions on different targets may run at the same time, on one never.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// A network, by the engine's name.
+    Network(String),
+    /// A volume, by the engine's name.
+    Volume(String),
+    /// The container that holds a pod's namespaces.
+    Sandbox(PodName),
+    /// The container in a slot of a service.
+    Replica(ServiceName, Slot),
+    /// A container that nothing wants: an orphan, or a second one in a slot.
+    Surplus(ContainerId),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Network(name) => write!(f, "network {name}"),
+            Self::Volume(name) => write!(f, "volume {name}"),
+            Self::Sandbox(pod) => write!(f, "{pod} sandbox"),
+            Self::Replica(service, slot) => write!(f, "{service}.{slot}"),
+            Self::Surplus(id) => write!(f, "container {}", id.short()),
+        }
+    }
+}
+
+/// One thing to do now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Make a network, or find out that an external one is missing.
+    EnsureNetwork {
+        /// Its key in the file.
+        key: NetworkKey,
+        /// Its name on the engine.
+        name: String,
+    },
+    /// Make a volume, or find out that an external one is missing.
+    EnsureVolume {
+        /// Its name on the engine, the slot's template filled in.
+        name: String,
+        /// The slot that it is for.
+        slot: Slot,
+    },
+    /// Make and start the container that holds a pod's namespaces.
+    LaunchSandbox(PodName),
+    /// Make and start a replica.
+    LaunchReplica {
+        /// Of which service.
+        service: ServiceName,
+        /// Its number there.
+        slot: Slot,
+        /// The sandbox whose namespaces it joins; none on the host's network.
+        sandbox: Option<ContainerId>,
+    },
+    /// Start a container that is there.
+    Start {
+        /// What it is.
+        target: Target,
+        /// Which one.
+        id: ContainerId,
+    },
+    /// Ask it to end, then make it.
+    Stop {
+        /// What it is.
+        target: Target,
+        /// Which one.
+        id: ContainerId,
+        /// How long it may take.
+        grace: Duration,
+    },
+    /// Remove a container.
+    Remove {
+        /// What it is.
+        target: Target,
+        /// Which one.
+        id: ContainerId,
+        /// What becomes of its anonymous volumes.
+        volumes: RemoveVolumes,
+    },
+    /// Remove a network of ours, by the engine's name.
+    RemoveNetwork(String),
+    /// Remove a volume of ours, by the engine's name.
+    RemoveVolume(String),
+}
+
+impl Action {
+    /// What it is about.
+    #[must_use]
+    pub fn target(&self) -> Target {
+        match self {
+            Self::EnsureNetwork { name, .. } | Self::RemoveNetwork(name) => Target::Network(name.clone()),
+            Self::EnsureVolume { name, .. } | Self::RemoveVolume(name) => Target::Volume(name.clone()),
+            Self::LaunchSandbox(pod) => Target::Sandbox(pod.clone()),
+            Self::LaunchReplica { service, slot, .. } => Target::Replica(service.clone(), *slot),
+            Self::Start { target, .. } | Self::Stop { target, .. } | Self::Remove { target, .. } => {
+                target.clone()
+            }
+        }
+    }
+
+    /// What it does, as one word for a progress line or a journal.
+    #[must_use]
+    pub fn verb(&self) -> Verb {
+        match self {
+            Self::EnsureNetwork { .. } | Self::EnsureVolume { .. } => Verb::Create,
+            Self::LaunchSandbox(_) | Self::LaunchReplica { .. } => Verb::Launch,
+            Self::Start { .. } => Verb::Start,
+            Self::Stop { .. } => Verb::Stop,
+            Self::Remove { .. } | Self::RemoveNetwork(_) | Self::RemoveVolume(_) => Verb::Remove,
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.verb(), self.target())
+    }
+}
+
+/// What an action does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verb {
+    /// Make a network or volume.
+    Create,
+    /// Make and start a container.
+    Launch,
+    /// Start a container that is there.
+    Start,
+    /// Stop a container.
+    Stop,
+    /// Remove a thing.
+    Remove,
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Create => "create",
+            Self::Launch => "launch",
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Remove => "remove",
+        })
+    }
+}

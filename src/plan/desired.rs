@@ -1,0 +1,95 @@
+//! What the user wants.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    engine::{ContainerId, RemoveVolumes},
+    spec::{Project, ServiceName},
+};
+
+use super::Versioned;
+
+/// What the user wants of a project, as far as it can be wanted: the file, and what was said since.
+#[derive(Clone, Debug)]
+pub struct Desired {
+    /// The file.
+    pub project: Versioned,
+    /// Whether the project shall be there at all.
+    pub phase: Phase,
+    /// What each service shall do; one that is not named is left as it is.
+    pub goals: BTreeMap<ServiceName, Goal>,
+    /// What becomes of containers of services that are no longer in the file.
+    pub orphans: Orphans,
+    /// Processes that shall be replaced by new ones of the same container: container and start time.
+    pub superseded: BTreeSet<(ContainerId, Timestamp)>,
+    /// Overrides every service's time to end.
+    pub stop_grace: Option<Duration>,
+}
+
+impl Desired {
+    /// Every service of the file runs with the number of replicas that the file asks for.
+    #[must_use]
+    pub fn all(project: Project) -> Self {
+        let goals = project
+            .services
+            .values()
+            .map(|service| (service.name.clone(), Goal::Run { replicas: service.replicas }))
+            .collect();
+        Self {
+            project: Versioned::from(project),
+            phase: Phase::Up,
+            goals,
+            orphans: Orphans::Keep,
+            superseded: BTreeSet::new(),
+            stop_grace: None,
+        }
+    }
+
+    /// Whether a process was asked to make place for a new one.
+    #[must_use]
+    pub fn is_superseded(&self, id: &ContainerId, started_at: Timestamp) -> bool {
+        !self.superseded.is_empty() && self.superseded.contains(&(id.clone(), started_at))
+    }
+}
+
+/// Whether a project shall be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Its goals are pursued.
+    Up,
+    /// All that we made is removed.
+    Down {
+        /// Whether the data in its volumes goes too.
+        volumes: RemoveVolumes,
+    },
+}
+
+/// What a service shall do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Goal {
+    /// So many replicas run.
+    Run {
+        /// How many.
+        replicas: u32,
+    },
+    /// Its replicas are stopped and kept.
+    Stop,
+}
+
+/// What becomes of containers of services that are no longer in the file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Orphans {
+    /// They stay, and are named.
+    #[default]
+    Keep,
+    /// They are stopped and removed.
+    Remove,
+}

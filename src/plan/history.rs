@@ -1,0 +1,149 @@
+//! What was tried on one target, and how it went: the memory that a fair back-off needs.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    engine::{ContainerId, ContainerState, EngineError, Exit},
+    spec::{Image, Restart, RestartCondition},
+};
+
+use super::{Container, Target, backoff};
+
+/// How long a replica must stay up for its start to count as a success, unless the file says otherwise.
+pub const WINDOW: Duration = Duration::from_secs(10);
+
+/// What happened to one target so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// Exits in a row, each sooner than the window after its start.
+    pub exits: u32,
+    /// The last one that was counted.
+    counted: Option<(ContainerId, Timestamp)>,
+    /// A process that we ended ourselves: its end is no failure.
+    forgiven: Option<(ContainerId, Timestamp)>,
+    /// Engine calls in a row that failed, and the last one's error.
+    pub errors: Option<Errors>,
+    /// What was found out about its last end that was no doing of ours.
+    pub autopsy: Option<Autopsy>,
+}
+
+/// What was found out about the end of a process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Autopsy {
+    /// The last lines that it wrote.
+    pub log: Vec<String>,
+    /// Set when its port was taken by another replica, because the image does not share it.
+    pub port_not_shared: Option<PortNotShared>,
+}
+
+/// A replica ended because its port was taken by another replica.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortNotShared {
+    /// What it runs.
+    pub image: Image,
+    /// The port, if the replica told it or its pod has only one.
+    pub port: Option<u16>,
+}
+
+/// Engine calls in a row that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Errors {
+    /// How many.
+    pub count: u32,
+    /// What the last one said.
+    pub last: EngineError,
+    /// When the next try is due.
+    pub retry_at: Timestamp,
+}
+
+/// What the restart rule says about a container that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It starts again, then.
+    Again(Timestamp),
+    /// It has done its work.
+    Completed,
+    /// It failed, and the rule allows no further try.
+    GivenUp,
+}
+
+impl History {
+    /// Takes note of a container's state, and tells whether its process ended anew and not by our doing.
+    /// Noting the same end again changes nothing.
+    pub fn note(&mut self, container: &Container, rule: &Restart) -> bool {
+        let ContainerState::Exited(exit) = &container.state else { return false };
+        let key = (container.id.clone(), exit.finished_at);
+        if self.counted.as_ref() == Some(&key) {
+            return false;
+        }
+        if uptime(exit) >= rule.window.unwrap_or(WINDOW) {
+            self.exits = 0;
+        }
+        self.counted = Some(key);
+        if self.is_forgiven(&container.id, exit.started_at) {
+            return false;
+        }
+        self.exits = self.exits.saturating_add(1);
+        true
+    }
+
+    /// Whether a container that has ended starts again, by the rule, and when.
+    #[must_use]
+    pub fn verdict(&self, container: &Container, exit: &Exit, target: &Target, rule: &Restart) -> Verdict {
+        if self.is_forgiven(&container.id, exit.started_at) {
+            return Verdict::Again(container.since);
+        }
+        let failed = exit.code != 0 || exit.out_of_memory || exit.error.is_some();
+        match rule.condition {
+            RestartCondition::Never | RestartCondition::OnFailure if !failed => return Verdict::Completed,
+            RestartCondition::Never => return Verdict::GivenUp,
+            RestartCondition::OnFailure | RestartCondition::Always => {}
+        }
+        if rule.max_attempts.is_some_and(|most| self.exits > most) {
+            return if failed { Verdict::GivenUp } else { Verdict::Completed };
+        }
+        let pause = rule.delay.unwrap_or_else(|| backoff::pause(self.exits, target));
+        Verdict::Again(later(container.since, pause))
+    }
+
+    /// The process that started then is ended by us: its exit counts for nothing, and a new one is due.
+    pub fn forgive(&mut self, container: &ContainerId, started_at: Timestamp) {
+        self.forgiven = Some((container.clone(), started_at));
+    }
+
+    fn is_forgiven(&self, container: &ContainerId, started_at: Timestamp) -> bool {
+        self.forgiven.as_ref().is_some_and(|(id, start)| id == container && *start == started_at)
+    }
+
+    /// An engine call failed.
+    pub fn failed(&mut self, target: &Target, error: EngineError, now: Timestamp) {
+        let count = self.errors.as_ref().map_or(0, |e| e.count).saturating_add(1);
+        let retry_at = later(now, backoff::pause(count, target));
+        self.errors = Some(Errors { count, last: error, retry_at });
+    }
+
+    /// An engine call succeeded.
+    pub fn succeeded(&mut self) {
+        self.errors = None;
+    }
+
+    /// When the next engine call is due; `None` is at once.
+    #[must_use]
+    pub fn retry_at(&self) -> Option<Timestamp> {
+        self.errors.as_ref().map(|e| e.retry_at)
+    }
+}
+
+/// How long a process ran.
+#[must_use]
+pub fn uptime(exit: &Exit) -> Duration {
+    Duration::try_from(exit.finished_at.duration_since(exit.started_at)).unwrap_or_default()
+}
+
+/// A time that much later, or the end of all time.
+pub(super) fn later(time: Timestamp, pause: Duration) -> Timestamp {
+    time.checked_add(pause).unwrap_or(Timestamp::MAX)
+}

@@ -1,0 +1,89 @@
+//! Decides what to do next. Nothing here does I/O, reads a clock, or waits.
+//!
+//! In: what is wanted ([`Desired`]), what there is ([`Observed`]), and the time. Out: [`Action`]s that can all
+//! run now, in any order; whatever must wait is left to a later plan, and [`Plan::wake`] says when time alone
+//! makes one worth while.
+//!
+//! Invariants: once every action has taken effect, the plan is empty. No two actions have the same target. A
+//! container that does not carry our labels is never in [`Observed`], so none is ever touched.
+
+use jiff::Timestamp;
+
+mod action;
+pub mod backoff;
+mod dependency;
+mod desired;
+mod down;
+mod history;
+mod observed;
+mod replica;
+mod resource;
+mod sandbox;
+pub mod status;
+#[cfg(test)]
+mod tests;
+mod versioned;
+
+pub use action::{Action, Target, Verb};
+pub use desired::{Desired, Goal, Orphans, Phase};
+pub use history::{Autopsy, Errors, History, PortNotShared, Verdict, WINDOW, uptime};
+pub use observed::{Container, Observed, Owner};
+pub use versioned::Versioned;
+
+/// What to do now, and when to think again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// All can run now, in any order.
+    pub actions: Vec<Action>,
+    /// When the passing of time alone may change the plan.
+    pub wake: Option<Timestamp>,
+}
+
+/// Decides what to do next.
+#[must_use]
+pub fn plan(desired: &Desired, observed: &Observed, now: Timestamp) -> Plan {
+    let mut planner = Planner { desired, observed, now, plan: Plan::default() };
+    match desired.phase {
+        Phase::Up => {
+            planner.resources();
+            planner.sandboxes();
+            planner.replicas();
+            planner.orphans();
+        }
+        Phase::Down { volumes } => planner.down(volumes),
+    }
+    planner.plan
+}
+
+/// A plan in the making.
+struct Planner<'a> {
+    desired: &'a Desired,
+    observed: &'a Observed,
+    now: Timestamp,
+    plan: Plan,
+}
+
+impl Planner<'_> {
+    /// Adds an action, unless its target is busy or waits after a failure.
+    fn act(&mut self, action: Action) {
+        let target = action.target();
+        if self.observed.busy.contains(&target) {
+            return;
+        }
+        if let Some(retry_at) = self.observed.history.get(&target).and_then(History::retry_at)
+            && !self.due(retry_at)
+        {
+            return;
+        }
+        self.plan.actions.push(action);
+    }
+
+    /// Whether a time has come; if not, the plan wakes then.
+    fn due(&mut self, time: Timestamp) -> bool {
+        if time <= self.now {
+            return true;
+        }
+        self.plan.wake = Some(self.plan.wake.map_or(time, |wake| wake.min(time)));
+        false
+    }
+}

@@ -1,0 +1,139 @@
+//! What there is: the engine's containers, networks and volumes of one project, and what is being done.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use crate::{
+    engine::{ContainerId, ContainerState, Labels, Process, Role},
+    spec::{PodName, ServiceName, Slot},
+};
+
+use super::{History, Target};
+
+/// Everything that a plan depends on besides the wish and the time.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// Our containers.
+    pub containers: BTreeMap<ContainerId, Container>,
+    /// Networks that the project needs or owns, by the engine's names.
+    pub networks: BTreeMap<String, Owner>,
+    /// Volumes that the project needs or owns, by the engine's names.
+    pub volumes: BTreeMap<String, Owner>,
+    /// What an action is under way for; nothing else is planned there.
+    pub busy: BTreeSet<Target>,
+    /// What was tried before, and how it went.
+    pub history: BTreeMap<Target, History>,
+}
+
+/// Who made a network or volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// We did: it carries the project's label.
+    Us,
+    /// Somebody else did.
+    Others,
+}
+
+/// One of our containers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Container {
+    /// Its id.
+    pub id: ContainerId,
+    /// Its name.
+    pub name: String,
+    /// What it is for.
+    pub labels: Labels,
+    /// The sandbox whose namespaces it joined.
+    pub joined: Option<ContainerId>,
+    /// Where it is in its life. The times in it are the engine's, whose clock may be anywhere: they tell one
+    /// process from another, and are never compared with ours.
+    pub state: ContainerState,
+    /// When that state began, by our clock.
+    pub since: Timestamp,
+    /// Inode of its network namespace, where this host can see it.
+    pub netns: Option<u64>,
+}
+
+impl Container {
+    /// Its process, if it has one.
+    #[must_use]
+    pub fn process(&self) -> Option<&Process> {
+        match &self.state {
+            ContainerState::Running(process) | ContainerState::Paused(process) => Some(process),
+            _ => None,
+        }
+    }
+
+    /// When its latest process started.
+    #[must_use]
+    pub fn started_at(&self) -> Option<Timestamp> {
+        match &self.state {
+            ContainerState::Running(process) | ContainerState::Paused(process) => Some(process.started_at),
+            ContainerState::Exited(exit) => Some(exit.started_at),
+            _ => None,
+        }
+    }
+
+    /// Whether its process sees the network namespace that `sandbox` holds now. A sandbox that ended and was
+    /// started again holds another one, and what had joined it keeps the dead one.
+    #[must_use]
+    pub fn shares_network_of(&self, sandbox: &Self) -> bool {
+        match (self.netns, sandbox.netns) {
+            (Some(own), Some(held)) => own == held,
+            _ => self.started_at() >= sandbox.started_at(),
+        }
+    }
+}
+
+impl Observed {
+    /// The containers of a slot, the one to keep first: the one that runs, else the newest.
+    #[must_use]
+    pub fn replicas(&self, service: &ServiceName, slot: Slot) -> Vec<&Container> {
+        self.pick(|role| matches!(role, Role::Replica { service: s, slot: n } if s == service && *n == slot))
+    }
+
+    /// The sandboxes of a pod, the one to keep first.
+    #[must_use]
+    pub fn sandboxes(&self, pod: &PodName) -> Vec<&Container> {
+        let mut found = self.pick(|role| *role == Role::Sandbox);
+        found.retain(|c| &c.labels.pod == pod);
+        found
+    }
+
+    /// What an action on one of our containers is about: its slot or pod, or, where another container is kept
+    /// there, itself.
+    #[must_use]
+    pub fn target(&self, container: &Container) -> Target {
+        let (kept, target) = match &container.labels.role {
+            Role::Sandbox => (
+                self.sandboxes(&container.labels.pod).first().map(|c| &c.id),
+                Target::Sandbox(container.labels.pod.clone()),
+            ),
+            Role::Replica { service, slot } => (
+                self.replicas(service, *slot).first().map(|c| &c.id),
+                Target::Replica(service.clone(), *slot),
+            ),
+        };
+        if kept == Some(&container.id) { target } else { Target::Surplus(container.id.clone()) }
+    }
+
+    fn pick(&self, matches: impl Fn(&Role) -> bool) -> Vec<&Container> {
+        let mut found: Vec<_> = self.containers.values().filter(|c| matches(&c.labels.role)).collect();
+        found.sort_by_key(|c| {
+            (std::cmp::Reverse(c.process().is_some()), std::cmp::Reverse(c.started_at()), &c.id)
+        });
+        found
+    }
+
+    /// Every container of a service, in order of slots.
+    pub fn service<'a>(
+        &'a self,
+        service: &'a ServiceName,
+    ) -> impl Iterator<Item = (Slot, &'a Container)> + 'a {
+        self.containers.values().filter_map(move |c| match &c.labels.role {
+            Role::Replica { service: s, slot } if s == service => Some((*slot, c)),
+            _ => None,
+        })
+    }
+}

@@ -1,0 +1,288 @@
+//! Where each replica stands, in words that a user knows.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    engine::{ContainerId, ContainerState, Health, Role},
+    spec::{DependencyCondition, Generation, PodName, ServiceName, Slot},
+};
+
+use super::{Autopsy, Container, Desired, Goal, History, Observed, Phase, Planner, Target, Verdict, plan};
+
+/// Where a project stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProjectStatus {
+    /// Whether nothing is left to do and everything wanted is up.
+    pub converged: bool,
+    /// Whether nothing is left to do at the moment: what is not up yet takes its time, or failed.
+    pub settled: bool,
+    /// The sandboxes.
+    pub pods: Vec<PodStatus>,
+    /// The replicas, wanted or there.
+    pub replicas: Vec<ReplicaStatus>,
+    /// Containers of services that the file no longer has.
+    pub orphans: Vec<String>,
+    /// What else is in the way, such as a network that cannot be made.
+    pub troubles: Vec<Trouble>,
+}
+
+/// Where a pod stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodStatus {
+    /// Which one.
+    pub pod: PodName,
+    /// Its sandbox, once there is one.
+    pub container: Option<ContainerId>,
+    /// Whether replicas can join it.
+    pub open: bool,
+}
+
+/// Where a replica stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaStatus {
+    /// Of which service.
+    pub service: ServiceName,
+    /// Its number there.
+    pub slot: Slot,
+    /// Its container, once there is one.
+    pub container: Option<ContainerId>,
+    /// The container's name.
+    pub name: String,
+    /// Which version of its service it runs.
+    pub generation: Option<Generation>,
+    /// Whether that is the version that is wanted.
+    pub current: bool,
+    /// How often it ended in a row, each time soon after its start.
+    pub exits: u32,
+    /// When its process started.
+    pub started_at: Option<Timestamp>,
+    /// What was found out about its last end, while it is not up.
+    pub autopsy: Option<Autopsy>,
+    /// Where it is in its life.
+    pub state: ReplicaState,
+}
+
+/// Where a replica is in its life.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum ReplicaState {
+    /// It has not been made yet.
+    Pending,
+    /// It has to wait for another service.
+    Waiting {
+        /// For which one.
+        service: ServiceName,
+        /// What must be true of it.
+        condition: DependencyCondition,
+    },
+    /// It runs, and its health check has not passed yet.
+    Starting,
+    /// It runs; it has no health check.
+    Running,
+    /// It runs, and its health check passes.
+    Healthy,
+    /// It runs, and its health check fails.
+    Unhealthy,
+    /// Somebody froze it.
+    Paused,
+    /// It ended, and starts again.
+    Restarting {
+        /// How it ended.
+        exit: ExitStatus,
+        /// When it starts again.
+        at: Timestamp,
+    },
+    /// It has done its work, and is not started again.
+    Completed,
+    /// It failed, and its restart rule allows no further try.
+    Failed {
+        /// How it ended.
+        exit: ExitStatus,
+    },
+    /// It is stopped, as wanted.
+    Stopped,
+    /// It is being removed.
+    Removing,
+    /// The engine will not do what is planned for it.
+    Blocked {
+        /// What the engine said.
+        error: String,
+        /// What the user can do about it.
+        help: Option<String>,
+        /// How often it was tried.
+        tries: u32,
+    },
+}
+
+impl ReplicaState {
+    /// Whether it does what it is there for.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        matches!(self, Self::Running | Self::Healthy | Self::Completed)
+    }
+}
+
+/// How a process ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitStatus {
+    /// The exit code; 128 + n after signal n.
+    pub code: i64,
+    /// Whether the kernel killed it for want of memory.
+    pub out_of_memory: bool,
+    /// Why it could not start, in the engine's words.
+    pub error: Option<String>,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// Something that is in the way of what is wanted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// What it is about.
+    pub target: Target,
+    /// What the engine said.
+    pub error: String,
+    /// What the user can do about it.
+    pub help: Option<String>,
+    /// How often it was tried.
+    pub tries: u32,
+}
+
+/// Whether a container belongs to a service or pod that the file no longer has.
+#[must_use]
+pub fn is_orphan(desired: &Desired, container: &Container) -> bool {
+    match &container.labels.role {
+        Role::Replica { service, .. } => !desired.project.services.contains_key(service),
+        Role::Sandbox => desired.project.pods.get(&container.labels.pod).is_none_or(|pod| !pod.has_sandbox()),
+    }
+}
+
+/// Tells where a project stands.
+#[must_use]
+pub fn status(desired: &Desired, observed: &Observed, now: Timestamp) -> ProjectStatus {
+    let planner = Planner { desired, observed, now, plan: super::Plan::default() };
+    let replicas: Vec<_> = match desired.phase {
+        Phase::Up => {
+            desired.goals.iter().flat_map(|(name, goal)| planner.service_status(name, *goal)).collect()
+        }
+        Phase::Down { .. } => Vec::new(),
+    };
+    let pods = desired
+        .project
+        .pods
+        .iter()
+        .filter(|(_, pod)| pod.has_sandbox())
+        .map(|(name, _)| PodStatus {
+            pod: name.clone(),
+            container: planner.current_sandbox(name).map(|c| c.id.clone()),
+            open: planner.open_sandbox(name).is_some(),
+        })
+        .collect();
+    let orphans =
+        observed.containers.values().filter(|c| is_orphan(desired, c)).map(|c| c.name.clone()).collect();
+    let troubles = observed
+        .history
+        .iter()
+        .filter_map(|(target, history)| {
+            let errors = history.errors.as_ref()?;
+            Some(Trouble {
+                target: target.clone(),
+                error: errors.last.to_string(),
+                help: errors.last.help().map(str::to_owned),
+                tries: errors.count,
+            })
+        })
+        .collect();
+    let idle = observed.busy.is_empty() && plan(desired, observed, now).actions.is_empty();
+    let up = replicas.iter().all(|r| (r.state.is_up() && r.current) || r.state == ReplicaState::Stopped);
+    // A replica that waits for its turn to be replaced is no action yet.
+    let settled = idle && desired.superseded.is_empty();
+    ProjectStatus { converged: settled && up, settled, pods, replicas, orphans, troubles }
+}
+
+impl Planner<'_> {
+    fn service_status(&self, name: &ServiceName, goal: Goal) -> Vec<ReplicaStatus> {
+        let Some(service) = self.desired.project.services.get(name) else { return Vec::new() };
+        let wanted = match goal {
+            Goal::Run { replicas } => replicas,
+            Goal::Stop => self.observed.service(name).map(|(slot, _)| slot.number()).max().unwrap_or(0),
+        };
+        Slot::first(wanted)
+            .filter_map(|slot| {
+                let container = self.observed.replicas(name, slot).into_iter().next();
+                if container.is_none() && goal == Goal::Stop {
+                    return None;
+                }
+                let target = Target::Replica(name.clone(), slot);
+                let history = self.observed.history.get(&target).cloned().unwrap_or_default();
+                let state = self.replica_state(name, goal, &target, container, &history);
+                Some(ReplicaStatus {
+                    service: name.clone(),
+                    slot,
+                    container: container.map(|c| c.id.clone()),
+                    name: self.desired.project.replica_name(service, slot),
+                    generation: container.map(|c| c.labels.generation.clone()),
+                    current: container
+                        .is_some_and(|c| self.desired.project.is_service(name, &c.labels.generation)),
+                    exits: history.exits,
+                    started_at: container.and_then(Container::started_at),
+                    autopsy: history.autopsy.filter(|_| !state.is_up() && state != ReplicaState::Stopped),
+                    state,
+                })
+            })
+            .collect()
+    }
+
+    fn replica_state(
+        &self,
+        name: &ServiceName,
+        goal: Goal,
+        target: &Target,
+        container: Option<&Container>,
+        history: &History,
+    ) -> ReplicaState {
+        let running = container.is_some_and(|c| matches!(c.state, ContainerState::Running(_)));
+        if let Some(errors) = &history.errors
+            && !running
+        {
+            return ReplicaState::Blocked {
+                error: errors.last.to_string(),
+                help: errors.last.help().map(str::to_owned),
+                tries: errors.count,
+            };
+        }
+        let Some(service) = self.desired.project.services.get(name) else { return ReplicaState::Pending };
+        let Some(container) = container else {
+            return match self.unmet_dependency(service) {
+                Some((name, condition)) => ReplicaState::Waiting { service: name.clone(), condition },
+                None => ReplicaState::Pending,
+            };
+        };
+        match &container.state {
+            ContainerState::Created => ReplicaState::Pending,
+            ContainerState::Running(process) => match process.health {
+                Health::None => ReplicaState::Running,
+                Health::Starting => ReplicaState::Starting,
+                Health::Healthy => ReplicaState::Healthy,
+                Health::Unhealthy => ReplicaState::Unhealthy,
+            },
+            ContainerState::Paused(_) => ReplicaState::Paused,
+            ContainerState::Exited(_) if goal == Goal::Stop => ReplicaState::Stopped,
+            ContainerState::Exited(exit) => {
+                let status = ExitStatus {
+                    code: exit.code,
+                    out_of_memory: exit.out_of_memory,
+                    error: exit.error.clone(),
+                    at: exit.finished_at,
+                };
+                match history.verdict(container, exit, target, &service.restart) {
+                    Verdict::Again(at) => ReplicaState::Restarting { exit: status, at },
+                    Verdict::Completed => ReplicaState::Completed,
+                    Verdict::GivenUp => ReplicaState::Failed { exit: status },
+                }
+            }
+            ContainerState::Removing | ContainerState::Dead => ReplicaState::Removing,
+        }
+    }
+}

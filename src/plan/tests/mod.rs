@@ -1,0 +1,251 @@
+//! Plans as sentences: a scene is put together, and the plan for it is read as lines such as `stop web.1`.
+
+mod down;
+mod replicas;
+mod restarts;
+mod sandboxes;
+mod status;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use jiff::{Timestamp, ToSpan};
+
+use crate::{
+    engine::{ContainerId, ContainerState, Exit, Health, Labels, Process, Role},
+    plan::{Container, Desired, Goal, Observed, Owner, Plan, Target, Versioned, plan},
+    spec::{
+        self, Dependency, DependencyCondition, Generation, Image, Network, Pod, Project, PullPolicy, Restart,
+        Service, Sharing, Slot,
+    },
+};
+
+/// The inode of every pod's network namespace, as long as nothing goes wrong.
+const NETNS: u64 = 7;
+
+/// A state in the words of a test. Times are seconds.
+#[derive(Clone, Copy)]
+enum Is {
+    Created,
+    /// Without a health check, since so long.
+    Up(i64),
+    /// With a health check that says so, since so long.
+    UpAnd(Health, i64),
+    Paused,
+    /// Ended with a code, having run so long.
+    Exited(i64, i64),
+    Dead,
+}
+
+/// A project and what the engine shows of it.
+struct Scene {
+    desired: Desired,
+    observed: Observed,
+    now: Timestamp,
+}
+
+impl Scene {
+    /// A project of services that run so many replicas each, of which nothing is there yet but the network.
+    fn of(services: &[(&str, u32)]) -> Self {
+        let services: BTreeMap<_, _> = services
+            .iter()
+            .map(|(name, replicas)| (name.parse().unwrap(), service(name, *replicas)))
+            .collect();
+        let project = Project {
+            name: "shop".parse().unwrap(),
+            pods: services.values().map(|s| (s.pod.clone(), Pod::default())).collect(),
+            services,
+            networks: BTreeMap::from([("default".to_owned(), network())]),
+            volumes: BTreeMap::new(),
+        };
+        let observed = Observed {
+            networks: BTreeMap::from([("shop_default".to_owned(), Owner::Us)]),
+            ..Observed::default()
+        };
+        Self { desired: Desired::all(project), observed, now: Timestamp::from_second(1_000_000).unwrap() }
+    }
+
+    /// A project with an open pod and every replica up for a minute.
+    fn up(services: &[(&str, u32)]) -> Self {
+        let mut scene = Self::of(services);
+        for (name, replicas) in services {
+            scene = scene.sandbox(name, Is::Up(60));
+            for slot in 1..=*replicas {
+                scene = scene.replica(name, slot, Is::Up(60));
+            }
+        }
+        scene
+    }
+
+    /// The file says something else about a service from now on; what runs is as before.
+    fn edit(mut self, name: &str, change: impl FnOnce(&mut Service)) -> Self {
+        let mut project = Project::clone(&self.desired.project);
+        let service = project.services.get_mut(&name.parse().unwrap()).unwrap();
+        change(service);
+        if self.desired.goals.get(&service.name).is_some_and(|goal| matches!(goal, Goal::Run { .. })) {
+            self.desired.goals.insert(service.name.clone(), Goal::Run { replicas: service.replicas });
+        }
+        self.desired.project = Versioned::from(project);
+        self
+    }
+
+    /// The file says something else about a pod from now on.
+    fn edit_pod(mut self, name: &str, change: impl FnOnce(&mut Pod)) -> Self {
+        let mut project = Project::clone(&self.desired.project);
+        change(project.pods.get_mut(&name.parse().unwrap()).unwrap());
+        self.desired.project = Versioned::from(project);
+        self
+    }
+
+    fn goal(mut self, name: &str, goal: Goal) -> Self {
+        self.desired.goals.insert(name.parse().unwrap(), goal);
+        self
+    }
+
+    fn depends(self, name: &str, on: &str, condition: DependencyCondition) -> Self {
+        self.edit(name, |service| {
+            service.depends_on.insert(on.parse().unwrap(), Dependency { condition, required: true });
+        })
+    }
+
+    fn restart(self, name: &str, rule: Restart) -> Self {
+        self.edit(name, |service| service.restart = rule)
+    }
+
+    fn sandbox(mut self, pod: &str, is: Is) -> Self {
+        let generation = self.desired.project.pods[&pod.parse().unwrap()].generation();
+        self.add(format!("{pod}-sandbox"), pod, generation, Role::Sandbox, is);
+        self
+    }
+
+    fn replica(mut self, service: &str, slot: u32, is: Is) -> Self {
+        let name = service.parse().unwrap();
+        let generation = self.desired.project.services[&name].generation();
+        let role = Role::Replica { service: name, slot: Slot::new(slot).unwrap() };
+        self.add(format!("{service}-{slot}"), service, generation, role, is);
+        self
+    }
+
+    fn add(&mut self, id: String, pod: &str, generation: Generation, role: Role, is: Is) {
+        let joined = (role != Role::Sandbox).then(|| ContainerId(format!("{pod}-sandbox")));
+        let state = self.state(is);
+        let container = Container {
+            id: ContainerId(id.clone()),
+            name: id.clone(),
+            labels: Labels {
+                project: "shop".parse().unwrap(),
+                pod: pod.parse().unwrap(),
+                generation,
+                role: role.clone(),
+            },
+            joined,
+            since: self.since(is),
+            netns: matches!(state, ContainerState::Running(_) | ContainerState::Paused(_)).then_some(NETNS),
+            state,
+        };
+        if let Role::Replica { service, slot } = role {
+            let rule = self.desired.project.services[&service].restart;
+            let history = self.observed.history.entry(Target::Replica(service, slot)).or_default();
+            history.note(&container, &rule);
+        }
+        self.observed.containers.insert(ContainerId(id), container);
+    }
+
+    fn state(&self, is: Is) -> ContainerState {
+        let ago = |seconds: i64| self.now - seconds.seconds();
+        let process = |health, age| Process { pid: 42, started_at: ago(age), health };
+        match is {
+            Is::Created => ContainerState::Created,
+            Is::Up(age) => ContainerState::Running(process(Health::None, age)),
+            Is::UpAnd(health, age) => ContainerState::Running(process(health, age)),
+            Is::Paused => ContainerState::Paused(process(Health::None, 60)),
+            Is::Exited(code, ran) => ContainerState::Exited(Exit {
+                code,
+                out_of_memory: false,
+                error: None,
+                started_at: ago(ran),
+                finished_at: self.now,
+            }),
+            Is::Dead => ContainerState::Dead,
+        }
+    }
+
+    fn since(&self, is: Is) -> Timestamp {
+        match is {
+            Is::Up(age) | Is::UpAnd(_, age) => self.now - age.seconds(),
+            _ => self.now,
+        }
+    }
+
+    fn container(&mut self, id: &str) -> &mut Container {
+        self.observed.containers.get_mut(&ContainerId(id.to_owned())).unwrap()
+    }
+
+    fn busy(mut self, target: Target) -> Self {
+        self.observed.busy.insert(target);
+        self
+    }
+
+    /// Every replica that runs was asked to restart.
+    fn restarted(mut self) -> Self {
+        let processes = self.observed.containers.values().filter(|c| c.labels.role != Role::Sandbox);
+        self.desired.superseded = processes.filter_map(|c| Some((c.id.clone(), c.started_at()?))).collect();
+        self
+    }
+
+    fn later(mut self, time: Duration) -> Self {
+        self.now = self.now.checked_add(time).unwrap();
+        self
+    }
+
+    fn plan(&self) -> Plan {
+        plan(&self.desired, &self.observed, self.now)
+    }
+
+    /// The actions of the plan, as lines.
+    fn lines(&self) -> Vec<String> {
+        let mut lines: Vec<_> = self.plan().actions.iter().map(ToString::to_string).collect();
+        lines.sort();
+        lines
+    }
+}
+
+fn service(name: &str, replicas: u32) -> Service {
+    Service {
+        name: name.parse().unwrap(),
+        pod: name.parse().unwrap(),
+        container: spec::Container::new(Image(format!("{name}:1"))),
+        replicas,
+        container_name: None,
+        restart: Restart::default(),
+        stop_grace: Service::STOP_GRACE,
+        depends_on: BTreeMap::new(),
+        pull_policy: PullPolicy::Missing,
+        sharing: Sharing::Application,
+    }
+}
+
+fn network() -> Network {
+    Network {
+        name: "shop_default".to_owned(),
+        external: false,
+        driver: None,
+        driver_opts: BTreeMap::new(),
+        internal: false,
+        attachable: false,
+        enable_ipv6: false,
+        ipam: Vec::new(),
+        labels: BTreeMap::new(),
+    }
+}
+
+fn replica(service: &str, slot: u32) -> Target {
+    Target::Replica(service.parse().unwrap(), Slot::new(slot).unwrap())
+}
+
+/// A change that makes another version of a service.
+fn new_version(service: &mut Service) {
+    service.container.image = Image("app:2".to_owned());
+}
+
+/// No action at all.
+const NOTHING: [&str; 0] = [];

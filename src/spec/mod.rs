@@ -1,0 +1,28 @@
+//! What we run: a project's services and pods, free of YAML and of Docker.
+//!
+//! In: nothing but plain values, made by `compose`. Out: the vocabulary of everything behind it.
+//! Every type here serializes, because a project travels whole to a supervisor and is hashed whole into a
+//! [`Generation`].
+
+mod container;
+mod generation;
+mod name;
+mod network;
+mod pod;
+mod policy;
+mod project;
+mod service;
+mod template;
+
+pub use container::{
+    Container, Device, HealthTest, Healthcheck, Image, LogDriver, Mount, MountSource, PullPolicy, Resources,
+    Ulimit,
+};
+pub use generation::Generation;
+pub use name::{NameError, PodName, ProjectName, ServiceName, Slot};
+pub use network::{IpamPool, Network, NetworkAttachment, NetworkKey, Volume, VolumeKey};
+pub use pod::{Pod, PodNetwork, PortBinding, Protocol};
+pub use policy::{Restart, RestartCondition, Sharing};
+pub use project::Project;
+pub use service::{Dependency, DependencyCondition, Service};
+pub use template::expand;

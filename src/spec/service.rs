@@ -1,0 +1,66 @@
+//! A service: how many replicas of which container, in which pod, under which rules.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Container, Generation, PodName, PullPolicy, Restart, ServiceName, Sharing};
+
+/// One entry under `services:`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// Its key in the file.
+    pub name: ServiceName,
+    /// Which pod its replicas are in.
+    pub pod: PodName,
+    /// What each replica is.
+    pub container: Container,
+    /// How many replicas the file asks for.
+    pub replicas: u32,
+    /// A name of the user's for the only replica (`container_name`).
+    pub container_name: Option<String>,
+    /// What happens when a replica exits.
+    pub restart: Restart,
+    /// How long a replica may take to end after its stop signal, before it is killed.
+    pub stop_grace: Duration,
+    /// What must be true of other services before a replica is first started.
+    pub depends_on: BTreeMap<ServiceName, Dependency>,
+    /// When its image is pulled.
+    pub pull_policy: PullPolicy,
+    /// Who makes its listeners share a port.
+    pub sharing: Sharing,
+}
+
+impl Service {
+    /// How long a replica may take to end when the file does not say: Compose's ten seconds.
+    pub const STOP_GRACE: Duration = Duration::from_secs(10);
+
+    /// Which version of the service this is: a replica of another one has to be replaced. The number of
+    /// replicas, the restart rule and the order of start are not part of it.
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        Generation::of(&(&self.container, &self.container_name, &self.pod))
+    }
+}
+
+/// What a service waits for in another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dependency {
+    /// What must be true.
+    pub condition: DependencyCondition,
+    /// Whether the service may start without the other one being part of this project's run.
+    pub required: bool,
+}
+
+/// What must be true of a service that another one depends on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DependencyCondition {
+    /// Its replicas run.
+    #[default]
+    Started,
+    /// Its replicas are healthy.
+    Healthy,
+    /// Its replicas ended with exit code 0.
+    CompletedSuccessfully,
+}

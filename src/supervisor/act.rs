@@ -1,0 +1,158 @@
+//! Carries out one action. Dull on purpose: whatever there is to decide, the plan has decided.
+
+use futures_util::TryStreamExt;
+
+use crate::{
+    engine::{ContainerId, CreateContainer, Engine, EngineError, Labels, Namespaces, Role, sandbox},
+    plan::Action,
+    spec::{
+        Container, Image, NetworkAttachment, Pod, PodName, PodNetwork, Project, PullPolicy, Service,
+        ServiceName, Slot,
+    },
+};
+
+/// Carries out an action of a plan for `project`.
+///
+/// # Errors
+/// When the engine does not do it.
+pub async fn act<E: Engine>(engine: &E, project: &Project, action: &Action) -> Result<(), EngineError> {
+    match action {
+        Action::EnsureNetwork { key, name } => ensure_network(engine, project, key, name).await,
+        Action::EnsureVolume { name, slot } => ensure_volume(engine, project, name, *slot).await,
+        Action::LaunchSandbox(pod) => launch_sandbox(engine, project, pod).await,
+        Action::LaunchReplica { service, slot, sandbox } => {
+            launch_replica(engine, project, service, *slot, sandbox.as_ref()).await
+        }
+        Action::Start { id, .. } => engine.start(id).await,
+        Action::Stop { id, grace, .. } => engine.stop(id, *grace).await,
+        Action::Remove { id, volumes, .. } => engine.remove(id, *volumes).await,
+        Action::RemoveNetwork(name) => engine.remove_network(name).await,
+        Action::RemoveVolume(name) => engine.remove_volume(name).await,
+    }
+}
+
+async fn ensure_network<E: Engine>(
+    engine: &E,
+    project: &Project,
+    key: &str,
+    name: &str,
+) -> Result<(), EngineError> {
+    match project.networks.get(key) {
+        Some(network) if !network.external => match engine.create_network(&project.name, network).await {
+            Err(EngineError::Conflict { .. }) if engine.has_network(name).await? => Ok(()),
+            result => result,
+        },
+        _ if engine.has_network(name).await? => Ok(()),
+        _ => Err(EngineError::Gone { what: format!("external network {name}") }),
+    }
+}
+
+async fn ensure_volume<E: Engine>(
+    engine: &E,
+    project: &Project,
+    name: &str,
+    slot: Slot,
+) -> Result<(), EngineError> {
+    let declared = project.volumes.values().find(|v| crate::spec::expand(&v.name, slot) == name);
+    match declared {
+        Some(volume) if !volume.external => {
+            let volume = crate::spec::Volume { name: name.to_owned(), ..volume.clone() };
+            engine.create_volume(&project.name, &volume).await
+        }
+        _ if engine.has_volume(name).await? => Ok(()),
+        _ => Err(EngineError::Gone { what: format!("external volume {name}") }),
+    }
+}
+
+async fn launch_sandbox<E: Engine>(engine: &E, project: &Project, name: &PodName) -> Result<(), EngineError> {
+    let Some(pod) = project.pods.get(name) else {
+        return Err(EngineError::Gone { what: format!("pod {name}") });
+    };
+    let image = sandbox::ensure_image(engine).await?;
+    let container = CreateContainer {
+        name: project.sandbox_name(name),
+        labels: Labels {
+            project: project.name.clone(),
+            pod: name.clone(),
+            generation: pod.generation(),
+            role: Role::Sandbox,
+        },
+        container: Container { image, ..sandbox::container() },
+        namespaces: Namespaces::Own { pod: Box::new(pod.clone()), networks: attachments(project, name, pod) },
+    };
+    let id = engine.create(&container).await?;
+    engine.start(&id).await
+}
+
+/// The pod's networks by the engine's names, the one that gives the default route first. Every service of the
+/// pod is found under its own name there.
+fn attachments(project: &Project, name: &PodName, pod: &Pod) -> Vec<(String, NetworkAttachment)> {
+    let PodNetwork::Networks(attachments) = &pod.network else { return Vec::new() };
+    let mut found: Vec<_> = attachments
+        .iter()
+        .filter_map(|(key, attachment)| {
+            let network = project.networks.get(key)?.name.clone();
+            let mut attachment = attachment.clone();
+            for service in project.services_of(name) {
+                let alias = service.name.to_string();
+                if !attachment.aliases.contains(&alias) {
+                    attachment.aliases.push(alias);
+                }
+            }
+            Some((network, attachment))
+        })
+        .collect();
+    found.sort_by_key(|(_, attachment)| std::cmp::Reverse(attachment.priority));
+    found
+}
+
+async fn launch_replica<E: Engine>(
+    engine: &E,
+    project: &Project,
+    name: &ServiceName,
+    slot: Slot,
+    sandbox: Option<&ContainerId>,
+) -> Result<(), EngineError> {
+    let (Some(service), Some(pod)) = (
+        project.services.get(name),
+        project.services.get(name).and_then(|service| project.pods.get(&service.pod)),
+    ) else {
+        return Err(EngineError::Gone { what: format!("service {name}") });
+    };
+    let container = CreateContainer {
+        name: project.replica_name(service, slot),
+        labels: Labels {
+            project: project.name.clone(),
+            pod: service.pod.clone(),
+            generation: service.generation(),
+            role: Role::Replica { service: name.clone(), slot },
+        },
+        container: service.container.for_slot(slot),
+        namespaces: match sandbox {
+            Some(id) => Namespaces::Join(id.clone()),
+            None => Namespaces::Host(Box::new(pod.clone())),
+        },
+    };
+    let id = match engine.create(&container).await {
+        Err(EngineError::Gone { .. }) if image_is_missing(engine, service).await? => {
+            fetch(engine, service).await?;
+            engine.create(&container).await?
+        }
+        created => created?,
+    };
+    engine.start(&id).await
+}
+
+async fn image_is_missing<E: Engine>(engine: &E, service: &Service) -> Result<bool, EngineError> {
+    Ok(engine.image(&service.container.image).await?.is_none())
+}
+
+/// Fetches an image that went missing after the start; `up` fetches in advance, with a progress bar.
+async fn fetch<E: Engine>(engine: &E, service: &Service) -> Result<(), EngineError> {
+    let image: &Image = &service.container.image;
+    if service.pull_policy == PullPolicy::Never {
+        return Err(EngineError::Gone { what: format!("image {image} (and `pull_policy: never`)") });
+    }
+    let progress = engine.pull(image, service.container.platform.as_deref()).await?;
+    progress.try_for_each(|_| std::future::ready(Ok(()))).await
+}

@@ -1,0 +1,224 @@
+//! What happened, for people and for programs: every action, every exit, every error.
+
+use std::{
+    collections::VecDeque,
+    ops::Deref,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast;
+
+use crate::{
+    plan::{Target, Verb, status::ExitStatus},
+    spec::{Image, PodName, ServiceName, Slot},
+};
+
+/// How many events are kept for somebody who comes later.
+const KEPT: usize = 1024;
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// When, by the supervisor's clock.
+    pub time: Timestamp,
+    /// What.
+    #[serde(flatten)]
+    pub kind: EventKind,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum EventKind {
+    /// A file is pursued from now on.
+    Applied {
+        /// How many services shall run.
+        services: usize,
+    },
+    /// An action began.
+    Begun {
+        /// What it does.
+        verb: Verb,
+        /// To what.
+        target: Target,
+    },
+    /// An action succeeded.
+    Done {
+        /// What it did.
+        verb: Verb,
+        /// To what.
+        target: Target,
+    },
+    /// An action failed, and is tried again after a pause.
+    Failed {
+        /// What it was to do.
+        verb: Verb,
+        /// To what.
+        target: Target,
+        /// What the engine said.
+        error: String,
+        /// What the user can do about it.
+        help: Option<String>,
+    },
+    /// A replica ended, not by our doing.
+    Exited {
+        /// Of which service.
+        service: ServiceName,
+        /// Which one.
+        slot: Slot,
+        /// How.
+        exit: ExitStatus,
+        /// How often in a row, each time soon after its start: three and more are a crash loop.
+        exits: u32,
+        /// The last lines that it wrote.
+        log: Vec<String>,
+    },
+    /// A replica ended because its port was taken by another replica: the image does not share it.
+    PortNotShared {
+        /// Of which service.
+        service: ServiceName,
+        /// Which one.
+        slot: Slot,
+        /// What it runs.
+        image: Image,
+        /// The port, if the replica or the kernel told.
+        port: Option<u16>,
+    },
+    /// A health check changed its mind.
+    Health {
+        /// Of which service.
+        service: ServiceName,
+        /// Which one.
+        slot: Slot,
+        /// What it says now.
+        health: crate::engine::Health,
+    },
+    /// A pod lost its namespaces; its replicas have to start again in new ones.
+    PodLost {
+        /// Which one.
+        pod: PodName,
+    },
+    /// The engine cannot be reached; what runs goes on.
+    EngineLost {
+        /// What the system said.
+        reason: String,
+    },
+    /// The engine is back.
+    EngineBack,
+    /// Everything is as wanted.
+    Converged,
+    /// All that was made is removed.
+    Removed,
+}
+
+/// Takes events in, hands them out, keeps the last ones.
+#[derive(Clone, Debug)]
+pub struct Journal {
+    book: Arc<Mutex<Book>>,
+}
+
+#[derive(Debug)]
+struct Book {
+    kept: VecDeque<Event>,
+    /// None once nothing happens any more.
+    live: Option<broadcast::Sender<Event>>,
+}
+
+impl Default for Journal {
+    fn default() -> Self {
+        let live = Some(broadcast::Sender::new(KEPT));
+        Self { book: Arc::new(Mutex::new(Book { kept: VecDeque::new(), live })) }
+    }
+}
+
+impl Journal {
+    /// Takes an event in.
+    pub fn record(&self, time: Timestamp, kind: EventKind) {
+        let event = Event { time, kind };
+        tracing::debug!(?event);
+        let mut book = self.book();
+        if book.kept.len() == KEPT {
+            book.kept.pop_front();
+        }
+        book.kept.push_back(event.clone());
+        if let Some(live) = &book.live {
+            // Nobody listening is no error.
+            let _ = live.send(event);
+        }
+    }
+
+    /// The events so far, as far as they are kept, and those to come. There are no more once the supervisor has
+    /// ended.
+    #[must_use]
+    pub fn follow(&self) -> (Vec<Event>, broadcast::Receiver<Event>) {
+        let book = self.book();
+        let live = book.live.as_ref().map_or_else(|| broadcast::channel(1).1, broadcast::Sender::subscribe);
+        (book.kept.iter().cloned().collect(), live)
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The supervisor's own hold on its journal: nothing happens any more once it is dropped.
+#[derive(Debug)]
+pub(super) struct Pen(Journal);
+
+impl Pen {
+    /// Writes in `journal`.
+    pub(super) fn new(journal: Journal) -> Self {
+        Self(journal)
+    }
+}
+
+impl Deref for Pen {
+    type Target = Journal;
+
+    fn deref(&self) -> &Journal {
+        &self.0
+    }
+}
+
+impl Drop for Pen {
+    fn drop(&mut self) {
+        self.0.book().live = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::broadcast::error::RecvError;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_comes_later_is_told_what_is_kept() {
+        let journal = Journal::default();
+        for _ in 0..KEPT + 1 {
+            journal.record(Timestamp::UNIX_EPOCH, EventKind::Converged);
+        }
+        journal.record(Timestamp::UNIX_EPOCH, EventKind::EngineBack);
+        let (past, mut live) = journal.follow();
+        assert_eq!(past.len(), KEPT);
+        assert_eq!(past.last().unwrap().kind, EventKind::EngineBack);
+        journal.record(Timestamp::UNIX_EPOCH, EventKind::Removed);
+        assert_eq!(live.recv().await.unwrap().kind, EventKind::Removed);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_to_come_once_the_supervisor_has_ended() {
+        let journal = Journal::default();
+        let pen = Pen::new(journal.clone());
+        let (_, mut before) = journal.follow();
+        pen.record(Timestamp::UNIX_EPOCH, EventKind::Removed);
+        drop(pen);
+        assert_eq!(before.recv().await.unwrap().kind, EventKind::Removed);
+        assert_eq!(before.recv().await, Err(RecvError::Closed));
+        let (past, mut after) = journal.follow();
+        assert_eq!(past.len(), 1);
+        assert_eq!(after.recv().await, Err(RecvError::Closed));
+    }
+}

@@ -1,0 +1,105 @@
+//! The one who acts: keeps what the engine shows equal to what is wanted.
+//!
+//! In: requests, the engine's events, the time. Out: engine calls, and a [`Journal`] of what happened. Between two
+//! looks at the engine everything is decided by [`plan`](crate::plan::plan); [`Wish`] holds what users asked for.
+//!
+//! Always holds: at most one action per target is under way, and a target counts as busy until a look that began
+//! after its action ended. So no decision rests on a state that our own action has changed.
+
+mod act;
+mod diagnosis;
+mod journal;
+pub mod lock;
+mod observe;
+pub mod paths;
+mod request;
+mod run;
+mod state_file;
+mod watch;
+mod wish;
+
+pub use journal::{Event, EventKind, Journal};
+pub use observe::NetnsOf;
+pub use request::{Apply, Rejection, Reply, Request, Selector};
+pub use run::{Settings, start};
+pub use state_file::{Scale, State, StateError, StateFile};
+pub use wish::Wish;
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    engine::{Engine, EngineError},
+    plan::{
+        Observed,
+        status::{ProjectStatus, status},
+    },
+    spec::Project,
+};
+
+/// Where a project that nobody supervises stands: a look, and nothing is done.
+///
+/// # Errors
+/// When the engine does not answer, or the state file cannot be read.
+pub async fn look<E: Engine>(
+    engine: Arc<E>,
+    project: Project,
+    settings: &Settings,
+) -> Result<ProjectStatus, LookError> {
+    let mut wish = Wish::new(project.name.clone(), settings.state.clone())?;
+    wish.recall(project);
+    let mut observer = observe::Observer::new(engine, settings.netns_of.clone(), settings.clock);
+    let seen = observer.look(&wish.desired, &observe::Dirty::EVERYTHING).await?;
+    let observed = Observed {
+        containers: seen.containers,
+        networks: seen.networks,
+        volumes: seen.volumes,
+        ..Observed::default()
+    };
+    Ok(status(&wish.desired, &observed, settings.clock.now()))
+}
+
+/// Why a project cannot be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum LookError {
+    /// The engine does not show it.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// What is remembered of it cannot be read.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+/// Speaks to a supervisor in this process.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    requests: mpsc::Sender<Asked>,
+    journal: Journal,
+}
+
+/// A request, and where its answer goes.
+type Asked = (Request, oneshot::Sender<Reply>);
+
+/// The supervisor has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the supervisor has ended")]
+pub struct Ended;
+
+impl Handle {
+    /// Asks for something.
+    ///
+    /// # Errors
+    /// When the supervisor has ended.
+    pub async fn request(&self, request: Request) -> Result<Reply, Ended> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send((request, reply)).await.map_err(|_| Ended)?;
+        answer.await.map_err(|_| Ended)
+    }
+
+    /// What happened and happens.
+    #[must_use]
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+}

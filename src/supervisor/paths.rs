@@ -1,0 +1,89 @@
+//! Where a supervisor keeps its socket, lock, state and log.
+
+use std::{
+    env, fs, io,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
+    path::{Path, PathBuf},
+};
+
+use crate::spec::ProjectName;
+
+/// The folders of this user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paths {
+    runtime: PathBuf,
+    state: PathBuf,
+}
+
+/// A folder that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot use {}: {source}", path.display())]
+pub struct PathError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl Paths {
+    /// The folders as the environment says: `$XDG_RUNTIME_DIR/sameport` and `$XDG_STATE_HOME/sameport`, for root
+    /// `/run/sameport` and `/var/lib/sameport`. They are made with mode 0700.
+    ///
+    /// # Errors
+    /// When a folder cannot be made, or belongs to somebody else.
+    pub fn from_env() -> Result<Self, PathError> {
+        let uid = nix::unistd::geteuid();
+        let var = |name: &str| env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let runtime = var("XDG_RUNTIME_DIR").unwrap_or_else(|| {
+            let session = PathBuf::from(format!("/run/user/{uid}"));
+            match uid.is_root() {
+                true => PathBuf::from("/run"),
+                false if session.is_dir() => session,
+                false => env::temp_dir().join(format!("sameport-{uid}")),
+            }
+        });
+        let state = var("XDG_STATE_HOME").or_else(|| match uid.is_root() {
+            true => Some(PathBuf::from("/var/lib")),
+            false => var("HOME").map(|home| home.join(".local/state")),
+        });
+        let runtime = runtime.join("sameport");
+        let state = state.map_or_else(|| runtime.clone(), |dir| dir.join("sameport"));
+        let paths = Self { runtime, state };
+        own_folder(&paths.runtime)?;
+        own_folder(&paths.state)?;
+        Ok(paths)
+    }
+
+    /// The control socket of a project's supervisor.
+    #[must_use]
+    pub fn socket(&self, project: &ProjectName) -> PathBuf {
+        self.runtime.join(format!("{project}.sock"))
+    }
+
+    /// The lock that a project's supervisor holds.
+    #[must_use]
+    pub fn lock(&self, project: &ProjectName) -> PathBuf {
+        self.runtime.join(format!("{project}.lock"))
+    }
+
+    /// What must outlive a project's supervisor.
+    #[must_use]
+    pub fn state(&self, project: &ProjectName) -> PathBuf {
+        self.state.join(format!("{project}.json"))
+    }
+
+    /// What a project's supervisor in the background prints.
+    #[must_use]
+    pub fn log(&self, project: &ProjectName) -> PathBuf {
+        self.state.join(format!("{project}.log"))
+    }
+}
+
+fn own_folder(path: &Path) -> Result<(), PathError> {
+    let fail = |source| PathError { path: path.to_owned(), source };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(fail)?;
+    let owner = fs::metadata(path).map_err(fail)?.uid();
+    if owner == nix::unistd::geteuid().as_raw() {
+        Ok(())
+    } else {
+        Err(fail(io::Error::new(io::ErrorKind::PermissionDenied, format!("it belongs to user {owner}"))))
+    }
+}

@@ -1,0 +1,125 @@
+//! What a supervisor can be asked, and what it answers. This is what travels over the control socket.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    plan::{Orphans, status::ProjectStatus},
+    spec::{Project, ServiceName, Slot},
+};
+
+/// Something that is asked of a supervisor.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// Know this file, and pursue nothing of it: what is not asked for stays as it is.
+    Load(Box<Project>),
+    /// Make it so: this is the file from now on.
+    Apply(Box<Apply>),
+    /// Run so many replicas, until the file says another number or the project goes down.
+    Scale(BTreeMap<ServiceName, u32>),
+    /// Stop services and keep their containers; none named means all.
+    Stop {
+        /// Which ones.
+        services: Vec<ServiceName>,
+        /// How long a replica may take; `None` is what the file says.
+        grace: Option<Duration>,
+    },
+    /// Run stopped services again, also replicas that had completed or were given up; none named means all.
+    Start {
+        /// Which ones.
+        services: Vec<ServiceName>,
+    },
+    /// Replace the processes of replicas, one at a time in each service; a stopped service runs again.
+    Restart {
+        /// Which ones; none named means all.
+        replicas: Vec<Selector>,
+        /// How long a replica may take; `None` is what the file says.
+        grace: Option<Duration>,
+    },
+    /// Remove all that was made, then end.
+    Down {
+        /// Whether the data in volumes goes too.
+        volumes: bool,
+        /// How long a replica may take; `None` is what the file says.
+        grace: Option<Duration>,
+    },
+    /// Where does everything stand?
+    Status,
+    /// End, and leave everything running.
+    Detach,
+}
+
+/// A file to pursue.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Apply {
+    /// The file.
+    pub project: Project,
+    /// Only these services and what they depend on; none named means all.
+    pub services: Vec<ServiceName>,
+    /// Replica counts that override the file's.
+    pub scale: BTreeMap<ServiceName, u32>,
+    /// What becomes of containers of services that the file no longer has.
+    pub orphans: Orphans,
+}
+
+/// A service or one of its replicas: `web` or `web.2`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Selector {
+    /// The service.
+    pub service: ServiceName,
+    /// One of its replicas; `None` is all.
+    pub slot: Option<Slot>,
+}
+
+/// What a supervisor answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// It is wanted now; the journal tells how it goes.
+    Accepted,
+    /// Where everything stands.
+    Status(Box<ProjectStatus>),
+    /// It cannot be wanted, and nothing changed.
+    Rejected(Rejection),
+}
+
+/// Why a request changed nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum Rejection {
+    /// The file has no such service.
+    #[error("there is no service `{name}`; the file has {}", known.join(", "))]
+    UnknownService {
+        /// What was asked for.
+        name: ServiceName,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// The service has no such replica.
+    #[error("service `{service}` has no replica {slot}")]
+    UnknownReplica {
+        /// The service.
+        service: ServiceName,
+        /// The slot.
+        slot: Slot,
+    },
+    /// A container name of the user's can only be given once.
+    #[error("service `{service}` has a `container_name`, so it can have one replica only")]
+    FixedName {
+        /// The service.
+        service: ServiceName,
+    },
+    /// It is going down, and takes no other wish.
+    #[error("the project is going down")]
+    GoingDown,
+    /// It could not be remembered over a restart of the supervisor.
+    #[error("cannot write {path}: {reason}")]
+    NotSaved {
+        /// The file.
+        path: String,
+        /// What the system said.
+        reason: String,
+    },
+}

@@ -1,0 +1,382 @@
+//! The loop: look, plan, act, and wait for a reason to look again.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use futures_util::{StreamExt, stream::BoxStream};
+use jiff::Timestamp;
+use tokio::{
+    sync::mpsc,
+    task::{JoinHandle, JoinSet},
+    time::Instant,
+};
+
+use crate::{
+    clock::Clock,
+    engine::{Engine, EngineError, EngineEvent},
+    plan::{Action, Observed, Phase, Plan, Target, plan, status},
+    spec::ProjectName,
+};
+
+use super::{
+    Asked, EventKind, Handle, Journal, NetnsOf, Reply, Request, StateError, StateFile, Wish, act,
+    journal::Pen,
+    observe::{Dirty, Observer, Snapshot},
+    watch,
+};
+
+/// Between two looks, however much happens.
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
+/// After a look that failed.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// Everything is looked at anew that often: events can get lost.
+const RESYNC: Duration = Duration::from_secs(30);
+/// How many actions are under way at most; the engine bounds its calls by itself.
+const AT_ONCE: usize = 64;
+
+/// What a supervisor needs besides an engine and a project's name.
+#[derive(Clone)]
+pub struct Settings {
+    /// What must outlive it.
+    pub state: StateFile,
+    /// What time it is.
+    pub clock: Clock,
+    /// Tells the network namespace of a process.
+    pub netns_of: NetnsOf,
+}
+
+/// Starts a supervisor. It wants nothing until it is asked to, and ends after [`Request::Down`] or
+/// [`Request::Detach`], or when every [`Handle`] is gone.
+///
+/// # Errors
+/// When the state file cannot be read.
+pub fn start<E: Engine>(
+    engine: Arc<E>,
+    project: ProjectName,
+    settings: Settings,
+) -> Result<(Handle, JoinHandle<()>), StateError> {
+    let (requests, asked) = mpsc::channel(16);
+    let journal = Journal::default();
+    let handle = Handle { requests, journal: journal.clone() };
+    let observer = Observer::new(Arc::clone(&engine), settings.netns_of, settings.clock);
+    let supervisor = Supervisor {
+        engine,
+        wish: Wish::new(project, settings.state)?,
+        observed: Observed::default(),
+        plan: Plan::default(),
+        observer: Some(observer),
+        dirty: Dirty::EVERYTHING,
+        look_at: Instant::now(),
+        resync_at: Instant::now() + RESYNC,
+        seen: false,
+        ended: BTreeSet::new(),
+        reachable: true,
+        converged: false,
+        events: None,
+        tasks: JoinSet::new(),
+        clock: settings.clock,
+        journal: Pen::new(journal),
+    };
+    Ok((handle, tokio::spawn(supervisor.run(asked))))
+}
+
+struct Supervisor<E> {
+    engine: Arc<E>,
+    wish: Wish,
+    observed: Observed,
+    plan: Plan,
+    /// Away while it looks.
+    observer: Option<Observer<E>>,
+    dirty: Dirty,
+    look_at: Instant,
+    resync_at: Instant,
+    /// Whether the engine was seen since the last request.
+    seen: bool,
+    /// Targets whose action has ended since the last look began.
+    ended: BTreeSet<Target>,
+    reachable: bool,
+    converged: bool,
+    events: Option<BoxStream<'static, EngineEvent>>,
+    tasks: JoinSet<Task<E>>,
+    clock: Clock,
+    journal: Pen,
+}
+
+/// What has ended.
+enum Task<E> {
+    Looked { observer: Observer<E>, dirty: Dirty, settled: BTreeSet<Target>, result: Looked },
+    Acted { action: Action, result: Result<(), EngineError> },
+    Told(watch::Told),
+}
+
+type Looked = Result<(Snapshot, Option<BoxStream<'static, EngineEvent>>), EngineError>;
+
+impl<E: Engine> Supervisor<E> {
+    async fn run(mut self, mut asked: mpsc::Receiver<Asked>) {
+        loop {
+            self.look();
+            let wake = self.wake();
+            let events = &mut self.events;
+            tokio::select! {
+                biased;
+                request = asked.recv() => match request {
+                    Some((Request::Detach, reply)) => {
+                        let _ = reply.send(Reply::Accepted);
+                        return;
+                    }
+                    Some((request, reply)) => {
+                        let answer = self.answer(request);
+                        // Whoever asked may have gone; the wish stands.
+                        let _ = reply.send(answer);
+                    }
+                    None => return,
+                },
+                Some(task) = self.tasks.join_next() => match task {
+                    Ok(task) => self.ended(task),
+                    Err(error) => std::panic::resume_unwind(error.into_panic()),
+                },
+                event = next(events) => self.happened(event),
+                () = tokio::time::sleep_until(wake) => {}
+            }
+            self.act();
+            if self.is_gone() {
+                self.journal.record(self.clock.now(), EventKind::Removed);
+                if let Err(error) = self.wish.forget() {
+                    tracing::warn!(%error, "the state of the removed project stays");
+                }
+                return;
+            }
+        }
+    }
+
+    fn answer(&mut self, request: Request) -> Reply {
+        if let Request::Status = request {
+            let mut status = status::status(&self.wish.desired, &self.observed, self.clock.now());
+            let known = self.seen && self.reachable;
+            status.converged &= known;
+            status.settled &= known;
+            return Reply::Status(Box::new(status));
+        }
+        let applied = matches!(request, Request::Apply(_));
+        match self.wish.take(request, &self.observed) {
+            Ok(()) => {
+                if applied {
+                    let services = self.wish.desired.goals.len();
+                    self.journal.record(self.clock.now(), EventKind::Applied { services });
+                }
+                // What failed before may succeed under the new wish: try at once.
+                self.observed.history.values_mut().for_each(crate::plan::History::succeeded);
+                self.dirty = Dirty::EVERYTHING;
+                self.seen = false;
+                self.converged = false;
+                Reply::Accepted
+            }
+            Err(rejection) => Reply::Rejected(rejection),
+        }
+    }
+
+    /// Begins to look at the engine, if there is a reason to and the last look has ended.
+    fn look(&mut self) {
+        let now = Instant::now();
+        if now >= self.resync_at {
+            self.dirty = Dirty::EVERYTHING;
+            self.resync_at = now + RESYNC;
+        }
+        if now < self.look_at || (self.dirty == Dirty::NOTHING && self.ended.is_empty()) {
+            return;
+        }
+        let Some(mut observer) = self.observer.take() else { return };
+        let dirty = std::mem::replace(&mut self.dirty, Dirty::NOTHING);
+        let settled = std::mem::take(&mut self.ended);
+        let desired = self.wish.desired.clone();
+        let subscribe = self.events.is_none();
+        let engine = Arc::clone(&self.engine);
+        self.seen = true;
+        self.tasks.spawn(async move {
+            let result = async {
+                // Listening first: what happens during the look is heard.
+                let events = match subscribe {
+                    true => Some(engine.events(&desired.project.name).await?),
+                    false => None,
+                };
+                let dirty = if subscribe { &Dirty::EVERYTHING } else { &dirty };
+                Ok((observer.look(&desired, dirty).await?, events))
+            }
+            .await;
+            Task::Looked { observer, dirty, settled, result }
+        });
+    }
+
+    /// When to go on if nothing happens before.
+    fn wake(&self) -> Instant {
+        let mut wake = self.resync_at;
+        if self.observer.is_some() && (self.dirty != Dirty::NOTHING || !self.ended.is_empty()) {
+            wake = wake.min(self.look_at);
+        }
+        if let Some(time) = self.plan.wake {
+            // A timer fires on the millisecond: never before the time, or it would fire again and again.
+            wake = wake.min(self.clock.instant(time) + Duration::from_millis(1));
+        }
+        wake
+    }
+
+    fn ended(&mut self, task: Task<E>) {
+        match task {
+            Task::Looked { observer, dirty, settled, result } => {
+                self.observer = Some(observer);
+                match result {
+                    Ok((snapshot, events)) => {
+                        self.look_at = Instant::now() + LOOK_PAUSE;
+                        self.events = events.or(self.events.take());
+                        self.saw(snapshot, &settled);
+                    }
+                    Err(error) => {
+                        self.look_at = Instant::now() + RETRY_PAUSE;
+                        self.dirty.all |= dirty.all;
+                        self.dirty.resources |= dirty.resources;
+                        self.dirty.containers.extend(dirty.containers);
+                        self.dirty.all = true;
+                        self.ended.extend(settled);
+                        self.lost(&error);
+                    }
+                }
+            }
+            Task::Acted { action, result } => self.acted(&action, result),
+            Task::Told(told) => {
+                self.observed.history.entry(told.target).or_default().autopsy = Some(told.autopsy);
+                told.events.into_iter().for_each(|event| self.journal.record(event.time, event.kind));
+            }
+        }
+    }
+
+    fn lost(&mut self, error: &EngineError) {
+        self.events = None;
+        if std::mem::replace(&mut self.reachable, false) {
+            self.journal.record(self.clock.now(), EventKind::EngineLost { reason: error.to_string() });
+        }
+    }
+
+    fn saw(&mut self, snapshot: Snapshot, settled: &BTreeSet<Target>) {
+        let now = self.clock.now();
+        if !std::mem::replace(&mut self.reachable, true) {
+            self.journal.record(now, EventKind::EngineBack);
+        }
+        let before = std::mem::replace(&mut self.observed.containers, snapshot.containers);
+        self.observed.networks = snapshot.networks;
+        self.observed.volumes = snapshot.volumes;
+        self.observed.busy.retain(|target| !settled.contains(target));
+        self.wish.catch_up(&mut self.observed);
+        let seen = watch::compare(&self.wish.desired, &before, &mut self.observed);
+        for kind in seen.events {
+            self.journal.record(now, kind);
+        }
+        for death in seen.deaths {
+            let engine = Arc::clone(&self.engine);
+            self.tasks.spawn(async move { Task::Told(watch::autopsy(&*engine, death, now).await) });
+        }
+    }
+
+    fn happened(&mut self, event: Option<EngineEvent>) {
+        match event {
+            Some(EngineEvent::Container(id)) => {
+                self.dirty.containers.insert(id);
+            }
+            Some(EngineEvent::Resource) => self.dirty.resources = true,
+            None => {
+                // The engine went away, or the stream broke off: look, and listen anew.
+                self.events = None;
+                self.dirty = Dirty::EVERYTHING;
+                self.look_at = self.look_at.max(Instant::now() + LOOK_PAUSE);
+            }
+        }
+    }
+
+    /// Begins all that is planned.
+    fn act(&mut self) {
+        // What is not known cannot be acted on; and a plan from before must not wake us again and again.
+        self.plan = Plan::default();
+        if !self.reachable || !self.seen {
+            return;
+        }
+        let now = self.clock.now();
+        self.plan = plan(&self.wish.desired, &self.observed, now);
+        let free = AT_ONCE.saturating_sub(self.observed.busy.len());
+        for action in self.plan.actions.drain(..).take(free) {
+            let target = action.target();
+            if let Action::Stop { id, .. } = &action
+                && let Some(started_at) = self.observed.containers.get(id).and_then(|c| c.started_at())
+            {
+                self.observed.history.entry(target.clone()).or_default().forgive(id, started_at);
+            }
+            self.observed.busy.insert(target.clone());
+            self.journal.record(now, EventKind::Begun { verb: action.verb(), target });
+            let engine = Arc::clone(&self.engine);
+            let project = self.wish.desired.project.clone();
+            self.tasks.spawn(async move {
+                let result = act::act(&*engine, &project, &action).await;
+                Task::Acted { action, result }
+            });
+        }
+        self.note_convergence(now);
+    }
+
+    fn acted(&mut self, action: &Action, result: Result<(), EngineError>) {
+        let (now, verb, target) = (self.clock.now(), action.verb(), action.target());
+        self.ended.insert(target.clone());
+        match action {
+            Action::EnsureNetwork { .. }
+            | Action::EnsureVolume { .. }
+            | Action::RemoveNetwork(_)
+            | Action::RemoveVolume(_) => self.dirty.resources = true,
+            Action::Start { id, .. } | Action::Stop { id, .. } | Action::Remove { id, .. } => {
+                self.dirty.containers.insert(id.clone());
+            }
+            Action::LaunchSandbox(_) | Action::LaunchReplica { .. } => {}
+        }
+        let history = self.observed.history.entry(target.clone()).or_default();
+        let kind = match result {
+            Ok(()) => {
+                history.succeeded();
+                EventKind::Done { verb, target }
+            }
+            Err(error) => {
+                let (message, help) = (error.to_string(), error.help().map(str::to_owned));
+                history.failed(&target, error, now);
+                self.dirty.all = true;
+                EventKind::Failed { verb, target, error: message, help }
+            }
+        };
+        self.journal.record(now, kind);
+    }
+
+    fn note_convergence(&mut self, now: Timestamp) {
+        let idle = self.observed.busy.is_empty() && self.dirty == Dirty::NOTHING && self.observer.is_some();
+        if self.wish.desired.phase != Phase::Up || self.wish.desired.goals.is_empty() || !idle {
+            return;
+        }
+        let converged = status::status(&self.wish.desired, &self.observed, now).converged;
+        if converged && !self.converged {
+            self.journal.record(now, EventKind::Converged);
+        }
+        self.converged = converged;
+    }
+
+    /// Whether a project that shall go is gone.
+    fn is_gone(&self) -> bool {
+        matches!(self.wish.desired.phase, Phase::Down { .. })
+            && self.seen
+            && self.reachable
+            && self.observer.is_some()
+            && self.dirty == Dirty::NOTHING
+            && self.observed.busy.is_empty()
+            && self.observed.containers.is_empty()
+            && plan(&self.wish.desired, &self.observed, Timestamp::MAX).actions.is_empty()
+    }
+}
+
+/// The next event; never, while there is no stream.
+async fn next(events: &mut Option<BoxStream<'static, EngineEvent>>) -> Option<EngineEvent> {
+    match events {
+        Some(events) => events.next().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,128 @@
+//! What neither Docker nor the Compose file can hold, and a supervisor must know after a crash.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::spec::ServiceName;
+
+/// What the user said since the file was applied.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// Replica counts that override the file's.
+    pub scale: BTreeMap<ServiceName, Scale>,
+    /// Services that are stopped.
+    pub stopped: BTreeSet<ServiceName>,
+}
+
+/// A replica count that overrides the file's, until the file says something new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scale {
+    /// What the file said at that time.
+    pub file: u32,
+    /// What was asked for.
+    pub replicas: u32,
+}
+
+/// The file it is kept in; without a path it is kept in memory only.
+#[derive(Clone, Debug, Default)]
+pub struct StateFile {
+    path: Option<PathBuf>,
+}
+
+/// The state cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot use the state file {}: {source}", path.display())]
+pub struct StateError {
+    /// The file.
+    pub path: PathBuf,
+    /// What the system said.
+    pub source: io::Error,
+}
+
+impl StateFile {
+    /// Kept in the file at `path`.
+    #[must_use]
+    pub fn at(path: PathBuf) -> Self {
+        Self { path: Some(path) }
+    }
+
+    /// What it holds; nothing was said when there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is not ours.
+    pub fn load(&self) -> Result<State, StateError> {
+        let Some(path) = &self.path else { return Ok(State::default()) };
+        let fail = |source| StateError { path: path.clone(), source };
+        match fs::read(path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| fail(e.into())),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(State::default()),
+            Err(e) => Err(fail(e)),
+        }
+    }
+
+    /// Writes it whole beside the old one, then takes its place: a crash leaves the one or the other.
+    ///
+    /// # Errors
+    /// When it cannot be written; the old one is still there.
+    pub fn save(&self, state: &State) -> Result<(), StateError> {
+        let Some(path) = &self.path else { return Ok(()) };
+        replace(path, state).map_err(|source| StateError { path: path.clone(), source })
+    }
+
+    /// Forgets everything.
+    ///
+    /// # Errors
+    /// When the file is there and cannot be removed.
+    pub fn clear(&self) -> Result<(), StateError> {
+        let Some(path) = &self.path else { return Ok(()) };
+        match fs::remove_file(path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                Err(StateError { path: path.clone(), source: e })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn replace(path: &Path, state: &State) -> io::Result<()> {
+    let beside = path.with_extension("json.new");
+    let mut file = fs::File::create(&beside)?;
+    serde_json::to_writer_pretty(&mut file, state)?;
+    file.sync_all()?;
+    fs::rename(&beside, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_said_is_remembered_until_it_is_cleared() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = StateFile::at(folder.path().join("shop.json"));
+        assert_eq!(file.load().unwrap(), State::default());
+        let state = State {
+            scale: BTreeMap::from([("web".parse().unwrap(), Scale { file: 2, replicas: 5 })]),
+            stopped: BTreeSet::from(["db".parse().unwrap()]),
+        };
+        file.save(&state).unwrap();
+        assert_eq!(file.load().unwrap(), state);
+        file.clear().unwrap();
+        file.clear().unwrap();
+        assert_eq!(file.load().unwrap(), State::default());
+    }
+
+    #[test]
+    fn a_damaged_file_is_an_error_that_names_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("shop.json");
+        fs::write(&path, "{").unwrap();
+        let message = StateFile::at(path).load().unwrap_err().to_string();
+        assert!(message.contains("shop.json"), "{message}");
+    }
+}

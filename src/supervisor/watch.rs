@@ -1,0 +1,169 @@
+//! Compares two looks: who died, and of what; whose health changed; which pod was lost.
+
+use std::collections::BTreeMap;
+
+use futures_util::StreamExt;
+use jiff::Timestamp;
+
+use crate::{
+    engine::{ContainerId, ContainerState, Engine, LogOptions, Role},
+    plan::{Autopsy, Container, Desired, Goal, Observed, Phase, PortNotShared, Target, status::ExitStatus},
+    spec::{Image, ServiceName, Slot},
+};
+
+use super::{EventKind, diagnosis, journal::Event};
+
+/// How many of its last lines a dead replica is judged and shown by.
+const LAST_WORDS: u64 = 10;
+
+/// What is new.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// To be told at once.
+    pub events: Vec<EventKind>,
+    /// To be looked into first.
+    pub deaths: Vec<Death>,
+}
+
+/// A replica ended, not by our doing.
+#[derive(Clone, Debug)]
+pub struct Death {
+    service: ServiceName,
+    slot: Slot,
+    container: ContainerId,
+    exit: ExitStatus,
+    started_at: Timestamp,
+    exits: u32,
+    image: Image,
+    /// Ports that lead into its pod.
+    ports: Vec<u16>,
+    /// Whether another replica runs in its pod, which may have the port.
+    has_neighbour: bool,
+}
+
+/// What was found out about a death.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// Who died.
+    pub target: Target,
+    /// What there is to remember.
+    pub autopsy: Autopsy,
+    /// What there is to tell.
+    pub events: Vec<Event>,
+}
+
+/// Compares with what was there before, and notes every exit in the history.
+pub fn compare(
+    desired: &Desired,
+    before: &BTreeMap<ContainerId, Container>,
+    observed: &mut Observed,
+) -> Seen {
+    let mut seen = Seen::default();
+    if desired.phase != Phase::Up {
+        return seen;
+    }
+    for container in observed.containers.values() {
+        match &container.labels.role {
+            Role::Sandbox => {
+                let ran = before.get(&container.id).is_some_and(|c| c.process().is_some());
+                let busy = observed.busy.contains(&Target::Sandbox(container.labels.pod.clone()));
+                if ran && container.process().is_none() && !busy {
+                    seen.events.push(EventKind::PodLost { pod: container.labels.pod.clone() });
+                }
+            }
+            Role::Replica { service, slot } => {
+                let old = before.get(&container.id);
+                if let (ContainerState::Running(now), Some(ContainerState::Running(was))) =
+                    (&container.state, old.map(|c| &c.state))
+                    && now.health != was.health
+                {
+                    seen.events.push(EventKind::Health {
+                        service: service.clone(),
+                        slot: *slot,
+                        health: now.health,
+                    });
+                }
+            }
+        }
+    }
+    let deaths: Vec<_> = observed.containers.values().filter_map(|c| death(desired, observed, c)).collect();
+    for (mut death, container) in deaths {
+        let Some(service) = desired.project.services.get(&death.service) else { continue };
+        let target = Target::Replica(death.service.clone(), death.slot);
+        let history = observed.history.entry(target).or_default();
+        if history.note(&container, &service.restart) {
+            death.exits = history.exits;
+            seen.deaths.push(death);
+        }
+    }
+    seen
+}
+
+fn death(desired: &Desired, observed: &Observed, container: &Container) -> Option<(Death, Container)> {
+    let Role::Replica { service, slot } = &container.labels.role else { return None };
+    let ContainerState::Exited(exit) = &container.state else { return None };
+    if !matches!(desired.goals.get(service), Some(Goal::Run { replicas }) if slot.number() <= *replicas) {
+        return None;
+    }
+    let spec = desired.project.services.get(service)?;
+    let pod = desired.project.pods.get(&spec.pod)?;
+    let has_neighbour = observed.containers.values().any(|c| {
+        c.id != container.id
+            && c.labels.pod == container.labels.pod
+            && c.labels.role != Role::Sandbox
+            && c.process().is_some_and(|p| p.started_at < exit.finished_at)
+    });
+    let death = Death {
+        service: service.clone(),
+        slot: *slot,
+        container: container.id.clone(),
+        exit: ExitStatus {
+            code: exit.code,
+            out_of_memory: exit.out_of_memory,
+            error: exit.error.clone(),
+            at: exit.finished_at,
+        },
+        started_at: exit.started_at,
+        exits: 0,
+        image: spec.container.image.clone(),
+        ports: pod
+            .ports
+            .iter()
+            .map(|binding| binding.container_port)
+            .chain(pod.expose.iter().map(|(port, _)| *port))
+            .collect(),
+        has_neighbour,
+    };
+    Some((death, container.clone()))
+}
+
+/// Reads a dead replica's last words, and tells what it died of.
+pub async fn autopsy<E: Engine>(engine: &E, death: Death, now: Timestamp) -> Told {
+    let options =
+        LogOptions { tail: Some(LAST_WORDS), since: Some(death.started_at), ..LogOptions::default() };
+    let mut log = Vec::new();
+    match engine.logs(&death.container, &options).await {
+        Ok(mut lines) => {
+            while let Some(Ok(line)) = lines.next().await {
+                log.push(line.text);
+            }
+        }
+        Err(error) => tracing::debug!(%error, container = %death.container, "no last words"),
+    }
+    let taken = match death.has_neighbour && death.exit.code != 0 {
+        true => diagnosis::port_taken(&log, &death.ports),
+        false => None,
+    };
+    let Death { service, slot, exit, exits, image, .. } = death;
+    let target = Target::Replica(service.clone(), slot);
+    let mut kinds = vec![EventKind::Exited { service: service.clone(), slot, exit, exits, log: log.clone() }];
+    kinds.extend(taken.map(|taken| EventKind::PortNotShared {
+        service,
+        slot,
+        image: image.clone(),
+        port: taken.port,
+    }));
+    let autopsy =
+        Autopsy { log, port_not_shared: taken.map(|taken| PortNotShared { image, port: taken.port }) };
+    Told { target, autopsy, events: kinds.into_iter().map(|kind| Event { time: now, kind }).collect() }
+}

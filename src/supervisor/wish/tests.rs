@@ -1,0 +1,187 @@
+use std::{collections::BTreeMap, time::Duration};
+
+use super::*;
+use crate::{
+    plan::Orphans,
+    spec::{
+        Container, Dependency, DependencyCondition, Image, Pod, PullPolicy, Restart, Service, Sharing, Slot,
+    },
+};
+
+fn service(name: &str, replicas: u32, depends_on: &[&str]) -> Service {
+    let dependency = Dependency { condition: DependencyCondition::Started, required: true };
+    Service {
+        name: name.parse().unwrap(),
+        pod: name.parse().unwrap(),
+        container: Container::new(Image("app:1".to_owned())),
+        replicas,
+        container_name: None,
+        restart: Restart::default(),
+        stop_grace: Service::STOP_GRACE,
+        depends_on: depends_on.iter().map(|on| (on.parse().unwrap(), dependency)).collect(),
+        pull_policy: PullPolicy::Missing,
+        sharing: Sharing::Application,
+    }
+}
+
+/// `web` needs `db`; `jobs` needs nobody.
+fn project() -> Project {
+    let services: BTreeMap<_, _> =
+        [service("db", 1, &[]), service("jobs", 1, &[]), service("web", 2, &["db"])]
+            .into_iter()
+            .map(|service| (service.name.clone(), service))
+            .collect();
+    Project {
+        name: "shop".parse().unwrap(),
+        pods: services.values().map(|s| (s.pod.clone(), Pod::default())).collect(),
+        services,
+        networks: BTreeMap::new(),
+        volumes: BTreeMap::new(),
+    }
+}
+
+fn apply(project: Project) -> Apply {
+    Apply { project, services: Vec::new(), scale: BTreeMap::new(), orphans: Orphans::Keep }
+}
+
+fn name(name: &str) -> ServiceName {
+    name.parse().unwrap()
+}
+
+/// A supervisor's wishes, and a way to take its life and give it another.
+struct User {
+    folder: tempfile::TempDir,
+    wish: Wish,
+}
+
+impl User {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let wish = Self::wish_in(&folder);
+        let mut user = Self { folder, wish };
+        user.asks(Request::Apply(Box::new(apply(project())))).unwrap();
+        user
+    }
+
+    fn wish_in(folder: &tempfile::TempDir) -> Wish {
+        Wish::new(name("shop").as_str().parse().unwrap(), StateFile::at(folder.path().join("shop.json")))
+            .unwrap()
+    }
+
+    fn asks(&mut self, request: Request) -> Result<(), Rejection> {
+        self.wish.take(request, &Observed::default())
+    }
+
+    /// As `kill -9`, and `up` with a file.
+    fn reborn_with(mut self, project: Project) -> Self {
+        self.wish = Self::wish_in(&self.folder);
+        self.asks(Request::Apply(Box::new(apply(project)))).unwrap();
+        self
+    }
+
+    fn goals(&self) -> String {
+        let goals = self.wish.desired.goals.iter().map(|(name, goal)| match goal {
+            Goal::Run { replicas } => format!("{name}={replicas}"),
+            Goal::Stop => format!("{name} stopped"),
+        });
+        goals.collect::<Vec<_>>().join(", ")
+    }
+}
+
+fn scale(service: &str, replicas: u32) -> Request {
+    Request::Scale(BTreeMap::from([(name(service), replicas)]))
+}
+
+#[test]
+fn a_file_says_how_many() {
+    assert_eq!(User::new().goals(), "db=1, jobs=1, web=2");
+}
+
+#[test]
+fn a_selection_takes_its_dependencies_along_and_leaves_the_rest() {
+    let mut user = User::new();
+    user.wish.desired.goals.clear();
+    user.asks(Request::Apply(Box::new(Apply { services: vec![name("web")], ..apply(project()) }))).unwrap();
+    assert_eq!(user.goals(), "db=1, web=2");
+}
+
+#[test]
+fn a_scale_outlives_the_supervisor_until_the_file_says_something_new() {
+    let mut user = User::new();
+    user.asks(scale("web", 5)).unwrap();
+    assert_eq!(user.goals(), "db=1, jobs=1, web=5");
+    let user = user.reborn_with(project());
+    assert_eq!(user.goals(), "db=1, jobs=1, web=5");
+    let mut changed = project();
+    changed.services.get_mut(&name("web")).unwrap().replicas = 3;
+    let user = user.reborn_with(changed);
+    assert_eq!(user.goals(), "db=1, jobs=1, web=3");
+    assert_eq!(user.reborn_with(project()).goals(), "db=1, jobs=1, web=2");
+}
+
+#[test]
+fn up_starts_what_was_stopped_and_start_too() {
+    let stop = || Request::Stop { services: vec![name("web")], grace: Some(Duration::from_secs(1)) };
+    let mut user = User::new();
+    user.asks(stop()).unwrap();
+    assert_eq!(user.goals(), "db=1, jobs=1, web stopped");
+    assert_eq!(user.wish.desired.stop_grace, Some(Duration::from_secs(1)));
+    user.asks(Request::Start { services: vec![name("web")] }).unwrap();
+    assert_eq!(user.goals(), "db=1, jobs=1, web=2");
+    user.asks(stop()).unwrap();
+    assert_eq!(user.reborn_with(project()).goals(), "db=1, jobs=1, web=2");
+}
+
+#[test]
+fn restart_runs_a_stopped_service_again() {
+    let mut user = User::new();
+    user.asks(Request::Stop { services: Vec::new(), grace: None }).unwrap();
+    assert_eq!(user.goals(), "db stopped, jobs stopped, web stopped");
+    let web = Selector { service: name("web"), slot: None };
+    user.asks(Request::Restart { replicas: vec![web], grace: None }).unwrap();
+    assert_eq!(user.goals(), "db stopped, jobs stopped, web=2");
+}
+
+#[test]
+fn what_cannot_be_wished_for_changes_nothing() {
+    let mut user = User::new();
+    let before = user.goals();
+    let missing = user.asks(scale("wbe", 5)).unwrap_err();
+    assert_eq!(missing.to_string(), "there is no service `wbe`; the file has db, jobs, web");
+    let slot = Selector { service: name("web"), slot: Slot::new(9) };
+    let missing = user.asks(Request::Restart { replicas: vec![slot], grace: None }).unwrap_err();
+    assert_eq!(missing.to_string(), "service `web` has no replica 9");
+    let mut named = project();
+    named.services.get_mut(&name("web")).unwrap().container_name = Some("web".to_owned());
+    user.asks(Request::Apply(Box::new(apply(named)))).unwrap();
+    let fixed = user.asks(scale("web", 2)).unwrap_err();
+    assert_eq!(fixed, Rejection::FixedName { service: name("web") });
+    assert_eq!(user.goals(), before);
+}
+
+#[test]
+fn a_state_that_cannot_be_written_is_no_wish() {
+    let mut user = User::new();
+    // The folder is gone, as on a file system that broke.
+    std::fs::remove_dir_all(user.folder.path()).unwrap();
+    let refused = user.asks(scale("web", 5)).unwrap_err();
+    assert!(matches!(refused, Rejection::NotSaved { .. }), "{refused:?}");
+    assert_eq!(user.goals(), "db=1, jobs=1, web=2");
+}
+
+#[test]
+fn whoever_goes_down_takes_no_other_wish() {
+    let mut user = User::new();
+    user.asks(Request::Down { volumes: false, grace: None }).unwrap();
+    assert_eq!(user.asks(scale("web", 5)).unwrap_err(), Rejection::GoingDown);
+    user.asks(Request::Down { volumes: true, grace: None }).unwrap();
+    assert_eq!(user.wish.desired.phase, Phase::Down { volumes: RemoveVolumes::Remove });
+}
+
+#[test]
+fn after_down_nothing_of_the_last_time_is_remembered() {
+    let mut user = User::new();
+    user.asks(scale("web", 5)).unwrap();
+    user.wish.forget().unwrap();
+    assert_eq!(user.reborn_with(project()).goals(), "db=1, jobs=1, web=2");
+}

@@ -1,0 +1,166 @@
+//! What a client can ask, and what it is answered.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use jiff::Timestamp;
+use sameport::{
+    api::{ClientError, protocol::Line},
+    supervisor::{EventKind, Rejection, Reply, Request},
+};
+use tokio::time::timeout;
+
+use crate::shop::{LONG, Shop, apply, converged};
+
+#[tokio::test]
+async fn what_is_asked_for_comes_about_and_can_be_looked_at() {
+    let shop = Shop::new();
+    let _open = shop.open();
+    let client = shop.client().await;
+    assert!(matches!(client.request(&apply(shop.project(3))).await.unwrap(), Reply::Accepted));
+    let status = converged(&client).await;
+    let names: Vec<_> = status.replicas.iter().map(|replica| replica.name.as_str()).collect();
+    assert_eq!(names, ["shop-web-1", "shop-web-2", "shop-web-3"]);
+    assert!(status.replicas.iter().all(|replica| replica.state.is_up() && replica.current));
+}
+
+#[tokio::test]
+async fn a_refusal_says_why() {
+    let shop = Shop::new();
+    let _open = shop.open();
+    let client = shop.client().await;
+    client.request(&apply(shop.project(1))).await.unwrap();
+    let scale = Request::Scale([("wob".parse().unwrap(), 2)].into());
+    let Reply::Rejected(rejection) = client.request(&scale).await.unwrap() else { panic!("not refused") };
+    let known = vec!["web".to_owned()];
+    assert_eq!(rejection, Rejection::UnknownService { name: "wob".parse().unwrap(), known });
+}
+
+#[tokio::test]
+async fn a_project_of_several_megabytes_is_taken() {
+    let shop = Shop::new();
+    let _open = shop.open();
+    let client = shop.client().await;
+    let mut project = shop.project(1);
+    for service in project.services.values_mut() {
+        service.container.labels.insert("filler".to_owned(), "x".repeat(5 << 20));
+    }
+    assert!(matches!(client.request(&apply(project)).await.unwrap(), Reply::Accepted));
+    converged(&client).await;
+}
+
+#[tokio::test]
+async fn events_are_those_so_far_and_then_those_to_come() {
+    let shop = Shop::new();
+    let _open = shop.open();
+    let client = shop.client().await;
+    client.request(&apply(shop.project(1))).await.unwrap();
+    converged(&client).await;
+
+    let mut events = client.events().await.unwrap();
+    let Some(Ok(Line::Past(first))) = events.next().await else { panic!("nothing is told") };
+    assert_eq!(first.kind, EventKind::Applied { services: 1 });
+
+    let mut past_converged = false;
+    client.request(&Request::Scale([("web".parse().unwrap(), 2)].into())).await.unwrap();
+    let told = async {
+        while let Some(line) = events.next().await {
+            match line.unwrap() {
+                Line::Past(event) => past_converged |= event.kind == EventKind::Converged,
+                Line::Now(event) if event.kind == EventKind::Converged => return true,
+                Line::Now(_) | Line::Missed { .. } => {}
+            }
+        }
+        false
+    };
+    assert!(timeout(LONG, told).await.unwrap());
+    assert!(past_converged);
+}
+
+#[tokio::test]
+async fn events_end_when_the_project_is_gone_though_the_process_goes_on() {
+    let shop = Shop::new();
+    let open = shop.open();
+    let client = shop.client().await;
+    client.request(&apply(shop.project(2))).await.unwrap();
+    converged(&client).await;
+    let mut events = client.events().await.unwrap();
+    client.request(&Request::Down { volumes: false, grace: None }).await.unwrap();
+    let last = async {
+        let mut last = None;
+        while let Some(line) = events.next().await {
+            last = Some(line.unwrap());
+        }
+        last
+    };
+    let Some(Line::Now(last)) = timeout(LONG, last).await.unwrap() else { panic!("no last event") };
+    assert_eq!(last.kind, EventKind::Removed);
+    timeout(LONG, open.task).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_reader_that_does_not_read_holds_nobody_up_and_learns_what_it_missed() {
+    let shop = Shop::new();
+    let open = shop.open();
+    let client = shop.client().await;
+    let mut slow = client.events().await.unwrap();
+    let reason = "a socket's buffer holds only so many of these".repeat(100);
+    for _ in 0..5000 {
+        let kind = EventKind::EngineLost { reason: reason.clone() };
+        open.handle.journal().record(Timestamp::UNIX_EPOCH, kind);
+        tokio::task::yield_now().await;
+    }
+    assert!(matches!(client.request(&Request::Status).await.unwrap(), Reply::Status(_)));
+    let missed = async {
+        while let Some(line) = slow.next().await {
+            if let Line::Missed { events } = line.unwrap() {
+                return events;
+            }
+        }
+        0
+    };
+    assert!(timeout(LONG, missed).await.unwrap() > 0);
+}
+
+#[tokio::test]
+async fn a_request_in_another_version_is_told_apart_from_a_failure() {
+    let shop = Shop::new();
+    let _open = shop.open();
+    let said = curl(&shop, "/v1/request", r#"{"teleport":{}}"#).await;
+    assert!(said.contains("teleport"), "{said}");
+    let said = curl(&shop, "/v9/request", "\"status\"").await;
+    assert!(said.contains("404"), "{said}");
+}
+
+#[tokio::test]
+async fn a_client_of_a_supervisor_that_has_gone_is_told_so() {
+    let shop = Shop::new();
+    let open = shop.open();
+    let client = shop.client().await;
+    client.request(&Request::Detach).await.unwrap();
+    timeout(LONG, open.task).await.unwrap().unwrap();
+    let gone = async {
+        loop {
+            match client.request(&Request::Status).await {
+                Err(ClientError::NotRunning { .. }) => return,
+                Err(ClientError::Ended) => tokio::time::sleep(Duration::from_millis(5)).await,
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    timeout(LONG, gone).await.unwrap();
+}
+
+/// The socket as any other program sees it.
+async fn curl(shop: &Shop, path: &str, body: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::UnixStream::connect(shop.socket()).await.unwrap();
+    let length = body.len();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+    );
+    stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}

@@ -1,0 +1,7 @@
+//! The control socket: a supervisor on an engine in memory, and clients of it.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has to stop")]
+
+mod client;
+mod shop;
+mod socket;

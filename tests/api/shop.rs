@@ -1,0 +1,103 @@
+//! A supervisor with its control socket, on an engine in memory.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use sameport::{
+    api::{self, Client, Server},
+    clock::Clock,
+    compose,
+    engine::memory::Memory,
+    plan::{Orphans, status::ProjectStatus},
+    spec::Project,
+    supervisor::{self, Apply, Handle, Reply, Request, Settings, StateFile},
+};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+
+/// How long anything here may take.
+pub const LONG: Duration = Duration::from_secs(20);
+
+/// A folder for the socket and what belongs to it.
+pub struct Shop {
+    folder: TempDir,
+    pub engine: Memory,
+}
+
+/// A supervisor that answers.
+pub struct Open {
+    pub handle: Handle,
+    pub task: JoinHandle<()>,
+    pub server: Server,
+}
+
+impl Shop {
+    pub fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), engine: Memory::new(Clock::default(), 1) }
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("shop.sock")
+    }
+
+    /// Begins a supervisor of the project, and opens its socket.
+    pub fn open(&self) -> Open {
+        let settings = Settings {
+            state: StateFile::at(self.folder.path().join("shop.json")),
+            clock: Clock::default(),
+            // Processes of the engine in memory have no namespaces to look at.
+            netns_of: Arc::new(|_| None),
+        };
+        let engine = Arc::new(self.engine.clone());
+        let (handle, task) = supervisor::start(engine, "shop".parse().unwrap(), settings).unwrap();
+        let server = api::bind(&self.socket(), handle.clone()).unwrap();
+        Open { handle, task, server }
+    }
+
+    /// A client of the supervisor that answers.
+    pub async fn client(&self) -> Client {
+        Client::connect(&self.socket()).await.unwrap().unwrap()
+    }
+
+    /// A project of one service with so many replicas.
+    pub fn project(&self, replicas: u32) -> Project {
+        let file = self.folder.path().join("compose.yaml");
+        let text = format!(
+            "name: shop\nservices:\n  web:\n    image: localhost/web\n    deploy: {{ replicas: {replicas} }}\n"
+        );
+        fs::write(&file, text).unwrap();
+        load(&file)
+    }
+}
+
+fn load(file: &Path) -> Project {
+    let options = compose::Options { files: vec![file.to_owned()], ..compose::Options::default() };
+    compose::load(&options).unwrap().project
+}
+
+/// Asks for a project to run.
+pub fn apply(project: Project) -> Request {
+    Request::Apply(Box::new(Apply {
+        project,
+        services: Vec::new(),
+        scale: std::collections::BTreeMap::new(),
+        orphans: Orphans::Keep,
+    }))
+}
+
+/// Waits until everything is as wanted.
+pub async fn converged(client: &Client) -> ProjectStatus {
+    let wait = async {
+        loop {
+            match client.request(&Request::Status).await.unwrap() {
+                Reply::Status(status) if status.converged => return *status,
+                _ => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    tokio::time::timeout(LONG, wait).await.unwrap()
+}

@@ -1,0 +1,79 @@
+//! What a user is told about a file that can be used.
+
+use crate::support::{assert_shown, file, gallery, service};
+
+#[test]
+fn keys_without_effect() {
+    assert_shown(
+        "warnings_keys_without_effect",
+        &gallery([
+            (
+                "known keys",
+                service("links: [db]\nbuild: .\nmac_address: 02:42:ac:11:65:43\npid: host\ncpu_shares: 5"),
+            ),
+            ("a slip", service("enviroment: {A: b}\nhealthcheck: {intervall: 5s}")),
+            ("an unknown key", service("frobnicate: 1")),
+            (
+                "top level",
+                file("version: \"3.8\"\nservices:\n  web: {image: a}\nvolume: {}\nsecrets: {a: {file: b}}\n"),
+            ),
+            (
+                "deploy",
+                service(
+                    "deploy:\n  placement: {max_replicas_per_node: 1}\n  update_config: {order: start-first}\n  resources: {reservations: {cpus: 1}}",
+                ),
+            ),
+            (
+                "x-sameport",
+                service(
+                    "x-sameport:\n  sharing: kernel\n  balance: hash\n  drain: 30s\n  hold: 0s\n  probe: {http: /healthz, port: 8080, interval: 2s, timeout: 1s, failures: 3}",
+                ),
+            ),
+            ("a tag", service("command: !vault x")),
+            ("ports of the host", service("network_mode: host\nports: [\"80:80\"]")),
+            ("a range for one port", service("ports: [\"8000-8003:80\"]")),
+            ("two restart rules", service("restart: \"no\"\ndeploy: {restart_policy: {condition: any}}")),
+            ("twice in a list", service("environment: [A=1, A=2]")),
+            ("pull policy", service("pull_policy: daily")),
+        ]),
+    );
+}
+
+#[test]
+fn an_unset_variable_is_told_once_and_where() {
+    assert_shown(
+        "warnings_an_unset_variable_is_told_once_and_where",
+        &gallery([("twice", service("command: run --tag=${TAG} --again=$TAG\nuser: \"${TAG}\""))]),
+    );
+}
+
+#[test]
+fn what_is_of_no_concern_is_not_told() {
+    for keys in [
+        "x-own: {anything: [1]}",
+        "environment: {A: \"${B:-}\"}",
+        "links:",
+        "ports: [\"80:80\", \"80:80\"]",
+        "restart: no",
+    ] {
+        assert_eq!(service(keys).messages(), "", "{keys}");
+    }
+}
+
+#[test]
+fn messages_travel_as_json() {
+    let loaded = service("links: [db]").load().unwrap();
+    let json = serde_json::to_value(&loaded.warnings).unwrap();
+    let expected = serde_json::json!({"severity": "warning", "message": "`links` has no effect", "line": 4, "column": 5});
+    for (key, value) in expected.as_object().unwrap() {
+        assert_eq!(&json[0][key], value, "{key}");
+    }
+    assert_eq!(json[0]["span"], serde_json::json!({"start": 38, "end": 43}));
+}
+
+#[test]
+fn colour_is_only_where_it_is_asked_for() {
+    let warning = &service("links: [db]").load().unwrap().warnings[0];
+    assert!(warning.render(true).contains("\u{1b}["));
+    assert!(!warning.render(false).contains('\u{1b}'));
+}

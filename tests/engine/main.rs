@@ -1,0 +1,22 @@
+//! Real software behind one published port of a real Docker Engine, used as a user does: through the binary.
+//!
+//! Needs Docker Engine and apt's packages; `tests/images/README.md` tells how the images are made. Every test
+//! has projects and ports of its own, so they run at once, and beside those of another checkout.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot be set up has to stop")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod beside;
+mod clients;
+mod dependencies;
+mod everyday;
+mod exits;
+mod faults;
+mod leftovers;
+mod restarted_engine;
+mod sharing;
+mod slots;
+mod spread;
+mod supervisor;

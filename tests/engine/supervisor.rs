@@ -1,0 +1,122 @@
+//! The supervisor itself can be killed, interrupted and asked for twice.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::support::{
+    load::Load,
+    project::Project,
+    wait::{self, check},
+};
+
+const WEB: &str = r#"
+services:
+  web:
+    image: ${NGINX}
+    environment: { REPLICA: "{{.Slot}}" }
+    ports: ["${PORT}:8080"]
+    deploy: { replicas: 3 }
+"#;
+
+/// Takes its time to end.
+const SLOW: &str = r#"
+services:
+  slow:
+    image: ${NGINX}
+    command: ["sh", "-c", "trap 'sleep 4; exit 0' TERM; while :; do sleep 0.1; done"]
+    stop_grace_period: 60s
+    scale: 2
+"#;
+
+#[test]
+fn nobody_notices_that_the_supervisor_is_killed_and_the_next_one_adopts_everything() {
+    let project = Project::new(WEB);
+    project.run(&["up", "-d", "--wait"]);
+    project.serves(3);
+    let before = project.processes();
+    let load = Load::start(project.outside(), 200);
+    project.kill_supervisor();
+    // Traffic goes on without one.
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    project.run(&["up", "-d", "--wait"]);
+    project.serves(3);
+    let report = load.finish();
+    assert!(report.failures.is_empty(), "{report}");
+    assert!(report.answered() > 50, "{report}");
+    assert_eq!(project.processes(), before);
+    assert!(project.supervisor().is_some());
+}
+
+#[test]
+fn what_happens_without_a_supervisor_is_made_good_by_the_next_one() {
+    let project = Project::new(WEB);
+    project.run(&["up", "-d", "--wait"]);
+    project.kill_supervisor();
+    project.docker.run(&["kill", &format!("{}-web-1", project.name)]);
+    project.docker.run(&["rm", "-f", &format!("{}-web-2", project.name)]);
+    project.run(&["up", "-d", "--wait"]);
+    project.serves(3);
+}
+
+#[test]
+fn the_first_interrupt_stops_gracefully() {
+    let project = Project::new(SLOW);
+    let mut up = project.start(&["up"]);
+    running(&project, 2);
+    up.signal(Signal::SIGINT);
+    assert!(up.outlives(Duration::from_secs(1)), "it waits for its replicas: {}", up.printed());
+    assert_eq!(up.exit_code(), Some(130), "{}", up.printed());
+    for slot in [1, 2] {
+        let state = project.docker.inspect(&format!("{}-slow-{slot}", project.name))["State"].take();
+        assert_eq!(state["ExitCode"], 0, "it ended by itself: {state}");
+    }
+    assert_eq!(project.processes(), []);
+}
+
+#[test]
+fn the_second_interrupt_kills_at_once() {
+    let project = Project::new(
+        r#"
+services:
+  deaf:
+    image: ${NGINX}
+    command: ["sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"]
+    stop_grace_period: 300s
+    scale: 2
+"#,
+    );
+    let mut up = project.start(&["up"]);
+    running(&project, 2);
+    up.signal(Signal::SIGINT);
+    assert!(up.outlives(Duration::from_secs(2)), "it waits for its replicas: {}", up.printed());
+    up.signal(Signal::SIGINT);
+    assert_eq!(up.exit_code(), Some(130), "{}", up.printed());
+    wait::until("nothing runs", || {
+        let left = project.processes();
+        check(left.is_empty(), left)
+    });
+}
+
+fn running(project: &Project, replicas: usize) {
+    wait::until("all replicas run", || {
+        let processes = project.processes();
+        check(processes.len() == replicas + 1, processes)
+    });
+    wait::until("sameport says so", || {
+        let status = project.status();
+        check(status.converged, status)
+    });
+}
+
+#[test]
+fn a_second_supervisor_is_refused_and_told_who_is_there() {
+    let project = Project::new(WEB);
+    project.run(&["up", "-d", "--wait"]);
+    let before = project.processes();
+    let second = project.try_run(&["supervise"]);
+    assert_eq!(second.code, Some(1), "{second:#?}");
+    let pid = project.supervisor().unwrap();
+    assert!(second.stderr.contains(&format!("process {pid}")), "{second:#?}");
+    assert_eq!(project.processes(), before);
+}

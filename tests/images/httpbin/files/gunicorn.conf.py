@@ -1,0 +1,23 @@
+"""One worker on a shared port; every answer names its replica."""
+import os
+
+bind = "0.0.0.0:8080"
+reuse_port = True
+workers = 1
+worker_class = "gthread"
+threads = 4
+keepalive = 0
+worker_tmp_dir = "/dev/shm"
+
+
+def post_worker_init(worker):
+    replica = os.environ.get("REPLICA", "?")
+    inner = worker.wsgi
+
+    def named(environ, start_response):
+        def start(status, headers, *rest):
+            return start_response(status, [*headers, ("X-Replica", replica)], *rest)
+
+        return inner(environ, start)
+
+    worker.wsgi = named

@@ -1,0 +1,116 @@
+//! Random projects.
+
+use std::collections::BTreeMap;
+
+use sameport::spec::{
+    Container, Dependency, DependencyCondition, Image, Mount, MountSource, Network, Pod, PodName,
+    PortBinding, Project, Protocol, PullPolicy, Restart, Service, ServiceName, Sharing, Volume,
+};
+
+/// A project of one to three services.
+pub fn random(chance: &mut fastrand::Rng) -> Project {
+    let mut project = Project {
+        name: "sim".parse().unwrap(),
+        services: BTreeMap::new(),
+        pods: BTreeMap::new(),
+        networks: BTreeMap::from([("default".to_owned(), network("sim_default"))]),
+        volumes: BTreeMap::from([("data".to_owned(), volume("sim_data-{{.Slot}}"))]),
+    };
+    for name in ["api", "db", "web"].into_iter().take(chance.usize(1..=3)) {
+        add_service(&mut project, name, chance);
+    }
+    project
+}
+
+/// Changes something about a project, as an edit of its file would.
+pub fn edit(project: &mut Project, chance: &mut fastrand::Rng) {
+    let names: Vec<_> = project.services.keys().cloned().collect();
+    let name = names[chance.usize(..names.len())].clone();
+    let service = project.services.get_mut(&name).unwrap();
+    match chance.u32(0..5) {
+        0 => service.replicas = chance.u32(0..6),
+        1 => service.container.image = Image(format!("app:{}", chance.u32(0..100))),
+        2 => {
+            let pod = project.pods.get_mut(&service.pod).unwrap();
+            pod.hostname = Some(format!("host-{}", chance.u32(0..100)));
+        }
+        3 => service.restart.delay = Some(std::time::Duration::from_millis(chance.u64(0..2000))),
+        _ if names.len() > 1 => {
+            let pod = service.pod.clone();
+            project.services.remove(&name);
+            project.pods.remove(&pod);
+            for other in project.services.values_mut() {
+                other.depends_on.remove(&name);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn add_service(project: &mut Project, name: &str, chance: &mut fastrand::Rng) {
+    let service_name: ServiceName = name.parse().unwrap();
+    let pod: PodName = name.parse().unwrap();
+    let mut container = Container::new(Image("app:1".to_owned()));
+    if chance.bool() {
+        container.mounts.push(Mount {
+            target: "/data".to_owned(),
+            source: MountSource::Volume {
+                name: "sim_data-{{.Slot}}".to_owned(),
+                no_copy: false,
+                subpath: None,
+            },
+            read_only: false,
+        });
+    }
+    let depends_on = project
+        .services
+        .keys()
+        .filter(|_| chance.bool())
+        .map(|other| (other.clone(), Dependency { condition: DependencyCondition::Started, required: true }))
+        .collect();
+    let service = Service {
+        name: service_name.clone(),
+        pod: pod.clone(),
+        container,
+        replicas: chance.u32(0..6),
+        container_name: None,
+        restart: Restart::default(),
+        stop_grace: Service::STOP_GRACE,
+        depends_on,
+        pull_policy: PullPolicy::Missing,
+        sharing: Sharing::Application,
+    };
+    let ports = vec![PortBinding {
+        service: service_name.clone(),
+        host_ip: None,
+        host_port: Some(8000 + u16::try_from(project.services.len()).unwrap()),
+        container_port: 80,
+        protocol: Protocol::Tcp,
+    }];
+    project.pods.insert(pod, Pod { ports, ..Pod::default() });
+    project.services.insert(service_name, service);
+}
+
+fn network(name: &str) -> Network {
+    Network {
+        name: name.to_owned(),
+        external: false,
+        driver: None,
+        driver_opts: BTreeMap::new(),
+        internal: false,
+        attachable: false,
+        enable_ipv6: false,
+        ipam: Vec::new(),
+        labels: BTreeMap::new(),
+    }
+}
+
+fn volume(name: &str) -> Volume {
+    Volume {
+        name: name.to_owned(),
+        external: false,
+        driver: None,
+        driver_opts: BTreeMap::new(),
+        labels: BTreeMap::new(),
+    }
+}

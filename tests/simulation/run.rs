@@ -1,0 +1,432 @@
+//! One run: faults, then quiet, then the end.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use jiff::{SignedDuration, Timestamp};
+use sameport::{
+    clock::Clock,
+    engine::{
+        ContainerId, ContainerState, Labels, Role,
+        memory::{Faults, Memory},
+    },
+    plan::Orphans,
+    spec::{Image, Project, ServiceName, Slot},
+    supervisor::{Apply, Handle, Reply, Request, Selector, Settings, StateFile, start},
+};
+use tokio::{task::JoinHandle, time::sleep};
+
+use crate::project;
+
+/// A crash loop backs off to half a minute, an engine call as well, and a stop may take ten seconds, one at a
+/// time: quiet for longer than this and not converged is never.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// A supervisor looks at everything at least that often.
+const RESYNC: Duration = Duration::from_secs(31);
+
+/// How far the engine's clock is ahead of ours, in seconds.
+const SKEWS: [i64; 5] = [0, 0, 1, 3600, -3600];
+
+/// Runs one seed.
+pub fn seed(seed: u64) -> Result<(), String> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async { Simulation::new(seed).run().await })
+}
+
+struct Simulation {
+    chance: fastrand::Rng,
+    engine: Memory,
+    clock: Clock,
+    project: Project,
+    /// What each service may have at most: the highest number that was wanted so far.
+    most: BTreeMap<ServiceName, u32>,
+    state: tempfile::TempDir,
+    handle: Handle,
+    task: JoinHandle<()>,
+    foreign: Vec<ContainerId>,
+}
+
+impl Simulation {
+    fn new(seed: u64) -> Self {
+        let mut chance = fastrand::Rng::with_seed(seed);
+        let clock = Clock::starting_at(Timestamp::UNIX_EPOCH);
+        // The engine's clock may be anywhere: it is another host's, or this one's was set.
+        let skew = SKEWS[chance.usize(..SKEWS.len())];
+        let theirs = Timestamp::UNIX_EPOCH + SignedDuration::from_secs(skew);
+        let engine = Memory::new(Clock::starting_at(theirs), chance.u64(..));
+        let project = project::random(&mut chance);
+        let state = tempfile::tempdir().unwrap();
+        let (handle, task) = supervise(&engine, clock, &state);
+        let foreign = {
+            let mut world = engine.world();
+            world.add_foreign_volume("sim_theirs");
+            vec![
+                world.add_foreign("sim-web-99", BTreeMap::new()),
+                world.add_foreign("other-web-1", BTreeMap::new()),
+                // Labels that are almost ours: another project's, and an incomplete set.
+                world.add_foreign(
+                    "sim-api-98",
+                    BTreeMap::from([(Labels::PROJECT.to_owned(), "sim".to_owned())]),
+                ),
+                world.add_foreign(
+                    "sim2-api-1",
+                    BTreeMap::from([(Labels::PROJECT.to_owned(), "sim2".to_owned())]),
+                ),
+            ]
+        };
+        Self { chance, engine, clock, project, most: BTreeMap::new(), state, handle, task, foreign }
+    }
+
+    async fn run(mut self) -> Result<(), String> {
+        self.apply().await?;
+        self.engine.world().faults = Faults {
+            before: self.chance.u32(0..150),
+            refused: self.chance.u32(0..50),
+            after: self.chance.u32(0..100),
+            lost_events: self.chance.u32(0..500),
+            slow_start: self.chance.u32(0..200),
+            crash_at_start: self.chance.u32(0..200),
+        };
+        for _ in 0..self.chance.u32(1..12) {
+            self.disturb().await?;
+            for _ in 0..self.chance.u32(1..20) {
+                let before = self.calls();
+                let pause = Duration::from_millis(self.chance.u64(1..400));
+                sleep(pause).await;
+                self.check_always()?;
+                self.check_calls(before, pause)?;
+            }
+        }
+        self.engine.world().faults = Faults::default();
+        self.engine.world().up = true;
+        // An event that was lost is made good by the next look at everything.
+        sleep(RESYNC).await;
+        self.converge().await?;
+        self.check_converged()?;
+        self.check_idle().await?;
+        self.check_rolling().await?;
+        self.check_adoption().await?;
+        self.check_down().await
+    }
+
+    async fn disturb(&mut self) -> Result<(), String> {
+        let ours: Vec<_> = {
+            let world = self.engine.world();
+            world
+                .containers()
+                .filter(|(_, _, labels, ..)| labels.is_some())
+                .map(|(id, ..)| id.clone())
+                .collect()
+        };
+        let victim = (!ours.is_empty()).then(|| ours[self.chance.usize(..ours.len())].clone());
+        match (self.chance.u32(0..11), victim) {
+            (0..=2, Some(id)) => self.engine.world().exit(&id, 137),
+            (3, Some(id)) => self.engine.world().remove(&id),
+            (4, _) => {
+                let live = self.chance.bool();
+                self.engine.world().go_down(live);
+                sleep(Duration::from_millis(self.chance.u64(1..5000))).await;
+                self.engine.world().up = true;
+            }
+            (5, _) => {
+                project::edit(&mut self.project, &mut self.chance);
+                self.apply().await?;
+            }
+            (6, _) => self.respawn(),
+            (7, _) => {
+                let names: Vec<_> = self.project.services.keys().cloned().collect();
+                let name = names[self.chance.usize(..names.len())].clone();
+                self.ask(Request::Restart {
+                    replicas: vec![Selector { service: name, slot: None }],
+                    grace: None,
+                })
+                .await?;
+            }
+            (9, _) => self.refuse().await?,
+            (8, _) => {
+                self.ask(Request::Stop { services: Vec::new(), grace: None }).await?;
+                sleep(Duration::from_millis(self.chance.u64(1..3000))).await;
+                self.ask(Request::Start { services: Vec::new() }).await?;
+            }
+            _ => {
+                let names: Vec<_> = self.project.services.keys().cloned().collect();
+                let name = names[self.chance.usize(..names.len())].clone();
+                let replicas = self.chance.u32(0..6);
+                self.project.services.get_mut(&name).unwrap().replicas = replicas;
+                self.apply().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// For a while the engine answers, and refuses every change.
+    async fn refuse(&mut self) -> Result<(), String> {
+        let faults = self.engine.world().faults;
+        self.engine.world().faults.refused = 1000;
+        // What has begun before is let through.
+        sleep(Duration::from_secs(1)).await;
+        let (_, before) = self.calls();
+        let seconds = self.chance.u64(10..60);
+        sleep(Duration::from_secs(seconds)).await;
+        let (_, after) = self.calls();
+        self.engine.world().faults = faults;
+        // From 100 ms doubling, a minute has room for ten tries.
+        let most = 10 * self.targets();
+        match after - before {
+            changes if changes as u64 > most => {
+                Err(format!("{changes} tries in {seconds} s, {most} at most"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// How many things a plan can be about: each slot that was ever wanted, its volume, and for each service a
+    /// sandbox and the old one.
+    fn targets(&self) -> u64 {
+        self.most.values().map(|most| 2 * u64::from(*most) + 2).sum::<u64>() + 1
+    }
+
+    /// As `kill -9` of the supervisor and a new `up`.
+    fn respawn(&mut self) {
+        self.task.abort();
+        (self.handle, self.task) = supervise(&self.engine, self.clock, &self.state);
+        let (handle, apply) = (self.handle.clone(), self.wish());
+        tokio::spawn(async move { handle.request(apply).await });
+    }
+
+    fn wish(&mut self) -> Request {
+        for service in self.project.services.values() {
+            let most = self.most.entry(service.name.clone()).or_default();
+            *most = (*most).max(service.replicas);
+        }
+        Request::Apply(Box::new(Apply {
+            project: self.project.clone(),
+            services: Vec::new(),
+            scale: BTreeMap::new(),
+            orphans: Orphans::Remove,
+        }))
+    }
+
+    async fn apply(&mut self) -> Result<(), String> {
+        let wish = self.wish();
+        self.ask(wish).await
+    }
+
+    async fn ask(&self, request: Request) -> Result<(), String> {
+        match self.handle.request(request).await {
+            Ok(Reply::Rejected(rejection)) => Err(format!("rejected: {rejection}")),
+            Ok(_) => Ok(()),
+            Err(ended) => Err(ended.to_string()),
+        }
+    }
+
+    /// What must hold at every moment.
+    fn check_always(&self) -> Result<(), String> {
+        let world = self.engine.world();
+        let there: BTreeMap<_, _> =
+            world.containers().map(|(id, _, _, state, _)| (id.clone(), state.clone())).collect();
+        for id in &self.foreign {
+            match there.get(id) {
+                Some(ContainerState::Running(_)) => {}
+                // The daemon's own end takes everybody's containers along.
+                Some(ContainerState::Exited(exit)) if exit.code == 0 => {}
+                state => return Err(format!("a container of others was touched: {state:?}")),
+            }
+        }
+        let mut slots = BTreeSet::new();
+        for (_, name, labels, ..) in world.containers() {
+            let Some(Labels { role: Role::Replica { service, slot }, .. }) = labels else { continue };
+            if slot.number() > self.most.get(&service).copied().unwrap_or(0) {
+                return Err(format!("{name} was never wanted"));
+            }
+            if !slots.insert((service, slot)) {
+                return Err(format!("{name} is not alone in its slot"));
+            }
+        }
+        Ok(())
+    }
+
+    /// How many calls there were, and how many of them changed something.
+    fn calls(&self) -> (u64, usize) {
+        let world = self.engine.world();
+        (world.calls, world.changes.len())
+    }
+
+    /// Whatever goes wrong, the engine is not stormed: it is looked at fifty times a second at most, and no
+    /// target is acted on more often than the shortest back-off allows.
+    fn check_calls(&self, before: (u64, usize), pause: Duration) -> Result<(), String> {
+        let (calls, changes) = self.calls();
+        let (calls, changes) = (calls - before.0, changes - before.1);
+        // An action is two changing calls at most.
+        let targets = 2 * self.targets();
+        let rounds = |shortest: u64| u64::try_from(pause.as_millis()).unwrap() / shortest + 2;
+        if changes as u64 > targets * rounds(100) {
+            return Err(format!("{changes} changing calls in {pause:?}"));
+        }
+        let looks = calls - changes as u64;
+        if looks > (targets + 10) * rounds(20) {
+            return Err(format!("{looks} looks in {pause:?}"));
+        }
+        Ok(())
+    }
+
+    /// A restart and a new version take down one replica of a service at a time.
+    async fn check_rolling(&mut self) -> Result<(), String> {
+        let names: Vec<_> = self.project.services.keys().cloned().collect();
+        let name = names[self.chance.usize(..names.len())].clone();
+        let least = self.project.services[&name].replicas.saturating_sub(1);
+        if self.chance.bool() {
+            let replicas = vec![Selector { service: name.clone(), slot: None }];
+            self.ask(Request::Restart { replicas, grace: None }).await?;
+        } else {
+            self.project.services.get_mut(&name).unwrap().container.image = Image("app:next".to_owned());
+            self.apply().await?;
+        }
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while !self.is_converged().await? {
+            for _ in 0..5 {
+                sleep(Duration::from_millis(self.chance.u64(1..200))).await;
+                let running = self.running(&name);
+                if running < least {
+                    return Err(format!("{running} replicas of {name} run, {least} have to"));
+                }
+            }
+            self.check_always()?;
+            if tokio::time::Instant::now() > deadline {
+                return Err(format!("{name} is never replaced"));
+            }
+        }
+        self.check_converged()
+    }
+
+    fn running(&self, name: &ServiceName) -> u32 {
+        let world = self.engine.world();
+        let running = world.containers().filter(|(_, _, labels, state, connected)| {
+            let ours = labels.as_ref().is_some_and(
+                |labels| matches!(&labels.role, Role::Replica { service, .. } if service == name),
+            );
+            ours && *connected && matches!(state, ContainerState::Running(_))
+        });
+        u32::try_from(running.count()).unwrap()
+    }
+
+    async fn is_converged(&self) -> Result<bool, String> {
+        match self.handle.request(Request::Status).await {
+            Ok(Reply::Status(status)) => Ok(status.converged),
+            _ => Err("no status".to_owned()),
+        }
+    }
+
+    async fn converge(&self) -> Result<(), String> {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            sleep(Duration::from_millis(500)).await;
+            self.check_always()?;
+            let Ok(Reply::Status(status)) = self.handle.request(Request::Status).await else {
+                return Err("no status".to_owned());
+            };
+            if status.converged {
+                return Ok(());
+            }
+            if tokio::time::Instant::now() > deadline {
+                return Err(format!("never converged: {status:#?}"));
+            }
+        }
+    }
+
+    /// What must hold once everything is as wanted: exactly the replicas of the file, all running, all reachable.
+    fn check_converged(&self) -> Result<(), String> {
+        let wanted: BTreeSet<_> = self
+            .project
+            .services
+            .values()
+            .flat_map(|s| Slot::first(s.replicas).map(move |slot| (s.name.clone(), slot)))
+            .collect();
+        let world = self.engine.world();
+        let mut found = BTreeSet::new();
+        for (_, name, labels, state, connected) in world.containers() {
+            let Some(labels) = labels else { continue };
+            if !matches!(state, ContainerState::Running(_)) {
+                return Err(format!("{name} is {state:?}"));
+            }
+            if !connected {
+                return Err(format!("{name} is cut off from its pod"));
+            }
+            match labels.role {
+                Role::Replica { service, slot } => {
+                    let spec = self.project.services.get(&service).ok_or(format!("{name} is an orphan"))?;
+                    if labels.generation != spec.generation() {
+                        return Err(format!("{name} runs an old version"));
+                    }
+                    found.insert((service, slot));
+                }
+                Role::Sandbox if !self.project.pods.contains_key(&labels.pod) => {
+                    return Err(format!("{name} is an orphan"));
+                }
+                Role::Sandbox => {}
+            }
+        }
+        if found == wanted { Ok(()) } else { Err(format!("wanted {wanted:?}, found {found:?}")) }
+    }
+
+    /// A converged project is left alone, and the engine with it.
+    async fn check_idle(&self) -> Result<(), String> {
+        let before = {
+            let world = self.engine.world();
+            (world.changes.len(), world.calls)
+        };
+        sleep(Duration::from_secs(60)).await;
+        let world = self.engine.world();
+        if world.changes.len() > before.0 {
+            return Err(format!("changed while idle: {:?}", &world.changes[before.0..]));
+        }
+        let (calls, most) = (world.calls - before.1, 3 * (world.containers().count() as u64 + 10));
+        if calls > most { Err(format!("{calls} calls in an idle minute, {most} at most")) } else { Ok(()) }
+    }
+
+    /// `kill -9` of the supervisor, then `up`: everything is adopted, nothing is started.
+    async fn check_adoption(&mut self) -> Result<(), String> {
+        let before = self.engine.world().changes.len();
+        self.respawn();
+        sleep(Duration::from_millis(100)).await;
+        self.converge().await?;
+        let world = self.engine.world();
+        if world.changes.len() > before {
+            return Err(format!("changed while adopting: {:?}", &world.changes[before..]));
+        }
+        Ok(())
+    }
+
+    async fn check_down(mut self) -> Result<(), String> {
+        self.ask(Request::Down { volumes: true, grace: None }).await?;
+        let ended = tokio::time::timeout(PATIENCE, &mut self.task).await;
+        let world = self.engine.world();
+        if ended.is_err() {
+            return Err(format!("`down` does not end: {:?}", world.containers().collect::<Vec<_>>()));
+        }
+        let left: Vec<_> = world.containers().filter(|(_, _, labels, ..)| labels.is_some()).collect();
+        if !left.is_empty() {
+            return Err(format!("`down` left {left:?}"));
+        }
+        if world.resources() != ["sim_theirs"] {
+            return Err(format!("`down` left {:?}", world.resources()));
+        }
+        drop(world);
+        self.check_always()
+    }
+}
+
+fn supervise(engine: &Memory, clock: Clock, state: &tempfile::TempDir) -> (Handle, JoinHandle<()>) {
+    let eyes = engine.clone();
+    let settings = Settings {
+        state: StateFile::at(state.path().join("sim.json")),
+        clock,
+        netns_of: Arc::new(move |pid| eyes.world().netns_of(pid)),
+    };
+    start(Arc::new(engine.clone()), "sim".parse().unwrap(), settings).unwrap()
+}

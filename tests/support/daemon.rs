@@ -1,0 +1,218 @@
+//! A Docker daemon of a test's own, which it may kill and restart.
+//!
+//! It runs in a network namespace of its own, because a second daemon rewrites the packet filter's rules of the
+//! first; all that it keeps is in one folder. It and all its containers are gone when it is dropped.
+
+use std::{
+    fs::{self, File},
+    io::{BufRead, BufReader},
+    net::{IpAddr, SocketAddr},
+    os::fd::AsRawFd,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+};
+
+use nix::{
+    sched::{CloneFlags, setns},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tempfile::TempDir;
+
+use super::{docker::Docker, images, wait};
+
+/// What the daemon does with its containers when it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LiveRestore {
+    /// They go on.
+    On,
+    /// They end too.
+    Off,
+}
+
+/// A Docker daemon.
+pub struct Daemon {
+    folder: TempDir,
+    network: Arc<File>,
+    process: Child,
+}
+
+impl Daemon {
+    /// Starts one, with the image of `tests/images/nginx` in it.
+    pub fn start(live_restore: LiveRestore) -> Self {
+        let folder = tempfile::Builder::new().prefix("spd").tempdir_in("/tmp").unwrap();
+        let network = Arc::new(new_network());
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let config = serde_json::json!({
+            "data-root": path("data"),
+            "exec-root": path("exec"),
+            "pidfile": path("dockerd.pid"),
+            "hosts": [format!("unix://{}", path("docker.sock"))],
+            "storage-driver": Docker::default().run(&["info", "--format", "{{.Driver}}"]),
+            "containerd-namespace": "sameport-test",
+            "containerd-plugins-namespace": "sameport-test-plugins",
+            "live-restore": live_restore == LiveRestore::On,
+            // The kernel's default for shutting down is 15 s.
+            "shutdown-timeout": 5,
+        });
+        fs::write(folder.path().join("daemon.json"), config.to_string()).unwrap();
+        let process = launch(&folder, &network);
+        let daemon = Self { folder, network, process };
+        daemon.wait_until_it_answers();
+        daemon.load_image();
+        daemon
+    }
+
+    /// The `docker` command for it.
+    pub fn docker(&self) -> Docker {
+        Docker::at(&self.folder.path().join("docker.sock"))
+    }
+
+    /// Ends it as an operator does, and starts it again.
+    pub fn restart(&mut self) {
+        self.stop();
+        self.process = launch(&self.folder, &self.network);
+        self.wait_until_it_answers();
+    }
+
+    /// Ends it as an operator does.
+    pub fn stop(&mut self) {
+        kill(Pid::from_raw(i32::try_from(self.process.id()).unwrap()), Signal::SIGTERM).unwrap();
+        wait::until("the private daemon ends", || match self.process.try_wait().unwrap() {
+            Some(_) => Ok(()),
+            None => Err(self.log()),
+        });
+    }
+
+    /// A published port as programs on the daemon's host reach it, without Docker's user-space proxy; only for
+    /// threads that have done [`Self::enter`].
+    pub fn address(&self, project: &str, port: u16) -> SocketAddr {
+        let format = "{{(index .IPAM.Config 0).Gateway}}";
+        let gateway = self.docker().run(&["network", "inspect", &format!("{project}_default"), "-f", format]);
+        SocketAddr::new(gateway.parse::<IpAddr>().unwrap(), port)
+    }
+
+    /// A pod as programs on the daemon's host reach it, past all published ports; only for threads that have done
+    /// [`Self::enter`].
+    pub fn pod_address(&self, project: &str, pod: &str) -> SocketAddr {
+        let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
+        let sandbox = format!("{project}-{pod}-sandbox");
+        let address = self.docker().run(&["container", "inspect", &sandbox, "-f", format]);
+        SocketAddr::new(address.parse::<IpAddr>().unwrap(), 8080)
+    }
+
+    /// Moves the calling thread into the daemon's network.
+    pub fn enter(&self) -> impl Fn() + Clone + Send + 'static {
+        let network = Arc::clone(&self.network);
+        move || setns(&*network, CloneFlags::CLONE_NEWNET).unwrap()
+    }
+
+    fn log(&self) -> String {
+        let log = fs::read_to_string(self.folder.path().join("dockerd.log")).unwrap_or_default();
+        let last: Vec<_> = log.lines().rev().take(15).collect();
+        last.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+
+    fn wait_until_it_answers(&self) {
+        wait::until("the private daemon answers", || {
+            self.docker().try_run(&["version"]).map_err(|_| self.log())
+        });
+    }
+
+    fn load_image(&self) {
+        let mut save = Command::new("docker")
+            .args(["save", &images::build("nginx")])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut load = Command::new("docker");
+        self.docker().choose(&mut load);
+        let loaded = load.arg("load").stdin(save.stdout.take().unwrap()).output().unwrap();
+        assert!(save.wait().unwrap().success() && loaded.status.success(), "{loaded:?}");
+    }
+
+    /// Processes that belong to it, such as containers' shims: they name its folder.
+    fn processes(&self) -> Vec<Pid> {
+        let ours = self.folder.path().display().to_string();
+        let all = fs::read_dir("/proc").unwrap().flatten();
+        all.filter_map(|entry| {
+            let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+            let command = fs::read(entry.path().join("cmdline")).ok()?;
+            String::from_utf8_lossy(&command).contains(&ours).then(|| Pid::from_raw(pid))
+        })
+        .collect()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("private daemon: {}", self.log());
+        }
+        // Whatever of this fails, the rest is worth trying: the processes are ended by force below.
+        let docker = self.docker();
+        if let Ok(ids) = docker.try_run(&["ps", "-aq"])
+            && !ids.is_empty()
+        {
+            let ids: Vec<_> = ids.lines().collect();
+            let _ = docker.try_run(&[&["rm", "-fv"], &ids[..]].concat());
+        }
+        let _ = kill(Pid::from_raw(i32::try_from(self.process.id()).unwrap_or(i32::MAX)), Signal::SIGTERM);
+        let _ = self.process.wait();
+        for _ in 0..50 {
+            let left = self.processes();
+            left.iter().for_each(|pid| {
+                // It may have ended by itself.
+                let _ = kill(*pid, Signal::SIGKILL);
+            });
+            if left.is_empty() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        for mount in mounts_under(self.folder.path()) {
+            let _ = Command::new("umount").arg("-l").arg(mount).output();
+        }
+    }
+}
+
+/// A network namespace with nothing but a loopback interface that is up; it lives as long as the file is open.
+fn new_network() -> File {
+    let mut child = Command::new("unshare")
+        .args(["--net", "sh", "-c", "ip link set lo up && echo up && read _"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "up\n", "`unshare` and `ip` make a network namespace (root is needed)");
+    let file = File::open(format!("/proc/{}/ns/net", child.id())).unwrap();
+    drop(child.stdin.take());
+    child.wait().unwrap();
+    file
+}
+
+fn launch(folder: &TempDir, network: &File) -> Child {
+    let log = File::options().create(true).append(true).open(folder.path().join("dockerd.log")).unwrap();
+    let namespace = format!("/proc/{}/fd/{}", std::process::id(), network.as_raw_fd());
+    Command::new("nsenter")
+        .arg(format!("--net={namespace}"))
+        .args(["dockerd", "--config-file"])
+        .arg(folder.path().join("daemon.json"))
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap()
+}
+
+/// The innermost first.
+fn mounts_under(folder: &std::path::Path) -> Vec<PathBuf> {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
+    let mut points: Vec<_> = points.filter(|point| point.starts_with(folder)).collect();
+    points.reverse();
+    points
+}

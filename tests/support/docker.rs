@@ -1,0 +1,63 @@
+//! The `docker` command: how tests look at an engine behind sameport's back, and break things.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::Value;
+
+/// An engine.
+#[derive(Clone, Debug, Default)]
+pub struct Docker {
+    socket: Option<PathBuf>,
+}
+
+impl Docker {
+    /// The engine behind a socket; the default is the one that the `docker` command finds.
+    pub fn at(socket: &Path) -> Self {
+        Self { socket: Some(socket.to_owned()) }
+    }
+
+    /// Lets a command use this engine.
+    pub fn choose(&self, command: &mut Command) {
+        if let Some(socket) = &self.socket {
+            command.env("DOCKER_HOST", format!("unix://{}", socket.display()));
+        }
+    }
+
+    /// Runs a `docker` command and returns what it printed.
+    pub fn try_run(&self, args: &[&str]) -> Result<String, String> {
+        let mut command = Command::new("docker");
+        self.choose(&mut command);
+        let output = command.args(args).output().map_err(|e| format!("docker: {e}"))?;
+        match output.status.success() {
+            true => Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned()),
+            false => Err(format!("docker {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr))),
+        }
+    }
+
+    /// Runs a `docker` command that has to succeed.
+    pub fn run(&self, args: &[&str]) -> String {
+        self.try_run(args).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Runs a `docker` command that prints one thing a line.
+    pub fn lines(&self, args: &[&str]) -> Vec<String> {
+        self.run(args).lines().map(str::to_owned).collect()
+    }
+
+    /// All that the engine knows of a container.
+    pub fn inspect(&self, container: &str) -> Value {
+        let text = self.run(&["container", "inspect", container]);
+        let mut list: Value = serde_json::from_str(&text).unwrap();
+        list[0].take()
+    }
+
+    /// The process id of a running container's first process.
+    pub fn pid(&self, container: &str) -> i32 {
+        let pid = self.inspect(container)["State"]["Pid"].as_i64().unwrap();
+        assert!(pid > 0, "{container} does not run");
+        i32::try_from(pid).unwrap()
+    }
+}

@@ -1,0 +1,170 @@
+//! Clients that open a connection per request, as every new visitor does, and count honestly.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+/// How long a client waits for anything.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How many clients send at once.
+const CLIENTS: u32 = 4;
+
+/// Why a request got no answer.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Failure {
+    /// Nobody listened.
+    Refused,
+    /// The connection was broken off.
+    Reset,
+    /// Nothing came in time.
+    TimedOut,
+    /// The connection was closed before the whole answer.
+    CutShort,
+    /// An answer, and not a good one.
+    Status(String),
+    /// Anything else.
+    Other(String),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, TimedOut, WouldBlock};
+        match error.kind() {
+            ConnectionRefused => Self::Refused,
+            ConnectionReset | BrokenPipe => Self::Reset,
+            TimedOut | WouldBlock => Self::TimedOut,
+            _ => Self::Other(error.to_string()),
+        }
+    }
+}
+
+/// How it went.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Good answers, by the replica that gave them.
+    pub answers: BTreeMap<String, u32>,
+    /// Requests that failed, and when, from the beginning on.
+    pub failures: Vec<(Duration, Failure)>,
+}
+
+impl Report {
+    /// How many requests were answered.
+    pub fn answered(&self) -> u32 {
+        self.answers.values().sum()
+    }
+
+    fn merge(&mut self, other: Self) {
+        for (replica, count) in other.answers {
+            *self.answers.entry(replica).or_default() += count;
+        }
+        self.failures.extend(other.failures);
+        self.failures.sort();
+    }
+
+    fn note(&mut self, begin: Instant, result: Result<String, Failure>) {
+        match result {
+            Ok(replica) => *self.answers.entry(replica).or_default() += 1,
+            Err(failure) => self.failures.push((begin.elapsed(), failure)),
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} answered {:?}, {} failed", self.answered(), self.answers, self.failures.len())?;
+        self.failures.iter().try_for_each(|(at, failure)| writeln!(f, "  after {at:.1?}: {failure:?}"))
+    }
+}
+
+/// Sends one request on a connection of its own, and returns the name of the replica that answered.
+pub fn request(address: SocketAddr) -> Result<String, Failure> {
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.write_all(b"GET /get HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")?;
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return Err(Failure::CutShort) };
+    let status = head.lines().next().unwrap_or_default();
+    if !status.contains(" 200 ") {
+        return Err(Failure::Status(status.to_owned()));
+    }
+    let header = |name: &str| {
+        head.lines()
+            .filter_map(|line| line.split_once(": "))
+            .find(|(key, _)| key.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.to_owned())
+    };
+    let whole = header("Content-Length").and_then(|n| n.parse().ok()).is_none_or(|n: usize| body.len() >= n);
+    if whole { Ok(header("X-Replica").unwrap_or_default()) } else { Err(Failure::CutShort) }
+}
+
+/// Sends so many requests, one after the other.
+pub fn send(address: SocketAddr, requests: u32) -> Report {
+    let begin = Instant::now();
+    let mut report = Report::default();
+    (0..requests).for_each(|_| report.note(begin, request(address)));
+    report
+}
+
+/// Requests at a constant rate from threads of their own, until it is told to stop.
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    clients: Vec<JoinHandle<Report>>,
+}
+
+impl Load {
+    /// Begins to send `rate` requests a second.
+    pub fn start(address: SocketAddr, rate: u32) -> Self {
+        Self::start_in(address, rate, || ())
+    }
+
+    /// Begins to send, each client after it has run `enter`.
+    pub fn start_in(address: SocketAddr, rate: u32, enter: impl Fn() + Clone + Send + 'static) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let begin = Instant::now();
+        let pause = Duration::from_secs(1) * CLIENTS / rate;
+        let clients = (0..CLIENTS)
+            .map(|number| {
+                let (stop, enter) = (Arc::clone(&stop), enter.clone());
+                thread::spawn(move || {
+                    enter();
+                    let mut report = Report::default();
+                    let mut next = Instant::now() + pause * number / CLIENTS;
+                    while !stop.load(Ordering::Relaxed) {
+                        thread::sleep(next.saturating_duration_since(Instant::now()));
+                        report.note(begin, request(address));
+                        // A client that was held up goes on at its pace and does not catch up in a burst.
+                        next = (next + pause).max(Instant::now());
+                    }
+                    report
+                })
+            })
+            .collect();
+        Self { stop, clients }
+    }
+
+    /// Stops, and tells how it went.
+    pub fn finish(mut self) -> Report {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut report = Report::default();
+        self.clients.drain(..).for_each(|client| report.merge(client.join().unwrap()));
+        report
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,13 @@
+//! What the tests on real software share.
+//!
+//! A test makes a [`project::Project`] of a Compose file, speaks to it through the `sameport` binary as a user
+//! does, looks at it and breaks it with the `docker` command, and sends it requests with [`load`]. Whatever
+//! it makes has a name of its own and goes with its guard, also when the test fails.
+
+pub mod daemon;
+pub mod docker;
+pub mod images;
+pub mod load;
+pub mod ports;
+pub mod project;
+pub mod wait;

@@ -1,0 +1,13 @@
+//! Ports of the host that nobody uses.
+
+use std::net::TcpListener;
+
+/// A port that was free a moment ago, from below the range that outgoing connections get theirs from.
+///
+/// It is drawn by lot, so that test programs that run at once hardly ever draw the same.
+pub fn free() -> u16 {
+    (0..1000)
+        .map(|_| fastrand::u16(12_000..32_000))
+        .find(|port| TcpListener::bind(("0.0.0.0", *port)).is_ok())
+        .expect("a free port")
+}

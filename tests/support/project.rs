@@ -1,0 +1,307 @@
+//! A project of a test's own, used through the `sameport` binary as a user does.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    path::PathBuf,
+    process::{Child, Command, Output, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use sameport::plan::status::{ProjectStatus, ReplicaStatus};
+use tempfile::TempDir;
+
+use super::{docker::Docker, images, load, ports, wait};
+
+static PROJECTS: AtomicU32 = AtomicU32::new(0);
+
+/// A Compose file in a folder of its own, with folders of its own for what sameport keeps. It goes down when it
+/// is dropped.
+pub struct Project {
+    /// Its name, which nothing else has.
+    pub name: String,
+    /// The free port that stands for `${PORT}` in the file.
+    pub port: u16,
+    /// The engine that it runs on.
+    pub docker: Docker,
+    folder: TempDir,
+    variables: Vec<(&'static str, String)>,
+}
+
+/// What a finished `sameport` command left.
+#[derive(Debug)]
+pub struct Finished {
+    /// Its exit code; `None` after a signal.
+    pub code: Option<i32>,
+    /// Its standard output.
+    pub stdout: String,
+    /// Its standard error.
+    pub stderr: String,
+}
+
+impl From<Output> for Finished {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+impl Project {
+    /// A project on the engine that the `docker` command finds. In the file, `${PORT}` is a free port, `${NGINX}`
+    /// and so on are the images of `tests/images`.
+    pub fn new(compose: &str) -> Self {
+        Self::on(Docker::default(), compose)
+    }
+
+    /// A project on that engine.
+    pub fn on(docker: Docker, compose: &str) -> Self {
+        let number = PROJECTS.fetch_add(1, Ordering::Relaxed);
+        let port = ports::free();
+        let mut variables = images::named_in(compose);
+        variables.push(("PORT", port.to_string()));
+        let project = Self {
+            name: format!("spt{}-{number}", std::process::id()),
+            port,
+            docker,
+            // A path of a socket may have 107 bytes.
+            folder: tempfile::Builder::new().prefix("spt").tempdir_in("/tmp").unwrap(),
+            variables,
+        };
+        project.write(compose);
+        project
+    }
+
+    /// Replaces the file.
+    pub fn write(&self, compose: &str) {
+        fs::write(self.folder.path().join("compose.yaml"), compose).unwrap();
+    }
+
+    /// A `sameport` command for this project.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sameport"));
+        self.docker.choose(&mut command);
+        command
+            .current_dir(self.folder.path())
+            .envs(self.variables.iter().map(|(key, value)| (key, value)))
+            .env("COMPOSE_PROJECT_NAME", &self.name)
+            .env("XDG_RUNTIME_DIR", self.folder.path())
+            .env("XDG_STATE_HOME", self.folder.path())
+            .stdin(Stdio::null())
+            .args(args);
+        command
+    }
+
+    /// Runs a `sameport` command to its end.
+    pub fn try_run(&self, args: &[&str]) -> Finished {
+        self.command(args).output().unwrap().into()
+    }
+
+    /// Runs a `sameport` command that has to succeed, and returns what it printed.
+    pub fn run(&self, args: &[&str]) -> String {
+        let finished = self.try_run(args);
+        assert_eq!(finished.code, Some(0), "sameport {}: {finished:#?}", args.join(" "));
+        finished.stdout
+    }
+
+    /// Starts a `sameport` command that stays in the foreground.
+    pub fn start(&self, args: &[&str]) -> Foreground {
+        let output = self.folder.path().join("foreground.log");
+        let file = fs::File::create(&output).unwrap();
+        let child = self.command(args).stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
+        Foreground { child, output }
+    }
+
+    /// Where the project stands, as `sameport ps` says.
+    pub fn status(&self) -> ProjectStatus {
+        let text = self.run(&["ps", "--format", "json"]);
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"))
+    }
+
+    /// The replicas of a service, as `sameport ps` says.
+    pub fn replicas(&self, service: &str) -> Vec<ReplicaStatus> {
+        let mut replicas = self.status().replicas;
+        replicas.retain(|replica| replica.service.as_str() == service);
+        replicas
+    }
+
+    /// What makes a running process that process: the container and when it started.
+    pub fn processes(&self) -> Vec<(String, String)> {
+        let filter = format!("label=dev.sameport.project={}", self.name);
+        let mut found: Vec<_> = self
+            .docker
+            .lines(&["ps", "-q", "--no-trunc", "--filter", &filter])
+            .iter()
+            .map(|id| {
+                let state = self.docker.inspect(id);
+                (id.clone(), state["State"]["StartedAt"].as_str().unwrap().to_owned())
+            })
+            .collect();
+        found.sort();
+        found
+    }
+
+    /// Everything on the engine that carries the project's label.
+    pub fn leftovers(&self) -> Vec<String> {
+        let filter = format!("label=dev.sameport.project={}", self.name);
+        let mut found = self.docker.lines(&["ps", "-aq", "--filter", &filter]);
+        found.extend(self.docker.lines(&["network", "ls", "-q", "--filter", &filter]));
+        found.extend(self.docker.lines(&["volume", "ls", "-q", "--filter", &filter]));
+        found
+    }
+
+    /// The published port, as a program on this host reaches it.
+    pub fn loopback(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    /// The published port, as other machines reach it: without Docker's user-space proxy.
+    pub fn outside(&self) -> SocketAddr {
+        // No packet is sent: the kernel only chooses the address that it would use.
+        let address = UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
+            socket.connect("192.0.2.1:9")?;
+            socket.local_addr()
+        });
+        (address.map_or(Ipv4Addr::LOCALHOST.into(), |a| a.ip()), self.port).into()
+    }
+
+    /// Waits until so many replicas serve at once, each of them seen answering.
+    pub fn serves(&self, replicas: usize) -> load::Report {
+        wait::until(&format!("{replicas} replicas of {} serve", self.name), || {
+            let report = load::send(self.loopback(), 40 * u32::try_from(replicas).unwrap());
+            match report.failures.is_empty() && report.answers.len() == replicas {
+                true => Ok(report),
+                false => Err(format!("{report}{:#?}", self.try_run(&["ps"]))),
+            }
+        })
+    }
+
+    /// Waits until the published port is answered by anybody.
+    pub fn serves_some(&self) {
+        wait::until("the port is served", || load::request(self.loopback()).map_err(|f| format!("{f:?}")));
+    }
+
+    /// The process id of the supervisor, from the lock that it holds.
+    pub fn supervisor(&self) -> Option<Pid> {
+        let lock = self.folder.path().join(format!("sameport/{}.lock", self.name));
+        let pid: i32 = fs::read_to_string(lock).ok()?.trim().parse().ok()?;
+        let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let ours = String::from_utf8_lossy(&command).contains("sameport");
+        ours.then(|| Pid::from_raw(pid))
+    }
+
+    /// Kills the supervisor in the background, and waits until it is gone.
+    pub fn kill_supervisor(&self) {
+        let pid = self.supervisor().expect("a supervisor runs");
+        kill(pid, Signal::SIGKILL).unwrap();
+        wait::until("the supervisor is gone", || {
+            let gone = self.supervisor().is_none();
+            wait::check(gone, pid)
+        });
+    }
+
+    /// What the supervisor in the background has written.
+    pub fn log(&self) -> String {
+        let log = self.folder.path().join(format!("sameport/{}.log", self.name));
+        fs::read_to_string(log).unwrap_or_default()
+    }
+
+    fn show(&self) {
+        let filter = format!("label=dev.sameport.project={}", self.name);
+        eprintln!("{:#?}", self.try_run(&["ps"]));
+        eprintln!("{:?}", self.docker.try_run(&["ps", "-a", "--filter", &filter]));
+        let log = self.log();
+        let lines: Vec<_> = log.lines().rev().take(60).collect();
+        lines.iter().rev().for_each(|line| eprintln!("supervisor: {line}"));
+    }
+
+    /// An action of the engine may still have been under way when the supervisor was killed: looks twice.
+    fn remove_all(&self) -> Result<(), String> {
+        self.remove_what_is_there()?;
+        self.remove_what_is_there()
+    }
+
+    fn remove_what_is_there(&self) -> Result<(), String> {
+        let filter = format!("label=dev.sameport.project={}", self.name);
+        for (list, remove) in [
+            (&["ps", "-aq"][..], &["rm", "-fv"][..]),
+            (&["network", "ls", "-q"], &["network", "rm"]),
+            (&["volume", "ls", "-q"], &["volume", "rm", "-f"]),
+        ] {
+            let found = self.docker.try_run(&[list, &["--filter", &filter]].concat())?;
+            let ids: Vec<_> = found.lines().collect();
+            if !ids.is_empty() {
+                self.docker.try_run(&[remove, &ids].concat())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Project {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.show();
+        }
+        if let Some(pid) = self.supervisor() {
+            // It may have ended by itself just now.
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+        if let Err(error) = self.remove_all() {
+            eprintln!("not everything of {} is removed: {error}", self.name);
+        }
+    }
+}
+
+/// A `sameport` command that runs; it is killed when it is dropped.
+pub struct Foreground {
+    child: Child,
+    output: PathBuf,
+}
+
+impl Foreground {
+    /// Its process id.
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).unwrap())
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).unwrap();
+    }
+
+    /// What it printed so far.
+    pub fn printed(&self) -> String {
+        fs::read_to_string(&self.output).unwrap()
+    }
+
+    /// Waits for its end, and returns its exit code.
+    pub fn exit_code(&mut self) -> Option<i32> {
+        let status = wait::until("the command ends", || match self.child.try_wait().unwrap() {
+            Some(status) => Ok(status),
+            None => Err(self.printed()),
+        });
+        status.code()
+    }
+
+    /// Whether it is still there after that long.
+    pub fn outlives(&mut self, time: Duration) -> bool {
+        std::thread::sleep(time);
+        self.child.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for Foreground {
+    fn drop(&mut self) {
+        // Both fail only when it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

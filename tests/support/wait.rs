@@ -1,0 +1,28 @@
+//! Waiting with a deadline that tells what was seen.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How long anything may take on a busy machine.
+pub const LONG: Duration = Duration::from_secs(90);
+
+/// Looks again and again until there is something; what `look` says in the meantime is shown when time is up.
+pub fn until<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
+    let begin = Instant::now();
+    loop {
+        match look() {
+            Ok(found) => return found,
+            Err(seen) if begin.elapsed() > LONG => {
+                panic!("waited {LONG:?} until {what}; what was seen at last:\n{seen}")
+            }
+            Err(_) => thread::sleep(Duration::from_millis(100)),
+        }
+    }
+}
+
+/// For a `look` that only says yes or no.
+pub fn check(holds: bool, seen: impl std::fmt::Debug) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(format!("{seen:#?}")) }
+}
