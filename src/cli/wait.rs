@@ -49,6 +49,7 @@ pub async fn until(session: &Session, until: Until, limit: Option<Duration>) -> 
     let mut events = session.events().await?;
     let mut progress = Progress::new();
     let mut converged_at = None;
+    let mut seen_exits = 0;
     loop {
         let tick = tokio::time::sleep(PAUSE);
         tokio::pin!(tick);
@@ -73,10 +74,19 @@ pub async fn until(session: &Session, until: Until, limit: Option<Duration>) -> 
             let status = session.status().await?;
             progress.status(&status);
             let now = Instant::now();
-            converged_at = if status.converged { converged_at.or(Some(now)) } else { None };
+            let exits = status.replicas.iter().map(|replica| replica.exits).sum();
+            if !status.converged || exits != seen_exits {
+                converged_at = None;
+            }
+            if status.converged {
+                converged_at.get_or_insert(now);
+            }
+            seen_exits = exits;
             let steady =
                 converged_at.is_some_and(|at| now - at >= STEADY) || status.replicas.iter().all(is_steady);
-            if is_enough(&status, until) && (until != Until::Steady || steady) {
+            // What has ended before may be caught between two crashes.
+            let trusted = (until != Until::Steady && exits == 0) || steady;
+            if is_enough(&status, until) && trusted {
                 return Ok(());
             }
             if let Some(failure) = failure(&status) {

@@ -44,7 +44,7 @@ fn on_failure_gives_up_after_its_tries() {
 #[test]
 fn a_crash_loop_is_shown_with_exit_code_and_last_words() {
     let project = service("    command: [\"sh\", \"-c\", \"echo no database at db:5432; exit 7\"]\n");
-    let up = project.try_run(&["up", "-d"]);
+    let up = project.try_run(&["up", "-d", "--wait"]);
     assert_eq!(up.code, Some(1), "{up:#?}");
     let printed = format!("{}{}", up.stdout, up.stderr);
     assert!(printed.contains("no database at db:5432"), "{printed}");
