@@ -17,13 +17,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use super::{
-    args::selector,
-    context::Context,
-    error::CliError,
-    kill::{not_there, replicas},
-    signals::Signals,
-};
+use super::{args::selector, context::Context, error::CliError, replicas, signals::Signals};
 
 /// Arguments of `sameport exec`.
 #[derive(Args, Debug)]
@@ -61,10 +55,7 @@ pub struct ExecArgs {
 pub async fn run(context: &Context, args: ExecArgs) -> Result<(), CliError> {
     let name = context.project()?;
     let docker = context.engine().await?;
-    let found = replicas(&docker, &name, &args.replica).await?;
-    let Some(replica) = found.into_iter().find(|found| found.row.state == "running") else {
-        return Err(not_there(&args.replica, "runs"));
-    };
+    let replica = replicas::first_running(&docker, &name, &args.replica).await?;
     let tty = !args.no_tty && io::stdin().is_terminal() && io::stdout().is_terminal();
     let options = ExecOptions {
         command: args.command,
@@ -75,7 +66,7 @@ pub async fn run(context: &Context, args: ExecArgs) -> Result<(), CliError> {
         stdin: true,
         privileged: args.privileged,
     };
-    let ExecSession { control, input, output } = docker.exec(&replica.row.id, options).await?;
+    let ExecSession { control, input, output } = docker.exec(&replica.id, options).await?;
     if tty {
         with_terminal(&control, input, output).await?;
     } else {

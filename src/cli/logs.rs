@@ -7,7 +7,7 @@ use clap::Args;
 use futures_util::{StreamExt, stream::BoxStream};
 use jiff::{SignedDuration, Timestamp};
 use sameport::{
-    engine::{ContainerId, Engine, EngineError, EngineEvent, Labels, LogLine, LogOptions, Role},
+    engine::{ContainerId, Engine, EngineError, EngineEvent, LogLine, LogOptions},
     spec::{ProjectName, ServiceName, Slot},
     supervisor::Selector,
 };
@@ -18,7 +18,8 @@ use super::{
     args::selector,
     context::Context,
     error::{CliError, styled},
-    output,
+    output, replicas,
+    replicas::Replica,
     signals::Signals,
 };
 
@@ -127,44 +128,6 @@ pub async fn follow_all(
     follow(engine, name, &replicas, options, look).await
 }
 
-/// One replica's container.
-#[derive(Clone, Debug)]
-struct Replica {
-    id: ContainerId,
-    service: ServiceName,
-    slot: Slot,
-    running: bool,
-}
-
-impl Replica {
-    fn name(&self) -> String {
-        format!("{}-{}", self.service, self.slot)
-    }
-}
-
-async fn list(
-    engine: &impl Engine,
-    name: &ProjectName,
-    wanted: &[Selector],
-) -> Result<Vec<Replica>, EngineError> {
-    let is_wanted = |service: &ServiceName, slot: Slot| {
-        wanted.is_empty() || wanted.iter().any(|w| &w.service == service && w.slot.is_none_or(|n| n == slot))
-    };
-    let mut found: Vec<_> = engine
-        .list(name)
-        .await?
-        .into_iter()
-        .filter_map(|row| match Labels::from_map(&row.labels)?.role {
-            Role::Replica { service, slot } if is_wanted(&service, slot) => {
-                Some(Replica { running: row.state == "running", id: row.id, service, slot })
-            }
-            _ => None,
-        })
-        .collect();
-    found.sort_by(|a, b| (&a.service, a.slot).cmp(&(&b.service, b.slot)));
-    Ok(found)
-}
-
 /// What has been written, in order of time over all replicas. Only the next line of each is held.
 async fn past(
     engine: &impl Engine,
@@ -173,7 +136,7 @@ async fn past(
     options: LogOptions,
     look: Look,
 ) -> Result<(), CliError> {
-    let replicas = list(engine, name, wanted).await?;
+    let replicas = replicas::list(engine, name, wanted).await?;
     if replicas.is_empty() {
         let what = wanted.first().map_or_else(|| "anything".to_owned(), |w| w.service.to_string());
         return output::note(&format!("no replica of {what} has been there to write"));
@@ -236,7 +199,7 @@ async fn follow(
         if events.is_none() {
             events = engine.events(name).await.ok();
         }
-        if let Ok(replicas) = list(engine, name, wanted).await {
+        if let Ok(replicas) = replicas::list(engine, name, wanted).await {
             for replica in replicas {
                 let options = match seen.get(&replica.id) {
                     None => options.clone(),
@@ -337,7 +300,7 @@ impl Printer {
 
     /// Makes room for the name of a replica.
     fn widen(&mut self, replica: &Replica) {
-        self.width = self.width.max(replica.name().len());
+        self.width = self.width.max(name(replica).len());
     }
 
     fn print(&mut self, replica: &Replica, line: &LogLine) -> Result<(), CliError> {
@@ -352,7 +315,7 @@ impl Printer {
         }
         let mut text = String::new();
         if self.look.prefix {
-            text.push_str(&styled(&format!("{:<1$} |", replica.name(), self.width), color(replica)));
+            text.push_str(&styled(&format!("{:<1$} |", name(replica), self.width), color(replica)));
             text.push(' ');
         }
         if self.look.timestamps
@@ -367,6 +330,11 @@ impl Printer {
         }
         output::line(&text)
     }
+}
+
+/// As Compose writes it.
+fn name(replica: &Replica) -> String {
+    format!("{}-{}", replica.service, replica.slot)
 }
 
 /// The same replica has the same colour each time.

@@ -15,6 +15,7 @@ mod logs;
 mod output;
 mod ps;
 mod pull;
+mod replicas;
 mod service;
 mod session;
 mod signals;

@@ -20,6 +20,7 @@ use super::{
         self,
         state::{self, Mood},
     },
+    replicas::{self, Replica},
     session::Session,
 };
 
@@ -52,47 +53,35 @@ struct Shown<'a> {
 pub async fn run(context: &Context, args: PsArgs) -> Result<(), CliError> {
     let (name, loaded) = context.load_if_possible()?;
     let docker = context.engine().await?;
-    let project = loaded.map(|loaded| loaded.project);
     let session = Session::running(context, &name).await?;
+    let has_file = loaded.is_some();
     let mut status = match &session {
         Some(session) => session.status().await?,
         None => {
-            let file = project.clone().unwrap_or_else(|| Project::empty(name.clone()));
-            let mut status =
-                supervisor::look(Arc::new(docker.clone()), file, &context.settings(&name)?).await?;
-            // Nobody is going to start what is not there.
-            status.replicas.retain(|replica| replica.container.is_some());
-            status
+            let file = loaded.map_or_else(|| Project::empty(name.clone()), |loaded| loaded.project);
+            look(context, &docker, file).await?
         }
     };
-    for service in &args.services {
-        if !status.replicas.iter().any(|replica| &replica.service == service) {
-            return Err(CliError::Usage {
-                message: format!("there is no replica of a service `{service}`"),
-                help: "`sameport config --services` names those of the file".to_owned(),
-            });
-        }
-    }
-    status.replicas.retain(|replica| args.services.is_empty() || args.services.contains(&replica.service));
+    // Those of services that the file does not have, or that there is no file for.
+    let mut others = replicas::list(&docker, &name, &[]).await?;
+    others.retain(|other| !status.replicas.iter().any(|known| known.service == other.service));
+    select(&args.services, &mut status.replicas, &mut others)?;
     if args.quiet {
-        let ids = status.replicas.iter().filter_map(|replica| replica.container.as_ref());
+        let known = status.replicas.iter().filter_map(|replica| replica.container.as_ref());
+        let ids = known.chain(others.iter().map(|other| &other.id));
         return ids.map(|id| id.short()).try_for_each(output::line);
     }
     let ports = ports(&docker, &status).await?;
     if context.is_json() {
         let supervised = session.is_some();
-        return output::json(&Shown {
-            project: name.to_string(),
-            supervised,
-            status: &status,
-            ports: &ports,
-        });
+        let project = name.to_string();
+        return output::json(&Shown { project, supervised, status: &status, ports: &ports });
     }
-    if status.replicas.is_empty() && status.orphans.is_empty() {
+    if status.replicas.is_empty() && others.is_empty() && status.orphans.is_empty() {
         return output::note(&format!("nothing of the project {name} is there"));
     }
-    output::line(&table(&status, project.as_ref(), &ports, Timestamp::now()).trim_fmt())?;
-    if !status.orphans.is_empty() {
+    output::line(&table(&status, &others, &ports, Timestamp::now()).trim_fmt())?;
+    if has_file && !status.orphans.is_empty() {
         output::note(&format!("not in the file: {}", status.orphans.join(", ")))?;
     }
     for trouble in &status.troubles {
@@ -105,6 +94,38 @@ pub async fn run(context: &Context, args: PsArgs) -> Result<(), CliError> {
         )?;
     }
     Ok(())
+}
+
+/// Where a project stands that nobody supervises.
+async fn look(context: &Context, docker: &Docker, file: Project) -> Result<ProjectStatus, CliError> {
+    let settings = context.settings(&file.name)?;
+    let mut status = supervisor::look(Arc::new(docker.clone()), file, &settings).await?;
+    // Nobody is going to start what is not there.
+    status.replicas.retain(|replica| replica.container.is_some());
+    Ok(status)
+}
+
+/// Keeps what the user asked for.
+fn select(
+    wanted: &[ServiceName],
+    known: &mut Vec<ReplicaStatus>,
+    others: &mut Vec<Replica>,
+) -> Result<(), CliError> {
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    known.retain(|replica| wanted.contains(&replica.service));
+    others.retain(|other| wanted.contains(&other.service));
+    let missing = wanted.iter().find(|name| {
+        !known.iter().any(|replica| &replica.service == *name) && !others.iter().any(|o| &o.service == *name)
+    });
+    match missing {
+        None => Ok(()),
+        Some(service) => Err(CliError::Usage {
+            message: format!("there is no replica of a service `{service}`"),
+            help: "`sameport config --services` names those of the file".to_owned(),
+        }),
+    }
 }
 
 async fn ports(docker: &Docker, status: &ProjectStatus) -> Result<BTreeMap<PodName, Vec<String>>, CliError> {
@@ -127,7 +148,7 @@ async fn ports(docker: &Docker, status: &ProjectStatus) -> Result<BTreeMap<PodNa
 
 fn table(
     status: &ProjectStatus,
-    project: Option<&Project>,
+    others: &[Replica],
     ports: &BTreeMap<PodName, Vec<String>>,
     now: Timestamp,
 ) -> Table {
@@ -139,8 +160,7 @@ fn table(
     }
     table.set_header(["REPLICA", "STATE", "SINCE", "CONTAINER", "GENERATION", "PORTS"]);
     for replica in &status.replicas {
-        let pod = project.and_then(|project| Some(&project.services.get(&replica.service)?.pod));
-        let ports = pod.and_then(|pod| ports.get(pod)).map(|ports| ports.join(", ")).unwrap_or_default();
+        let ports = ports.get(&replica.pod).map(|ports| ports.join(", ")).unwrap_or_default();
         table.add_row([
             Cell::new(format!("{}.{}", replica.service, replica.slot)),
             colored(Cell::new(state::describe(replica, now)), state::mood(&replica.state)),
@@ -149,6 +169,9 @@ fn table(
             Cell::new(replica.generation.as_ref().map(ToString::to_string).unwrap_or_default()),
             Cell::new(ports),
         ]);
+    }
+    for other in others {
+        table.add_row([other.to_string(), other.status.clone(), String::new(), other.id.short().to_owned()]);
     }
     table
 }

@@ -45,6 +45,8 @@ pub struct ReplicaStatus {
     pub service: ServiceName,
     /// Its number there.
     pub slot: Slot,
+    /// In which pod.
+    pub pod: PodName,
     /// Its container, once there is one.
     pub container: Option<ContainerId>,
     /// The container's name.
@@ -220,6 +222,7 @@ impl Planner<'_> {
                 Some(ReplicaStatus {
                     service: name.clone(),
                     slot,
+                    pod: service.pod.clone(),
                     container: container.map(|c| c.id.clone()),
                     name: self.desired.project.replica_name(service, slot),
                     generation: container.map(|c| c.labels.generation.clone()),

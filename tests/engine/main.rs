@@ -20,3 +20,4 @@ mod sharing;
 mod slots;
 mod spread;
 mod supervisor;
+mod words;

@@ -8,7 +8,7 @@ use std::{
     io::{BufRead, BufReader},
     net::{IpAddr, SocketAddr},
     os::fd::AsRawFd,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Arc,
 };
@@ -18,9 +18,10 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{docker::Docker, images, wait};
+use super::{certificates, docker::Docker, images, wait};
 
 /// What the daemon does with its containers when it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,10 +42,45 @@ pub struct Daemon {
 impl Daemon {
     /// Starts one, with the image of `tests/images/nginx` in it.
     pub fn start(live_restore: LiveRestore) -> Self {
+        let keep = serde_json::json!({ "live-restore": live_restore == LiveRestore::On });
+        let daemon = Self::with(|_| keep);
+        daemon.load_image();
+        daemon
+    }
+
+    /// Starts one that listens on a port of its network, too: for everybody.
+    pub fn behind_a_port(port: u16) -> Self {
+        Self::with(|_| serde_json::json!({ "hosts": [format!("tcp://127.0.0.1:{port}")] }))
+    }
+
+    /// Starts one that listens on a port of its network, too: for those who have certificates, which are in
+    /// [`Self::certificates`].
+    pub fn behind_a_guarded_port(port: u16) -> Self {
+        Self::with(|folder| {
+            let certificates = folder.join("certificates");
+            fs::create_dir(&certificates).unwrap();
+            certificates::write(&certificates);
+            serde_json::json!({
+                "hosts": [format!("tcp://127.0.0.1:{port}")],
+                "tlsverify": true,
+                "tlscacert": certificates.join("ca.pem"),
+                "tlscert": certificates.join("server-cert.pem"),
+                "tlskey": certificates.join("server-key.pem"),
+            })
+        })
+    }
+
+    /// The folder with a client's certificates.
+    pub fn certificates(&self) -> PathBuf {
+        self.folder.path().join("certificates")
+    }
+
+    /// Starts one with more settings.
+    fn with(more: impl FnOnce(&Path) -> Value) -> Self {
         let folder = tempfile::Builder::new().prefix("spd").tempdir_in("/tmp").unwrap();
         let network = Arc::new(new_network());
         let path = |name: &str| folder.path().join(name).display().to_string();
-        let config = serde_json::json!({
+        let mut config = serde_json::json!({
             "data-root": path("data"),
             "exec-root": path("exec"),
             "pidfile": path("dockerd.pid"),
@@ -52,21 +88,30 @@ impl Daemon {
             "storage-driver": Docker::default().run(&["info", "--format", "{{.Driver}}"]),
             "containerd-namespace": "sameport-test",
             "containerd-plugins-namespace": "sameport-test-plugins",
-            "live-restore": live_restore == LiveRestore::On,
-            // The kernel's default for shutting down is 15 s.
+            // The daemon's default for shutting down is 15 s.
             "shutdown-timeout": 5,
         });
+        for (key, value) in more(folder.path()).as_object().unwrap() {
+            match (&mut config[key], value) {
+                (Value::Array(list), Value::Array(more)) => list.extend(more.iter().cloned()),
+                (place, value) => *place = value.clone(),
+            }
+        }
         fs::write(folder.path().join("daemon.json"), config.to_string()).unwrap();
         let process = launch(&folder, &network);
         let daemon = Self { folder, network, process };
         daemon.wait_until_it_answers();
-        daemon.load_image();
         daemon
     }
 
     /// The `docker` command for it.
     pub fn docker(&self) -> Docker {
         Docker::at(&self.folder.path().join("docker.sock"))
+    }
+
+    /// Where its socket is, as `DOCKER_HOST` has it.
+    pub fn socket(&self) -> String {
+        format!("unix://{}", self.folder.path().join("docker.sock").display())
     }
 
     /// Ends it as an operator does, and starts it again.
@@ -209,7 +254,7 @@ fn launch(folder: &TempDir, network: &File) -> Child {
 }
 
 /// The innermost first.
-fn mounts_under(folder: &std::path::Path) -> Vec<PathBuf> {
+fn mounts_under(folder: &Path) -> Vec<PathBuf> {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
     let mut points: Vec<_> = points.filter(|point| point.starts_with(folder)).collect();

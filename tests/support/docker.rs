@@ -60,4 +60,26 @@ impl Docker {
         assert!(pid > 0, "{container} does not run");
         i32::try_from(pid).unwrap()
     }
+
+    /// Removes everything that carries a project's label, as far as it can.
+    pub fn remove_project(&self, name: &str) -> Result<(), String> {
+        let filter = of_project(name);
+        for (list, remove) in [
+            (&["ps", "-aq"][..], &["rm", "-fv"][..]),
+            (&["network", "ls", "-q"], &["network", "rm"]),
+            (&["volume", "ls", "-q"], &["volume", "rm", "-f"]),
+        ] {
+            let found = self.try_run(&[list, &["--filter", &filter]].concat())?;
+            let ids: Vec<_> = found.lines().collect();
+            if !ids.is_empty() {
+                self.try_run(&[remove, &ids].concat())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The filter for what carries a project's label.
+pub fn of_project(name: &str) -> String {
+    format!("label={}={name}", sameport::engine::Labels::PROJECT)
 }

@@ -4,6 +4,9 @@
 //! does, looks at it and breaks it with the `docker` command, and sends it requests with [`load`]. Whatever
 //! it makes has a name of its own and goes with its guard, also when the test fails.
 
+#![allow(dead_code, reason = "each test program uses its part of this")]
+
+pub mod certificates;
 pub mod daemon;
 pub mod docker;
 pub mod images;

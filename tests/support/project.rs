@@ -16,7 +16,10 @@ use nix::{
 use sameport::plan::status::{ProjectStatus, ReplicaStatus};
 use tempfile::TempDir;
 
-use super::{docker::Docker, images, load, ports, wait};
+use super::{
+    docker::{self, Docker},
+    images, load, ports, wait,
+};
 
 static PROJECTS: AtomicU32 = AtomicU32::new(0);
 
@@ -134,7 +137,7 @@ impl Project {
 
     /// What makes a running process that process: the container and when it started.
     pub fn processes(&self) -> Vec<(String, String)> {
-        let filter = format!("label=dev.sameport.project={}", self.name);
+        let filter = docker::of_project(&self.name);
         let mut found: Vec<_> = self
             .docker
             .lines(&["ps", "-q", "--no-trunc", "--filter", &filter])
@@ -150,7 +153,7 @@ impl Project {
 
     /// Everything on the engine that carries the project's label.
     pub fn leftovers(&self) -> Vec<String> {
-        let filter = format!("label=dev.sameport.project={}", self.name);
+        let filter = docker::of_project(&self.name);
         let mut found = self.docker.lines(&["ps", "-aq", "--filter", &filter]);
         found.extend(self.docker.lines(&["network", "ls", "-q", "--filter", &filter]));
         found.extend(self.docker.lines(&["volume", "ls", "-q", "--filter", &filter]));
@@ -214,34 +217,12 @@ impl Project {
     }
 
     fn show(&self) {
-        let filter = format!("label=dev.sameport.project={}", self.name);
+        let filter = docker::of_project(&self.name);
         eprintln!("{:#?}", self.try_run(&["ps"]));
         eprintln!("{:?}", self.docker.try_run(&["ps", "-a", "--filter", &filter]));
         let log = self.log();
         let lines: Vec<_> = log.lines().rev().take(60).collect();
         lines.iter().rev().for_each(|line| eprintln!("supervisor: {line}"));
-    }
-
-    /// An action of the engine may still have been under way when the supervisor was killed: looks twice.
-    fn remove_all(&self) -> Result<(), String> {
-        self.remove_what_is_there()?;
-        self.remove_what_is_there()
-    }
-
-    fn remove_what_is_there(&self) -> Result<(), String> {
-        let filter = format!("label=dev.sameport.project={}", self.name);
-        for (list, remove) in [
-            (&["ps", "-aq"][..], &["rm", "-fv"][..]),
-            (&["network", "ls", "-q"], &["network", "rm"]),
-            (&["volume", "ls", "-q"], &["volume", "rm", "-f"]),
-        ] {
-            let found = self.docker.try_run(&[list, &["--filter", &filter]].concat())?;
-            let ids: Vec<_> = found.lines().collect();
-            if !ids.is_empty() {
-                self.docker.try_run(&[remove, &ids].concat())?;
-            }
-        }
-        Ok(())
     }
 }
 
@@ -254,8 +235,11 @@ impl Drop for Project {
             // It may have ended by itself just now.
             let _ = kill(pid, Signal::SIGKILL);
         }
-        if let Err(error) = self.remove_all() {
-            eprintln!("not everything of {} is removed: {error}", self.name);
+        // An action of the engine may still have been under way when the supervisor was killed.
+        for _ in 0..2 {
+            if let Err(error) = self.docker.remove_project(&self.name) {
+                eprintln!("not everything of {} is removed: {error}", self.name);
+            }
         }
     }
 }

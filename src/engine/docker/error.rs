@@ -31,15 +31,16 @@ fn response(status: u16, message: String, what: What<'_>) -> EngineError {
             EngineError::Denied { message }
         }
         404 => EngineError::Gone { what: missing(&message).unwrap_or_else(|| what.to_owned()) },
+        // Daemons disagree on the status where a request names a container to join.
+        _ if words.starts_with("no such container") || words.starts_with("no such image") => {
+            EngineError::Gone { what: missing(&message).unwrap_or_else(|| what.to_owned()) }
+        }
         409 => EngineError::Conflict { message },
         401 | 403 => EngineError::Denied { message },
         408 | 429 | 502 | 503 | 504 => EngineError::Busy { message },
         // A container that joins one which has just gone or does not run is answered with 500 by old daemons.
         500 if words.contains("cannot join network of a non running container") => {
             EngineError::Conflict { message }
-        }
-        500 if words.contains("no such container") || words.contains("no such image") => {
-            EngineError::Gone { what: missing(&message).unwrap_or_else(|| what.to_owned()) }
         }
         500 if words.contains("unauthorized") || words.contains("authentication required") => {
             EngineError::Denied { message }
@@ -141,6 +142,7 @@ mod tests {
             (409, "removal of container 12 is already in progress", "conflict"),
             (409, "cannot join network of a non running container: 12", "conflict"),
             (500, "No such container: 12", "gone"),
+            (400, "No such container: 12", "gone"),
             (
                 500,
                 "driver failed programming external connectivity on endpoint x: Bind for 0.0.0.0:80 failed: \

@@ -18,13 +18,16 @@ use crate::{
 /// A line that never ends is cut into pieces of this many bytes.
 const LONGEST_LINE: usize = 64 * 1024;
 
-/// The events that are asked for: of this project, and only what can change a plan.
-pub(super) fn events(project: &ProjectName) -> EventsOptions {
+/// The events that are asked for: of this project, only what can change a plan, and from `since`, a time as the
+/// engine tells it.
+pub(super) fn events(project: &ProjectName, since: Option<&str>) -> EventsOptions {
     let filters = HashMap::from([
         ("label".to_owned(), vec![format!("{}={project}", Labels::PROJECT)]),
         ("type".to_owned(), ["container", "network", "volume"].map(str::to_owned).to_vec()),
     ]);
-    EventsOptions { since: None, until: None, filters: Some(filters) }
+    let since = since.and_then(|time| time.parse::<Timestamp>().ok());
+    let since = since.map(|time| format!("{}.{:09}", time.as_second(), time.subsec_nanosecond()));
+    EventsOptions { since, until: None, filters: Some(filters) }
 }
 
 /// What an event means to us; none for those that change nothing, such as every run of a health check.
@@ -102,7 +105,7 @@ impl Halves {
                 (&mut self.out, false, message)
             }
         };
-        half.extend_from_slice(&bytes);
+        half.extend_from_slice(without_repeated_time(half, &bytes));
         let mut lines = Vec::new();
         while let Some(end) = half
             .iter()
@@ -122,6 +125,17 @@ impl Halves {
             .filter(|(bytes, _)| !bytes.is_empty())
             .map(|(bytes, stderr)| line(&bytes, stderr))
             .collect()
+    }
+}
+
+/// The engine keeps a long line in pieces of 16 kB, and tells the line's time with each of them.
+fn without_repeated_time<'a>(half: &[u8], piece: &'a [u8]) -> &'a [u8] {
+    let time = half.iter().position(|byte| *byte == b' ').and_then(|end| half.get(..=end));
+    match time
+        .filter(|time| std::str::from_utf8(time).is_ok_and(|t| t.trim_end().parse::<Timestamp>().is_ok()))
+    {
+        Some(time) => piece.strip_prefix(time).unwrap_or(piece),
+        None => piece,
     }
 }
 
@@ -174,6 +188,14 @@ mod tests {
     async fn frames_are_cut_into_lines_by_output() {
         let got = read(vec![out("one\ntw"), err("oops\n"), out("o\nthree")]).await;
         let wanted = [(false, "one"), (true, "oops"), (false, "two"), (false, "three")];
+        assert_eq!(got, wanted.map(|(stderr, text)| (stderr, text.to_owned())));
+    }
+
+    #[tokio::test]
+    async fn a_time_is_taken_off_every_piece_of_a_long_line() {
+        let time = "2024-05-06T07:08:09.123456789Z";
+        let got = read(vec![out(&format!("{time} one")), out(&format!("{time} two\n")), out(time)]).await;
+        let wanted = [(false, "onetwo"), (false, "")];
         assert_eq!(got, wanted.map(|(stderr, text)| (stderr, text.to_owned())));
     }
 

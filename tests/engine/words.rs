@@ -1,0 +1,162 @@
+//! What replicas write, and commands that speak with them.
+
+use std::{
+    io::Write,
+    process::{Command, Stdio},
+};
+
+use super::support::{
+    project::Project,
+    wait::{self, check},
+};
+
+const TALKERS: &str = r#"
+services:
+  talker:
+    image: ${NGINX}
+    environment: { NUMBER: "{{.Slot}}" }
+    command: ["sh", "-c", "echo hello from $$NUMBER; echo trouble in $$NUMBER >&2; exec sleep 1000"]
+    stop_grace_period: 0s
+    scale: 2
+"#;
+
+/// The lines, sorted: two outputs of one process have no order.
+fn sorted(text: &str) -> Vec<&str> {
+    let mut lines: Vec<_> = text.lines().collect();
+    lines.sort_unstable();
+    lines
+}
+
+#[test]
+fn logs_name_the_replica_in_front_of_each_line() {
+    let project = Project::new(TALKERS);
+    project.run(&["up", "-d", "--wait"]);
+    assert_eq!(
+        sorted(&project.run(&["logs"])),
+        [
+            "talker-1 | hello from 1",
+            "talker-1 | trouble in 1",
+            "talker-2 | hello from 2",
+            "talker-2 | trouble in 2",
+        ]
+    );
+    let one = project.run(&["logs", "--no-log-prefix", "talker.2"]);
+    assert_eq!(sorted(&one), ["hello from 2", "trouble in 2"]);
+    assert_eq!(project.run(&["logs", "--tail", "1"]).lines().count(), 2, "one of each replica");
+    assert_eq!(project.run(&["logs", "--since", "2030-01-01T00:00:00Z"]), "");
+    let timed = project.run(&["logs", "--timestamps", "--no-log-prefix", "talker.1"]);
+    for line in timed.lines() {
+        let (time, _) = line.split_once(' ').unwrap();
+        time.parse::<jiff::Timestamp>().unwrap();
+    }
+    let json = project.run(&["logs", "--format", "json", "talker.1"]);
+    let streams = json.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let mut streams: Vec<_> = streams.map(|line| line["stream"].as_str().unwrap().to_owned()).collect();
+    streams.sort_unstable();
+    assert_eq!(streams, ["stderr", "stdout"]);
+}
+
+#[test]
+fn followed_logs_go_on_with_replicas_that_start_later_and_end_with_an_interrupt() {
+    let project = Project::new(TALKERS);
+    project.run(&["up", "-d", "--wait"]);
+    let mut follower = project.start(&["logs", "-f"]);
+    let sees = |words: &str, times: usize| {
+        wait::until(&format!("{times} times {words}"), || {
+            let seen = follower.printed();
+            check(seen.matches(words).count() == times, seen)
+        });
+    };
+    sees("hello from 2", 1);
+    project.run(&["scale", "talker=3"]);
+    sees("hello from 3", 1);
+    // The same container again, from where it ended.
+    project.run(&["kill", "talker.2"]);
+    sees("hello from 2", 2);
+    sees("hello from 1", 1);
+    follower.signal(nix::sys::signal::Signal::SIGINT);
+    assert_eq!(follower.exit_code(), Some(130));
+}
+
+#[test]
+fn a_command_in_a_replica_has_its_input_output_and_exit_code() {
+    let project = Project::new(TALKERS);
+    project.run(&["up", "-d", "--wait"]);
+    assert_eq!(project.run(&["exec", "talker.2", "--", "sh", "-c", "echo $NUMBER"]), "2\n");
+    let mut cat = project
+        .command(&["exec", "-e", "COLOR=green", "talker", "--", "sh", "-c", "cat; echo $COLOR >&2; exit 7"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let long = "a line of text\n".repeat(20_000);
+    cat.stdin.take().unwrap().write_all(long.as_bytes()).unwrap();
+    let output = cat.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(7));
+    assert_eq!(output.stdout.len(), long.len());
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "green\n");
+
+    let missing = project.try_run(&["exec", "talker.9", "--", "true"]);
+    assert_eq!(missing.code, Some(1), "{missing:#?}");
+    assert!(missing.stderr.contains("talker.9"), "{missing:#?}");
+}
+
+#[test]
+fn on_a_terminal_the_command_gets_one_of_the_same_size() {
+    let project = Project::new(TALKERS);
+    project.run(&["up", "-d", "--wait"]);
+    let exec = project.command(&["exec", "talker", "--", "sh", "-c"]);
+    let words: Vec<_> =
+        [exec.get_program()].into_iter().chain(exec.get_args()).map(|word| word.to_str().unwrap()).collect();
+    let inside = "sleep 0.5; test -t 0 && test -t 1 && busybox stty size; exit 5";
+    let line = format!("stty rows 33 cols 77; {} '{inside}'", words.join(" "));
+    // It gives its child a terminal, and its own exit code is the child's.
+    let mut terminal = Command::new("script");
+    for (key, value) in exec.get_envs() {
+        terminal.env(key, value.unwrap());
+    }
+    let output = terminal
+        .current_dir(exec.get_current_dir().unwrap())
+        .args(["-qec", &line, "/dev/null"])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(printed.contains("33 77"), "{printed}");
+    assert_eq!(output.status.code(), Some(5), "{printed}");
+}
+
+#[test]
+fn events_tell_what_happens_to_whoever_listens() {
+    let project = Project::new(TALKERS);
+    project.run(&["up", "-d", "--wait"]);
+    let mut listener = project.start(&["events"]);
+    wait::until("past events are told", || {
+        let told = listener.printed();
+        check(told.contains("talker.2 started"), told)
+    });
+    project.run(&["kill", "talker.2"]);
+    wait::until("the end and the new start are told", || {
+        let told = listener.printed();
+        check(told.contains("talker.2 ended") && told.matches("talker.2 started").count() == 2, told)
+    });
+    project.run(&["down"]);
+    assert_eq!(listener.exit_code(), Some(0), "{}", listener.printed());
+}
+
+#[test]
+fn what_is_there_is_shown_without_a_file_and_without_a_supervisor() {
+    let project = Project::new(TALKERS);
+    project.run(&["up", "-d", "--wait"]);
+    project.kill_supervisor();
+    project.write("services: [");
+    let table = project.run(&["-p", &project.name, "ps"]);
+    for replica in ["talker.1", "talker.2"] {
+        let line = table.lines().find(|line| line.contains(replica)).unwrap_or_else(|| panic!("{table}"));
+        assert!(line.contains("Up "), "{table}");
+    }
+    let ids = project.run(&["-p", &project.name, "ps", "-q"]);
+    assert_eq!(ids.lines().count(), 2, "{ids}");
+    assert_eq!(project.run(&["-p", &project.name, "logs", "--tail", "1", "talker.1"]).lines().count(), 1);
+}
