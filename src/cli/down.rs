@@ -42,7 +42,8 @@ pub async fn run(context: &Context, args: DownArgs) -> Result<(), CliError> {
     tokio::select! {
         gone = wait::until(&session, Until::Gone, None) => gone?,
         () = signals.end() => {
-            output::note("killing; Ctrl-C again leaves the rest as it is")?;
+            // Nobody may be there to read it.
+            let _ = output::note("killing; Ctrl-C again leaves the rest as it is");
             let kill = async {
                 super::kill::all(&context.engine().await?, &name).await?;
                 wait::until(&session, Until::Gone, None).await

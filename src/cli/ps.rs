@@ -1,14 +1,12 @@
 //! `sameport ps`.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use clap::Args;
-use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
-use jiff::Timestamp;
 use sameport::{
     engine::{Engine, EngineError, docker::Docker},
     plan::status::{ProjectStatus, ReplicaStatus},
-    spec::{PodName, Project, ServiceName},
+    spec::{Project, ServiceName},
     supervisor,
 };
 use serde::Serialize;
@@ -16,10 +14,7 @@ use serde::Serialize;
 use super::{
     context::Context,
     error::CliError,
-    output::{
-        self,
-        state::{self, Mood},
-    },
+    output::{self, table::Ports},
     replicas::{self, Replica},
     session::Session,
 };
@@ -46,7 +41,7 @@ struct Shown<'a> {
     #[serde(flatten)]
     status: &'a ProjectStatus,
     /// Ports of the host that lead into each pod: `127.0.0.1:8080->80/tcp`.
-    ports: &'a BTreeMap<PodName, Vec<String>>,
+    ports: &'a Ports,
 }
 
 /// Runs `sameport ps`.
@@ -80,7 +75,7 @@ pub async fn run(context: &Context, args: PsArgs) -> Result<(), CliError> {
     if status.replicas.is_empty() && others.is_empty() && status.orphans.is_empty() {
         return output::note(&format!("nothing of the project {name} is there"));
     }
-    output::line(&table(&status, &others, &ports, Timestamp::now()).trim_fmt())?;
+    output::line(&output::table::draw(&status, &others, &ports).trim_fmt())?;
     if has_file && !status.orphans.is_empty() {
         output::note(&format!("not in the file: {}", status.orphans.join(", ")))?;
     }
@@ -128,8 +123,8 @@ fn select(
     }
 }
 
-async fn ports(docker: &Docker, status: &ProjectStatus) -> Result<BTreeMap<PodName, Vec<String>>, CliError> {
-    let mut ports = BTreeMap::new();
+async fn ports(docker: &Docker, status: &ProjectStatus) -> Result<Ports, CliError> {
+    let mut ports = Ports::new();
     for pod in &status.pods {
         let Some(id) = &pod.container else { continue };
         let published = match docker.inspect(id).await {
@@ -144,53 +139,4 @@ async fn ports(docker: &Docker, status: &ProjectStatus) -> Result<BTreeMap<PodNa
         ports.insert(pod.pod.clone(), shown.collect());
     }
     Ok(ports)
-}
-
-fn table(
-    status: &ProjectStatus,
-    others: &[Replica],
-    ports: &BTreeMap<PodName, Vec<String>>,
-    now: Timestamp,
-) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).enforce_styling().set_content_arrangement(ContentArrangement::Dynamic);
-    if !std::io::IsTerminal::is_terminal(&std::io::stdout()) {
-        // In a pipe a line is a replica, however long it gets.
-        table.set_content_arrangement(ContentArrangement::Disabled);
-    }
-    table.set_header(["REPLICA", "STATE", "SINCE", "CONTAINER", "GENERATION", "PORTS"]);
-    for replica in &status.replicas {
-        let ports = ports.get(&replica.pod).map(|ports| ports.join(", ")).unwrap_or_default();
-        table.add_row([
-            Cell::new(format!("{}.{}", replica.service, replica.slot)),
-            colored(Cell::new(state::describe(replica, now)), state::mood(&replica.state)),
-            Cell::new(since(replica, now)),
-            Cell::new(replica.container.as_ref().map(|id| id.short().to_owned()).unwrap_or_default()),
-            Cell::new(replica.generation.as_ref().map(ToString::to_string).unwrap_or_default()),
-            Cell::new(ports),
-        ]);
-    }
-    for other in others {
-        table.add_row([other.to_string(), other.status.clone(), String::new(), other.id.short().to_owned()]);
-    }
-    table
-}
-
-fn colored(cell: Cell, mood: Mood) -> Cell {
-    match mood {
-        Mood::Well => cell.fg(Color::Green),
-        Mood::OnItsWay => cell.fg(Color::Yellow),
-        Mood::InTrouble => cell.fg(Color::Red),
-        Mood::AtRest => cell.add_attribute(Attribute::Dim),
-    }
-}
-
-fn since(replica: &ReplicaStatus, now: Timestamp) -> String {
-    use sameport::plan::status::ReplicaState as S;
-    match (&replica.state, replica.started_at) {
-        (S::Running | S::Healthy | S::Unhealthy | S::Starting | S::Paused, Some(at)) => {
-            state::age(now.duration_since(at))
-        }
-        _ => String::new(),
-    }
 }

@@ -1,5 +1,7 @@
 //! What the user wants of a process that runs.
 
+use std::io::IsTerminal;
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::error::CliError;
@@ -9,12 +11,14 @@ pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
+    /// Whether there was a terminal: a closed one can no longer be asked.
+    terminal: bool,
 }
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
-    /// An end: Ctrl-C, or `kill`.
+    /// An end: Ctrl-C, `kill`, or a terminal that was closed.
     End,
     /// The file read anew.
     Reload,
@@ -28,6 +32,7 @@ impl Signals {
             interrupt: heed(SignalKind::interrupt())?,
             terminate: heed(SignalKind::terminate())?,
             hangup: heed(SignalKind::hangup())?,
+            terminal: std::io::stdin().is_terminal() || std::io::stderr().is_terminal(),
         })
     }
 
@@ -36,7 +41,7 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => Wanted::End,
             _ = self.terminate.recv() => Wanted::End,
-            _ = self.hangup.recv() => Wanted::Reload,
+            _ = self.hangup.recv() => if self.terminal { Wanted::End } else { Wanted::Reload },
         }
     }
 

@@ -158,9 +158,11 @@ async fn in_foreground(
     session.ask(wish(project, args)).await?;
     let end = loop {
         let show = async {
-            // What keeps failing is shown, and tried again; that is what a supervisor is for.
-            if let Err(error) = wait::until(&session, Until::Up, None).await {
-                output::note(&error.render().unwrap_or_default())?;
+            match wait::until(&session, Until::Up, None).await {
+                Ok(()) => {}
+                Err(CliError::ClosedPipe) => return Err(CliError::ClosedPipe),
+                // What keeps failing is shown, and tried again; that is what a supervisor is for.
+                Err(error) => output::note(&error.render().unwrap_or_default())?,
             }
             orphans(&session).await?;
             tokio::try_join!(
@@ -169,7 +171,7 @@ async fn in_foreground(
             )
         };
         tokio::select! {
-            // The supervisor has ended, by `sameport down` from elsewhere; or nobody reads our output.
+            // The supervisor has ended, by `sameport down` from elsewhere; or nobody reads our output any more.
             shown = show => break shown.map(|_| ()),
             wanted = signals.next() => match wanted {
                 Wanted::Reload => reload(context, &session, args).await?,
@@ -180,7 +182,8 @@ async fn in_foreground(
     if session.has_ended().await {
         return end;
     }
-    output::note("stopping; Ctrl-C again kills")?;
+    // Nobody may be there to read it.
+    let _ = output::note("stopping; Ctrl-C again kills");
     stop(&mut session, docker, &name, args, signals).await?;
     end
 }
@@ -209,7 +212,7 @@ async fn stop(
     tokio::select! {
         stopped = wait::until(session, Until::Up, None) => stopped?,
         () = signals.end() => {
-            output::note("killing")?;
+            let _ = output::note("killing");
             super::kill::all(docker, name).await?;
             tokio::select! {
                 stopped = wait::until(session, Until::Up, None) => stopped?,

@@ -40,16 +40,17 @@ const STEADY: Duration = Duration::from_secs(3);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Shows what happens until it is enough.
+/// Shows what happens until it is enough. A reader that leaves does not cut short what was asked for.
 ///
 /// # Errors
-/// When a replica keeps failing, or time is up.
+/// When a replica keeps failing, or time is up; at the end, when nobody read on.
 pub async fn until(session: &Session, until: Until, limit: Option<Duration>) -> Result<(), CliError> {
     let deadline = limit.map(|limit| Instant::now() + limit);
     let mut events = session.events().await?;
     let mut progress = Progress::new();
     let mut converged_at = None;
     let mut seen_exits = 0;
+    let mut shown = Ok(());
     loop {
         let tick = tokio::time::sleep(PAUSE);
         tokio::pin!(tick);
@@ -57,9 +58,10 @@ pub async fn until(session: &Session, until: Until, limit: Option<Duration>) -> 
             tokio::select! {
                 biased;
                 line = events.next() => match line {
-                    Some(Ok(Line::Now(event))) => progress.event(&event)?,
+                    Some(Ok(Line::Now(event))) if shown.is_ok() => shown = progress.event(&event),
+                    Some(Ok(Line::Now(_))) => {}
                     Some(Ok(Line::Past(_) | Line::Missed { .. })) => {}
-                    Some(Err(_)) | None if until == Until::Gone => return Ok(()),
+                    Some(Err(_)) | None if until == Until::Gone => return shown,
                     Some(Err(error)) => return Err(error),
                     None => return Err(CliError::failed("the supervisor has ended", None)),
                 },
@@ -68,7 +70,7 @@ pub async fn until(session: &Session, until: Until, limit: Option<Duration>) -> 
         }
         if until == Until::Gone {
             if session.has_ended().await {
-                return Ok(());
+                return shown;
             }
         } else {
             let status = session.status().await?;
@@ -87,7 +89,7 @@ pub async fn until(session: &Session, until: Until, limit: Option<Duration>) -> 
             // What has ended before may be caught between two crashes.
             let trusted = (until != Until::Steady && exits == 0) || steady;
             if is_enough(&status, until) && trusted {
-                return Ok(());
+                return shown;
             }
             if let Some(failure) = failure(&status) {
                 return Err(failure);

@@ -49,17 +49,7 @@ pub fn project(image: Image, replicas: u32, address: SocketAddr) -> Result<Proje
         container_port: PORT,
         protocol: Protocol::Tcp,
     }];
-    let network = Network {
-        name: format!("{name}_default"),
-        external: false,
-        driver: None,
-        driver_opts: BTreeMap::new(),
-        internal: false,
-        attachable: false,
-        enable_ipv6: false,
-        ipam: Vec::new(),
-        labels: BTreeMap::new(),
-    };
+    let network = Network::new(format!("{name}_default"));
     Ok(Project {
         services: BTreeMap::from([(
             service.clone(),

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-/// A reference to an image, as written: `nginx`, `ghcr.io/acme/web:1.4`, `app@sha256:…`.
+/// A reference to an image, as written: `nginx`, `registry.example/acme/web:1.4`, `app@sha256:…`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Image(pub String);

@@ -32,6 +32,24 @@ pub struct Network {
     pub labels: BTreeMap<String, String>,
 }
 
+impl Network {
+    /// A network with the engine's defaults for everything.
+    #[must_use]
+    pub fn new(name: String) -> Self {
+        Self {
+            name,
+            external: false,
+            driver: None,
+            driver_opts: BTreeMap::new(),
+            internal: false,
+            attachable: false,
+            enable_ipv6: false,
+            ipam: Vec::new(),
+            labels: BTreeMap::new(),
+        }
+    }
+}
+
 /// One pool of a network's addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IpamPool {
@@ -69,4 +87,12 @@ pub struct Volume {
     pub driver_opts: BTreeMap<String, String>,
     /// The user's labels.
     pub labels: BTreeMap<String, String>,
+}
+
+impl Volume {
+    /// A volume with the engine's defaults for everything.
+    #[must_use]
+    pub fn new(name: String) -> Self {
+        Self { name, external: false, driver: None, driver_opts: BTreeMap::new(), labels: BTreeMap::new() }
+    }
 }

@@ -101,15 +101,9 @@ async fn what_can_never_work_is_refused_in_the_engines_words() {
 async fn a_network_that_is_there_already_is_not_made_twice() {
     let bench = Bench::new().await;
     let network = Network {
-        name: bench.name("net"),
-        external: false,
-        driver: None,
-        driver_opts: Default::default(),
         internal: true,
-        attachable: false,
-        enable_ipv6: false,
-        ipam: Vec::new(),
         labels: [("color".to_owned(), "green".to_owned())].into(),
+        ..Network::new(bench.name("net"))
     };
     bench.docker.create_network(&bench.project, &network).await.unwrap();
     let error = bench.docker.create_network(&bench.project, &network).await.unwrap_err();

@@ -108,13 +108,11 @@ async fn anonymous_volumes_go_with_their_container_only_if_asked_to() {
 async fn named_volumes_are_the_projects_own_and_removed_once() {
     let bench = Bench::new().await;
     let volume = Volume {
-        name: bench.name("data"),
-        external: false,
-        driver: None,
         driver_opts: [("type", "tmpfs"), ("device", "tmpfs")]
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .into(),
         labels: [("color".to_owned(), "green".to_owned())].into(),
+        ..Volume::new(bench.name("data"))
     };
     assert!(!bench.docker.has_volume(&volume.name).await.unwrap());
     bench.docker.create_volume(&bench.project, &volume).await.unwrap();

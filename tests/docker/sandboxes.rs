@@ -81,17 +81,7 @@ async fn what_belongs_to_the_pod_is_seen_by_its_replicas() {
     };
     let mut networks = Vec::new();
     for (key, alias) in [("front", "web"), ("back", "api")] {
-        let network = Network {
-            name: bench.name(key),
-            external: false,
-            driver: None,
-            driver_opts: Default::default(),
-            internal: true,
-            attachable: false,
-            enable_ipv6: false,
-            ipam: Vec::new(),
-            labels: Default::default(),
-        };
+        let network = Network { internal: true, ..Network::new(bench.name(key)) };
         bench.docker.create_network(&bench.project, &network).await.unwrap();
         networks.push((network.name, attachment(&[alias])));
     }

@@ -106,13 +106,7 @@ async fn file_systems_are_mounted_as_the_file_says() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("word"), "from the host").unwrap();
     let made = folder.path().join("made").display().to_string();
-    let volume = Volume {
-        name: bench.name("data"),
-        external: false,
-        driver: None,
-        driver_opts: Default::default(),
-        labels: Default::default(),
-    };
+    let volume = Volume::new(bench.name("data"));
     bench.docker.create_volume(&bench.project, &volume).await.unwrap();
     let mount = |target: &str, source| Mount { target: target.to_owned(), source, read_only: false };
     let bind = |path: String, create| MountSource::Bind { path, create, propagation: None, selinux: None };

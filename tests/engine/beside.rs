@@ -4,18 +4,9 @@ use std::{path::Path, process::Stdio};
 
 use super::support::{docker::Docker, project::Project};
 
-const WEB: &str = r#"
-services:
-  web:
-    image: ${NGINX}
-    environment: { REPLICA: "{{.Slot}}" }
-    ports: ["${PORT}:8080"]
-    scale: 2
-"#;
-
 #[test]
 fn two_projects_of_the_same_file_do_not_meet() {
-    let (one, two) = (Project::new(WEB), Project::new(WEB));
+    let (one, two) = (Project::web(2), Project::web(2));
     let mut first = one.command(&["up", "-d", "--wait"]).stdout(Stdio::null()).spawn().unwrap();
     two.run(&["up", "-d", "--wait"]);
     assert!(first.wait().unwrap().success());
@@ -43,7 +34,7 @@ fn an_engine_that_cannot_be_reached_is_exit_code_3() {
 
 #[test]
 fn a_port_of_the_host_that_is_taken_is_said() {
-    let project = Project::new(WEB);
+    let project = Project::web(2);
     let _owner = std::net::TcpListener::bind(("0.0.0.0", project.port)).unwrap();
     let up = project.try_run(&["up", "-d", "--wait", "--wait-timeout", "5"]);
     assert_eq!(up.code, Some(1), "{up:#?}");

@@ -8,18 +8,9 @@ use super::support::{
     wait::{self, check},
 };
 
-const WEB: &str = r#"
-services:
-  web:
-    image: ${NGINX}
-    environment: { REPLICA: "{{.Slot}}" }
-    ports: ["${PORT}:8080"]
-    deploy: { replicas: 2 }
-"#;
-
 #[test]
 fn up_twice_changes_nothing() {
-    let project = Project::new(WEB);
+    let project = Project::web(2);
     project.run(&["up", "-d", "--wait"]);
     let before = project.processes();
     assert_eq!(before.len(), 3, "two replicas and the sandbox");
@@ -53,7 +44,7 @@ fn a_changed_file_replaces_what_it_changes_and_nothing_else() {
 
 #[test]
 fn scaling_keeps_the_replicas_that_stay() {
-    let project = Project::new(WEB);
+    let project = Project::web(2);
     project.run(&["up", "-d", "--wait"]);
     let two = project.processes();
     project.run(&["scale", "web=4"]);
@@ -73,7 +64,7 @@ fn scaling_keeps_the_replicas_that_stay() {
 
 #[test]
 fn stop_keeps_the_containers_and_start_runs_them_again() {
-    let project = Project::new(WEB);
+    let project = Project::web(2);
     project.run(&["up", "-d", "--wait"]);
     let ids = |project: &Project| {
         project.replicas("web").into_iter().map(|r| r.container.unwrap()).collect::<Vec<_>>()
@@ -90,7 +81,7 @@ fn stop_keeps_the_containers_and_start_runs_them_again() {
 
 #[test]
 fn restart_gives_every_replica_a_new_process_and_the_port_is_served_throughout() {
-    let project = Project::new(WEB);
+    let project = Project::web(2);
     project.run(&["up", "-d", "--wait"]);
     let started = |project: &Project| {
         project.replicas("web").into_iter().map(|r| r.started_at.unwrap()).collect::<Vec<_>>()

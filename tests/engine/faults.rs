@@ -11,27 +11,9 @@ use super::support::{
     wait::{self, check},
 };
 
-const FOUR: &str = r#"
-services:
-  web:
-    image: ${NGINX}
-    environment: { REPLICA: "{{.Slot}}" }
-    ports: ["${PORT}:8080"]
-    deploy: { replicas: 4 }
-"#;
-
-const TWO: &str = r#"
-services:
-  web:
-    image: ${NGINX}
-    environment: { REPLICA: "{{.Slot}}" }
-    ports: ["${PORT}:8080"]
-    deploy: { replicas: 2 }
-"#;
-
 #[test]
 fn ten_kills_under_load_cost_at_most_ten_requests() {
-    let project = Project::new(FOUR);
+    let project = Project::web(4);
     project.run(&["up", "-d", "--wait"]);
     project.serves(4);
     let load = Load::start(project.outside(), 200);
@@ -52,7 +34,7 @@ fn ten_kills_under_load_cost_at_most_ten_requests() {
 
 #[test]
 fn a_sandbox_that_is_killed_or_removed_takes_its_pod_through_a_new_start() {
-    let project = Project::new(TWO);
+    let project = Project::web(2);
     project.run(&["up", "-d", "--wait"]);
     let sandbox = format!("{}-web-sandbox", project.name);
     for breaking in [["kill", &sandbox], ["stop", &sandbox]] {
@@ -81,7 +63,7 @@ fn back_with_other_processes(project: &Project, before: &[(String, String)]) {
 
 #[test]
 fn a_replica_stopped_or_removed_by_hand_comes_back() {
-    let project = Project::new(TWO);
+    let project = Project::web(2);
     project.run(&["up", "-d", "--wait"]);
     let name = format!("{}-web-2", project.name);
     for breaking in [&["stop", &name][..], &["rm", "-f", &name], &["kill", "-s", "TERM", &name]] {

@@ -3,21 +3,12 @@
 use super::support::{
     daemon::{Daemon, LiveRestore},
     load::{self, Load},
-    project::Project,
+    project::{Project, web},
     wait::{self, check},
 };
 
-const WEB: &str = r#"
-services:
-  web:
-    image: ${NGINX}
-    environment: { REPLICA: "{{.Slot}}" }
-    ports: ["${PORT}:8080"]
-    deploy: { replicas: 3 }
-"#;
-
 fn up(daemon: &Daemon) -> Project {
-    let project = Project::on(daemon.docker(), WEB);
+    let project = Project::on(daemon.docker(), &web(3));
     project.run(&["up", "-d", "--wait"]);
     project
 }

@@ -1,6 +1,9 @@
 //! Four replicas of real servers share one published port, and each of them serves.
 
-use super::support::{load, project::Project};
+use super::support::{
+    load,
+    project::{Project, web},
+};
 
 fn spreads(compose: &str) {
     let project = Project::new(compose);
@@ -13,16 +16,7 @@ fn spreads(compose: &str) {
 
 #[test]
 fn nginx() {
-    spreads(
-        r#"
-services:
-  web:
-    image: ${NGINX}
-    environment: { REPLICA: "{{.Slot}}" }
-    ports: ["${PORT}:8080"]
-    deploy: { replicas: 4 }
-"#,
-    );
+    spreads(&web(4));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The supervisor itself can be killed, interrupted and asked for twice.
 
-use std::time::Duration;
+use std::{process::Stdio, time::Duration};
 
 use nix::sys::signal::Signal;
 
@@ -9,15 +9,6 @@ use super::support::{
     project::Project,
     wait::{self, check},
 };
-
-const WEB: &str = r#"
-services:
-  web:
-    image: ${NGINX}
-    environment: { REPLICA: "{{.Slot}}" }
-    ports: ["${PORT}:8080"]
-    deploy: { replicas: 3 }
-"#;
 
 /// Takes its time to end.
 const SLOW: &str = r#"
@@ -31,7 +22,7 @@ services:
 
 #[test]
 fn nobody_notices_that_the_supervisor_is_killed_and_the_next_one_adopts_everything() {
-    let project = Project::new(WEB);
+    let project = Project::web(3);
     project.run(&["up", "-d", "--wait"]);
     project.serves(3);
     let before = project.processes();
@@ -50,7 +41,7 @@ fn nobody_notices_that_the_supervisor_is_killed_and_the_next_one_adopts_everythi
 
 #[test]
 fn what_happens_without_a_supervisor_is_made_good_by_the_next_one() {
-    let project = Project::new(WEB);
+    let project = Project::web(3);
     project.run(&["up", "-d", "--wait"]);
     project.kill_supervisor();
     project.docker.run(&["kill", &format!("{}-web-1", project.name)]);
@@ -98,6 +89,34 @@ services:
     });
 }
 
+#[test]
+fn when_its_reader_leaves_it_stops_gracefully() {
+    let project = Project::web(2);
+    let mut up = project.command(&["up"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    running(&project, 2);
+    drop((up.stdout.take(), up.stderr.take()));
+    // The next line that there is to write.
+    project.docker.run(&["kill", &format!("{}-web-1", project.name)]);
+    let status = wait::until("the command ends", || up.try_wait().unwrap().ok_or_else(String::new));
+    assert_eq!(status.code(), Some(0), "as any command whose reader has left");
+    assert_eq!(project.processes(), []);
+}
+
+#[test]
+fn when_its_terminal_is_closed_it_stops_gracefully() {
+    let project = Project::web(2);
+    let mut terminal = project.on_terminal("", &["up"]).stdout(Stdio::null()).spawn().unwrap();
+    running(&project, 2);
+    terminal.kill().unwrap();
+    terminal.wait().unwrap();
+    wait::until("nothing runs", || {
+        let left = project.processes();
+        check(left.is_empty(), left)
+    });
+    // They were stopped, each by its own signal.
+    assert_eq!(project.docker.inspect(&format!("{}-web-1", project.name))["State"]["ExitCode"], 0);
+}
+
 fn running(project: &Project, replicas: usize) {
     wait::until("all replicas run", || {
         let processes = project.processes();
@@ -111,7 +130,7 @@ fn running(project: &Project, replicas: usize) {
 
 #[test]
 fn a_second_supervisor_is_refused_and_told_who_is_there() {
-    let project = Project::new(WEB);
+    let project = Project::web(3);
     project.run(&["up", "-d", "--wait"]);
     let before = project.processes();
     let second = project.try_run(&["supervise"]);

@@ -1,9 +1,6 @@
 //! What replicas write, and commands that speak with them.
 
-use std::{
-    io::Write,
-    process::{Command, Stdio},
-};
+use std::{io::Write, process::Stdio};
 
 use super::support::{
     project::Project,
@@ -106,25 +103,26 @@ fn a_command_in_a_replica_has_its_input_output_and_exit_code() {
 fn on_a_terminal_the_command_gets_one_of_the_same_size() {
     let project = Project::new(TALKERS);
     project.run(&["up", "-d", "--wait"]);
-    let exec = project.command(&["exec", "talker", "--", "sh", "-c"]);
-    let words: Vec<_> =
-        [exec.get_program()].into_iter().chain(exec.get_args()).map(|word| word.to_str().unwrap()).collect();
     let inside = "sleep 0.5; test -t 0 && test -t 1 && busybox stty size; exit 5";
-    let line = format!("stty rows 33 cols 77; {} '{inside}'", words.join(" "));
-    // It gives its child a terminal, and its own exit code is the child's.
-    let mut terminal = Command::new("script");
-    for (key, value) in exec.get_envs() {
-        terminal.env(key, value.unwrap());
-    }
-    let output = terminal
-        .current_dir(exec.get_current_dir().unwrap())
-        .args(["-qec", &line, "/dev/null"])
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
+    let exec = ["exec", "talker", "--", "sh", "-c", inside];
+    let output = project.on_terminal("stty rows 33 cols 77", &exec).output().unwrap();
     let printed = String::from_utf8_lossy(&output.stdout);
     assert!(printed.contains("33 77"), "{printed}");
     assert_eq!(output.status.code(), Some(5), "{printed}");
+}
+
+#[test]
+fn on_a_narrow_terminal_a_replica_is_still_a_line() {
+    let project = Project::web(2);
+    project.run(&["up", "-d", "--wait"]);
+    for (columns, shown) in [(100, "GENERATION"), (60, "CONTAINER"), (40, "STATE")] {
+        let output = project.on_terminal(&format!("stty cols {columns}"), &["ps"]).output().unwrap();
+        let table = String::from_utf8_lossy(&output.stdout).replace('\r', "");
+        let lines: Vec<_> = table.lines().collect();
+        assert_eq!(lines.len(), 3, "{columns}:\n{table}");
+        assert!(lines[0].contains(shown), "{columns}:\n{table}");
+        assert!(lines[2].contains("web.2") && lines[2].contains("up"), "{columns}:\n{table}");
+    }
 }
 
 #[test]

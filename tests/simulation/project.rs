@@ -92,25 +92,9 @@ fn add_service(project: &mut Project, name: &str, chance: &mut fastrand::Rng) {
 }
 
 fn network(name: &str) -> Network {
-    Network {
-        name: name.to_owned(),
-        external: false,
-        driver: None,
-        driver_opts: BTreeMap::new(),
-        internal: false,
-        attachable: false,
-        enable_ipv6: false,
-        ipam: Vec::new(),
-        labels: BTreeMap::new(),
-    }
+    Network::new(name.to_owned())
 }
 
 fn volume(name: &str) -> Volume {
-    Volume {
-        name: name.to_owned(),
-        external: false,
-        driver: None,
-        driver_opts: BTreeMap::new(),
-        labels: BTreeMap::new(),
-    }
+    Volume::new(name.to_owned())
 }

@@ -64,6 +64,11 @@ impl Project {
         Self::on(Docker::default(), compose)
     }
 
+    /// A project of nginx behind the port, in so many replicas that name their slot in each answer.
+    pub fn web(replicas: u32) -> Self {
+        Self::new(&web(replicas))
+    }
+
     /// A project on that engine.
     pub fn on(docker: Docker, compose: &str) -> Self {
         let number = PROJECTS.fetch_add(1, Ordering::Relaxed);
@@ -99,6 +104,24 @@ impl Project {
             .env("XDG_STATE_HOME", self.folder.path())
             .stdin(Stdio::null())
             .args(args);
+        command
+    }
+
+    /// A `sameport` command on a terminal of its own, on which a line of a shell is run first. What the terminal
+    /// shows is its standard output.
+    pub fn on_terminal(&self, first: &str, args: &[&str]) -> Command {
+        let inside = self.command(args);
+        let words = [inside.get_program()].into_iter().chain(inside.get_args());
+        let words: Vec<_> = words.map(|word| format!("'{}'", word.to_str().unwrap())).collect();
+        let mut command = Command::new("script");
+        for (key, value) in inside.get_envs() {
+            command.env(key, value.unwrap());
+        }
+        // It gives its child a terminal, and its own exit code is the child's.
+        command
+            .current_dir(&self.folder)
+            .args(["-qec", &format!("{first}\nexec {}", words.join(" ")), "/dev/null"])
+            .stdin(Stdio::null());
         command
     }
 
@@ -242,6 +265,20 @@ impl Drop for Project {
             }
         }
     }
+}
+
+/// The file of [`Project::web`].
+pub fn web(replicas: u32) -> String {
+    format!(
+        r#"
+services:
+  web:
+    image: ${{NGINX}}
+    environment: {{ REPLICA: "{{{{.Slot}}}}" }}
+    ports: ["${{PORT}}:8080"]
+    deploy: {{ replicas: {replicas} }}
+"#
+    )
 }
 
 /// A `sameport` command that runs; it is killed when it is dropped.

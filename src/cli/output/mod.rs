@@ -3,6 +3,7 @@
 pub mod event;
 pub mod progress;
 pub mod state;
+pub mod table;
 
 use std::io::{self, Write};
 
@@ -30,6 +31,8 @@ pub fn json(data: &impl Serialize) -> Result<(), CliError> {
 pub fn line_to(out: &mut impl Write, text: &str) -> Result<(), CliError> {
     writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|error| match error.kind() {
         io::ErrorKind::BrokenPipe => CliError::ClosedPipe,
+        // A terminal that was closed.
+        _ if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => CliError::ClosedPipe,
         _ => CliError::io("cannot print")(error),
     })
 }

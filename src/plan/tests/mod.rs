@@ -225,17 +225,7 @@ fn service(name: &str, replicas: u32) -> Service {
 }
 
 fn network() -> Network {
-    Network {
-        name: "shop_default".to_owned(),
-        external: false,
-        driver: None,
-        driver_opts: BTreeMap::new(),
-        internal: false,
-        attachable: false,
-        enable_ipv6: false,
-        ipam: Vec::new(),
-        labels: BTreeMap::new(),
-    }
+    Network::new("shop_default".to_owned())
 }
 
 fn replica(service: &str, slot: u32) -> Target {

@@ -1,0 +1,131 @@
+//! The table of replicas.
+
+use std::{collections::BTreeMap, io::IsTerminal};
+
+use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
+use jiff::Timestamp;
+use sameport::{
+    plan::status::{ProjectStatus, ReplicaStatus},
+    spec::PodName,
+};
+
+use super::state::{self, Mood};
+use crate::cli::replicas::Replica;
+
+/// Ports of the host that lead into each pod: `127.0.0.1:8080->80/tcp`.
+pub type Ports = BTreeMap<PodName, Vec<String>>;
+
+/// Ports as people read them: what is published at every address, of IPv4 and of IPv6, is told once.
+fn compact(ports: &[String]) -> String {
+    let everywhere = |port: &String| port.strip_prefix("0.0.0.0:").map(str::to_owned);
+    let told_already = |port: &String| {
+        port.strip_prefix("[::]:").is_some_and(|rest| ports.contains(&format!("0.0.0.0:{rest}")))
+    };
+    let shown = ports.iter().filter(|port| !told_already(port));
+    shown.map(|port| everywhere(port).unwrap_or_else(|| port.clone())).collect::<Vec<_>>().join(", ")
+}
+
+/// The columns, and when a narrow terminal does without each: the highest goes first, none never.
+const COLUMNS: [(&str, Option<u8>); 6] = [
+    ("REPLICA", None),
+    ("STATE", None),
+    ("SINCE", Some(2)),
+    ("CONTAINER", Some(3)),
+    ("GENERATION", Some(4)),
+    ("PORTS", Some(1)),
+];
+const MOST_DISPENSABLE: u8 = 4;
+
+type Row = [Cell; COLUMNS.len()];
+
+/// The table, as wide as the terminal at most. In a pipe a line is a replica, however long it gets.
+pub fn draw(status: &ProjectStatus, others: &[Replica], ports: &Ports) -> Table {
+    let now = Timestamp::now();
+    let known = status.replicas.iter().map(|replica| row(replica, ports, now));
+    let rows: Vec<_> = known.chain(others.iter().map(row_of_other)).collect();
+    let Some(width) = terminal_width() else {
+        let mut table = with_columns(&rows, MOST_DISPENSABLE);
+        table.set_content_arrangement(ContentArrangement::Disabled);
+        return table;
+    };
+    let mut tables = (0..=MOST_DISPENSABLE).rev().map(|most| with_columns(&rows, most));
+    tables.find(|table| fits(table, width)).unwrap_or_else(|| with_columns(&rows, 0))
+}
+
+/// The table without the columns that are more dispensable than `most`.
+fn with_columns(rows: &[Row], most: u8) -> Table {
+    let is_shown = |column: usize| COLUMNS.get(column).is_some_and(|(_, rank)| rank.unwrap_or(0) <= most);
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).enforce_styling().set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(COLUMNS.iter().enumerate().filter(|(at, _)| is_shown(*at)).map(|(_, (name, _))| *name));
+    for row in rows {
+        table.add_row(row.iter().enumerate().filter(|(at, _)| is_shown(*at)).map(|(_, cell)| cell.clone()));
+    }
+    table
+}
+
+/// Whether no cell has to be broken: each column has a space on both sides.
+fn fits(table: &Table, width: usize) -> bool {
+    table.column_max_content_widths().iter().map(|column| usize::from(*column) + 2).sum::<usize>() <= width
+}
+
+fn terminal_width() -> Option<usize> {
+    let out = std::io::stdout();
+    let size = out.is_terminal().then(|| rustix::termios::tcgetwinsize(out).ok()).flatten()?;
+    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
+}
+
+fn row(replica: &ReplicaStatus, ports: &Ports, now: Timestamp) -> Row {
+    let container = replica.container.as_ref().map(|id| id.short().to_owned());
+    let generation = replica.generation.as_ref().map(ToString::to_string);
+    [
+        Cell::new(format!("{}.{}", replica.service, replica.slot)),
+        colored(Cell::new(state::describe(replica, now)), state::mood(&replica.state)),
+        Cell::new(since(replica, now)),
+        Cell::new(container.unwrap_or_default()),
+        Cell::new(generation.unwrap_or_default()),
+        Cell::new(ports.get(&replica.pod).map(|ports| compact(ports)).unwrap_or_default()),
+    ]
+}
+
+fn row_of_other(other: &Replica) -> Row {
+    let empty = || Cell::new("");
+    [Cell::new(other), Cell::new(&other.status), empty(), Cell::new(other.id.short()), empty(), empty()]
+}
+
+fn colored(cell: Cell, mood: Mood) -> Cell {
+    match mood {
+        Mood::Well => cell.fg(Color::Green),
+        Mood::OnItsWay => cell.fg(Color::Yellow),
+        Mood::InTrouble => cell.fg(Color::Red),
+        Mood::AtRest => cell.add_attribute(Attribute::Dim),
+    }
+}
+
+fn since(replica: &ReplicaStatus, now: Timestamp) -> String {
+    use sameport::plan::status::ReplicaState as S;
+    match (&replica.state, replica.started_at) {
+        (S::Running | S::Healthy | S::Unhealthy | S::Starting | S::Paused, Some(at)) => {
+            state::age(now.duration_since(at))
+        }
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_is_published_everywhere_is_told_once() {
+        for (ports, wanted) in [
+            (&["0.0.0.0:80->8080/tcp", "[::]:80->8080/tcp"][..], "80->8080/tcp"),
+            (&["127.0.0.1:80->8080/tcp", "[::1]:80->8080/tcp"], "127.0.0.1:80->8080/tcp, [::1]:80->8080/tcp"),
+            (&["[::]:80->8080/tcp"], "[::]:80->8080/tcp"),
+            (&["0.0.0.0:80->80/tcp", "0.0.0.0:53->53/udp"], "80->80/tcp, 53->53/udp"),
+        ] {
+            let ports: Vec<_> = ports.iter().map(|port| (*port).to_owned()).collect();
+            assert_eq!(compact(&ports), wanted);
+        }
+    }
+}
