@@ -54,12 +54,18 @@ pub async fn pull(
             Some(Pull::Missing) => PullPolicy::Missing,
             Some(Pull::Never) => PullPolicy::Never,
         };
-        wanted.entry(service.container.image.clone()).or_insert(Wanted {
+        let one = Wanted {
             image: service.container.image.clone(),
             platform: service.container.platform.clone(),
             service: service.name.clone(),
             policy,
-        });
+        };
+        // Of services with the same image, the one that asks for most decides.
+        let eager = policy == PullPolicy::Always
+            || wanted.get(&one.image).is_none_or(|other| other.policy == PullPolicy::Never);
+        if eager {
+            wanted.insert(one.image.clone(), one);
+        }
     }
     let screen = std::io::stderr().is_terminal().then(MultiProgress::new);
     let screen = screen.as_ref();
@@ -92,7 +98,10 @@ async fn fetch(docker: &Docker, wanted: &Wanted, screen: Option<&MultiProgress>)
         bar.finish_and_clear();
     }
     pulled.map_err(|error| CliError::Failed {
-        message: format!("cannot pull the image {image} of service {}: {error}", wanted.service),
+        // Words of a registry may end with an empty line.
+        message: format!("cannot pull the image {image} of service {}: {error}", wanted.service)
+            .trim_end()
+            .to_owned(),
         help: error.help().map(str::to_owned),
     })?;
     output::note(&format!("pulled {image}"))

@@ -54,7 +54,7 @@ pub(super) async fn for_registry(registry: &str) -> Result<Option<DockerCredenti
 
 async fn from_folder(folder: &Path, registry: &str) -> Result<Option<DockerCredentials>, EngineError> {
     let path = folder.join("config.json");
-    let deny = |error: &dyn std::fmt::Display| EngineError::Denied {
+    let deny = |error: &dyn std::fmt::Display| EngineError::Unauthorized {
         message: format!("cannot read the registry credentials in {}: {error}", path.display()),
     };
     let text = match tokio::fs::read_to_string(&path).await {
@@ -99,7 +99,7 @@ fn decode(auth: &Auth, registry: &str) -> Option<DockerCredentials> {
 
 async fn from_helper(helper: &str, registry: &str) -> Result<Option<DockerCredentials>, EngineError> {
     let program = format!("docker-credential-{helper}");
-    let fail = |reason: &dyn std::fmt::Display| EngineError::Denied {
+    let fail = |reason: &dyn std::fmt::Display| EngineError::Unauthorized {
         message: format!("the credential helper `{program}` that Docker's configuration names: {reason}"),
     };
     let output = ask(&program, registry).await.map_err(|error| fail(&error))?;

@@ -35,9 +35,15 @@ pub enum EngineError {
         /// What the system said.
         reason: String,
     },
-    /// It does not let us: no permission on its socket, or credentials are missing.
+    /// It does not let us: no permission on its socket.
     #[error("{message}")]
     Denied {
+        /// Who refused, and in which words.
+        message: String,
+    },
+    /// The registry of an image does not let us: credentials are missing or wrong.
+    #[error("{message}")]
+    Unauthorized {
         /// Who refused, and in which words.
         message: String,
     },
@@ -64,9 +70,10 @@ impl EngineError {
                 "is Docker Engine running? `systemctl start docker` starts it; \
                  DOCKER_HOST or `docker context use` say where it is",
             ),
-            Self::Denied { .. } => {
-                Some("run as root or as a member of the group `docker`; for a registry, `docker login` first")
-            }
+            Self::Denied { .. } => Some("run as root or as a member of the group `docker`"),
+            Self::Unauthorized { .. } => Some(
+                "`docker login REGISTRY` first, as the user who runs sameport; check the image's name, too",
+            ),
             Self::PortTaken { .. } => {
                 Some("another program has this port of the host: stop it, or publish another port")
             }

@@ -15,6 +15,7 @@ mod everyday;
 mod exits;
 mod faults;
 mod leftovers;
+mod pulling;
 mod restarted_engine;
 mod sharing;
 mod slots;

@@ -26,24 +26,21 @@ fn response(status: u16, message: String, what: What<'_>) -> EngineError {
         return EngineError::PortTaken { message };
     }
     match status {
+        // A registry's refusal comes with any of these.
+        401 | 404 | 500 if is_unauthorized(&words) => EngineError::Unauthorized { message },
         // Of the thing itself, or of an image, network or container that the request names.
-        404 if words.contains("pull access denied") || words.contains("requires 'docker login'") => {
-            EngineError::Denied { message }
-        }
         404 => EngineError::Gone { what: missing(&message).unwrap_or_else(|| what.to_owned()) },
         // Daemons disagree on the status where a request names a container to join.
         _ if words.starts_with("no such container") || words.starts_with("no such image") => {
             EngineError::Gone { what: missing(&message).unwrap_or_else(|| what.to_owned()) }
         }
         409 => EngineError::Conflict { message },
-        401 | 403 => EngineError::Denied { message },
+        401 => EngineError::Unauthorized { message },
+        403 => EngineError::Denied { message },
         408 | 429 | 502 | 503 | 504 => EngineError::Busy { message },
         // A container that joins one which has just gone or does not run is answered with 500 by old daemons.
         500 if words.contains("cannot join network of a non running container") => {
             EngineError::Conflict { message }
-        }
-        500 if words.contains("unauthorized") || words.contains("authentication required") => {
-            EngineError::Denied { message }
         }
         500 if is_passing(&words) => EngineError::Busy { message },
         _ => EngineError::Refused { message },
@@ -53,9 +50,8 @@ fn response(status: u16, message: String, what: What<'_>) -> EngineError {
 /// An error in the middle of a stream, where there is no status.
 fn refusal(message: String) -> EngineError {
     let words = message.to_lowercase();
-    if words.contains("denied") || words.contains("unauthorized") || words.contains("authentication required")
-    {
-        EngineError::Denied { message }
+    if is_unauthorized(&words) {
+        EngineError::Unauthorized { message }
     } else if is_passing(&words) {
         EngineError::Busy { message }
     } else {
@@ -67,6 +63,19 @@ fn is_port_taken(words: &str) -> bool {
     words.contains("port is already allocated")
         || (words.contains("address already in use") && words.contains("listen"))
         || words.contains("failed to bind host port")
+}
+
+fn is_unauthorized(words: &str) -> bool {
+    [
+        "unauthorized",
+        "authentication required",
+        "no basic auth credentials",
+        "pull access denied",
+        "access to the resource is denied",
+        "docker login",
+    ]
+    .iter()
+    .any(|word| words.contains(word))
 }
 
 fn is_passing(words: &str) -> bool {
@@ -128,6 +137,7 @@ mod tests {
             EngineError::Busy { .. } => "busy",
             EngineError::Unreachable { .. } => "unreachable",
             EngineError::Denied { .. } => "denied",
+            EngineError::Unauthorized { .. } => "unauthorized",
             EngineError::Refused { .. } => "refused",
         }
     }
@@ -161,8 +171,12 @@ mod tests {
             (
                 404,
                 "pull access denied for x, repository does not exist or may require 'docker login'",
-                "denied",
+                "unauthorized",
             ),
+            (500, "Head \"http://r.example/v2/web/manifests/1\": no basic auth credentials", "unauthorized"),
+            (500, "Get \"https://r.example/v2/\": unauthorized: authentication required", "unauthorized"),
+            (403, "authorization denied by plugin", "denied"),
+            (500, "error mounting \"/x\": permission denied: unknown", "refused"),
         ] {
             assert_eq!(kind(status, message), wanted, "{status} {message}");
         }
