@@ -4,6 +4,7 @@ use std::{
     fs, io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use axum::{
@@ -59,6 +60,16 @@ pub fn bind(path: &Path, handle: Handle) -> io::Result<Server> {
         }
     });
     Ok(Server { path: path.to_owned(), task })
+}
+
+impl Server {
+    /// Once the supervisor has ended: waits until all who were listening have heard the last of it, and no longer
+    /// than `limit`.
+    pub async fn finish(mut self, limit: Duration) {
+        if tokio::time::timeout(limit, &mut self.task).await.is_err() {
+            tracing::debug!("somebody who listens does not read");
+        }
+    }
 }
 
 /// Waits until nothing happens any more, as when the supervisor has ended.

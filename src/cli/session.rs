@@ -17,6 +17,9 @@ use super::{context::Context, error::CliError};
 /// How long a supervisor that has just begun may take to open its socket.
 const OPENING: Duration = Duration::from_secs(2);
 
+/// How long those who listen to a supervisor that has ended may take to hear the last of it.
+const FAREWELL: Duration = Duration::from_secs(2);
+
 /// The supervisor that a command speaks to.
 pub enum Session {
     /// Another process.
@@ -29,7 +32,7 @@ pub enum Session {
 pub struct Own {
     handle: Handle,
     task: JoinHandle<()>,
-    _server: api::Server,
+    server: api::Server,
     _lock: Lock,
 }
 
@@ -57,7 +60,7 @@ impl Session {
         let path = context.paths()?.socket(project);
         let server = api::bind(&path, handle.clone())
             .map_err(CliError::io(format!("cannot open the control socket {}", path.display())))?;
-        Ok(Self::Own(Own { handle, task, _server: server, _lock: lock }))
+        Ok(Self::Own(Own { handle, task, server, _lock: lock }))
     }
 
     /// The supervisor that runs, or one in this process that knows the file, if there is one, and pursues
@@ -156,13 +159,14 @@ impl Session {
 
     /// Leaves it: one in this process ends, and everything goes on running.
     pub async fn leave(self) {
-        if let Self::Own(own) = self
-            && !own.task.is_finished()
-        {
+        let Self::Own(Own { handle, task, server, _lock }) = self else { return };
+        if !task.is_finished() {
             // It may end by itself at this moment; that is as good.
-            let _ = own.handle.request(Request::Detach).await;
-            let _ = own.task.await;
+            let _ = handle.request(Request::Detach).await;
+            let _ = task.await;
         }
+        drop(handle);
+        server.finish(FAREWELL).await;
     }
 
     /// Leaves a supervisor that ends, and waits until another one could begin.

@@ -6,10 +6,7 @@ use futures_util::StreamExt;
 use jiff::Timestamp;
 use sameport::{
     api::protocol::Line,
-    plan::{
-        PortNotShared,
-        status::{ProjectStatus, ReplicaState, ReplicaStatus},
-    },
+    plan::status::{ProjectStatus, ReplicaState, ReplicaStatus},
 };
 use tokio::time::Instant;
 
@@ -143,26 +140,22 @@ fn failure(status: &ProjectStatus) -> Option<CliError> {
                 let message = format!("{name} failed: {}{}", output::state::exit(exit), last_words(replica));
                 return Some(CliError::failed(message, Some("its restart rule allows no further try")));
             }
-            ReplicaState::Restarting { .. } if port_not_shared(replica).is_some() => {
-                let found = port_not_shared(replica)?;
-                let message = output::event::cannot_share(&name, &found.image, found.port);
-                return Some(CliError::failed(message, Some(&output::event::how_to_share(found.port))));
-            }
-            ReplicaState::Restarting { exit, .. } if replica.exits >= OFTEN => {
-                let how = output::state::exit(exit);
-                let message = format!("{name} keeps ending: {how}{}", last_words(replica));
-                let help = "the supervisor goes on trying; `sameport logs` shows everything it wrote";
-                return Some(CliError::failed(message, Some(help)));
-            }
             _ => {}
+        }
+        let Some(autopsy) = &replica.autopsy else { continue };
+        if let Some(found) = &autopsy.port_not_shared {
+            let message = output::event::cannot_share(&name, &found.image, found.port);
+            return Some(CliError::failed(message, Some(&output::event::how_to_share(found.port))));
+        }
+        if replica.exits >= OFTEN {
+            let how = output::state::exit(&autopsy.exit);
+            let message = format!("{name} keeps ending: {how}{}", last_words(replica));
+            let help = "the supervisor goes on trying; `sameport logs` shows everything it wrote";
+            return Some(CliError::failed(message, Some(help)));
         }
     }
     let trouble = status.troubles.iter().find(|trouble| trouble.tries >= OFTEN)?;
     Some(CliError::failed(format!("{}: {}", trouble.target, trouble.error), trouble.help.as_deref()))
-}
-
-fn port_not_shared(replica: &ReplicaStatus) -> Option<&PortNotShared> {
-    replica.autopsy.as_ref()?.port_not_shared.as_ref()
 }
 
 fn last_words(replica: &ReplicaStatus) -> String {

@@ -10,7 +10,7 @@ use crate::{
     spec::{Image, Restart, RestartCondition},
 };
 
-use super::{Container, Target, backoff};
+use super::{Container, Target, backoff, status::ExitStatus};
 
 /// How long a replica must stay up for its start to count as a success, unless the file says otherwise.
 pub const WINDOW: Duration = Duration::from_secs(10);
@@ -31,8 +31,10 @@ pub struct History {
 }
 
 /// What was found out about the end of a process.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Autopsy {
+    /// How it ended.
+    pub exit: ExitStatus,
     /// The last lines that it wrote.
     pub log: Vec<String>,
     /// Set when its port was taken by another replica, because the image does not share it.
@@ -90,6 +92,17 @@ impl History {
         true
     }
 
+    /// Exits in a row so far: none any more, once the process that runs has stayed up.
+    #[must_use]
+    pub fn exits_of(&self, container: Option<&Container>, now: Timestamp, rule: &Restart) -> u32 {
+        let stayed_up = container.is_some_and(|container| {
+            let up = now.duration_since(container.since);
+            container.process().is_some()
+                && Duration::try_from(up).is_ok_and(|up| up >= rule.window.unwrap_or(WINDOW))
+        });
+        if stayed_up { 0 } else { self.exits }
+    }
+
     /// Whether a container that has ended starts again, by the rule, and when.
     #[must_use]
     pub fn verdict(&self, container: &Container, exit: &Exit, target: &Target, rule: &Restart) -> Verdict {
@@ -123,6 +136,13 @@ impl History {
         let count = self.errors.as_ref().map_or(0, |e| e.count).saturating_add(1);
         let retry_at = later(now, backoff::pause(count, target));
         self.errors = Some(Errors { count, last: error, retry_at });
+    }
+
+    /// The user asks for something new: what failed before may succeed now, and is tried at once.
+    pub fn begin_anew(&mut self) {
+        self.exits = 0;
+        self.errors = None;
+        self.autopsy = None;
     }
 
     /// An engine call succeeded.

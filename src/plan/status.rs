@@ -59,7 +59,7 @@ pub struct ReplicaStatus {
     pub exits: u32,
     /// When its process started.
     pub started_at: Option<Timestamp>,
-    /// What was found out about its last end, while it is not up.
+    /// What was found out about its last end, until it has stayed up since.
     pub autopsy: Option<Autopsy>,
     /// Where it is in its life.
     pub state: ReplicaState,
@@ -219,6 +219,7 @@ impl Planner<'_> {
                 let target = Target::Replica(name.clone(), slot);
                 let history = self.observed.history.get(&target).cloned().unwrap_or_default();
                 let state = self.replica_state(name, goal, &target, container, &history);
+                let exits = history.exits_of(container, self.now, &service.restart);
                 Some(ReplicaStatus {
                     service: name.clone(),
                     slot,
@@ -228,9 +229,9 @@ impl Planner<'_> {
                     generation: container.map(|c| c.labels.generation.clone()),
                     current: container
                         .is_some_and(|c| self.desired.project.is_service(name, &c.labels.generation)),
-                    exits: history.exits,
+                    exits,
                     started_at: container.and_then(Container::started_at),
-                    autopsy: history.autopsy.filter(|_| !state.is_up() && state != ReplicaState::Stopped),
+                    autopsy: history.autopsy.filter(|_| exits > 0 && state != ReplicaState::Stopped),
                     state,
                 })
             })

@@ -156,7 +156,13 @@ pub async fn autopsy<E: Engine>(engine: &E, death: Death, now: Timestamp) -> Tol
     };
     let Death { service, slot, exit, exits, image, .. } = death;
     let target = Target::Replica(service.clone(), slot);
-    let mut kinds = vec![EventKind::Exited { service: service.clone(), slot, exit, exits, log: log.clone() }];
+    let mut kinds = vec![EventKind::Exited {
+        service: service.clone(),
+        slot,
+        exit: exit.clone(),
+        exits,
+        log: log.clone(),
+    }];
     kinds.extend(taken.map(|taken| EventKind::PortNotShared {
         service,
         slot,
@@ -164,6 +170,6 @@ pub async fn autopsy<E: Engine>(engine: &E, death: Death, now: Timestamp) -> Tol
         port: taken.port,
     }));
     let autopsy =
-        Autopsy { log, port_not_shared: taken.map(|taken| PortNotShared { image, port: taken.port }) };
+        Autopsy { exit, log, port_not_shared: taken.map(|taken| PortNotShared { image, port: taken.port }) };
     Told { target, autopsy, events: kinds.into_iter().map(|kind| Event { time: now, kind }).collect() }
 }

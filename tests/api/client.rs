@@ -99,6 +99,40 @@ async fn events_end_when_the_project_is_gone_though_the_process_goes_on() {
 }
 
 #[tokio::test]
+async fn whoever_listens_hears_the_end_though_the_process_ends_too() {
+    let shop = Shop::new();
+    let open = shop.open();
+    let client = shop.client().await;
+    client.request(&apply(shop.project(2))).await.unwrap();
+    converged(&client).await;
+    let mut events = client.events().await.unwrap();
+    client.request(&Request::Down { volumes: false, grace: None }).await.unwrap();
+    timeout(LONG, open.task).await.unwrap().unwrap();
+    drop(open.handle);
+    let process = tokio::spawn(open.server.finish(LONG));
+    let mut last = None;
+    while let Some(line) = timeout(LONG, events.next()).await.unwrap() {
+        last = Some(line.unwrap());
+    }
+    assert!(matches!(last, Some(Line::Now(event)) if event.kind == EventKind::Removed));
+    timeout(LONG, process).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_process_does_not_wait_for_a_reader_that_does_not_read() {
+    let shop = Shop::new();
+    let open = shop.open();
+    let client = shop.client().await;
+    let _deaf = client.events().await.unwrap();
+    let kind = EventKind::EngineLost { reason: "more than a socket's buffer holds".repeat(100_000) };
+    open.handle.journal().record(Timestamp::UNIX_EPOCH, kind);
+    client.request(&Request::Detach).await.unwrap();
+    timeout(LONG, open.task).await.unwrap().unwrap();
+    drop(open.handle);
+    timeout(LONG, open.server.finish(std::time::Duration::from_millis(200))).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_reader_that_does_not_read_holds_nobody_up_and_learns_what_it_missed() {
     let shop = Shop::new();
     let open = shop.open();

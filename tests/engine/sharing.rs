@@ -27,8 +27,10 @@ fn says_so(service: &str, compose: &str, how: &str) {
             .count();
         check(up == 1 && down == 2, &replicas)
     });
-    let table = project.run(&["ps"]);
-    assert!(table.contains("port"), "the table tells why:\n{table}");
+    wait::until("the table tells why, of both", || {
+        let table = project.run(&["ps"]);
+        check(table.matches("is not shared by its image").count() == 2, table)
+    });
     let report = load::send(project.loopback(), 50);
     assert_eq!((report.answered(), report.answers.len()), (50, 1), "{report}");
 }

@@ -2,7 +2,10 @@
 
 use jiff::{SignedDuration, Timestamp};
 use sameport::{
-    plan::status::{ExitStatus, ReplicaState, ReplicaStatus},
+    plan::{
+        Autopsy, PortNotShared,
+        status::{ExitStatus, ReplicaState, ReplicaStatus},
+    },
     spec::DependencyCondition,
 };
 
@@ -44,6 +47,10 @@ pub fn describe(replica: &ReplicaStatus, now: Timestamp) -> String {
         ReplicaState::Removing => "being removed".to_owned(),
         ReplicaState::Blocked { error, tries, .. } => format!("blocked after {tries} tries: {error}"),
     };
+    let words = match (&replica.autopsy, replica.state.is_up() && replica.exits > 0) {
+        (Some(autopsy), true) => format!("{words} again, ended {}: {}", times(replica.exits), why(autopsy)),
+        _ => words,
+    };
     match replica.current || replica.container.is_none() {
         true => words,
         false => format!("{words}, old version"),
@@ -51,21 +58,27 @@ pub fn describe(replica: &ReplicaStatus, now: Timestamp) -> String {
 }
 
 fn restarting(replica: &ReplicaStatus, status: &ExitStatus, at: Timestamp, now: Timestamp) -> String {
-    let shared = replica.autopsy.as_ref().and_then(|autopsy| autopsy.port_not_shared.as_ref());
-    let why = match shared {
-        Some(found) => match found.port {
-            Some(port) => format!("port {port} is not shared by its image"),
-            None => "its port is not shared by its image".to_owned(),
-        },
-        None => exit(status),
-    };
+    let why = replica.autopsy.as_ref().map_or_else(|| exit(status), why);
     let wait = at.duration_since(now).max(SignedDuration::ZERO);
     let next = if wait.is_zero() { "restarting".to_owned() } else { format!("next try in {}", age(wait)) };
     if replica.exits >= CRASH_LOOP {
-        format!("crash loop, {} times: {why}; {next}", replica.exits)
+        format!("crash loop, {}: {why}; {next}", times(replica.exits))
     } else {
         format!("ended: {why}; {next}")
     }
+}
+
+/// What it ended of.
+fn why(autopsy: &Autopsy) -> String {
+    match &autopsy.port_not_shared {
+        Some(PortNotShared { port: Some(port), .. }) => format!("port {port} is not shared by its image"),
+        Some(PortNotShared { port: None, .. }) => "its port is not shared by its image".to_owned(),
+        None => exit(&autopsy.exit),
+    }
+}
+
+fn times(count: u32) -> String {
+    if count == 1 { "once".to_owned() } else { format!("{count} times") }
 }
 
 /// How well a replica is.
@@ -82,8 +95,9 @@ pub enum Mood {
 }
 
 /// How well a replica is.
-pub fn mood(state: &ReplicaState) -> Mood {
-    match state {
+pub fn mood(replica: &ReplicaStatus) -> Mood {
+    match &replica.state {
+        ReplicaState::Running | ReplicaState::Healthy if replica.exits > 0 => Mood::OnItsWay,
         ReplicaState::Running | ReplicaState::Healthy => Mood::Well,
         ReplicaState::Unhealthy
         | ReplicaState::Restarting { .. }

@@ -80,7 +80,7 @@ fn row(replica: &ReplicaStatus, ports: &Ports, now: Timestamp) -> Row {
     let generation = replica.generation.as_ref().map(ToString::to_string);
     [
         Cell::new(format!("{}.{}", replica.service, replica.slot)),
-        colored(Cell::new(state::describe(replica, now)), state::mood(&replica.state)),
+        colored(Cell::new(state::describe(replica, now)), state::mood(replica)),
         Cell::new(since(replica, now)),
         Cell::new(container.unwrap_or_default()),
         Cell::new(generation.unwrap_or_default()),

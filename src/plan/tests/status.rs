@@ -1,9 +1,11 @@
+use jiff::Timestamp;
+
 use super::{Is, Scene, new_version, replica};
 use crate::{
     engine::{EngineError, Health},
     plan::{
         Autopsy, Goal,
-        status::{ProjectStatus, ReplicaState, status},
+        status::{ExitStatus, ProjectStatus, ReplicaState, status},
     },
     spec::DependencyCondition,
 };
@@ -95,11 +97,14 @@ fn orphans_are_named() {
 }
 
 #[test]
-fn last_words_are_shown_until_the_replica_is_up_again() {
-    let autopsy = Autopsy { log: vec!["no database".to_owned()], port_not_shared: None };
-    for (is, shown) in [(Is::Exited(1, 1), true), (Is::Up(1), false), (Is::Exited(0, 60), true)] {
+fn an_end_is_shown_until_the_replica_has_stayed_up_since() {
+    let exit = ExitStatus { code: 1, out_of_memory: false, error: None, at: Timestamp::UNIX_EPOCH };
+    let autopsy = Autopsy { exit, log: vec!["no database".to_owned()], port_not_shared: None };
+    for (is, shown) in [(Is::Exited(1, 1), true), (Is::Up(1), true), (Is::Up(9), true), (Is::Up(10), false)] {
         let mut scene = Scene::up(&[("web", 1)]).replica("web", 1, is);
-        scene.observed.history.entry(replica("web", 1)).or_default().autopsy = Some(autopsy.clone());
-        assert_eq!(of(&scene).replicas[0].autopsy.is_some(), shown);
+        let history = scene.observed.history.entry(replica("web", 1)).or_default();
+        (history.exits, history.autopsy) = (1, Some(autopsy.clone()));
+        let seen = &of(&scene).replicas[0];
+        assert_eq!((seen.autopsy.is_some(), seen.exits), (shown, u32::from(shown)));
     }
 }
