@@ -27,7 +27,7 @@ const ROUNDS: usize = 5;
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let endpoint = Surroundings::from_env().endpoint()?;
-    let docker = Docker::connect_to(&endpoint).await?;
+    let docker = Docker::connect().await?;
     let image = sandbox::ensure_image(&docker).await?;
     let info = docker.info().await?;
     let cpus = std::thread::available_parallelism()?;

@@ -40,6 +40,8 @@ struct Shown<'a> {
     supervised: bool,
     #[serde(flatten)]
     status: &'a ProjectStatus,
+    /// Replicas that the file does not have, or that there is no file for.
+    others: &'a [Replica],
     /// Ports of the host that lead into each pod: `127.0.0.1:8080->80/tcp`.
     ports: &'a Ports,
 }
@@ -70,7 +72,7 @@ pub async fn run(context: &Context, args: PsArgs) -> Result<(), CliError> {
     if context.is_json() {
         let supervised = session.is_some();
         let project = name.to_string();
-        return output::json(&Shown { project, supervised, status: &status, ports: &ports });
+        return output::json(&Shown { project, supervised, status: &status, others: &others, ports: &ports });
     }
     if status.replicas.is_empty() && others.is_empty() && status.orphans.is_empty() {
         return output::note(&format!("nothing of the project {name} is there"));

@@ -7,17 +7,19 @@ use sameport::{
     spec::{ProjectName, ServiceName, Slot},
     supervisor::Selector,
 };
+use serde::Serialize;
 
 use super::error::CliError;
 
 /// A replica's container, as the engine lists it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Replica {
     /// Of which service.
     pub service: ServiceName,
     /// Its number there.
     pub slot: Slot,
     /// The container.
+    #[serde(rename = "container")]
     pub id: ContainerId,
     /// Whether its process runs.
     pub running: bool,

@@ -11,7 +11,7 @@ pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
-    /// Whether there was a terminal: a closed one can no longer be asked.
+    /// Whether there was a terminal at first.
     terminal: bool,
 }
 
@@ -32,7 +32,7 @@ impl Signals {
             interrupt: heed(SignalKind::interrupt())?,
             terminate: heed(SignalKind::terminate())?,
             hangup: heed(SignalKind::hangup())?,
-            terminal: std::io::stdin().is_terminal() || std::io::stderr().is_terminal(),
+            terminal: on_terminal(),
         })
     }
 
@@ -41,7 +41,11 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => Wanted::End,
             _ = self.terminate.recv() => Wanted::End,
-            _ = self.hangup.recv() => if self.terminal { Wanted::End } else { Wanted::Reload },
+            // `kill -HUP` and the end of a terminal are the same signal.
+            _ = self.hangup.recv() => match self.terminal && !on_terminal() {
+                true => Wanted::End,
+                false => Wanted::Reload,
+            },
         }
     }
 
@@ -49,4 +53,9 @@ impl Signals {
     pub async fn end(&mut self) {
         while self.next().await != Wanted::End {}
     }
+}
+
+/// Whether there is a terminal; one that was closed is none any more.
+fn on_terminal() -> bool {
+    std::io::stdin().is_terminal() || std::io::stderr().is_terminal()
 }

@@ -148,7 +148,7 @@ async fn beside(
 
 async fn in_foreground(
     context: &Context,
-    mut session: Session,
+    session: Session,
     docker: &Docker,
     project: Project,
     args: &UpArgs,
@@ -179,13 +179,12 @@ async fn in_foreground(
             },
         }
     };
-    if session.has_ended().await {
-        return end;
-    }
-    // Nobody may be there to read it.
-    let _ = output::note("stopping; Ctrl-C again kills");
-    stop(&mut session, docker, &name, args, signals).await?;
-    end
+    let stopped = match session.has_ended().await {
+        true => Ok(()),
+        false => stop(&session, docker, &name, args, signals).await,
+    };
+    session.leave().await;
+    stopped.and(end)
 }
 
 async fn reload(context: &Context, session: &Session, args: &UpArgs) -> Result<(), CliError> {
@@ -202,12 +201,14 @@ async fn reload(context: &Context, session: &Session, args: &UpArgs) -> Result<(
 
 /// Stops all replicas and keeps their containers; a second signal kills.
 async fn stop(
-    session: &mut Session,
+    session: &Session,
     docker: &Docker,
     name: &ProjectName,
     args: &UpArgs,
     signals: &mut Signals,
 ) -> Result<(), CliError> {
+    // Nobody may be there to read it.
+    let _ = output::note("stopping; Ctrl-C again kills");
     session.ask(Request::Stop { services: Vec::new(), grace: args.timeout }).await?;
     tokio::select! {
         stopped = wait::until(session, Until::Up, None) => stopped?,

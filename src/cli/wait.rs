@@ -45,8 +45,7 @@ pub async fn until(session: &Session, until: Until, limit: Option<Duration>) -> 
     let deadline = limit.map(|limit| Instant::now() + limit);
     let mut events = session.events().await?;
     let mut progress = Progress::new();
-    let mut converged_at = None;
-    let mut seen_exits = 0;
+    let mut steadiness = Steadiness::default();
     let mut shown = Ok(());
     loop {
         let tick = tokio::time::sleep(PAUSE);
@@ -72,20 +71,10 @@ pub async fn until(session: &Session, until: Until, limit: Option<Duration>) -> 
         } else {
             let status = session.status().await?;
             progress.status(&status);
-            let now = Instant::now();
-            let exits = status.replicas.iter().map(|replica| replica.exits).sum();
-            if !status.converged || exits != seen_exits {
-                converged_at = None;
-            }
-            if status.converged {
-                converged_at.get_or_insert(now);
-            }
-            seen_exits = exits;
-            let steady =
-                converged_at.is_some_and(|at| now - at >= STEADY) || status.replicas.iter().all(is_steady);
+            let steady = steadiness.look(&status, Instant::now());
             // What has ended before may be caught between two crashes.
-            let trusted = (until != Until::Steady && exits == 0) || steady;
-            if is_enough(&status, until) && trusted {
+            let has_ended_before = status.replicas.iter().any(|replica| replica.exits > 0);
+            if is_enough(&status, until) && (steady || (until != Until::Steady && !has_ended_before)) {
                 return shown;
             }
             if let Some(failure) = failure(&status) {
@@ -119,6 +108,29 @@ fn is_enough(status: &ProjectStatus, until: Until) -> bool {
             && status.settled
             && !status.replicas.is_empty()
             && status.replicas.iter().all(started))
+}
+
+/// Tells whether everything has been up for long enough, from one look to the next.
+#[derive(Debug, Default)]
+struct Steadiness {
+    converged_at: Option<Instant>,
+    exits: u32,
+}
+
+impl Steadiness {
+    /// The replicas' ages tell at once what has been up for long; our own clock tells it where the engine's clock
+    /// is another one.
+    fn look(&mut self, status: &ProjectStatus, now: Instant) -> bool {
+        let exits = status.replicas.iter().map(|replica| replica.exits).sum();
+        if !status.converged || self.exits != exits {
+            self.converged_at = None;
+        }
+        self.exits = exits;
+        if status.converged {
+            self.converged_at.get_or_insert(now);
+        }
+        self.converged_at.is_some_and(|at| now - at >= STEADY) || status.replicas.iter().all(is_steady)
+    }
 }
 
 /// Whether a replica has been up long enough, or says itself that it is.
@@ -165,4 +177,59 @@ fn last_words(replica: &ReplicaStatus) -> String {
     }
     let shown: Vec<_> = lines.iter().map(|line| format!("\n    {line}")).collect();
     format!("; its last words:{}", shown.concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A project of one replica without a health check, started by a clock of the future.
+    fn status(converged: bool, exits: u32) -> ProjectStatus {
+        let replica = ReplicaStatus {
+            service: "web".parse().unwrap(),
+            slot: sameport::spec::Slot::new(1).unwrap(),
+            pod: "web".parse().unwrap(),
+            container: None,
+            name: "shop-web-1".to_owned(),
+            generation: None,
+            current: true,
+            exits,
+            started_at: Some(Timestamp::MAX),
+            autopsy: None,
+            state: ReplicaState::Running,
+        };
+        ProjectStatus {
+            converged,
+            settled: converged,
+            pods: Vec::new(),
+            replicas: vec![replica],
+            orphans: Vec::new(),
+            troubles: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_crashes_between_two_looks_is_not_steady() {
+        let (begin, mut steadiness) = (Instant::now(), Steadiness::default());
+        for (seconds, converged, exits, wanted) in [
+            (0, true, 0, false),
+            (2, true, 0, false),
+            // It ended and started again meanwhile.
+            (4, true, 1, false),
+            (5, false, 1, false),
+            (6, true, 1, false),
+            (8, true, 1, false),
+            (9, true, 1, true),
+        ] {
+            let now = begin + Duration::from_secs(seconds);
+            assert_eq!(steadiness.look(&status(converged, exits), now), wanted, "at {seconds} s");
+        }
+    }
+
+    #[test]
+    fn an_age_that_is_known_need_not_be_waited_for() {
+        let mut old = status(true, 0);
+        old.replicas[0].started_at = Some(Timestamp::UNIX_EPOCH);
+        assert!(Steadiness::default().look(&old, Instant::now()));
+    }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     engine::{ContainerId, ContainerState, EngineError, Exit},
-    spec::{Image, Restart, RestartCondition},
+    spec::{Generation, Image, Restart, RestartCondition},
 };
 
 use super::{Container, Target, backoff, status::ExitStatus};
@@ -18,8 +18,10 @@ pub const WINDOW: Duration = Duration::from_secs(10);
 /// What happened to one target so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct History {
-    /// Exits in a row, each sooner than the window after its start.
+    /// Exits in a row of one version, each sooner than the window after its start.
     pub exits: u32,
+    /// Which version that is.
+    of: Option<Generation>,
     /// The last one that was counted.
     counted: Option<(ContainerId, Timestamp)>,
     /// A process that we ended ourselves: its end is no failure.
@@ -81,9 +83,11 @@ impl History {
         if self.counted.as_ref() == Some(&key) {
             return false;
         }
-        if uptime(exit) >= rule.window.unwrap_or(WINDOW) {
+        let is_new_version = self.of.as_ref() != Some(&container.labels.generation);
+        if is_new_version || uptime(exit) >= rule.window.unwrap_or(WINDOW) {
             self.exits = 0;
         }
+        self.of = Some(container.labels.generation.clone());
         self.counted = Some(key);
         if self.is_forgiven(&container.id, exit.started_at) {
             return false;
@@ -92,15 +96,13 @@ impl History {
         true
     }
 
-    /// Exits in a row so far: none any more, once the process that runs has stayed up.
+    /// Exits in a row of the version that a container runs: none any more, once its process has stayed up.
     #[must_use]
-    pub fn exits_of(&self, container: Option<&Container>, now: Timestamp, rule: &Restart) -> u32 {
-        let stayed_up = container.is_some_and(|container| {
-            let up = now.duration_since(container.since);
-            container.process().is_some()
-                && Duration::try_from(up).is_ok_and(|up| up >= rule.window.unwrap_or(WINDOW))
-        });
-        if stayed_up { 0 } else { self.exits }
+    pub fn exits_of(&self, container: &Container, now: Timestamp, rule: &Restart) -> u32 {
+        let age = Duration::try_from(now.duration_since(container.since)).unwrap_or_default();
+        let stayed_up = container.process().is_some() && age >= rule.window.unwrap_or(WINDOW);
+        let same_version = self.of.as_ref() == Some(&container.labels.generation);
+        if same_version && !stayed_up { self.exits } else { 0 }
     }
 
     /// Whether a container that has ended starts again, by the rule, and when.
@@ -136,13 +138,6 @@ impl History {
         let count = self.errors.as_ref().map_or(0, |e| e.count).saturating_add(1);
         let retry_at = later(now, backoff::pause(count, target));
         self.errors = Some(Errors { count, last: error, retry_at });
-    }
-
-    /// The user asks for something new: what failed before may succeed now, and is tried at once.
-    pub fn begin_anew(&mut self) {
-        self.exits = 0;
-        self.errors = None;
-        self.autopsy = None;
     }
 
     /// An engine call succeeded.

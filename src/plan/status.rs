@@ -219,7 +219,7 @@ impl Planner<'_> {
                 let target = Target::Replica(name.clone(), slot);
                 let history = self.observed.history.get(&target).cloned().unwrap_or_default();
                 let state = self.replica_state(name, goal, &target, container, &history);
-                let exits = history.exits_of(container, self.now, &service.restart);
+                let exits = container.map_or(0, |c| history.exits_of(c, self.now, &service.restart));
                 Some(ReplicaStatus {
                     service: name.clone(),
                     slot,

@@ -163,7 +163,8 @@ impl<E: Engine> Supervisor<E> {
                     let services = self.wish.desired.goals.len();
                     self.journal.record(self.clock.now(), EventKind::Applied { services });
                 }
-                self.observed.history.values_mut().for_each(crate::plan::History::begin_anew);
+                // What failed before may succeed under the new wish: try at once.
+                self.observed.history.values_mut().for_each(crate::plan::History::succeeded);
                 self.dirty = Dirty::EVERYTHING;
                 self.seen = false;
                 self.converged = false;

@@ -1,16 +1,18 @@
 //! What a client can ask, and what it is answered.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use futures_util::StreamExt;
+use futures_util::{StreamExt, stream::BoxStream};
 use jiff::Timestamp;
 use sameport::{
-    api::{ClientError, protocol::Line},
-    supervisor::{EventKind, Rejection, Reply, Request},
+    api::{Client, ClientError, protocol::Line},
+    supervisor::{EventKind, Handle, Rejection, Reply, Request},
 };
-use tokio::time::timeout;
+use tokio::{sync::oneshot, time::timeout};
 
-use crate::shop::{LONG, Shop, apply, converged};
+use crate::shop::{LONG, Open, Shop, apply, converged};
+
+type Events = BoxStream<'static, Result<Line, ClientError>>;
 
 #[tokio::test]
 async fn what_is_asked_for_comes_about_and_can_be_looked_at() {
@@ -77,45 +79,67 @@ async fn events_are_those_so_far_and_then_those_to_come() {
     assert!(past_converged);
 }
 
+/// A project that ran and is asked to go, and what a listener hears.
+async fn going(shop: &Shop, client: &Client, meanwhile: impl FnOnce()) -> Events {
+    client.request(&apply(shop.project(2))).await.unwrap();
+    converged(client).await;
+    let events = client.events().await.unwrap();
+    meanwhile();
+    client.request(&Request::Down { volumes: false, grace: None }).await.unwrap();
+    events
+}
+
+/// More than a socket's buffer holds: it is under way until somebody reads it.
+fn long_event(handle: &Handle) {
+    let kind = EventKind::EngineLost { reason: "a reason with many words".repeat(100_000) };
+    handle.journal().record(Timestamp::UNIX_EPOCH, kind);
+}
+
+async fn last_of(mut events: Events) -> EventKind {
+    let mut last = None;
+    while let Some(line) = timeout(LONG, events.next()).await.unwrap() {
+        last = Some(line.unwrap());
+    }
+    let Some(Line::Now(last)) = last else { panic!("no last event: {last:?}") };
+    last.kind
+}
+
 #[tokio::test]
 async fn events_end_when_the_project_is_gone_though_the_process_goes_on() {
     let shop = Shop::new();
     let open = shop.open();
-    let client = shop.client().await;
-    client.request(&apply(shop.project(2))).await.unwrap();
-    converged(&client).await;
-    let mut events = client.events().await.unwrap();
-    client.request(&Request::Down { volumes: false, grace: None }).await.unwrap();
-    let last = async {
-        let mut last = None;
-        while let Some(line) = events.next().await {
-            last = Some(line.unwrap());
-        }
-        last
-    };
-    let Some(Line::Now(last)) = timeout(LONG, last).await.unwrap() else { panic!("no last event") };
-    assert_eq!(last.kind, EventKind::Removed);
+    let events = going(&shop, &shop.client().await, || {}).await;
+    assert_eq!(last_of(events).await, EventKind::Removed);
     timeout(LONG, open.task).await.unwrap().unwrap();
 }
 
 #[tokio::test]
 async fn whoever_listens_hears_the_end_though_the_process_ends_too() {
-    let shop = Shop::new();
-    let open = shop.open();
+    let shop = Arc::new(Shop::new());
+    let (opened, is_open) = oneshot::channel();
+    let (ended, has_ended) = oneshot::channel();
+    // A runtime of its own goes as a process does: with all that is under way in it.
+    let process = std::thread::spawn({
+        let shop = Arc::clone(&shop);
+        move || {
+            tokio::runtime::Runtime::new().unwrap().block_on(async {
+                let Open { handle, task, server } = shop.open();
+                assert!(opened.send(handle).is_ok());
+                task.await.unwrap();
+                ended.send(()).unwrap();
+                server.finish(LONG).await;
+            });
+        }
+    });
+    let handle = is_open.await.unwrap();
     let client = shop.client().await;
-    client.request(&apply(shop.project(2))).await.unwrap();
-    converged(&client).await;
-    let mut events = client.events().await.unwrap();
-    client.request(&Request::Down { volumes: false, grace: None }).await.unwrap();
-    timeout(LONG, open.task).await.unwrap().unwrap();
-    drop(open.handle);
-    let process = tokio::spawn(open.server.finish(LONG));
-    let mut last = None;
-    while let Some(line) = timeout(LONG, events.next()).await.unwrap() {
-        last = Some(line.unwrap());
-    }
-    assert!(matches!(last, Some(Line::Now(event)) if event.kind == EventKind::Removed));
-    timeout(LONG, process).await.unwrap().unwrap();
+    let events = going(&shop, &client, || long_event(&handle)).await;
+    drop(handle);
+    has_ended.await.unwrap();
+    // Long enough for a process to be gone that does not wait.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(last_of(events).await, EventKind::Removed);
+    process.join().unwrap();
 }
 
 #[tokio::test]
@@ -124,12 +148,11 @@ async fn a_process_does_not_wait_for_a_reader_that_does_not_read() {
     let open = shop.open();
     let client = shop.client().await;
     let _deaf = client.events().await.unwrap();
-    let kind = EventKind::EngineLost { reason: "more than a socket's buffer holds".repeat(100_000) };
-    open.handle.journal().record(Timestamp::UNIX_EPOCH, kind);
+    long_event(&open.handle);
     client.request(&Request::Detach).await.unwrap();
     timeout(LONG, open.task).await.unwrap().unwrap();
     drop(open.handle);
-    timeout(LONG, open.server.finish(std::time::Duration::from_millis(200))).await.unwrap();
+    timeout(LONG, open.server.finish(Duration::from_millis(200))).await.unwrap();
 }
 
 #[tokio::test]

@@ -9,13 +9,13 @@ use sameport::{
 };
 
 use super::{
-    bench::{Bench, nowhere, shell},
     support::ports,
+    workbench::{Workbench, nowhere, shell},
 };
 
 #[tokio::test]
 async fn a_name_that_is_taken_is_a_conflict() {
-    let bench = Bench::new().await;
+    let bench = Workbench::new().await;
     let create = bench.replica(1, shell(""), nowhere());
     bench.docker.create(&create).await.unwrap();
     let error = bench.docker.create(&create).await.unwrap_err();
@@ -27,7 +27,7 @@ async fn a_name_that_is_taken_is_a_conflict() {
 
 #[tokio::test]
 async fn what_is_not_there_is_gone_and_named() {
-    let bench = Bench::new().await;
+    let bench = Workbench::new().await;
     let missing = ContainerId("0123456789ab".repeat(5) + "0123");
     let create = |container, namespaces| bench.replica(1, container, namespaces);
     let image = Container::new(Image("localhost/sameport-no-such-image:1".to_owned()));
@@ -52,7 +52,7 @@ async fn what_is_not_there_is_gone_and_named() {
 
 #[tokio::test]
 async fn whoever_joins_what_does_not_run_is_in_conflict_with_its_state() {
-    let bench = Bench::new().await;
+    let bench = Workbench::new().await;
     let host = bench.docker.create(&bench.replica(1, shell(""), nowhere())).await.unwrap();
     let joiner = bench.replica(2, shell(""), Namespaces::Join(host));
     let error = match bench.docker.create(&joiner).await {
@@ -64,7 +64,7 @@ async fn whoever_joins_what_does_not_run_is_in_conflict_with_its_state() {
 
 #[tokio::test]
 async fn a_port_of_the_host_that_is_taken_is_known_as_that() {
-    let bench = Bench::new().await;
+    let bench = Workbench::new().await;
     let port = ports::free();
     let publishing = |number: u32| {
         let pod = Pod {
@@ -89,7 +89,7 @@ async fn a_port_of_the_host_that_is_taken_is_known_as_that() {
 
 #[tokio::test]
 async fn what_can_never_work_is_refused_in_the_engines_words() {
-    let bench = Bench::new().await;
+    let bench = Workbench::new().await;
     let program = Container { entrypoint: Some(vec!["/no/such/program".to_owned()]), ..shell("") };
     let id = bench.docker.create(&bench.replica(1, program, nowhere())).await.unwrap();
     let error = bench.docker.start(&id).await.unwrap_err();
@@ -99,7 +99,7 @@ async fn what_can_never_work_is_refused_in_the_engines_words() {
 
 #[tokio::test]
 async fn a_network_that_is_there_already_is_not_made_twice() {
-    let bench = Bench::new().await;
+    let bench = Workbench::new().await;
     let network = Network {
         internal: true,
         labels: [("color".to_owned(), "green".to_owned())].into(),
@@ -131,7 +131,7 @@ async fn an_engine_that_is_not_there_or_lets_nobody_in_is_said() {
 
 #[tokio::test]
 async fn a_registry_that_cannot_be_reached_is_no_reason_to_give_up() {
-    let bench = Bench::new().await;
+    let bench = Workbench::new().await;
     // The discard port of this host: nobody listens there.
     let image = Image("localhost:9/sameport-no-such-image:1".to_owned());
     let pulled: Result<Vec<_>, _> = match bench.docker.pull(&image, None).await {

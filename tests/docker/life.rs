@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 use sameport::engine::{ContainerState, Engine, EngineError, Labels, RemoveVolumes, Role};
 use sameport::spec::{Mount, MountSource, ProjectName, Volume};
 
-use super::bench::{Bench, nowhere, shell};
+use super::workbench::{Workbench, nowhere, shell};
 
 const GRACE: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn a_container_is_made_started_stopped_and_removed_and_each_can_be_said_twice() {
-    let bench = Bench::new().await;
+    let bench = Workbench::new().await;
     let line = "trap 'exit 3' TERM; while :; do sleep 0.05; done";
     let create = bench.replica(1, shell(line), nowhere());
     let id = bench.docker.create(&create).await.unwrap();
@@ -39,7 +39,7 @@ async fn a_container_is_made_started_stopped_and_removed_and_each_can_be_said_tw
 
 #[tokio::test]
 async fn what_ignores_its_stop_signal_is_killed_when_its_time_is_up() {
-    let bench = Bench::new().await;
+    let bench = Workbench::new().await;
     let id = bench.shell("trap '' TERM; while :; do sleep 0.05; done").await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     let begin = Instant::now();
@@ -52,7 +52,7 @@ async fn what_ignores_its_stop_signal_is_killed_when_its_time_is_up() {
 
 #[tokio::test]
 async fn a_running_container_can_be_removed() {
-    let bench = Bench::new().await;
+    let bench = Workbench::new().await;
     let id = bench.shell("sleep 1000").await;
     bench.docker.remove(&id, RemoveVolumes::Remove).await.unwrap();
     assert_eq!(bench.docker.list(&bench.project).await.unwrap(), []);
@@ -60,7 +60,7 @@ async fn a_running_container_can_be_removed() {
 
 #[tokio::test]
 async fn the_list_holds_the_projects_containers_with_their_labels_and_no_others() {
-    let bench = Bench::new().await;
+    let bench = Workbench::new().await;
     let other: ProjectName = format!("{}-other", bench.project).parse().unwrap();
     let ours = bench.shell("sleep 1000").await;
     let mut theirs = bench.replica(2, shell("sleep 1000"), nowhere());
@@ -79,7 +79,7 @@ async fn the_list_holds_the_projects_containers_with_their_labels_and_no_others(
 
 #[tokio::test]
 async fn an_end_is_told_with_its_code_or_signal() {
-    let bench = Bench::new().await;
+    let bench = Workbench::new().await;
     let failed = bench.start(&bench.replica(1, shell("exit 42"), nowhere())).await;
     assert_eq!(bench.ended(&failed).await, 42);
     let killed = bench.start(&bench.replica(2, shell("exec sleep 1000"), nowhere())).await;
@@ -89,7 +89,7 @@ async fn an_end_is_told_with_its_code_or_signal() {
 
 #[tokio::test]
 async fn anonymous_volumes_go_with_their_container_only_if_asked_to() {
-    let bench = Bench::new().await;
+    let bench = Workbench::new().await;
     let mut container = shell("sleep 1000");
     container.mounts =
         vec![Mount { target: "/data".to_owned(), source: MountSource::Anonymous, read_only: false }];
@@ -106,7 +106,7 @@ async fn anonymous_volumes_go_with_their_container_only_if_asked_to() {
 
 #[tokio::test]
 async fn named_volumes_are_the_projects_own_and_removed_once() {
-    let bench = Bench::new().await;
+    let bench = Workbench::new().await;
     let volume = Volume {
         driver_opts: [("type", "tmpfs"), ("device", "tmpfs")]
             .map(|(key, value)| (key.to_owned(), value.to_owned()))

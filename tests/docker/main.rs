@@ -7,7 +7,6 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod bench;
 mod errors;
 mod events;
 mod life;
@@ -15,3 +14,4 @@ mod output;
 mod place;
 mod sandboxes;
 mod settings;
+mod workbench;

@@ -9,9 +9,9 @@ use sameport::{
     spec::Container,
 };
 
-use super::bench::{Bench, nowhere, shell};
+use super::workbench::{Workbench, nowhere, shell};
 
-async fn read(bench: &Bench, id: &ContainerId, options: &LogOptions) -> Vec<LogLine> {
+async fn read(bench: &Workbench, id: &ContainerId, options: &LogOptions) -> Vec<LogLine> {
     bench.docker.logs(id, options).await.unwrap().try_collect().await.unwrap()
 }
 
@@ -21,7 +21,7 @@ fn texts(lines: &[LogLine]) -> Vec<&str> {
 
 #[tokio::test]
 async fn lines_come_with_their_time_and_output() {
-    let bench = Bench::new().await;
+    let bench = Workbench::new().await;
     let before = Timestamp::now();
     let id = bench.shell("echo one; echo two >&2; echo; printf 'no end'").await;
     bench.ended(&id).await;
@@ -37,7 +37,7 @@ async fn lines_come_with_their_time_and_output() {
 
 #[tokio::test]
 async fn a_line_longer_than_the_engine_keeps_in_one_piece_is_whole_again() {
-    let bench = Bench::new().await;
+    let bench = Workbench::new().await;
     let id = bench.shell("head -c 40000 /dev/zero | tr '\\0' x; echo; echo after").await;
     bench.ended(&id).await;
     let lines = read(&bench, &id, &LogOptions::default()).await;
@@ -47,8 +47,18 @@ async fn a_line_longer_than_the_engine_keeps_in_one_piece_is_whole_again() {
 }
 
 #[tokio::test]
+async fn a_line_too_long_to_be_held_comes_in_pieces_of_one_time() {
+    let bench = Workbench::new().await;
+    let id = bench.shell("head -c 300000 /dev/zero | tr '\\0' x").await;
+    bench.ended(&id).await;
+    let lines = read(&bench, &id, &LogOptions::default()).await;
+    assert!(lines.len() > 1 && lines.iter().all(|line| line.time == lines[0].time), "{} lines", lines.len());
+    assert_eq!(texts(&lines).concat(), "x".repeat(300_000));
+}
+
+#[tokio::test]
 async fn a_terminal_has_one_output() {
-    let bench = Bench::new().await;
+    let bench = Workbench::new().await;
     let container = Container { tty: true, ..shell("echo one; echo two >&2") };
     let id = bench.start(&bench.replica(1, container, nowhere())).await;
     bench.ended(&id).await;
@@ -59,7 +69,7 @@ async fn a_terminal_has_one_output() {
 
 #[tokio::test]
 async fn a_part_of_a_log_can_be_asked_for() {
-    let bench = Bench::new().await;
+    let bench = Workbench::new().await;
     let id = bench.shell("echo one; sleep 0.2; echo two; sleep 0.2; echo three").await;
     bench.ended(&id).await;
     let all = read(&bench, &id, &LogOptions::default()).await;
@@ -77,7 +87,7 @@ async fn a_part_of_a_log_can_be_asked_for() {
 
 #[tokio::test]
 async fn a_followed_log_goes_on_until_the_container_ends() {
-    let bench = Bench::new().await;
+    let bench = Workbench::new().await;
     let id = bench.shell("echo early; sleep 1; echo late").await;
     let options = LogOptions { follow: true, ..LogOptions::default() };
     let mut lines = bench.docker.logs(&id, &options).await.unwrap();

@@ -10,7 +10,7 @@ use sameport::{
     spec::{Network, NetworkAttachment, Pod, PodNetwork},
 };
 
-use super::bench::{Bench, shell};
+use super::workbench::{Workbench, shell};
 
 /// Hundredths of a second of CPU: fields 14 and 15 of proc_pid_stat(5), behind the name in parentheses.
 fn ticks(pid: u32) -> u64 {
@@ -21,7 +21,7 @@ fn ticks(pid: u32) -> u64 {
 
 #[tokio::test]
 async fn it_costs_next_to_nothing_and_ends_at_once() {
-    let bench = Bench::new().await;
+    let bench = Workbench::new().await;
     let id = bench.sandbox(Pod { network: PodNetwork::None, ..Pod::default() }, Vec::new()).await;
     let pid = bench.process(&id).await.pid;
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -43,7 +43,7 @@ async fn it_costs_next_to_nothing_and_ends_at_once() {
 
 #[tokio::test]
 async fn replicas_share_its_network_and_memory_and_nothing_else() {
-    let bench = Bench::new().await;
+    let bench = Workbench::new().await;
     let sandbox = bench.sandbox(Pod { network: PodNetwork::None, ..Pod::default() }, Vec::new()).await;
     let join = || Namespaces::Join(sandbox.clone());
     let one = bench.start(&bench.replica(1, shell("sleep 1000"), join())).await;
@@ -66,7 +66,7 @@ async fn replicas_share_its_network_and_memory_and_nothing_else() {
 
 #[tokio::test]
 async fn waiting_connections_may_move_between_its_replicas() {
-    let bench = Bench::new().await;
+    let bench = Workbench::new().await;
     let sandbox = bench.sandbox(Pod { network: PodNetwork::None, ..Pod::default() }, Vec::new()).await;
     let one = bench.start(&bench.replica(1, shell("sleep 1000"), Namespaces::Join(sandbox))).await;
     assert_eq!(bench.sh(&one, "cat /proc/sys/net/ipv4/tcp_migrate_req"), "1");
@@ -74,7 +74,7 @@ async fn waiting_connections_may_move_between_its_replicas() {
 
 #[tokio::test]
 async fn what_belongs_to_the_pod_is_seen_by_its_replicas() {
-    let bench = Bench::new().await;
+    let bench = Workbench::new().await;
     let attachment = |aliases: &[&str]| NetworkAttachment {
         aliases: aliases.iter().map(|alias| (*alias).to_owned()).collect(),
         ..NetworkAttachment::default()

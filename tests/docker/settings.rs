@@ -10,7 +10,7 @@ use sameport::{
     },
 };
 
-use super::bench::{Bench, nowhere, shell};
+use super::workbench::{Workbench, nowhere, shell};
 
 fn texts(list: &[&str]) -> Vec<String> {
     list.iter().map(|text| (*text).to_owned()).collect()
@@ -18,7 +18,7 @@ fn texts(list: &[&str]) -> Vec<String> {
 
 #[tokio::test]
 async fn a_process_gets_what_the_file_says() {
-    let bench = Bench::new().await;
+    let bench = Workbench::new().await;
     let container = Container {
         environment: [("COLOR".to_owned(), Some("green".to_owned())), ("LISTEN".to_owned(), None)].into(),
         user: Some("65534:65534".to_owned()),
@@ -54,7 +54,7 @@ async fn a_process_gets_what_the_file_says() {
 
 #[tokio::test]
 async fn limits_reach_the_engine() {
-    let bench = Bench::new().await;
+    let bench = Workbench::new().await;
     let resources = Resources {
         memory: Some(64 << 20),
         memory_reservation: Some(32 << 20),
@@ -102,7 +102,7 @@ async fn limits_reach_the_engine() {
 
 #[tokio::test]
 async fn file_systems_are_mounted_as_the_file_says() {
-    let bench = Bench::new().await;
+    let bench = Workbench::new().await;
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("word"), "from the host").unwrap();
     let made = folder.path().join("made").display().to_string();
@@ -135,7 +135,7 @@ async fn file_systems_are_mounted_as_the_file_says() {
 
 #[tokio::test]
 async fn a_bind_of_a_missing_folder_is_refused_unless_it_may_be_made() {
-    let bench = Bench::new().await;
+    let bench = Workbench::new().await;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("missing").display().to_string();
     let source = MountSource::Bind { path: path.clone(), create: false, propagation: None, selinux: None };
@@ -147,7 +147,7 @@ async fn a_bind_of_a_missing_folder_is_refused_unless_it_may_be_made() {
 
 #[tokio::test]
 async fn health_is_what_the_check_says() {
-    let bench = Bench::new().await;
+    let bench = Workbench::new().await;
     let check = |line: &str| Healthcheck {
         test: HealthTest::Shell(line.to_owned()),
         interval: Some(Duration::from_millis(200)),

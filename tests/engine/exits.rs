@@ -39,6 +39,13 @@ fn on_failure_gives_up_after_its_tries() {
     assert!(matches!(&given_up.state, ReplicaState::Failed { exit } if exit.code == 9), "{given_up:#?}");
     let logs = project.docker.run(&["logs", &format!("{}-app-1", project.name)]);
     assert_eq!(logs.lines().count(), 3, "the first start and two tries:\n{logs}");
+    // It is started once more when somebody asks for it by `up`, and for no other reason.
+    for (command, tries) in [(&["scale", "app=1"][..], 3), (&["up", "-d"], 4)] {
+        assert_eq!(project.try_run(command).code, Some(1), "{command:?}");
+        replica(&project, "it is given up again", |r| matches!(r.state, ReplicaState::Failed { .. }));
+        let logs = project.docker.run(&["logs", &format!("{}-app-1", project.name)]);
+        assert_eq!(logs.lines().count(), tries, "{command:?}: {logs}");
+    }
 }
 
 #[test]

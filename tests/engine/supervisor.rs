@@ -2,11 +2,11 @@
 
 use std::{process::Stdio, time::Duration};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 
 use super::support::{
     load::Load,
-    project::Project,
+    project::{Project, web},
     wait::{self, check},
 };
 
@@ -100,6 +100,36 @@ fn when_its_reader_leaves_it_stops_gracefully() {
     let status = wait::until("the command ends", || up.try_wait().unwrap().ok_or_else(String::new));
     assert_eq!(status.code(), Some(0), "as any command whose reader has left");
     assert_eq!(project.processes(), []);
+}
+
+#[test]
+fn a_hangup_makes_it_read_the_file_anew_also_on_a_terminal() {
+    for terminal in [false, true] {
+        let project = Project::web(2);
+        let up = if terminal { project.on_terminal("", &["up"]) } else { project.command(&["up"]) };
+        let _up = project.start_command(up);
+        running(&project, 2);
+        project.write(&web(3));
+        kill(project.supervisor().unwrap(), Signal::SIGHUP).unwrap();
+        running(&project, 3);
+    }
+}
+
+#[test]
+fn whoever_listens_to_its_events_hears_them_all() {
+    let project = Project::web(2);
+    let mut up = project.start(&["up"]);
+    running(&project, 2);
+    let mut listener = project.start(&["events"]);
+    wait::until("past events are told", || {
+        let told = listener.printed();
+        check(told.contains("web.2 started"), told)
+    });
+    up.signal(Signal::SIGINT);
+    assert_eq!(up.exit_code(), Some(130), "{}", up.printed());
+    assert_eq!(listener.exit_code(), Some(0), "{}", listener.printed());
+    let told = listener.printed();
+    assert!(told.contains("web.1 stopped") && told.contains("web.2 stopped"), "{told}");
 }
 
 #[test]

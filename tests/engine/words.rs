@@ -115,12 +115,17 @@ fn on_a_terminal_the_command_gets_one_of_the_same_size() {
 fn on_a_narrow_terminal_a_replica_is_still_a_line() {
     let project = Project::web(2);
     project.run(&["up", "-d", "--wait"]);
-    for (columns, shown) in [(100, "GENERATION"), (60, "CONTAINER"), (40, "STATE")] {
+    for (columns, header) in [
+        (100, "REPLICA STATE SINCE CONTAINER GENERATION PORTS"),
+        (60, "REPLICA STATE SINCE CONTAINER PORTS"),
+        (45, "REPLICA STATE SINCE PORTS"),
+        (22, "REPLICA STATE"),
+    ] {
         let output = project.on_terminal(&format!("stty cols {columns}"), &["ps"]).output().unwrap();
         let table = String::from_utf8_lossy(&output.stdout).replace('\r', "");
         let lines: Vec<_> = table.lines().collect();
         assert_eq!(lines.len(), 3, "{columns}:\n{table}");
-        assert!(lines[0].contains(shown), "{columns}:\n{table}");
+        assert_eq!(lines[0].split_whitespace().collect::<Vec<_>>().join(" "), header, "{columns}:\n{table}");
         assert!(lines[2].contains("web.2") && lines[2].contains("up"), "{columns}:\n{table}");
     }
 }
@@ -154,6 +159,9 @@ fn what_is_there_is_shown_without_a_file_and_without_a_supervisor() {
         let line = table.lines().find(|line| line.contains(replica)).unwrap_or_else(|| panic!("{table}"));
         assert!(line.contains("Up "), "{table}");
     }
+    let json = project.run(&["-p", &project.name, "ps", "--format", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["others"].as_array().map(Vec::len), Some(2), "{json}");
     let ids = project.run(&["-p", &project.name, "ps", "-q"]);
     assert_eq!(ids.lines().count(), 2, "{ids}");
     assert_eq!(project.run(&["-p", &project.name, "logs", "--tail", "1", "talker.1"]).lines().count(), 1);

@@ -139,9 +139,15 @@ impl Project {
 
     /// Starts a `sameport` command that stays in the foreground.
     pub fn start(&self, args: &[&str]) -> Foreground {
-        let output = self.folder.path().join("foreground.log");
+        self.start_command(self.command(args))
+    }
+
+    /// Starts a command of this project that stays in the foreground.
+    pub fn start_command(&self, mut command: Command) -> Foreground {
+        let number = PROJECTS.fetch_add(1, Ordering::Relaxed);
+        let output = self.folder.path().join(format!("foreground-{number}.log"));
         let file = fs::File::create(&output).unwrap();
-        let child = self.command(args).stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
+        let child = command.stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
         Foreground { child, output }
     }
 

@@ -107,14 +107,8 @@ impl Halves {
         };
         half.extend_from_slice(without_repeated_time(half, &bytes));
         let mut lines = Vec::new();
-        while let Some(end) = half
-            .iter()
-            .position(|byte| *byte == b'\n')
-            .or((half.len() > LONGEST_LINE).then_some(LONGEST_LINE))
-        {
-            let rest = half.split_off((end + 1).min(half.len()));
-            lines.push(line(half, stderr));
-            *half = rest;
+        while let Some(cut) = cut_first_line(half) {
+            lines.push(line(&cut, stderr));
         }
         lines
     }
@@ -128,15 +122,30 @@ impl Halves {
     }
 }
 
+/// Takes the first line, or as much of it as is told at once, off what has come.
+fn cut_first_line(half: &mut Vec<u8>) -> Option<Vec<u8>> {
+    if let Some(end) = half.iter().position(|byte| *byte == b'\n') {
+        let rest = half.split_off(end + 1);
+        return Some(std::mem::replace(half, rest));
+    }
+    if half.len() <= LONGEST_LINE {
+        return None;
+    }
+    let rest = half.split_off(LONGEST_LINE);
+    // The rest is of the same time.
+    let rest = [time_of(half).unwrap_or_default(), &rest].concat();
+    Some(std::mem::replace(half, rest))
+}
+
 /// The engine keeps a long line in pieces of 16 kB, and tells the line's time with each of them.
 fn without_repeated_time<'a>(half: &[u8], piece: &'a [u8]) -> &'a [u8] {
-    let time = half.iter().position(|byte| *byte == b' ').and_then(|end| half.get(..=end));
-    match time
-        .filter(|time| std::str::from_utf8(time).is_ok_and(|t| t.trim_end().parse::<Timestamp>().is_ok()))
-    {
-        Some(time) => piece.strip_prefix(time).unwrap_or(piece),
-        None => piece,
-    }
+    time_of(half).and_then(|time| piece.strip_prefix(time)).unwrap_or(piece)
+}
+
+/// The time at the front of a line, with the space behind it.
+fn time_of(line: &[u8]) -> Option<&[u8]> {
+    let (time, _) = line.split_at(line.iter().position(|byte| *byte == b' ')? + 1);
+    std::str::from_utf8(time).ok()?.trim_end().parse::<Timestamp>().ok().map(|_| time)
 }
 
 fn line(bytes: &[u8], stderr: bool) -> LogLine {
@@ -200,10 +209,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_line_without_end_comes_in_pieces() {
-        let got = read(vec![out(&"x".repeat(3 * LONGEST_LINE))]).await;
+    async fn a_line_without_end_comes_in_pieces_of_the_same_time() {
+        let time = "2024-05-06T07:08:09.123456789Z";
+        let piece = format!("{time} {}", "x".repeat(16 * 1024));
+        let frames = stream::iter(vec![Ok::<_, ()>(out(&piece)); 13]);
+        let got: Vec<_> = lines(frames).map(Result::unwrap).collect().await;
         assert!(got.len() >= 3);
-        assert_eq!(got.iter().map(|(_, text)| text.len()).sum::<usize>(), 3 * LONGEST_LINE);
+        assert!(got.iter().all(|line| line.time == time.parse().ok()), "{got:?}");
+        let text: String = got.into_iter().map(|line| line.text).collect();
+        assert_eq!(text, "x".repeat(13 * 16 * 1024));
     }
 
     #[test]

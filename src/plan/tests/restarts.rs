@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::{Is, NOTHING, Scene, replica};
+use super::{Is, NOTHING, Scene, new_version, replica};
 use crate::{
     plan::{backoff, status::ReplicaState},
     spec::{Restart, RestartCondition},
@@ -61,6 +61,19 @@ fn the_first_pause_is_a_tenth_of_a_second_and_each_next_one_longer() {
         // It ends again, a second after its next start.
         scene = scene.later(Duration::from_secs(1)).replica("web", 1, Is::Exited(1, 1));
     }
+}
+
+#[test]
+fn a_new_version_does_not_pay_for_the_old_one() {
+    let rule = Restart { max_attempts: Some(2), ..Restart::default() };
+    let mut scene = ended(rule, Is::Exited(1, 1));
+    for _ in 0..4 {
+        scene = scene.later(Duration::from_secs(1)).replica("web", 1, Is::Exited(1, 1));
+    }
+    assert_eq!(scene.plan().wake, None, "it is given up");
+    let scene = scene.edit("web", new_version).later(Duration::from_secs(1));
+    let scene = scene.replica("web", 1, Is::Exited(1, 1));
+    assert_eq!(scene.plan().wake, Some(scene.now + backoff::FIRST));
 }
 
 #[test]

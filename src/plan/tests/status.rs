@@ -100,10 +100,16 @@ fn orphans_are_named() {
 fn an_end_is_shown_until_the_replica_has_stayed_up_since() {
     let exit = ExitStatus { code: 1, out_of_memory: false, error: None, at: Timestamp::UNIX_EPOCH };
     let autopsy = Autopsy { exit, log: vec!["no database".to_owned()], port_not_shared: None };
-    for (is, shown) in [(Is::Exited(1, 1), true), (Is::Up(1), true), (Is::Up(9), true), (Is::Up(10), false)] {
-        let mut scene = Scene::up(&[("web", 1)]).replica("web", 1, is);
-        let history = scene.observed.history.entry(replica("web", 1)).or_default();
-        (history.exits, history.autopsy) = (1, Some(autopsy.clone()));
+    let ended = || Scene::up(&[("web", 1)]).replica("web", 1, Is::Exited(1, 1));
+    for (scene, shown) in [
+        (ended(), true),
+        (ended().replica("web", 1, Is::Up(1)), true),
+        (ended().replica("web", 1, Is::Up(9)), true),
+        (ended().replica("web", 1, Is::Up(10)), false),
+        (ended().edit("web", new_version).replica("web", 1, Is::Up(1)), false),
+    ] {
+        let mut scene = scene;
+        scene.observed.history.entry(replica("web", 1)).or_default().autopsy = Some(autopsy.clone());
         let seen = &of(&scene).replicas[0];
         assert_eq!((seen.autopsy.is_some(), seen.exits), (shown, u32::from(shown)));
     }

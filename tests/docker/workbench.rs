@@ -5,9 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use sameport::{
     engine::{
         ContainerId, ContainerState, CreateContainer, Engine, Labels, Namespaces, Process, RemoveVolumes,
-        Role,
-        docker::{Docker, Surroundings},
-        sandbox,
+        Role, docker::Docker, sandbox,
     },
     spec::{Container, Generation, Image, NetworkAttachment, Pod, ProjectName, Slot},
 };
@@ -17,20 +15,19 @@ use super::support::{docker::Docker as Command, images};
 static PROJECTS: AtomicU32 = AtomicU32::new(0);
 
 /// A project's name that nothing else has; its containers, networks and volumes go when it is dropped.
-pub struct Bench {
+pub struct Workbench {
     pub docker: Docker,
     pub project: ProjectName,
     /// The `docker` command, to look behind sameport's back.
     pub command: Command,
 }
 
-impl Bench {
+impl Workbench {
     /// On the engine that this process's surroundings name.
     pub async fn new() -> Self {
-        let endpoint = Surroundings::from_env().endpoint().unwrap();
         let number = PROJECTS.fetch_add(1, Ordering::Relaxed);
         Self {
-            docker: Docker::connect_to(&endpoint).await.unwrap(),
+            docker: Docker::connect().await.unwrap(),
             project: format!("spd{}-{number}", std::process::id()).parse().unwrap(),
             command: Command::default(),
         }
@@ -130,7 +127,7 @@ pub fn nowhere() -> Namespaces {
     Namespaces::Own { pod: Box::new(pod), networks: Vec::new() }
 }
 
-impl Drop for Bench {
+impl Drop for Workbench {
     fn drop(&mut self) {
         if let Err(error) = self.command.remove_project(self.project.as_str()) {
             eprintln!("not everything of {} is removed: {error}", self.project);
