@@ -1,4 +1,21 @@
 //! What this host's kernel shows and does, beside the engine.
+//!
+//! [`steering`] is the main part: it has the kernel share the ports of pods and choose, for each connection, the
+//! replica that gets it. The choice itself is made by the programs in `bpf/`; everything here only tells them what there
+//! is to choose from.
 
 pub mod capability;
+mod error;
+mod maps;
 pub mod netns;
+pub mod pins;
+pub mod processes;
+mod programs;
+mod raw;
+pub mod sockets;
+pub mod steering;
+mod wheel;
+
+pub use error::KernelError;
+pub use netns::Netns;
+pub use pins::Pins;

@@ -1,12 +1,70 @@
 //! Network namespaces.
 
-use std::{fs, os::unix::fs::MetadataExt};
+use std::{
+    fs::{self, File},
+    os::unix::fs::MetadataExt,
+    thread,
+};
+
+use nix::sched::{CloneFlags, setns};
+
+use super::KernelError;
 
 /// Inode of the network namespace of a process of this host: two processes share a network exactly when it is
 /// equal (namespaces(7)). `None` when there is no such process, or we may not look (ptrace(2) access is needed).
 #[must_use]
 pub fn inode(pid: u32) -> Option<u64> {
-    fs::metadata(format!("/proc/{pid}/ns/net")).ok().map(|meta| meta.ino())
+    fs::metadata(path(pid)).ok().map(|meta| meta.ino())
+}
+
+fn path(pid: u32) -> String {
+    format!("/proc/{pid}/ns/net")
+}
+
+/// A network namespace, which lives at least as long as this.
+#[derive(Debug)]
+pub struct Netns {
+    file: File,
+    /// Tells it from all others that there are now.
+    pub inode: u64,
+}
+
+impl Netns {
+    /// That of a process of this host.
+    ///
+    /// # Errors
+    /// When there is no such process, or we may not look (ptrace(2) access is needed).
+    pub fn of(pid: u32) -> Result<Self, KernelError> {
+        let fail = || KernelError::io(format!("open the network of process {pid}"));
+        let file = File::open(path(pid)).map_err(fail())?;
+        let inode = file.metadata().map_err(fail())?.ino();
+        Ok(Self { file, inode })
+    }
+
+    /// Its file.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Does something in it: sockets that are made then stay in it. It is done on a thread of its own, because there
+    /// is no way back for one that could not return to where it was.
+    ///
+    /// # Errors
+    /// When we may not enter it (`CAP_SYS_ADMIN`), or what is done fails.
+    pub fn within<T: Send>(
+        &self,
+        work: impl FnOnce() -> Result<T, KernelError> + Send,
+    ) -> Result<T, KernelError> {
+        thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                setns(&self.file, CloneFlags::CLONE_NEWNET)
+                    .map_err(|errno| KernelError::io("enter a pod's network")(errno.into()))?;
+                work()
+            });
+            inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
 }
 
 #[cfg(test)]

@@ -42,3 +42,29 @@ pub enum Sharing {
     /// The image sets `SO_REUSEPORT` itself.
     Application,
 }
+
+/// How the kernel chooses the replica of a new connection (`x-sameport.balance`). By each of them a replica gets as
+/// much as its weight says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Balance {
+    /// The one with the fewest connections, of a few that are looked at.
+    #[default]
+    LeastConnections,
+    /// By a hash of both addresses and ports.
+    Hash,
+    /// By lot.
+    Random,
+}
+
+impl Balance {
+    /// Its number in the kernel's table.
+    #[must_use]
+    pub fn number(self) -> u32 {
+        match self {
+            Self::LeastConnections => 0,
+            Self::Hash => 1,
+            Self::Random => 2,
+        }
+    }
+}

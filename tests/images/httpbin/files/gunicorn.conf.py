@@ -1,8 +1,8 @@
-"""One worker on a shared port; every answer names its replica."""
+"""One worker on a shared port, or with SHARE=no on its own; every answer names its replica."""
 import os
 
 bind = "0.0.0.0:8080"
-reuse_port = True
+reuse_port = os.environ.get("SHARE") != "no"
 workers = 1
 worker_class = "gthread"
 threads = 4

@@ -1,0 +1,122 @@
+/* Chooses the listener of each new TCP connection, and the new one of each connection whose listener closes before it
+ * was accepted. Whatever it does not choose is refused: the kernel's own choice would know nothing of readiness. */
+#include "choice.h"
+
+/* Of how many the one with the fewest connections is taken: of all where there are so few, else of this many that lie
+ * apart by a step that is drawn anew each time. */
+#define CANDIDATES 4
+
+static __always_inline __u32 least_loaded(struct table *t, __u32 size, __u32 from)
+{
+	__u32 step = 1 + bpf_get_prandom_u32() % (size > CANDIDATES ? size / CANDIDATES : 1);
+	__u32 best = 0, best_weight = 1;
+	__s64 best_live = 0;
+	int k;
+
+#pragma unroll
+	for (k = 0; k < CANDIDATES; k++) {
+		__u32 candidate = at_wheel(t, size, from + k * step);
+		struct counts *c = bpf_map_lookup_elem(&sameport_counts, &candidate);
+		struct endpoint *e = bpf_map_lookup_elem(&sameport_ends, &candidate);
+
+		if (!c || !e)
+			continue;
+		/* live / weight < best_live / best_weight; among equals the first, which goes round by weight */
+		if (k == 0 || c->live * best_weight < best_live * e->weight) {
+			best = candidate;
+			best_live = c->live;
+			best_weight = e->weight;
+		}
+	}
+	return best;
+}
+
+static __always_inline int choose(struct sk_reuseport_md *ctx, struct table *t, __u32 *endpoint)
+{
+	__u32 size = t->size, at, turn;
+	int k;
+
+	if (!size || size > WHEEL)
+		return -1;
+	turn = spin();
+	if (t->policy == HASH)
+		at = ctx->hash;
+	else if (t->policy == RANDOM)
+		at = bpf_get_prandom_u32();
+	else
+		at = turn;
+	if (t->policy == LEAST_CONNECTIONS) {
+		*endpoint = least_loaded(t, size, at);
+		if (!enter(ctx, *endpoint, turn))
+			return 0;
+	}
+#pragma clang loop unroll(disable)
+	for (k = 0; k < TRIES; k++) {
+		*endpoint = at_wheel(t, size, at + k);
+		if (!enter(ctx, *endpoint, turn))
+			return 0;
+	}
+	return -1;
+}
+
+static __always_inline int wait(struct sk_reuseport_md *ctx, struct table *t, __u32 *endpoint)
+{
+	struct counts *c;
+
+	*endpoint = HOLD_OF(PORT);
+	c = bpf_map_lookup_elem(&sameport_counts, endpoint);
+	if (!c || c->live >= t->hold)
+		return -1;
+	return enter(ctx, *endpoint, 0);
+}
+
+/* A connection that moves on is counted where it goes. One that is still in its handshake is not counted yet. */
+static __always_inline void recount(struct sk_reuseport_md *ctx, struct bpf_sock *moving, __u32 to)
+{
+	struct listener *closed;
+	__u64 cookie;
+	__u32 *moved, from;
+
+	if (moving->state == BPF_TCP_NEW_SYN_RECV)
+		return;
+	cookie = bpf_get_socket_cookie(moving);
+	moved = bpf_map_lookup_elem(&sameport_moved, &cookie);
+	if (moved) {
+		from = *moved;
+	} else {
+		cookie = bpf_get_socket_cookie(ctx->sk);
+		closed = bpf_map_lookup_elem(&sameport_known, &cookie);
+		if (!closed)
+			return;
+		from = closed->endpoint;
+		cookie = bpf_get_socket_cookie(moving);
+	}
+	if (from == to || bpf_map_update_elem(&sameport_moved, &cookie, &to, BPF_ANY))
+		return;
+	count(from, -1);
+	count(to, 1);
+}
+
+SEC("sk_reuseport/migrate")
+int sameport_select(struct sk_reuseport_md *ctx)
+{
+	struct bpf_sock *moving = ctx->migrating_sk;
+	struct table *t;
+	__u32 endpoint = 0, address;
+
+	/* Whoever wanted one replica is not served by another. */
+	if (moving && is_own(bpf_ntohl(moving->src_ip4)))
+		return SK_DROP;
+	if (!moving && to_own(ctx, &address))
+		return enter_own(ctx, address, &endpoint) ? SK_DROP : SK_PASS;
+	t = table_of_port();
+	if (!t)
+		return SK_DROP;
+	if (choose(ctx, t, &endpoint) && wait(ctx, t, &endpoint))
+		return SK_DROP;
+	if (moving)
+		recount(ctx, moving, endpoint);
+	return SK_PASS;
+}
+
+const char LICENSE[] SEC("license") = "GPL";

@@ -1,0 +1,151 @@
+//! A project's folder on bpffs: what is pinned there outlives us.
+
+use std::{
+    fs, io,
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use aya::programs::links::{FdLink, PinnedLink};
+use rustix::{
+    fs::{FlockOperation, Mode, OFlags, flock, open},
+    mount::{MountFlags, mount},
+};
+
+use super::{KernelError, capability};
+use crate::spec::ProjectName;
+
+/// Where bpffs is usually mounted, and where we mount it if it is nowhere.
+const BPFFS: &str = "/sys/fs/bpf";
+
+/// A project's folder. As long as this lives, nobody else uses it.
+#[derive(Debug)]
+pub struct Pins {
+    path: PathBuf,
+    _lock: OwnedFd,
+}
+
+impl Pins {
+    /// Makes the folder if it is not there, and mounts bpffs if that is not.
+    ///
+    /// # Errors
+    /// When we may not, or another supervisor of a project with the same name, such as one on another engine,
+    /// uses it.
+    pub fn open(project: &ProjectName) -> Result<Self, KernelError> {
+        let path = bpffs()?.join("sameport").join(project.as_str());
+        fs::create_dir_all(&path).map_err(KernelError::io(format!("make {}", path.display())))?;
+        let fail = |errno: rustix::io::Errno| KernelError::io(format!("lock {}", path.display()))(errno.into());
+        let lock = open(&path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(fail)?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self { path, _lock: lock }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(KernelError::Unsupported {
+                what: format!("use {}", path.display()),
+                reason: "another supervisor of a project with this name does".to_owned(),
+            }),
+            Err(errno) => Err(fail(errno)),
+        }
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Pins a link under a name. What was pinned there is let go only once the new one is in force, so that there is
+    /// no moment without one.
+    ///
+    /// # Errors
+    /// When the kernel does not do it; then the old one is still there.
+    pub fn replace(&self, name: &str, link: FdLink) -> Result<(), KernelError> {
+        let path = self.path.join(name);
+        let beside = self.path.join(format!("{name}_new"));
+        let fail = || KernelError::io(format!("pin {}", path.display()));
+        remove(&beside)?;
+        let pinned = link.pin(&beside).map_err(KernelError::bpf(format!("pin {}", path.display())))?;
+        remove(&path)?;
+        fs::rename(&beside, &path).map_err(fail())?;
+        // Its descriptor is closed, its pin keeps it.
+        drop(pinned);
+        Ok(())
+    }
+
+    /// Whether something is pinned under a name.
+    #[must_use]
+    pub fn has_link(&self, name: &str) -> bool {
+        PinnedLink::from_pin(self.path.join(name)).is_ok()
+    }
+
+    /// Lets go of what is pinned under a name.
+    ///
+    /// # Errors
+    /// When the kernel does not.
+    pub fn release(&self, name: &str) -> Result<(), KernelError> {
+        remove(&self.path.join(name))
+    }
+
+    /// Names of all that is pinned.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn names(&self) -> Result<Vec<String>, KernelError> {
+        let fail = || KernelError::io(format!("read {}", self.path.display()));
+        let entries = fs::read_dir(&self.path).map_err(fail())?;
+        entries.map(|entry| Ok(entry.map_err(fail())?.file_name().to_string_lossy().into_owned())).collect()
+    }
+
+    /// Lets go of all, links first: nothing is called any more when the maps go.
+    ///
+    /// # Errors
+    /// When the kernel does not let go of something; as much as can be is gone then.
+    pub fn remove_all(&self) -> Result<(), KernelError> {
+        let mut names = self.names()?;
+        names.sort_by_key(|name| !name.starts_with("link_"));
+        let removed: Vec<_> = names.iter().map(|name| self.release(name)).collect();
+        removed.into_iter().collect::<Result<(), _>>()?;
+        fs::remove_dir(&self.path).map_err(KernelError::io(format!("remove {}", self.path.display())))?;
+        // The last project takes the common folder along.
+        if let Some(common) = self.path.parent() {
+            let _ = fs::remove_dir(common);
+        }
+        Ok(())
+    }
+
+    /// Removes what a project that has no supervisor has pinned; nothing if there is none of it.
+    ///
+    /// # Errors
+    /// When it is in use, or we may not.
+    pub fn clear(project: &ProjectName) -> Result<(), KernelError> {
+        let Some(root) = capability::mounted("bpf") else { return Ok(()) };
+        if !root.join("sameport").join(project.as_str()).exists() {
+            return Ok(());
+        }
+        Self::open(project)?.remove_all()
+    }
+
+    /// The descriptor that holds the lock, for tests of it.
+    #[must_use]
+    pub fn lock(&self) -> impl AsFd {
+        &self._lock
+    }
+}
+
+fn remove(path: &Path) -> Result<(), KernelError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(KernelError::io(format!("unpin {}", path.display()))(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Where bpffs is mounted; it is mounted if need be, as systemd does at the start of a host.
+fn bpffs() -> Result<PathBuf, KernelError> {
+    if let Some(path) = capability::mounted("bpf") {
+        return Ok(path);
+    }
+    fs::create_dir_all(BPFFS).map_err(KernelError::io(format!("make {BPFFS}")))?;
+    mount("bpf", BPFFS, "bpf", MountFlags::empty(), Some(c"mode=0700"))
+        .map_err(|errno| KernelError::io(format!("mount bpffs at {BPFFS}"))(errno.into()))?;
+    Ok(PathBuf::from(BPFFS))
+}

@@ -1,0 +1,163 @@
+//! The processes of a container, by its control group, and the sockets that they hold open.
+
+use std::{
+    fs,
+    io::{self, Read},
+    os::{
+        fd::OwnedFd,
+        unix::fs::MetadataExt,
+    },
+    path::{Path, PathBuf},
+};
+
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+
+use super::{KernelError, capability};
+
+/// The control group (version 2) of a container, and those below it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cgroup {
+    /// Its folder.
+    path: PathBuf,
+    /// Its id: what `bpf_get_current_cgroup_id` says of its processes.
+    pub id: u64,
+}
+
+impl Cgroup {
+    /// That of a process.
+    ///
+    /// # Errors
+    /// When there is no such process, or this host has no control groups of version 2.
+    pub fn of(pid: u32) -> Result<Self, KernelError> {
+        let fail = || KernelError::io(format!("find the control group of process {pid}"));
+        let table = fs::read_to_string(format!("/proc/{pid}/cgroup")).map_err(fail())?;
+        // Version 2 has number 0 and no name, also beside version 1.
+        let own = table.lines().find_map(|line| line.strip_prefix("0::"));
+        let unsupported = |reason: &str| KernelError::Unsupported {
+            what: "find the control group of a replica".to_owned(),
+            reason: reason.to_owned(),
+        };
+        let own = own.ok_or_else(|| unsupported("this host has no control groups of version 2"))?;
+        let root = capability::mounted("cgroup2").ok_or_else(|| unsupported("cgroup2 is not mounted"))?;
+        let path = root.join(own.trim_start_matches('/'));
+        let id = fs::metadata(&path).map_err(fail())?.ino();
+        Ok(Self { path, id })
+    }
+
+    /// Its id and those of the groups below it, where a container makes groups of its own.
+    #[must_use]
+    pub fn ids(&self) -> Vec<u64> {
+        folders(&self.path).iter().filter_map(|path| Some(fs::metadata(path).ok()?.ino())).collect()
+    }
+
+    /// Its processes, also those in groups below it. Empty once it has ended.
+    #[must_use]
+    pub fn processes(&self) -> Vec<u32> {
+        let lists = folders(&self.path).into_iter().filter_map(|path| fs::read_to_string(path.join("cgroup.procs")).ok());
+        lists.flat_map(|list| list.lines().filter_map(|line| line.parse().ok()).collect::<Vec<_>>()).collect()
+    }
+}
+
+/// A folder and all below it.
+fn folders(path: &Path) -> Vec<PathBuf> {
+    let mut found = vec![path.to_owned()];
+    let mut next = 0;
+    while let Some(folder) = found.get(next) {
+        let below = fs::read_dir(folder).into_iter().flatten().flatten();
+        let below: Vec<_> =
+            below.filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir())).map(|e| e.path()).collect();
+        found.extend(below);
+        next += 1;
+    }
+    found
+}
+
+/// A descriptor of our own for a socket that one of these processes has open; none if none of them has it (any
+/// more). Whoever gets it has to close it soon: as long as it is open, so is the socket.
+///
+/// # Errors
+/// When we may not look into the processes (`CAP_SYS_PTRACE`).
+pub fn duplicate(processes: &[u32], inode: u64) -> Result<Option<OwnedFd>, KernelError> {
+    for pid in processes {
+        let Some(number) = descriptor(*pid, inode)? else { continue };
+        let Some(id) = i32::try_from(*pid).ok().and_then(Pid::from_raw) else { continue };
+        let taken = pidfd_open(id, PidfdFlags::empty())
+            .and_then(|process| pidfd_getfd(process, number, PidfdGetfdFlags::empty()));
+        match taken {
+            // It may have closed it, and opened another one under the same number.
+            Ok(socket) if rustix::fs::fstat(&socket).is_ok_and(|stat| stat.st_ino == inode) => {
+                return Ok(Some(socket));
+            }
+            Ok(_) | Err(rustix::io::Errno::SRCH | rustix::io::Errno::BADF) => {}
+            Err(errno) => {
+                return Err(KernelError::io(format!("take a socket of process {pid}"))(errno.into()));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The number under which a process has a socket open.
+fn descriptor(pid: u32, inode: u64) -> Result<Option<i32>, KernelError> {
+    let wanted = format!("socket:[{inode}]");
+    let list = match fs::read_dir(format!("/proc/{pid}/fd")) {
+        Ok(list) => list,
+        Err(error) if is_gone(&error) => return Ok(None),
+        Err(error) => return Err(KernelError::io(format!("look at the sockets of process {pid}"))(error)),
+    };
+    for entry in list.flatten() {
+        if fs::read_link(entry.path()).is_ok_and(|target| target.as_os_str() == wanted.as_str()) {
+            return Ok(entry.file_name().to_str().and_then(|name| name.parse().ok()));
+        }
+    }
+    Ok(None)
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH))
+}
+
+/// Which process of this host has a socket open: its id and name.
+#[must_use]
+pub fn holder(inode: u64) -> Option<(u32, String)> {
+    let all = fs::read_dir("/proc").ok()?.flatten();
+    let mut pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let pid = pids.find(|pid| matches!(descriptor(*pid, inode), Ok(Some(_))))?;
+    Some((pid, name(pid)))
+}
+
+/// The name of a process, or nothing once it is gone.
+#[must_use]
+pub fn name(pid: u32) -> String {
+    let mut text = String::new();
+    let read = fs::File::open(format!("/proc/{pid}/comm")).and_then(|mut file| file.read_to_string(&mut text));
+    read.map(|_| text.trim().to_owned()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::TcpListener, os::fd::AsFd};
+
+    use super::*;
+
+    #[test]
+    fn a_socket_is_found_by_its_inode_and_duplicated() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let inode = rustix::fs::fstat(&listener).unwrap().st_ino;
+        let own = std::process::id();
+        let copy = duplicate(&[u32::MAX, own], inode).unwrap().unwrap();
+        assert_eq!(
+            rustix::net::sockopt::socket_cookie(copy.as_fd()).unwrap(),
+            rustix::net::sockopt::socket_cookie(&listener).unwrap()
+        );
+        assert_eq!(duplicate(&[own], 1).unwrap().map(|_| ()), None);
+        assert_eq!(holder(inode).map(|(pid, _)| pid), Some(own));
+    }
+
+    #[test]
+    fn a_process_is_in_its_own_control_group() {
+        let Ok(cgroup) = Cgroup::of(std::process::id()) else { return };
+        assert!(cgroup.processes().contains(&std::process::id()));
+        assert!(cgroup.ids().contains(&cgroup.id));
+    }
+}

@@ -1,0 +1,241 @@
+//! The listening sockets of a network, as `sock_diag` (7) shows them.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_sock_diag::{
+    SockDiagMessage,
+    inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags, nlas::Nla},
+};
+use netlink_sys::{Socket, SocketAddr as NetlinkAddress, protocols::NETLINK_SOCK_DIAG};
+
+use super::{KernelError, Netns, raw};
+
+/// Transport protocol of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl Transport {
+    /// `IPPROTO_TCP` or `IPPROTO_UDP`.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+
+    /// From its number.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Self> {
+        match number {
+            6 => Some(Self::Tcp),
+            17 => Some(Self::Udp),
+            _ => None,
+        }
+    }
+}
+
+/// Where a group of listeners listens: all sockets that share it are one reuseport group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Bound {
+    /// Its protocol.
+    pub transport: Transport,
+    /// Address and port.
+    pub address: SocketAddr,
+    /// Whether an IPv6 one takes no IPv4.
+    pub only_v6: bool,
+}
+
+impl Bound {
+    /// Whether packets of IPv4 reach it.
+    #[must_use]
+    pub fn takes_v4(&self) -> bool {
+        self.address.is_ipv4() || (!self.only_v6 && self.address.ip().is_unspecified())
+    }
+
+    /// Whether packets of IPv6 reach it.
+    #[must_use]
+    pub fn takes_v6(&self) -> bool {
+        self.address.is_ipv6()
+    }
+}
+
+/// A TCP socket that listens, or a UDP socket that takes datagrams from anybody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Where it listens.
+    pub bound: Bound,
+    /// Never used twice.
+    pub cookie: u64,
+    /// Its inode, as `/proc/PID/fd` shows it.
+    pub inode: u64,
+    /// Who made it.
+    pub user: u32,
+    /// Id of the control group of the process that made it; none on kernels before 5.7.
+    pub cgroup: Option<u64>,
+    /// Of TCP: how many connections wait to be accepted. Of UDP: bytes that wait.
+    pub waiting: u32,
+}
+
+/// Asks a network for its sockets.
+pub struct Diagnosis {
+    socket: Socket,
+    buffer: Vec<u8>,
+    /// By which the kernel's programs know the network.
+    pub cookie: u64,
+}
+
+const LISTEN: StateFlags = StateFlags::LISTEN;
+/// A UDP socket that is bound and not connected.
+const UNCONNECTED: StateFlags = StateFlags::CLOSE;
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+/// Attributes that the crate has no name for (`linux/inet_diag.h`).
+const INET_DIAG_SKV6ONLY: u16 = 11;
+const INET_DIAG_CGROUP_ID: u16 = 21;
+
+impl Diagnosis {
+    /// For a network; the answers stay those of that network wherever we are.
+    ///
+    /// # Errors
+    /// When we may not enter it, or the kernel has no `sock_diag`.
+    pub fn of(netns: &Netns) -> Result<Self, KernelError> {
+        netns.within(|| {
+            let fail = || KernelError::io("ask a pod's network for its sockets");
+            let mut socket = Socket::new(NETLINK_SOCK_DIAG).map_err(fail())?;
+            socket.bind_auto().map_err(fail())?;
+            socket.connect(&NetlinkAddress::new(0, 0)).map_err(fail())?;
+            let probe = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).map_err(fail())?;
+            let cookie = raw::netns_cookie(&probe).map_err(fail())?;
+            Ok(Self { socket, buffer: vec![0; 32 * 1024], cookie })
+        })
+    }
+
+    /// Every TCP socket that listens and every UDP socket that takes datagrams from anybody.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub fn rows(&mut self) -> Result<Vec<Row>, KernelError> {
+        let mut rows = Vec::new();
+        for family in [AF_INET, AF_INET6] {
+            for transport in [Transport::Tcp, Transport::Udp] {
+                self.dump(family, transport, &mut rows)?;
+            }
+        }
+        Ok(rows)
+    }
+
+    fn dump(&mut self, family: u8, transport: Transport, rows: &mut Vec<Row>) -> Result<(), KernelError> {
+        let fail = || KernelError::io("list the sockets of a pod");
+        let broken = |why: String| KernelError::Unsupported { what: "list the sockets of a pod".to_owned(), reason: why };
+        let mut header = NetlinkHeader::default();
+        header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+        let request = InetRequest {
+            family,
+            protocol: transport.number(),
+            extensions: ExtensionFlags::empty(),
+            states: if transport == Transport::Tcp { LISTEN } else { UNCONNECTED },
+            socket_id: if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() },
+        };
+        let mut message = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        self.socket.send(&bytes, 0).map_err(fail())?;
+        loop {
+            let mut space = &mut self.buffer[..];
+            let size = self.socket.recv(&mut space, 0).map_err(fail())?;
+            let mut rest = self.buffer.get(..size).unwrap_or_default();
+            while !rest.is_empty() {
+                let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest)
+                    .map_err(|error| broken(error.to_string()))?;
+                let length = usize::try_from(message.header.length).unwrap_or(usize::MAX).next_multiple_of(4);
+                rest = rest.get(length..).unwrap_or_default();
+                match message.payload {
+                    NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
+                        rows.push(row(transport, &response));
+                    }
+                    NetlinkPayload::Done(_) => return Ok(()),
+                    NetlinkPayload::Error(error) => return Err(fail()(error.to_io())),
+                    _ => {}
+                }
+                if length == 0 {
+                    return Err(broken("an answer without length".to_owned()));
+                }
+            }
+        }
+    }
+}
+
+fn row(transport: Transport, response: &InetResponse) -> Row {
+    let header = &response.header;
+    let mut address = header.socket_id.source_address;
+    // The crate reads the family of the socket; an IPv4 one must not look like one of IPv6.
+    if header.family == AF_INET && address.is_ipv6() {
+        address = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    }
+    let bytes = |kind: u16| response.nlas.iter().find_map(|nla| other(nla, kind));
+    Row {
+        bound: Bound {
+            transport,
+            address: SocketAddr::new(address, header.socket_id.source_port),
+            only_v6: bytes(INET_DIAG_SKV6ONLY).is_some_and(|value| value.first() == Some(&1)),
+        },
+        cookie: u64::from_ne_bytes(header.socket_id.cookie),
+        inode: u64::from(header.inode),
+        user: header.uid,
+        cgroup: bytes(INET_DIAG_CGROUP_ID)
+            .and_then(|value| Some(u64::from_ne_bytes(value.get(..8)?.try_into().ok()?))),
+        waiting: header.recv_queue,
+    }
+}
+
+/// The value of an attribute that the crate has no name for.
+fn other(nla: &Nla, kind: u16) -> Option<Vec<u8>> {
+    let Nla::Other(nla) = nla else { return None };
+    if netlink_packet_core::Nla::kind(nla) != kind {
+        return None;
+    }
+    let mut value = vec![0; netlink_packet_core::Nla::value_len(nla)];
+    netlink_packet_core::Nla::emit_value(nla, &mut value);
+    Some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, UdpSocket};
+
+    use super::*;
+
+    #[test]
+    fn listeners_of_a_network_are_found_with_address_and_cookie() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let v4 = TcpListener::bind("127.0.0.1:0").unwrap();
+        let v6 = TcpListener::bind("[::1]:0").ok();
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let netns = Netns::of(std::process::id()).unwrap();
+        let rows = Diagnosis::of(&netns).unwrap().rows().unwrap();
+        let find = |address: SocketAddr, transport| {
+            rows.iter().find(|row| row.bound.address == address && row.bound.transport == transport)
+        };
+        let row = find(v4.local_addr().unwrap(), Transport::Tcp).unwrap();
+        assert_eq!(row.cookie, rustix::net::sockopt::socket_cookie(&v4).unwrap());
+        assert_eq!((row.user, row.waiting), (0, 0));
+        assert!(row.cgroup.is_some());
+        assert!(find(udp.local_addr().unwrap(), Transport::Udp).is_some());
+        if let Some(v6) = v6 {
+            let row = find(v6.local_addr().unwrap(), Transport::Tcp).unwrap();
+            assert!(row.bound.takes_v6() && !row.bound.takes_v4());
+        }
+    }
+}

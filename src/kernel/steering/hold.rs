@@ -1,0 +1,120 @@
+//! A listener of our own behind which connections wait while no replica is ready.
+
+use std::{
+    collections::VecDeque,
+    net::Shutdown,
+    time::{Duration, Instant},
+};
+
+use rustix::fs::{Gid, Uid, fchown};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::kernel::{
+    KernelError, Netns,
+    sockets::{Bound, Transport},
+};
+
+/// How many connections may wait at a port.
+pub const MOST: u32 = 1024;
+
+/// The listener, and since when each connection waits.
+#[derive(Debug)]
+pub struct Hold {
+    socket: Socket,
+    /// Never used twice.
+    pub cookie: u64,
+    /// Its place in the array of sockets.
+    pub index: u32,
+    /// The kernel's queue is first in, first out, and so is this.
+    since: VecDeque<Instant>,
+}
+
+impl Hold {
+    /// Opens one in the group of those that listen there, for the user who shares the port: the kernel lets nobody
+    /// else in (`inet_reuseport_add_sock` compares the owners of the sockets).
+    ///
+    /// # Errors
+    /// When the address is taken by another user, or was let go.
+    pub fn open(netns: &Netns, bound: &Bound, user: u32, index: u32) -> Result<Self, KernelError> {
+        let fail = || KernelError::io(format!("hold connections to port {}", bound.address.port()));
+        let socket = netns.within(|| {
+            let domain = if bound.address.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+            let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP)).map_err(fail())?;
+            if bound.address.is_ipv6() {
+                socket.set_only_v6(bound.only_v6).map_err(fail())?;
+            }
+            // Connections of the past (TIME_WAIT) would keep us out.
+            socket.set_reuse_address(true).map_err(fail())?;
+            socket.set_reuse_port(true).map_err(fail())?;
+            belong_to(&socket, user)?;
+            socket.bind(&bound.address.into()).map_err(fail())?;
+            listen(&socket)?;
+            Ok(socket)
+        })?;
+        socket.set_nonblocking(true).map_err(fail())?;
+        let cookie = rustix::net::sockopt::socket_cookie(&socket).map_err(|errno| fail()(errno.into()))?;
+        Ok(Self { socket, cookie, index, since: VecDeque::new() })
+    }
+
+    /// The listener.
+    pub fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    /// Lets another user share the port, once nobody else is there.
+    ///
+    /// # Errors
+    /// When we may not (`CAP_CHOWN`).
+    pub fn belong_to(&self, user: u32) -> Result<(), KernelError> {
+        belong_to(&self.socket, user)
+    }
+
+    /// Has the kernel give each connection that waits to a replica that is ready, and waits anew for others. It has to
+    /// be entered into the array of sockets again afterwards.
+    ///
+    /// # Errors
+    /// When the kernel does not let it listen again.
+    pub fn release(&mut self) -> Result<(), KernelError> {
+        self.since.clear();
+        self.socket.shutdown(Shutdown::Read).map_err(KernelError::io("hand on connections that wait"))?;
+        listen(&self.socket)
+    }
+
+    /// Takes note of how many connections wait, and refuses those that have waited for longer than `limit`.
+    pub fn expire(&mut self, waiting: usize, limit: Duration, now: Instant) {
+        self.since.truncate(waiting);
+        self.since.resize(waiting, now);
+        while let Some(since) = self.since.front()
+            && now.duration_since(*since) >= limit
+        {
+            self.since.pop_front();
+            match self.socket.accept() {
+                Ok((connection, _)) => {
+                    // It ends with a reset, as a refused one does. Without this the client is told by an ordinary end.
+                    let _ = connection.set_linger(Some(Duration::ZERO));
+                }
+                // The client has gone, and the kernel has forgotten it.
+                Err(_) => break,
+            }
+        }
+    }
+}
+
+fn listen(socket: &Socket) -> Result<(), KernelError> {
+    let backlog = i32::try_from(MOST).unwrap_or(i32::MAX);
+    socket.listen(backlog).map_err(KernelError::io("listen for connections that wait"))
+}
+
+/// The owner of a socket's inode is the user whom the kernel compares (`sockfs_setattr`).
+fn belong_to(socket: &Socket, user: u32) -> Result<(), KernelError> {
+    fchown(socket, Some(Uid::from_raw(user)), None::<Gid>)
+        .map_err(|errno| KernelError::io(format!("give a socket to user {user}"))(errno.into()))
+}
+
+impl Bound {
+    /// Whether connections can wait there.
+    #[must_use]
+    pub fn can_hold(&self) -> bool {
+        self.transport == Transport::Tcp
+    }
+}

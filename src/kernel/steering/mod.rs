@@ -1,0 +1,296 @@
+//! Steers the connections of a project's pods: has the kernel share their ports, choose among the replicas that are
+//! ready, and count.
+//!
+//! In: [`Wishes`], which say who gets how much. Out: a [`Report`] of what the kernel shows. In between a thread of its
+//! own: it alone has the rights that this takes, and what it does never waits for an engine. It looks when it is told
+//! something new, when the programs in the kernel tell that a listener came or went, and now and then.
+//!
+//! Always holds: whatever happens to us, the kernel goes on choosing by what it was told last.
+
+mod hold;
+mod numbers;
+mod pod;
+mod port;
+mod project;
+mod rights;
+mod wish;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use tokio::sync::watch;
+
+use self::{pod::Pod, project::InKernel};
+use super::{KernelError, Pins, raw};
+use crate::spec::{PodName, ProjectName};
+
+pub use rights::confine;
+pub use wish::{
+    OtherUser, PodReport, PodWish, Port, ReplicaReport, ReplicaWish, Report, Rules, Stranger, Traffic, Waiting,
+    Wishes,
+};
+
+/// Looks at everything that often: what nobody told is found then.
+const RESYNC: Duration = Duration::from_secs(1);
+/// Looks that often while somebody waits for a change that nobody tells.
+const EAGER: Duration = Duration::from_millis(50);
+/// Between two looks at least, however much is told.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// Whoever steers: the kernel, or in a simulation something like it.
+pub trait Steering: Send + Sync {
+    /// Says what is wanted from now on, of all pods. It is in force a moment later; the report then says so.
+    fn want(&self, wishes: Wishes);
+
+    /// What is seen.
+    fn reports(&self) -> watch::Receiver<Arc<Report>>;
+
+    /// Takes everything away that outlives us.
+    ///
+    /// # Errors
+    /// When the kernel does not let something go.
+    fn remove(&self) -> Result<(), KernelError>;
+}
+
+/// The kernel of this host, steered by a thread of ours. It ends with this, and what runs goes on.
+#[derive(Debug)]
+pub struct KernelSteering {
+    shared: Arc<Shared>,
+    reports: watch::Receiver<Arc<Report>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the thread is told.
+#[derive(Debug)]
+struct Shared {
+    order: Mutex<Order>,
+    wake: std::os::fd::OwnedFd,
+}
+
+#[derive(Debug, Default)]
+struct Order {
+    wishes: Option<Wishes>,
+    end: Option<End>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// What is in the kernel stays.
+    Leave,
+    /// It goes.
+    Remove,
+}
+
+impl KernelSteering {
+    /// Loads the programs for a project, or takes over those that a supervisor before us has left, and begins.
+    ///
+    /// # Errors
+    /// When this host cannot do it, or we may not.
+    pub fn start(project: &ProjectName) -> Result<Self, KernelError> {
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|errno| KernelError::io("make an event descriptor")(errno.into()))?;
+        let shared = Arc::new(Shared { order: Mutex::default(), wake });
+        let (sender, reports) = watch::channel(Arc::default());
+        let (opened, result) = std::sync::mpsc::channel();
+        let (name, order) = (project.clone(), Arc::clone(&shared));
+        let thread = thread::Builder::new()
+            .name("steering".to_owned())
+            .spawn(move || {
+                let kernel = rights::raise().and_then(|()| InKernel::open(Pins::open(&name)?));
+                match kernel {
+                    Ok(kernel) => {
+                        let _ = opened.send(Ok(()));
+                        Steerer { kernel, pods: BTreeMap::new(), wishes: None, shared: order, sender, strays_are_gone: false }.run();
+                    }
+                    Err(error) => {
+                        let _ = opened.send(Err(error));
+                    }
+                }
+            })
+            .map_err(KernelError::io("start a thread"))?;
+        match result.recv() {
+            Ok(Ok(())) => Ok(Self { shared, reports, thread: Mutex::new(Some(thread)) }),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(KernelError::Gone { what: "the steering thread".to_owned() }),
+        }
+    }
+
+    fn tell(&self, change: impl FnOnce(&mut Order)) {
+        change(&mut self.shared.order.lock().unwrap_or_else(PoisonError::into_inner));
+        // It fails only when it is full of wakes already.
+        let _ = rustix::io::write(&self.shared.wake, &1_u64.to_ne_bytes());
+    }
+
+    fn end(&self, end: End) {
+        self.tell(|order| order.end = order.end.or(Some(end)));
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            tracing::error!("the steering thread has failed");
+        }
+    }
+}
+
+impl Steering for KernelSteering {
+    fn want(&self, wishes: Wishes) {
+        self.tell(|order| order.wishes = Some(wishes));
+    }
+
+    fn reports(&self) -> watch::Receiver<Arc<Report>> {
+        self.reports.clone()
+    }
+
+    fn remove(&self) -> Result<(), KernelError> {
+        self.end(End::Remove);
+        Ok(())
+    }
+}
+
+impl Drop for KernelSteering {
+    fn drop(&mut self) {
+        self.end(End::Leave);
+    }
+}
+
+/// The thread's own.
+struct Steerer {
+    kernel: InKernel,
+    pods: BTreeMap<PodName, Pod>,
+    wishes: Option<Wishes>,
+    shared: Arc<Shared>,
+    sender: watch::Sender<Arc<Report>>,
+    strays_are_gone: bool,
+}
+
+impl Steerer {
+    fn run(mut self) {
+        let mut pause = RESYNC;
+        loop {
+            self.sleep(pause);
+            let order = std::mem::take(&mut *self.shared.order.lock().unwrap_or_else(PoisonError::into_inner));
+            self.heed_notices();
+            if let Some(wishes) = order.wishes {
+                self.wishes = Some(wishes);
+            }
+            match order.end {
+                Some(End::Leave) => return,
+                Some(End::Remove) => return self.remove(),
+                None => {}
+            }
+            let begun = Instant::now();
+            pause = self.update();
+            thread::sleep(PAUSE.saturating_sub(begun.elapsed()));
+        }
+    }
+
+    /// Waits until there is something to do.
+    fn sleep(&self, pause: Duration) {
+        let timeout = Timespec::try_from(pause).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
+        let mut files =
+            [PollFd::new(&self.shared.wake, PollFlags::IN), PollFd::new(self.kernel.notices(), PollFlags::IN)];
+        // An interruption is a wake like any other.
+        let _ = poll(&mut files, Some(&timeout));
+        let mut count = [0; 8];
+        let _ = rustix::io::read(&self.shared.wake, &mut count);
+    }
+
+    fn heed_notices(&mut self) {
+        while let Some(notice) = self.kernel.next_notice() {
+            if notice.kind == raw::NOTICE_OTHER_USER
+                && let Some(pod) = self.pods.values_mut().find(|pod| pod.cookie() == notice.netns)
+            {
+                pod.notice(&self.kernel, &notice);
+            }
+        }
+    }
+
+    /// Does what is wanted, tells what is seen, and says how long nothing has to be done.
+    fn update(&mut self) -> Duration {
+        let Some(wishes) = self.wishes.take() else { return RESYNC };
+        self.let_go_of_others(&wishes);
+        let pods: BTreeMap<_, _> = wishes.iter().map(|(name, wish)| (name.clone(), self.pod(name, wish))).collect();
+        self.wishes = Some(wishes);
+        self.let_go_of_strays(&pods);
+        let eager = pods.values().any(is_changing);
+        let report = Report { pods };
+        self.sender.send_if_modified(|last| {
+            let changed = **last != report;
+            if changed {
+                *last = Arc::new(report);
+            }
+            changed
+        });
+        if eager { EAGER } else { RESYNC }
+    }
+
+    fn pod(&mut self, name: &PodName, wish: &PodWish) -> PodReport {
+        let failed = |error: KernelError| {
+            tracing::debug!(%error, pod = %name, "cannot steer");
+            PodReport { error: Some(error.to_string()), ..PodReport::default() }
+        };
+        let pod = match self.pods.entry(name.clone()) {
+            std::collections::btree_map::Entry::Occupied(pod) => pod.into_mut(),
+            std::collections::btree_map::Entry::Vacant(free) => match Pod::open(&mut self.kernel, wish) {
+                Ok(pod) => free.insert(pod),
+                Err(error) => return failed(error),
+            },
+        };
+        pod.update(&mut self.kernel, wish)
+            .unwrap_or_else(|error| PodReport { netns: pod.netns(), ..failed(error) })
+    }
+
+    /// Lets go of pods that are no longer wanted.
+    fn let_go_of_others(&mut self, wishes: &Wishes) {
+        let kept = |name: &PodName, pod: &Pod| wishes.get(name).is_some_and(|wish| wish.netns == pod.netns());
+        let (kept, gone) = std::mem::take(&mut self.pods).into_iter().partition(|(name, pod)| kept(name, pod));
+        self.pods = kept;
+        let closed: Result<Vec<()>, _> =
+            BTreeMap::into_values(gone).map(|pod: Pod| pod.close(&mut self.kernel)).collect();
+        if let Err(error) = closed {
+            tracing::warn!(%error, "something of a pod stays in the kernel");
+        }
+    }
+
+    /// Lets go of pods that a supervisor before us has entered, and that are no more.
+    fn let_go_of_strays(&mut self, seen: &BTreeMap<PodName, PodReport>) {
+        if self.strays_are_gone || seen.values().any(|pod| pod.error.is_some()) {
+            return;
+        }
+        let known: Vec<u64> = self.pods.values().map(Pod::cookie).collect();
+        let dropped = self.kernel.pods().and_then(|entered| {
+            let strays = entered.into_iter().filter(|(netns, _)| !known.contains(netns));
+            strays.map(|(netns, number)| self.kernel.drop_pod(netns, number)).collect::<Result<Vec<()>, _>>()
+        });
+        match dropped {
+            Ok(_) => self.strays_are_gone = true,
+            Err(error) => tracing::warn!(%error, "something of a pod that is no more stays in the kernel"),
+        }
+    }
+
+    fn remove(self) {
+        let Self { mut kernel, pods, .. } = self;
+        for pod in pods.into_values() {
+            if let Err(error) = pod.close(&mut kernel) {
+                tracing::warn!(%error, "something of a pod stays in the kernel");
+            }
+        }
+        if let Err(error) = kernel.pins().remove_all() {
+            tracing::error!(%error, "something of the project stays in the kernel");
+        }
+    }
+}
+
+/// Whether something is going on in a pod that nobody tells us of.
+fn is_changing(pod: &PodReport) -> bool {
+    let waiting = pod.waiting.values().any(|waiting| waiting.connections > 0);
+    let draining = pod.replicas.values().any(|replica| {
+        replica.weight == 0 && replica.ports.values().any(|traffic| traffic.live > 0 || traffic.busy)
+    });
+    waiting || draining || pod.error.is_some()
+}

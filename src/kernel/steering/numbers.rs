@@ -1,0 +1,57 @@
+//! Numbers that are given out and taken back: places in the programs' maps.
+
+use std::collections::BTreeSet;
+
+use crate::kernel::KernelError;
+
+/// Numbers from 0 up.
+#[derive(Debug)]
+pub struct Numbers {
+    what: &'static str,
+    most: u32,
+    used: BTreeSet<u32>,
+}
+
+impl Numbers {
+    /// So many numbers for something, which messages name.
+    pub fn new(what: &'static str, most: u32) -> Self {
+        Self { what, most, used: BTreeSet::new() }
+    }
+
+    /// Marks one as given out; false if it was already.
+    pub fn mark(&mut self, number: u32) -> bool {
+        self.used.insert(number)
+    }
+
+    /// Takes the lowest that is free.
+    ///
+    /// # Errors
+    /// When none is.
+    pub fn take(&mut self) -> Result<u32, KernelError> {
+        let free = (0..self.most).find(|number| !self.used.contains(number));
+        let number = free.ok_or(KernelError::Full { what: self.what, most: self.most as usize })?;
+        self.used.insert(number);
+        Ok(number)
+    }
+
+    /// Takes one back.
+    pub fn give_back(&mut self, number: u32) {
+        self.used.remove(&number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lowest_free_one_is_given_out_until_there_is_none() {
+        let mut numbers = Numbers::new("ports", 3);
+        assert!(numbers.mark(1));
+        assert!(!numbers.mark(1));
+        assert_eq!((numbers.take().unwrap(), numbers.take().unwrap()), (0, 2));
+        assert_eq!(numbers.take().unwrap_err().to_string(), "too many ports: there is room for 3");
+        numbers.give_back(1);
+        assert_eq!(numbers.take().unwrap(), 1);
+    }
+}

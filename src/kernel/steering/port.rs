@@ -1,0 +1,276 @@
+//! A port of a pod: its groups of listeners, the replicas' parts in it, and the table by which the kernel chooses.
+
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
+
+use super::{
+    hold::{self, Hold},
+    project::{InKernel, Life},
+    wish::Rules,
+};
+use crate::{
+    kernel::{
+        KernelError, Netns,
+        raw::{DOORS, ENDPOINTS, Endpoint, LISTENERS_OF_DOOR, OwnKey, PortKey, Table},
+        sockets::Bound,
+        wheel::wheel,
+    },
+    spec::ServiceName,
+};
+
+/// A port of a pod.
+pub struct Port {
+    /// Its number among the project's.
+    pub number: u32,
+    /// By which the programs know it.
+    pub key: PortKey,
+    /// Whose rules are its own: the service that was the first to listen on it.
+    pub service: ServiceName,
+    /// Its groups, by the number that the programs know them by.
+    pub doors: [Option<Door>; DOORS],
+    /// Parts of replicas in it.
+    pub endpoints: BTreeMap<Life, Part>,
+    /// The rules that it was written by last.
+    rules: Rules,
+    /// What the kernel goes by; none before it was written for the first time.
+    table: Option<Box<Table>>,
+    /// The endpoint of those who wait, as the kernel has it.
+    hold_endpoint: Endpoint,
+}
+
+/// A group: all sockets that listen on one address.
+pub struct Door {
+    /// Which address.
+    pub bound: Bound,
+    /// Who opened it.
+    pub user: u32,
+    /// Our own listener, for connections that wait.
+    pub hold: Option<Hold>,
+}
+
+/// A replica's part in a port.
+pub struct Part {
+    /// Its number among the project's endpoints.
+    pub number: u32,
+    /// By which it is reached alone.
+    pub address: Ipv4Addr,
+    /// Its listeners, by group: socket cookies and places in the array of sockets.
+    pub listeners: [Vec<(u64, u32)>; DOORS],
+    /// What the kernel has of it; none before it was written.
+    written: Option<Box<Endpoint>>,
+    /// Whether it is entered under its own address.
+    own: bool,
+}
+
+impl Part {
+    /// A part without listeners.
+    pub fn new(number: u32, address: Ipv4Addr) -> Self {
+        Self { number, address, listeners: Default::default(), written: None, own: false }
+    }
+
+    /// Whether it listens.
+    pub fn listens(&self) -> bool {
+        self.listeners.iter().any(|door| !door.is_empty())
+    }
+
+    fn endpoint(&self, weight: u32) -> Endpoint {
+        let mut endpoint = Endpoint { weight, ..Endpoint::EMPTY };
+        for (door, listeners) in self.listeners.iter().enumerate() {
+            let places = listeners.iter().take(LISTENERS_OF_DOOR).map(|(_, index)| *index);
+            if let (Some(count), Some(row)) = (endpoint.count.get_mut(door), endpoint.listeners.get_mut(door)) {
+                *count = u16::try_from(listeners.len().min(LISTENERS_OF_DOOR)).unwrap_or(u16::MAX);
+                row.iter_mut().zip(places).for_each(|(place, index)| *place = u16::try_from(index).unwrap_or(0));
+            }
+        }
+        endpoint
+    }
+}
+
+impl Port {
+    /// A port that nobody listens on.
+    pub fn new(number: u32, key: PortKey, service: ServiceName) -> Self {
+        Self {
+            number,
+            key,
+            service,
+            doors: Default::default(),
+            endpoints: BTreeMap::new(),
+            rules: Rules::default(),
+            table: None,
+            hold_endpoint: Endpoint::EMPTY,
+        }
+    }
+
+    /// The group that listens there, if it is known.
+    pub fn door(&self, bound: &Bound) -> Option<usize> {
+        self.doors.iter().position(|door| door.as_ref().is_some_and(|door| door.bound == *bound))
+    }
+
+    /// A number for one more group.
+    ///
+    /// # Errors
+    /// When it is listened on at too many addresses.
+    pub fn free_door(&self) -> Result<usize, KernelError> {
+        let full = KernelError::Full { what: "addresses that a port is listened on", most: DOORS };
+        self.doors.iter().position(Option::is_none).ok_or(full)
+    }
+
+    /// Whether any replica listens in a group.
+    pub fn is_inhabited(&self, door: usize) -> bool {
+        self.endpoints.values().any(|part| part.listeners.get(door).is_some_and(|list| !list.is_empty()))
+    }
+
+    /// The rules that it was written by last.
+    pub fn rules(&self) -> Rules {
+        self.rules
+    }
+
+    /// The endpoint of connections that wait.
+    pub fn hold_number(&self) -> u32 {
+        ENDPOINTS + self.number
+    }
+
+    /// Tells the kernel where replicas listen, and which of them get how much.
+    ///
+    /// # Errors
+    /// When it does not take it.
+    pub fn write(
+        &mut self,
+        kernel: &mut InKernel,
+        rules: &Rules,
+        weight_of: impl Fn(&Life) -> u32,
+    ) -> Result<(), KernelError> {
+        self.rules = *rules;
+        let mut weights = Vec::new();
+        for (life, part) in &mut self.endpoints {
+            let weight = weight_of(life);
+            let endpoint = part.endpoint(weight);
+            if part.written.as_deref() != Some(&endpoint) {
+                kernel.write_endpoint(part.number, &endpoint)?;
+                part.written = Some(Box::new(endpoint));
+            }
+            let reached_by_v4 = part.listeners.iter().zip(&self.doors).any(|(list, door)| {
+                !list.is_empty() && door.as_ref().is_some_and(|door| door.bound.takes_v4())
+            });
+            if part.own != reached_by_v4 {
+                let key = OwnKey { port: self.number, address: part.address.to_bits() };
+                kernel.write_own(key, reached_by_v4.then_some(part.number))?;
+                part.own = reached_by_v4;
+            }
+            if part.listens() {
+                weights.push((part.address, u16::try_from(part.number).unwrap_or(0), weight));
+            }
+        }
+        weights.sort_unstable();
+        let wheel = wheel(&weights.iter().map(|(_, number, weight)| (*number, *weight)).collect::<Vec<_>>());
+        self.write_table(kernel, rules, &wheel)
+    }
+
+    fn write_table(
+        &mut self,
+        kernel: &mut InKernel,
+        rules: &Rules,
+        wheel: &[u16],
+    ) -> Result<(), KernelError> {
+        let mut endpoint = Endpoint::EMPTY;
+        for (at, door) in self.doors.iter().enumerate() {
+            if let Some(hold) = door.as_ref().and_then(|door| door.hold.as_ref())
+                && let (Some(count), Some([first, ..])) =
+                    (endpoint.count.get_mut(at), endpoint.listeners.get_mut(at))
+            {
+                *count = 1;
+                *first = u16::try_from(hold.index).unwrap_or(0);
+            }
+        }
+        if self.hold_endpoint != endpoint {
+            kernel.write_endpoint(self.hold_number(), &endpoint)?;
+            self.hold_endpoint = endpoint;
+        }
+        let mut table = Table {
+            policy: rules.balance.number(),
+            size: u32::try_from(wheel.len()).unwrap_or(0),
+            hold: if endpoint.count == [0; DOORS] { 0 } else { hold::MOST },
+            ..Table::EMPTY
+        };
+        table.wheel.iter_mut().zip(wheel).for_each(|(place, endpoint)| *place = *endpoint);
+        if self.table.as_deref() != Some(&table) {
+            kernel.write_table(self.number, &table)?;
+            self.table = Some(Box::new(table));
+        }
+        Ok(())
+    }
+
+    /// Whether a new connection would find a replica.
+    pub fn is_served(&self) -> bool {
+        self.table.as_ref().is_some_and(|table| table.size > 0)
+    }
+
+    /// How many connections can wait.
+    pub fn can_wait(&self) -> u32 {
+        self.table.as_ref().map_or(0, |table| table.hold)
+    }
+
+    /// Sees to it that connections can wait in every group, or in none if they shall not.
+    ///
+    /// # Errors
+    /// When a listener of ours cannot be opened.
+    pub fn hold(
+        &mut self,
+        kernel: &mut InKernel,
+        netns: &Netns,
+        limit: Duration,
+    ) -> Result<(), KernelError> {
+        let endpoint = self.hold_number();
+        let (number, key) = (self.number, self.key);
+        let inhabited: Vec<_> = (0..DOORS).map(|door| self.is_inhabited(door)).collect();
+        for (at, (door, inhabited)) in self.doors.iter_mut().zip(inhabited).enumerate() {
+            let Some(door) = door else { continue };
+            if limit.is_zero() {
+                if let Some(hold) = door.hold.take() {
+                    kernel.forget(hold.cookie, hold.index);
+                }
+            } else if door.hold.is_none() && inhabited && door.bound.can_hold() {
+                let index = kernel.take_place()?;
+                let hold = Hold::open(netns, &door.bound, door.user, index)
+                    .and_then(|hold| {
+                        kernel.enter(hold.socket(), hold.cookie, index, endpoint, number, at)?;
+                        Ok(hold)
+                    })
+                    .inspect_err(|_| kernel.give_back_place(index))?;
+                door.hold = Some(hold);
+                kernel.write_user(key, door.user)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands waiting connections on if there is somebody to take them, else refuses those that have waited too long.
+    /// `waiting` tells how many there are behind a listener of ours, by its cookie. Returns how many wait still.
+    ///
+    /// # Errors
+    /// When the kernel does not do it.
+    pub fn attend(
+        &mut self,
+        kernel: &mut InKernel,
+        limit: Duration,
+        waiting: impl Fn(u64) -> u32,
+    ) -> Result<u64, KernelError> {
+        let served = self.is_served();
+        let mut left = 0;
+        for door in self.doors.iter_mut().flatten() {
+            let Some(hold) = &mut door.hold else { continue };
+            let count = waiting(hold.cookie);
+            if count > 0 && served {
+                hold.release()?;
+                kernel.enter_again(hold.socket(), hold.index)?;
+            } else {
+                hold.expire(count as usize, limit, Instant::now());
+                left += u64::from(count);
+            }
+        }
+        Ok(left)
+    }
+}

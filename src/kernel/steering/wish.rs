@@ -1,0 +1,141 @@
+//! What is wanted of the kernel, and what it shows. Plain data: whoever decides needs no kernel to be tested.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    time::Duration,
+};
+
+use crate::{
+    engine::ContainerId,
+    kernel::sockets::Transport,
+    spec::{Balance, PodName, ServiceName},
+};
+
+/// All pods of a project that there are; one that is not named is let go.
+pub type Wishes = BTreeMap<PodName, PodWish>;
+
+/// A port of a pod.
+pub type Port = (Transport, u16);
+
+/// What is wanted of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodWish {
+    /// A process in its network, by which we get there: the sandbox's.
+    pub pid: u32,
+    /// Inode of its network namespace; another one is another pod.
+    pub netns: u64,
+    /// Ports that are known to be wanted: nobody is let in before we choose among their listeners.
+    pub declared: BTreeSet<Port>,
+    /// What its services want.
+    pub rules: BTreeMap<ServiceName, Rules>,
+    /// The replicas that run.
+    pub replicas: Vec<ReplicaWish>,
+}
+
+/// What a service wants of its ports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// How a replica is chosen.
+    pub balance: Balance,
+    /// How long a connection waits while no replica is ready; zero: it is refused.
+    pub hold: Duration,
+}
+
+/// What is wanted of a replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaWish {
+    /// Its container.
+    pub id: ContainerId,
+    /// Its first process: another one is another life.
+    pub pid: u32,
+    /// Its service, whose rules are those of the ports that it listens on.
+    pub service: ServiceName,
+    /// By which it is reached alone, within the pod.
+    pub address: Ipv4Addr,
+    /// How much it shall get, compared with the others; 0: nothing new.
+    pub weight: u32,
+}
+
+/// What the kernel shows of all pods.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// By name.
+    pub pods: BTreeMap<PodName, PodReport>,
+}
+
+/// What the kernel shows of a pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodReport {
+    /// Inode of the network namespace that this is about.
+    pub netns: u64,
+    /// Why its ports are not shared, or what cannot be done; none: all is well.
+    pub error: Option<String>,
+    /// Its replicas that run.
+    pub replicas: BTreeMap<ContainerId, ReplicaReport>,
+    /// Connections that wait until a replica is ready, by port.
+    pub waiting: BTreeMap<u16, Waiting>,
+    /// Sockets among those of the replicas that are nobody's: they get nothing.
+    pub strangers: BTreeSet<Stranger>,
+    /// Replicas that wanted a port that another user shares.
+    pub other_users: BTreeMap<ContainerId, OtherUser>,
+}
+
+/// What the kernel shows of a replica.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReplicaReport {
+    /// Its first process.
+    pub pid: u32,
+    /// The weight that is in force.
+    pub weight: u32,
+    /// Ports that it listens on.
+    pub ports: BTreeMap<Port, Traffic>,
+    /// The user who opened them.
+    pub user: Option<u32>,
+}
+
+/// What goes on at a replica's listeners on one port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Connections that are open now.
+    pub live: u64,
+    /// Connections so far; of UDP, flows.
+    pub total: u64,
+    /// Connections that it has not accepted yet.
+    pub queue: u64,
+    /// Of UDP: whether a datagram came lately.
+    pub busy: bool,
+    /// Whether the choice among its listeners is ours. If not, the program opened the port for itself alone.
+    pub shared: bool,
+}
+
+/// Connections that wait until a replica is ready.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// How many.
+    pub connections: u64,
+    /// How many can; more are refused.
+    pub most: u64,
+}
+
+/// A socket among those of the replicas that is nobody's.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Stranger {
+    /// On which port.
+    pub port: u16,
+    /// Its process, if it is still there.
+    pub pid: Option<u32>,
+    /// The process's name.
+    pub command: String,
+}
+
+/// A replica wanted a port that another user shares: the kernel lets only one user share a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OtherUser {
+    /// The port.
+    pub port: u16,
+    /// Who wanted it.
+    pub user: u32,
+    /// Who has it.
+    pub owner: u32,
+}

@@ -1,0 +1,12 @@
+//! The kernel part by itself: real servers in network namespaces and control groups of the tests' own, and no engine.
+//!
+//! Needs root, and BPF as `sameport doctor` checks it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot be set up has to stop")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bench;
+mod choice;
+mod pod;

@@ -1,0 +1,220 @@
+//! A pod without an engine: a network namespace, and replicas in control groups of their own.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::{BufRead, BufReader},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use sameport::{
+    engine::ContainerId,
+    kernel::{
+        Netns, capability,
+        sockets::Transport,
+        steering::{KernelSteering, PodReport, PodWish, ReplicaWish, Rules, Steering},
+    },
+    spec::{Balance, PodName, ProjectName},
+};
+
+use super::support::wait::{self, check};
+
+static PODS: AtomicU32 = AtomicU32::new(0);
+
+/// A pod of a test's own, steered by the kernel. Everything goes with it.
+pub struct Pod {
+    pub steering: Option<KernelSteering>,
+    pub project: ProjectName,
+    sandbox: Child,
+    replicas: BTreeMap<u32, Replica>,
+    pub rules: Rules,
+    pub declared: BTreeSet<(Transport, u16)>,
+}
+
+struct Replica {
+    child: Child,
+    cgroup: PathBuf,
+    weight: u32,
+}
+
+impl Pod {
+    /// One without replicas.
+    pub fn new() -> Self {
+        let number = PODS.fetch_add(1, Ordering::Relaxed);
+        let project: ProjectName = format!("spk{}-{number}", std::process::id()).parse().unwrap();
+        let mut sandbox = Command::new("unshare")
+            .args(["--net", "sh", "-c", "ip link set lo up; echo 1 >/proc/sys/net/ipv4/tcp_migrate_req; echo up; exec sleep 600"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(sandbox.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "up\n", "`unshare` and `ip` make a network namespace (root is needed)");
+        let steering = Some(KernelSteering::start(&project).unwrap());
+        let rules = Rules { balance: Balance::LeastConnections, hold: Duration::from_secs(10) };
+        let pod = Self { steering, project, sandbox, replicas: BTreeMap::new(), rules, declared: BTreeSet::new() };
+        pod.tell();
+        wait::until("the pod is steered", || {
+            let report = pod.report();
+            check(report.netns == pod.netns().inode && report.error.is_none(), report)
+        });
+        pod
+    }
+
+    pub fn netns(&self) -> Netns {
+        Netns::of(self.sandbox.id()).unwrap()
+    }
+
+    /// Starts a replica in `slot`, in place of one that was there.
+    pub fn start(&mut self, slot: u32, command: &mut Command) {
+        let root = capability::mounted("cgroup2").unwrap();
+        let cgroup = root.join(format!("{}-{slot}-{}", self.project, fastrand::u32(..)));
+        fs::create_dir(&cgroup).unwrap();
+        let words: Vec<_> = [command.get_program()].into_iter().chain(command.get_args()).map(|w| w.to_str().unwrap().to_owned()).collect();
+        let mut inside = Command::new("nsenter");
+        inside
+            .arg(format!("--net=/proc/{}/ns/net", self.sandbox.id()))
+            .args(["sh", "-c", r#"echo $$ >"$0/cgroup.procs"; exec "$@""#])
+            .arg(&cgroup)
+            .args(words)
+            .env("REPLICA", slot.to_string())
+            .stdin(Stdio::null());
+        for (key, value) in command.get_envs() {
+            inside.env(key, value.unwrap());
+        }
+        let child = inside.spawn().unwrap();
+        wait::until("it is in its control group", || {
+            let procs = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap();
+            check(procs.lines().any(|pid| pid == child.id().to_string()), procs)
+        });
+        if let Some(old) = self.replicas.insert(slot, Replica { child, cgroup, weight: 100 }) {
+            end(old);
+        }
+        self.tell();
+    }
+
+    /// Ends a replica by force, and does not tell.
+    pub fn kill(&mut self, slot: u32) {
+        let replica = self.replicas.get_mut(&slot).unwrap();
+        replica.child.kill().unwrap();
+        replica.child.wait().unwrap();
+    }
+
+    /// Ends a replica by force.
+    pub fn remove(&mut self, slot: u32) {
+        end(self.replicas.remove(&slot).unwrap());
+        self.tell();
+    }
+
+    pub fn weigh(&mut self, slot: u32, weight: u32) {
+        self.replicas.get_mut(&slot).unwrap().weight = weight;
+        self.tell();
+    }
+
+    pub fn pid(&self, slot: u32) -> u32 {
+        self.replicas[&slot].child.id()
+    }
+
+    pub fn tell(&self) {
+        let service: sameport::spec::ServiceName = "web".parse().unwrap();
+        let wish = PodWish {
+            pid: self.sandbox.id(),
+            netns: self.netns().inode,
+            declared: self.declared.clone(),
+            rules: BTreeMap::from([(service.clone(), self.rules)]),
+            replicas: self
+                .replicas
+                .iter()
+                .map(|(slot, replica)| ReplicaWish {
+                    id: id(*slot),
+                    pid: replica.child.id(),
+                    service: service.clone(),
+                    address: Ipv4Addr::new(127, 77, 0, u8::try_from(*slot).unwrap()),
+                    weight: replica.weight,
+                })
+                .collect(),
+        };
+        if let Some(steering) = &self.steering {
+            steering.want(BTreeMap::from([(name(), wish)]));
+        }
+    }
+
+    pub fn report(&self) -> PodReport {
+        let reports = self.steering.as_ref().unwrap().reports();
+        let report = Arc::clone(&reports.borrow());
+        report.pods.get(&name()).cloned().unwrap_or_default()
+    }
+
+    /// Waits until so many replicas listen on a port.
+    pub fn listening(&self, replicas: usize, port: (Transport, u16)) {
+        wait::until("replicas listen", || {
+            let report = self.report();
+            let count = report.replicas.values().filter(|replica| replica.ports.contains_key(&port)).count();
+            check(count == replicas, report)
+        });
+    }
+
+    /// Connects from within the pod.
+    pub fn connect(&self, address: impl Into<SocketAddr>) -> std::io::Result<TcpStream> {
+        let address = address.into();
+        let mut result = None;
+        self.netns()
+            .within(|| {
+                result = Some(TcpStream::connect_timeout(&address, Duration::from_secs(5)));
+                Ok(())
+            })
+            .unwrap();
+        result.unwrap()
+    }
+
+    pub fn live(&self, port: (Transport, u16)) -> u64 {
+        self.report().replicas.values().filter_map(|r| r.ports.get(&port)).map(|t| t.live).sum()
+    }
+}
+
+pub fn id(slot: u32) -> ContainerId {
+    ContainerId(format!("{slot:064}"))
+}
+
+fn name() -> PodName {
+    PodName::new("web".to_owned()).unwrap()
+}
+
+fn end(mut replica: Replica) {
+    let _ = replica.child.kill();
+    let _ = replica.child.wait();
+    for _ in 0..100 {
+        let procs = fs::read_to_string(replica.cgroup.join("cgroup.procs")).unwrap_or_default();
+        for pid in procs.lines().filter_map(|pid| pid.parse().ok()) {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        }
+        if fs::remove_dir(&replica.cgroup).is_ok() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    eprintln!("{} stays", replica.cgroup.display());
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        if std::thread::panicking() && self.steering.is_some() {
+            eprintln!("{:#?}", self.report());
+        }
+        if let Some(steering) = self.steering.take() {
+            let _ = steering.remove();
+        } else {
+            let _ = sameport::kernel::Pins::clear(&self.project);
+        }
+        std::mem::take(&mut self.replicas).into_values().for_each(end);
+        let _ = self.sandbox.kill();
+        let _ = self.sandbox.wait();
+    }
+}
