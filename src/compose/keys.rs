@@ -299,9 +299,9 @@ const LATER: &str = "this version checks it, and does not act on it";
 
 /// Keys of `x-sameport`.
 pub(super) const SAMEPORT: Table = &[
-    ("balance", Ignored(LATER)),
-    ("drain", Ignored(LATER)),
-    ("hold", Ignored(LATER)),
+    ("balance", Honoured),
+    ("drain", Honoured),
+    ("hold", Honoured),
     ("pod", Honoured),
     ("probe", Ignored(LATER)),
     ("sharing", Honoured),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::spec::{
-    Container, Image, NameError, Network, Pod, PodName, PortBinding, Project, ProjectName, Protocol,
+    Balance, Container, Image, NameError, Network, Pod, PodName, PortBinding, Project, ProjectName, Protocol,
     PullPolicy, Restart, Service, ServiceName, Sharing,
 };
 
@@ -64,6 +64,9 @@ pub fn project(image: Image, replicas: u32, address: SocketAddr) -> Result<Proje
                 depends_on: BTreeMap::new(),
                 pull_policy: PullPolicy::Never,
                 sharing: Sharing::Application,
+                balance: Balance::default(),
+                drain: Service::DRAIN,
+                hold: Service::HOLD,
             },
         )]),
         pods: BTreeMap::from([(pod, Pod { ports, ..Pod::default() })]),

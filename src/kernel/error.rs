@@ -51,7 +51,9 @@ impl KernelError {
         let what = what.into();
         move |source| match source.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => Self::Denied { what, source },
-            Some(libc::ESRCH | libc::ENOENT | libc::EBADF) => Self::Gone { what: format!("{what}: {source}") },
+            Some(libc::ESRCH | libc::ENOENT | libc::EBADF) => {
+                Self::Gone { what: format!("{what}: {source}") }
+            }
             Some(libc::EOPNOTSUPP | libc::ENOPROTOOPT | libc::ENOSYS) => {
                 Self::Unsupported { what, reason: source.to_string() }
             }

@@ -34,8 +34,10 @@ impl Pins {
     pub fn open(project: &ProjectName) -> Result<Self, KernelError> {
         let path = bpffs()?.join("sameport").join(project.as_str());
         fs::create_dir_all(&path).map_err(KernelError::io(format!("make {}", path.display())))?;
-        let fail = |errno: rustix::io::Errno| KernelError::io(format!("lock {}", path.display()))(errno.into());
-        let lock = open(&path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(fail)?;
+        let fail =
+            |errno: rustix::io::Errno| KernelError::io(format!("lock {}", path.display()))(errno.into());
+        let lock =
+            open(&path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(fail)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { path, _lock: lock }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(KernelError::Unsupported {

@@ -3,10 +3,7 @@
 use std::{
     fs,
     io::{self, Read},
-    os::{
-        fd::OwnedFd,
-        unix::fs::MetadataExt,
-    },
+    os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -53,7 +50,9 @@ impl Cgroup {
     /// Its processes, also those in groups below it. Empty once it has ended.
     #[must_use]
     pub fn processes(&self) -> Vec<u32> {
-        let lists = folders(&self.path).into_iter().filter_map(|path| fs::read_to_string(path.join("cgroup.procs")).ok());
+        let lists = folders(&self.path)
+            .into_iter()
+            .filter_map(|path| fs::read_to_string(path.join("cgroup.procs")).ok());
         lists.flat_map(|list| list.lines().filter_map(|line| line.parse().ok()).collect::<Vec<_>>()).collect()
     }
 }
@@ -130,7 +129,8 @@ pub fn holder(inode: u64) -> Option<(u32, String)> {
 #[must_use]
 pub fn name(pid: u32) -> String {
     let mut text = String::new();
-    let read = fs::File::open(format!("/proc/{pid}/comm")).and_then(|mut file| file.read_to_string(&mut text));
+    let read =
+        fs::File::open(format!("/proc/{pid}/comm")).and_then(|mut file| file.read_to_string(&mut text));
     read.map(|_| text.trim().to_owned()).unwrap_or_default()
 }
 

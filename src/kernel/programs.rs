@@ -42,7 +42,12 @@ impl<'a> Programs<'a> {
         Self { pins, btf: Btf::from_sys_fs().ok() }
     }
 
-    fn load(&self, object: &[u8], globals: &[(&'static str, u32)], pinned: &[(&'static str, &Path)]) -> Result<Ebpf, KernelError> {
+    fn load(
+        &self,
+        object: &[u8],
+        globals: &[(&'static str, u32)],
+        pinned: &[(&'static str, &Path)],
+    ) -> Result<Ebpf, KernelError> {
         let mut loader = EbpfLoader::new();
         loader.btf(self.btf.as_ref()).default_map_pin_directory(self.pins);
         for (name, value) in globals {

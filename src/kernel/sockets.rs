@@ -2,9 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-};
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_sock_diag::{
     SockDiagMessage,
     inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags, nlas::Nla},
@@ -135,7 +133,10 @@ impl Diagnosis {
 
     fn dump(&mut self, family: u8, transport: Transport, rows: &mut Vec<Row>) -> Result<(), KernelError> {
         let fail = || KernelError::io("list the sockets of a pod");
-        let broken = |why: String| KernelError::Unsupported { what: "list the sockets of a pod".to_owned(), reason: why };
+        let broken = |why: String| KernelError::Unsupported {
+            what: "list the sockets of a pod".to_owned(),
+            reason: why,
+        };
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | NLM_F_DUMP;
         let request = InetRequest {

@@ -33,7 +33,8 @@ pub fn wheel(weights: &[(u16, u32)]) -> Vec<u16> {
 /// How many places each gets: its weight without what all have in common, or scaled down where that is too many.
 fn shares(weights: &[(u16, u32)]) -> Vec<(u16, u64)> {
     let weights = weights.iter().filter(|(_, weight)| *weight > 0);
-    let mut shares: Vec<(u16, u64)> = weights.map(|(endpoint, weight)| (*endpoint, u64::from(*weight))).collect();
+    let mut shares: Vec<(u16, u64)> =
+        weights.map(|(endpoint, weight)| (*endpoint, u64::from(*weight))).collect();
     let common = shares.iter().fold(0, |common, (_, weight)| gcd(common, *weight)).max(1);
     let sum: u64 = shares.iter().map(|(_, weight)| weight / common).sum();
     let most = WHEEL as u64;

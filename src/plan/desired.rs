@@ -13,7 +13,7 @@ use crate::{
     spec::{Project, ServiceName},
 };
 
-use super::Versioned;
+use super::{Versioned, Weights};
 
 /// What the user wants of a project, as far as it can be wanted: the file, and what was said since.
 #[derive(Clone, Debug)]
@@ -30,6 +30,8 @@ pub struct Desired {
     pub superseded: BTreeSet<(ContainerId, Timestamp)>,
     /// Overrides every service's time to end.
     pub stop_grace: Option<Duration>,
+    /// Weights that users gave to single replicas.
+    pub weights: Weights,
 }
 
 impl Desired {
@@ -48,6 +50,7 @@ impl Desired {
             orphans: Orphans::Keep,
             superseded: BTreeSet::new(),
             stop_grace: None,
+            weights: Weights::new(),
         }
     }
 

@@ -17,13 +17,13 @@ impl Planner<'_> {
                     if self.has_running_dependents(service) {
                         continue;
                     }
-                    let grace = match self.desired.project.services.get(service) {
-                        Some(service) => self.grace(service),
-                        None => self.desired.stop_grace.unwrap_or(Service::STOP_GRACE),
+                    let (grace, drain) = match self.desired.project.services.get(service) {
+                        Some(service) => (self.grace(service), service.drain),
+                        None => (self.desired.stop_grace.unwrap_or(Service::STOP_GRACE), Service::DRAIN),
                     };
                     let target = self.observed.target(container);
                     if container.process().is_some() {
-                        self.act(Action::Stop { target, id: container.id.clone(), grace });
+                        self.retire(target, container, grace, drain);
                     } else {
                         self.act(Action::Remove { target, id: container.id.clone(), volumes });
                     }

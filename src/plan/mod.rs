@@ -7,7 +7,11 @@
 //! Invariants: once every action has taken effect, the plan is empty. No two actions have the same target. A
 //! container that does not carry our labels is never in [`Observed`], so none is ever touched.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
+
+use crate::{engine::ContainerId, kernel::steering::Wishes};
 
 mod action;
 pub mod backoff;
@@ -18,6 +22,7 @@ mod history;
 mod observed;
 mod replica;
 mod resource;
+mod rotation;
 mod sandbox;
 pub mod status;
 #[cfg(test)]
@@ -28,6 +33,7 @@ pub use action::{Action, Target, Verb};
 pub use desired::{Desired, Goal, Orphans, Phase};
 pub use history::{Autopsy, Errors, History, PortNotShared, Verdict, WINDOW, uptime};
 pub use observed::{Container, Observed, Owner};
+pub use rotation::{Sharing, WEIGHT, WEIGHT_MAX, Weights};
 pub use versioned::Versioned;
 
 /// What to do now, and when to think again.
@@ -37,12 +43,14 @@ pub struct Plan {
     pub actions: Vec<Action>,
     /// When the passing of time alone may change the plan.
     pub wake: Option<Timestamp>,
+    /// Who gets new connections, where the kernel shares ports.
+    pub wishes: Wishes,
 }
 
 /// Decides what to do next.
 #[must_use]
 pub fn plan(desired: &Desired, observed: &Observed, now: Timestamp) -> Plan {
-    let mut planner = Planner { desired, observed, now, plan: Plan::default() };
+    let mut planner = Planner::new(desired, observed, now);
     match desired.phase {
         Phase::Up => {
             planner.resources();
@@ -52,6 +60,7 @@ pub fn plan(desired: &Desired, observed: &Observed, now: Timestamp) -> Plan {
         }
         Phase::Down { volumes } => planner.down(volumes),
     }
+    planner.plan.wishes = planner.wishes();
     planner.plan
 }
 
@@ -61,9 +70,15 @@ struct Planner<'a> {
     observed: &'a Observed,
     now: Timestamp,
     plan: Plan,
+    /// Replicas that shall end: they get no new connections.
+    retiring: BTreeSet<ContainerId>,
 }
 
-impl Planner<'_> {
+impl<'a> Planner<'a> {
+    fn new(desired: &'a Desired, observed: &'a Observed, now: Timestamp) -> Self {
+        Self { desired, observed, now, plan: Plan::default(), retiring: BTreeSet::new() }
+    }
+
     /// Adds an action, unless its target is busy or waits after a failure.
     fn act(&mut self, action: Action) {
         let target = action.target();

@@ -9,7 +9,7 @@ use crate::{
     spec::{PodName, ServiceName, Slot},
 };
 
-use super::{History, Target};
+use super::{History, Sharing, Target};
 
 /// Everything that a plan depends on besides the wish and the time.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +24,10 @@ pub struct Observed {
     pub busy: BTreeSet<Target>,
     /// What was tried before, and how it went.
     pub history: BTreeMap<Target, History>,
+    /// Who shares the ports of pods, and what is seen of it.
+    pub sharing: Sharing,
+    /// Since when each replica that gets no new connections gets none.
+    pub out_since: BTreeMap<ContainerId, Timestamp>,
 }
 
 /// Who made a network or volume.

@@ -47,7 +47,7 @@ impl Planner<'_> {
             let mut found = self.observed.replicas(&service.name, slot).into_iter();
             let kept = found.next();
             for second in found {
-                self.discard(Target::Surplus(second.id.clone()), second, self.grace(service));
+                self.discard(Target::Surplus(second.id.clone()), second, self.grace(service), service.drain);
             }
             let target = Target::Replica(service.name.clone(), slot);
             match kept {
@@ -57,7 +57,8 @@ impl Planner<'_> {
         }
         for (slot, container) in self.observed.service(&service.name) {
             if slot.number() > replicas {
-                self.discard(Target::Replica(service.name.clone(), slot), container, self.grace(service));
+                let target = Target::Replica(service.name.clone(), slot);
+                self.discard(target, container, self.grace(service), service.drain);
             }
         }
     }
@@ -92,11 +93,11 @@ impl Planner<'_> {
                 let stop = match self.flaw(service, container) {
                     Flaw::None => false,
                     Flaw::CutOff => true,
-                    Flaw::Replaceable if !self.is_available(container) => true,
+                    Flaw::Replaceable if !self.is_available(service, container) => true,
                     Flaw::Replaceable => std::mem::take(may_take_down),
                 };
                 if stop {
-                    self.act(Action::Stop { target, id, grace: self.grace(service) });
+                    self.retire(target, container, self.grace(service), service.drain);
                 }
             }
             ContainerState::Created | ContainerState::Exited(_) if outdated => {
@@ -183,7 +184,7 @@ impl Planner<'_> {
         let mut spare = true;
         for container in containers {
             match container {
-                Some(c) if self.is_available(c) && !self.is_busy(c) => {
+                Some(c) if self.is_available(service, c) && !self.is_busy(c) => {
                     // One that came up a moment ago may fall over the next: wait, then go on.
                     let fresh = self.flaw(service, c) == Flaw::None && self.settles_at(c).is_some();
                     if fresh && !self.settles_at(c).is_none_or(|at| self.due(at)) {
@@ -201,9 +202,10 @@ impl Planner<'_> {
         (process.health == Health::None).then(|| super::history::later(container.since, SETTLE))
     }
 
-    fn is_available(&self, container: &Container) -> bool {
+    fn is_available(&self, service: &Service, container: &Container) -> bool {
         matches!(&container.state, ContainerState::Running(p)
             if matches!(p.health, Health::None | Health::Healthy))
+            && self.missing_listeners(service, container).is_empty()
     }
 
     /// How long a replica of the service may take to end.
@@ -218,7 +220,7 @@ impl Planner<'_> {
         for (slot, container) in self.observed.service(&service.name) {
             if container.process().is_some() {
                 let target = Target::Replica(service.name.clone(), slot);
-                self.act(Action::Stop { target, id: container.id.clone(), grace: self.grace(service) });
+                self.retire(target, container, self.grace(service), service.drain);
             }
         }
     }
@@ -244,18 +246,25 @@ impl Planner<'_> {
                 let in_use =
                     self.observed.containers.values().any(|c| c.joined.as_ref() == Some(&container.id));
                 if !in_use {
-                    self.discard(Target::Surplus(container.id.clone()), container, Service::STOP_GRACE);
+                    let target = Target::Surplus(container.id.clone());
+                    self.discard(target, container, Service::STOP_GRACE, Service::DRAIN);
                 }
             }
         }
     }
 
     /// Stops and removes a container that nothing wants.
-    pub(super) fn discard(&mut self, target: Target, container: &Container, grace: Duration) {
+    pub(super) fn discard(
+        &mut self,
+        target: Target,
+        container: &Container,
+        grace: Duration,
+        drain: Duration,
+    ) {
         let id = container.id.clone();
         match container.state {
             ContainerState::Running(_) | ContainerState::Paused(_) => {
-                self.act(Action::Stop { target, id, grace: self.desired.stop_grace.unwrap_or(grace) });
+                self.retire(target, container, self.desired.stop_grace.unwrap_or(grace), drain);
             }
             ContainerState::Created | ContainerState::Exited(_) | ContainerState::Dead => {
                 self.act(Action::Remove { target, id, volumes: RemoveVolumes::Remove });

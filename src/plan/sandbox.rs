@@ -80,7 +80,7 @@ impl Planner<'_> {
         self.observed
             .sandboxes(name)
             .into_iter()
-            .find(|c| self.is_current(c) && matches!(c.state, ContainerState::Running(_)))
+            .find(|c| self.is_current(c) && matches!(c.state, ContainerState::Running(_)) && self.is_prepared(c))
     }
 
     /// The sandbox that replicas of the pod shall belong to, whether it runs or not.

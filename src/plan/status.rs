@@ -163,7 +163,7 @@ pub fn is_orphan(desired: &Desired, container: &Container) -> bool {
 /// Tells where a project stands.
 #[must_use]
 pub fn status(desired: &Desired, observed: &Observed, now: Timestamp) -> ProjectStatus {
-    let planner = Planner { desired, observed, now, plan: super::Plan::default() };
+    let planner = Planner::new(desired, observed, now);
     let replicas: Vec<_> = match desired.phase {
         Phase::Up => {
             desired.goals.iter().flat_map(|(name, goal)| planner.service_status(name, *goal)).collect()

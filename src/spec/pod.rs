@@ -47,6 +47,21 @@ impl Pod {
         Generation::of(self)
     }
 
+    /// Ports of the pod that are published because a service asked for it.
+    pub fn published_by<'a>(
+        &'a self,
+        service: &'a ServiceName,
+    ) -> impl Iterator<Item = (u16, Protocol)> + 'a {
+        let own = self.ports.iter().filter(move |binding| &binding.service == service);
+        own.map(|binding| (binding.container_port, binding.protocol))
+    }
+
+    /// Every port that others are told of: published or exposed.
+    pub fn declared(&self) -> impl Iterator<Item = (u16, Protocol)> + '_ {
+        let published = self.ports.iter().map(|binding| (binding.container_port, binding.protocol));
+        published.chain(self.expose.iter().copied())
+    }
+
     /// Whether the pod has namespaces of its own, and so a sandbox that holds them.
     #[must_use]
     pub fn has_sandbox(&self) -> bool {

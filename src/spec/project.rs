@@ -1,10 +1,17 @@
 //! A project: one Compose file's worth of services.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Network, NetworkKey, Pod, PodName, ProjectName, Service, ServiceName, Slot, Volume, VolumeKey};
+use super::{
+    Network, NetworkKey, Pod, PodName, ProjectName, Service, ServiceName, Sharing, Slot, Volume, VolumeKey,
+};
+
+/// The second byte of the addresses of single replicas of a pod's first service; `kernel/bpf/sameport.h` has it too.
+const OWN_FIRST: u8 = 77;
+/// How many services of a pod have such addresses.
+const OWN_NETWORKS: u8 = 32;
 
 /// All that one supervisor keeps alive.
 ///
@@ -36,6 +43,29 @@ impl Project {
             networks: BTreeMap::new(),
             volumes: BTreeMap::new(),
         }
+    }
+
+    /// Whether the kernel may share a pod's ports: no service of it is against it, and they are its own.
+    #[must_use]
+    pub fn wants_kernel(&self, pod: &PodName) -> bool {
+        let has_own_ports = self.pods.get(pod).is_some_and(Pod::has_sandbox);
+        has_own_ports && self.services_of(pod).all(|service| service.sharing != Sharing::Application)
+    }
+
+    /// Whether a service of the pod is for nothing if the kernel does not share its ports.
+    #[must_use]
+    pub fn needs_kernel(&self, pod: &PodName) -> bool {
+        self.services_of(pod).any(|service| service.sharing == Sharing::Kernel)
+    }
+
+    /// The address on which a replica is reached alone, from inside its pod: 127.77.0.1 is the first one of a pod's
+    /// first service, 127.78.0.1 of its second. None beyond the 32nd service.
+    #[must_use]
+    pub fn own_address(&self, service: &Service, slot: Slot) -> Option<Ipv4Addr> {
+        let place = self.services_of(&service.pod).position(|other| other.name == service.name)?;
+        let place = u8::try_from(place).ok().filter(|place| *place < OWN_NETWORKS)?;
+        let [high, low] = u16::try_from(slot.number()).ok()?.to_be_bytes();
+        Some(Ipv4Addr::new(127, OWN_FIRST + place, high, low))
     }
 
     /// The name of the container in `slot` of `service`.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Container, Generation, PodName, PullPolicy, Restart, ServiceName, Sharing};
+use super::{Balance, Container, Generation, PodName, PullPolicy, Restart, ServiceName, Sharing};
 
 /// One entry under `services:`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,11 +29,21 @@ pub struct Service {
     pub pull_policy: PullPolicy,
     /// Who makes its listeners share a port.
     pub sharing: Sharing,
+    /// How the kernel chooses among its replicas, where it does.
+    pub balance: Balance,
+    /// How long a replica may finish its connections, once it gets no new ones, before it is told to end.
+    pub drain: Duration,
+    /// How long new connections wait while no replica is ready; zero: they are refused.
+    pub hold: Duration,
 }
 
 impl Service {
     /// How long a replica may take to end when the file does not say: Compose's ten seconds.
     pub const STOP_GRACE: Duration = Duration::from_secs(10);
+    /// How long a replica may finish its connections when the file does not say.
+    pub const DRAIN: Duration = Duration::from_secs(30);
+    /// How long new connections wait when the file does not say.
+    pub const HOLD: Duration = Duration::from_secs(30);
 
     /// Which version of the service this is: a replica of another one has to be replaced. The number of
     /// replicas, the restart rule and the order of start are not part of it.

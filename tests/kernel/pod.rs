@@ -50,7 +50,12 @@ impl Pod {
         let number = PODS.fetch_add(1, Ordering::Relaxed);
         let project: ProjectName = format!("spk{}-{number}", std::process::id()).parse().unwrap();
         let mut sandbox = Command::new("unshare")
-            .args(["--net", "sh", "-c", "ip link set lo up; echo 1 >/proc/sys/net/ipv4/tcp_migrate_req; echo up; exec sleep 600"])
+            .args([
+                "--net",
+                "sh",
+                "-c",
+                "ip link set lo up; echo 1 >/proc/sys/net/ipv4/tcp_migrate_req; echo up; exec sleep 600",
+            ])
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -59,7 +64,8 @@ impl Pod {
         assert_eq!(line, "up\n", "`unshare` and `ip` make a network namespace (root is needed)");
         let steering = Some(KernelSteering::start(&project).unwrap());
         let rules = Rules { balance: Balance::LeastConnections, hold: Duration::from_secs(10) };
-        let pod = Self { steering, project, sandbox, replicas: BTreeMap::new(), rules, declared: BTreeSet::new() };
+        let pod =
+            Self { steering, project, sandbox, replicas: BTreeMap::new(), rules, declared: BTreeSet::new() };
         pod.tell();
         wait::until("the pod is steered", || {
             let report = pod.report();
@@ -77,7 +83,11 @@ impl Pod {
         let root = capability::mounted("cgroup2").unwrap();
         let cgroup = root.join(format!("{}-{slot}-{}", self.project, fastrand::u32(..)));
         fs::create_dir(&cgroup).unwrap();
-        let words: Vec<_> = [command.get_program()].into_iter().chain(command.get_args()).map(|w| w.to_str().unwrap().to_owned()).collect();
+        let words: Vec<_> = [command.get_program()]
+            .into_iter()
+            .chain(command.get_args())
+            .map(|w| w.to_str().unwrap().to_owned())
+            .collect();
         let mut inside = Command::new("nsenter");
         inside
             .arg(format!("--net=/proc/{}/ns/net", self.sandbox.id()))
@@ -193,7 +203,8 @@ fn end(mut replica: Replica) {
     for _ in 0..100 {
         let procs = fs::read_to_string(replica.cgroup.join("cgroup.procs")).unwrap_or_default();
         for pid in procs.lines().filter_map(|pid| pid.parse().ok()) {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+            let _ =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
         }
         if fs::remove_dir(&replica.cgroup).is_ok() {
             return;

@@ -4,14 +4,34 @@ use super::super::{
     fields::{Fields, loose},
     keys,
     report::Problem,
+    source::At,
 };
-use crate::spec::{PodName, Sharing};
+use crate::spec::{Balance, PodName, Service, Sharing};
+use std::time::Duration;
 
 /// What a service says under `x-sameport`.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Extension {
     pub sharing: Sharing,
+    /// Where the file says so.
+    pub sharing_at: Option<At>,
+    pub balance: Balance,
+    pub drain: Duration,
+    pub hold: Duration,
     pub pod: Option<PodName>,
+}
+
+impl Default for Extension {
+    fn default() -> Self {
+        Self {
+            sharing: Sharing::default(),
+            sharing_at: None,
+            balance: Balance::default(),
+            drain: Service::DRAIN,
+            hold: Service::HOLD,
+            pod: None,
+        }
+    }
 }
 
 pub(super) fn extension(service: &Fields<'_>) -> Extension {
@@ -21,20 +41,20 @@ pub(super) fn extension(service: &Fields<'_>) -> Extension {
         return Extension::default();
     };
     keys::check(fields.node, "`x-sameport`", keys::SAMEPORT, service.report);
-    let balances = [("least-connections", ()), ("hash", ()), ("random", ())];
-    let _checked = (fields.choice("balance", &balances), fields.duration("drain"), fields.duration("hold"));
+    let default = Extension::default();
+    let balances = [
+        ("least-connections", Balance::LeastConnections),
+        ("hash", Balance::Hash),
+        ("random", Balance::Random),
+    ];
+    let balance = fields.choice("balance", &balances).unwrap_or_default();
+    let drain = fields.duration("drain").unwrap_or(default.drain);
+    let hold = fields.duration("hold").unwrap_or(default.hold);
     probe(&fields);
     let ways = [("auto", Sharing::Auto), ("kernel", Sharing::Kernel), ("application", Sharing::Application)];
     let sharing = fields.choice("sharing", &ways).unwrap_or_default();
-    if let (Sharing::Kernel, Some(node)) = (sharing, fields.get("sharing")) {
-        let problem = Problem::warning(
-            node.at,
-            "`sharing: kernel` has no effect: this version does not set `SO_REUSEPORT`",
-        );
-        service
-            .report
-            .push(problem.help("the image has to set `SO_REUSEPORT` itself; write `sharing: application`"));
-    }
+    on_the_hosts_network(service, &fields, sharing);
+    without_the_kernel(&fields, sharing);
     let pod = fields.get("pod").and_then(|node| {
         let name = PodName::new(fields.text("pod")?);
         name.map_err(|e| {
@@ -44,7 +64,33 @@ pub(super) fn extension(service: &Fields<'_>) -> Extension {
         })
         .ok()
     });
-    Extension { sharing, pod }
+    let sharing_at = fields.get("sharing").map(|node| node.at);
+    Extension { sharing, sharing_at, balance, drain, hold, pod }
+}
+
+/// The network of the host has ports of others, which are not ours to share.
+fn on_the_hosts_network(service: &Fields<'_>, extension: &Fields<'_>, sharing: Sharing) {
+    let host = service.get("network_mode").and_then(loose) == Some("host");
+    if let (true, Sharing::Kernel, Some(node)) = (host, sharing, extension.get("sharing")) {
+        let problem = Problem::error(node.at, "`sharing: kernel` is not possible on the network of the host");
+        service.report.push(problem.help(
+            "leave out `network_mode: host`; or write `sharing: application`, and let the image set `SO_REUSEPORT`",
+        ));
+    }
+}
+
+/// What only the kernel can do is not done where it shall not.
+fn without_the_kernel(extension: &Fields<'_>, sharing: Sharing) {
+    if sharing != Sharing::Application {
+        return;
+    }
+    for key in ["balance", "drain", "hold"] {
+        if extension.get(key).is_some() {
+            let message = format!("`{key}` has no effect with `sharing: application`");
+            let problem = Problem::warning(extension.key_at(key), message);
+            extension.report.push(problem.help("leave it out, or write `sharing: auto`"));
+        }
+    }
 }
 
 /// Checks a probe, which a later version runs.

@@ -59,6 +59,7 @@ pub(super) fn project(
     let pods: BTreeMap<PodName, Pod> =
         pods.into_iter().map(|(name, parts)| (name, pod::join(parts, report))).collect();
     service::finish_jobs(&mut made, &dependencies, report);
+    service::agree_on_sharing(&made, report);
     if report.failed() {
         return None;
     }

@@ -13,7 +13,7 @@ use super::{
     depends_on::Dependencies,
     deploy, extension, volumes,
 };
-use crate::spec::{DependencyCondition, PodName, RestartCondition, Service, ServiceName};
+use crate::spec::{DependencyCondition, PodName, RestartCondition, Service, ServiceName, Sharing};
 
 /// A service before it is known what waits for it.
 pub(super) struct Draft {
@@ -21,6 +21,8 @@ pub(super) struct Draft {
     pub service: Option<Service>,
     pub pod: PodName,
     pub container_name: Option<(String, At)>,
+    /// Where the file says who makes its listeners share a port.
+    sharing_at: Option<At>,
     /// Whether the file says when it is restarted, and where.
     restart_at: Option<At>,
 }
@@ -58,8 +60,12 @@ pub(super) fn service(
         depends_on: BTreeMap::new(),
         pull_policy: container::pull_policy(fields),
         sharing: extension.sharing,
+        balance: extension.balance,
+        drain: extension.drain,
+        hold: extension.hold,
     });
-    Draft { service, pod, container_name, restart_at }
+    let sharing_at = extension.sharing_at;
+    Draft { service, pod, container_name, sharing_at, restart_at }
 }
 
 fn container_name(fields: &Fields<'_>, service: &ServiceName, replicas: u32) -> Option<(String, At)> {
@@ -83,6 +89,25 @@ fn container_name(fields: &Fields<'_>, service: &ServiceName, replicas: u32) -> 
         );
     }
     Some((name, node.at))
+}
+
+/// A pod's network is shared by the kernel or it is not: services in one pod have to agree.
+pub(super) fn agree_on_sharing(drafts: &BTreeMap<ServiceName, Draft>, report: &Report) {
+    let says = |sharing| {
+        drafts.values().filter_map(move |draft| {
+            let service = draft.service.as_ref()?;
+            (service.sharing == sharing).then_some((&draft.pod, draft.sharing_at?))
+        })
+    };
+    for (pod, kernel) in says(Sharing::Kernel) {
+        if let Some((_, application)) = says(Sharing::Application).find(|(other, _)| *other == pod) {
+            let message = format!("services in the pod `{pod}` must agree on `sharing`");
+            let problem = Problem::error(kernel, message).related(application, "another one says so here");
+            report.push(
+                problem.help("write the same in both; or leave it out in one, which goes with the other"),
+            );
+        }
+    }
 }
 
 /// A service that others wait for to be completed must be allowed to end: unless the file says otherwise it is

@@ -31,8 +31,8 @@ use crate::spec::{PodName, ProjectName};
 
 pub use rights::confine;
 pub use wish::{
-    OtherUser, PodReport, PodWish, Port, ReplicaReport, ReplicaWish, Report, Rules, Stranger, Traffic, Waiting,
-    Wishes,
+    OtherUser, PodReport, PodWish, Port, ReplicaReport, ReplicaWish, Report, Rules, Stranger, Traffic,
+    Waiting, Wishes,
 };
 
 /// Looks at everything that often: what nobody told is found then.
@@ -105,7 +105,15 @@ impl KernelSteering {
                 match kernel {
                     Ok(kernel) => {
                         let _ = opened.send(Ok(()));
-                        Steerer { kernel, pods: BTreeMap::new(), wishes: None, shared: order, sender, strays_are_gone: false }.run();
+                        Steerer {
+                            kernel,
+                            pods: BTreeMap::new(),
+                            wishes: None,
+                            shared: order,
+                            sender,
+                            strays_are_gone: false,
+                        }
+                        .run();
                     }
                     Err(error) => {
                         let _ = opened.send(Err(error));
@@ -173,7 +181,8 @@ impl Steerer {
         let mut pause = RESYNC;
         loop {
             self.sleep(pause);
-            let order = std::mem::take(&mut *self.shared.order.lock().unwrap_or_else(PoisonError::into_inner));
+            let order =
+                std::mem::take(&mut *self.shared.order.lock().unwrap_or_else(PoisonError::into_inner));
             self.heed_notices();
             if let Some(wishes) = order.wishes {
                 self.wishes = Some(wishes);
@@ -192,8 +201,10 @@ impl Steerer {
     /// Waits until there is something to do.
     fn sleep(&self, pause: Duration) {
         let timeout = Timespec::try_from(pause).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
-        let mut files =
-            [PollFd::new(&self.shared.wake, PollFlags::IN), PollFd::new(self.kernel.notices(), PollFlags::IN)];
+        let mut files = [
+            PollFd::new(&self.shared.wake, PollFlags::IN),
+            PollFd::new(self.kernel.notices(), PollFlags::IN),
+        ];
         // An interruption is a wake like any other.
         let _ = poll(&mut files, Some(&timeout));
         let mut count = [0; 8];
@@ -214,7 +225,8 @@ impl Steerer {
     fn update(&mut self) -> Duration {
         let Some(wishes) = self.wishes.take() else { return RESYNC };
         self.let_go_of_others(&wishes);
-        let pods: BTreeMap<_, _> = wishes.iter().map(|(name, wish)| (name.clone(), self.pod(name, wish))).collect();
+        let pods: BTreeMap<_, _> =
+            wishes.iter().map(|(name, wish)| (name.clone(), self.pod(name, wish))).collect();
         self.wishes = Some(wishes);
         self.let_go_of_strays(&pods);
         let eager = pods.values().any(is_changing);
@@ -248,7 +260,8 @@ impl Steerer {
     /// Lets go of pods that are no longer wanted.
     fn let_go_of_others(&mut self, wishes: &Wishes) {
         let kept = |name: &PodName, pod: &Pod| wishes.get(name).is_some_and(|wish| wish.netns == pod.netns());
-        let (kept, gone) = std::mem::take(&mut self.pods).into_iter().partition(|(name, pod)| kept(name, pod));
+        let (kept, gone) =
+            std::mem::take(&mut self.pods).into_iter().partition(|(name, pod)| kept(name, pod));
         self.pods = kept;
         let closed: Result<Vec<()>, _> =
             BTreeMap::into_values(gone).map(|pod: Pod| pod.close(&mut self.kernel)).collect();

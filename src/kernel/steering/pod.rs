@@ -211,9 +211,12 @@ impl Pod {
 
     fn forget_closed(&mut self, kernel: &mut InKernel, rows: &[Row]) -> Result<(), KernelError> {
         let there: BTreeSet<u64> = rows.iter().map(|row| row.cookie).collect();
-        let closed: Vec<u64> = self.sockets.keys().filter(|cookie| !there.contains(cookie)).copied().collect();
+        let closed: Vec<u64> =
+            self.sockets.keys().filter(|cookie| !there.contains(cookie)).copied().collect();
         for cookie in closed {
-            let Some(Socket::Entered { life, port, door, index }) = self.sockets.remove(&cookie) else { continue };
+            let Some(Socket::Entered { life, port, door, index }) = self.sockets.remove(&cookie) else {
+                continue;
+            };
             let part = self.ports.get_mut(&port).and_then(|port| port.endpoints.get_mut(&life));
             if let Some(listeners) = part.and_then(|part| part.listeners.get_mut(door)) {
                 listeners.retain(|(listener, _)| *listener != cookie);
@@ -264,7 +267,10 @@ impl Pod {
     fn owner(&mut self, row: &Row) -> Option<Life> {
         let cgroup = row.cgroup?;
         let find = |residents: &BTreeMap<Life, Resident>| {
-            residents.iter().find(|(_, resident)| resident.ids.contains(&cgroup)).map(|(life, _)| life.clone())
+            residents
+                .iter()
+                .find(|(_, resident)| resident.ids.contains(&cgroup))
+                .map(|(life, _)| life.clone())
         };
         find(&self.residents).or_else(|| {
             // A replica may have made groups of its own since.
@@ -399,7 +405,8 @@ impl Pod {
         wish: &PodWish,
     ) -> Result<BTreeMap<u16, Waiting>, KernelError> {
         // Asked anew: between the first look and the last table more may have come.
-        let holding = self.ports.values().any(|port| port.doors.iter().flatten().any(|door| door.hold.is_some()));
+        let holding =
+            self.ports.values().any(|port| port.doors.iter().flatten().any(|door| door.hold.is_some()));
         let rows = if holding { self.diagnosis.rows()? } else { Vec::new() };
         let mut waiting = BTreeMap::new();
         for ((_, number), port) in &mut self.ports {
@@ -423,7 +430,8 @@ impl Pod {
         });
         let open: Vec<_> = doors.chain(alone).collect();
         self.shut_all_but(kernel, wish, |port, v4| {
-            open.iter().any(|(name, takes_v4, takes_v6)| *name == port && if v4 { *takes_v4 } else { *takes_v6 })
+            open.iter()
+                .any(|(name, takes_v4, takes_v6)| *name == port && if v4 { *takes_v4 } else { *takes_v6 })
         })
     }
 
@@ -476,7 +484,8 @@ impl Pod {
             for (life, part) in port.endpoints.iter().filter(|(_, part)| part.listens()) {
                 let Some(replica) = replicas.get_mut(life) else { continue };
                 let counts = kernel.counts(part.number)?;
-                let cookies: BTreeSet<u64> = part.listeners.iter().flatten().map(|(cookie, _)| *cookie).collect();
+                let cookies: BTreeSet<u64> =
+                    part.listeners.iter().flatten().map(|(cookie, _)| *cookie).collect();
                 let own = rows.iter().filter(|row| cookies.contains(&row.cookie));
                 let queue = own.clone().map(|row| u64::from(row.waiting)).sum();
                 let last = Duration::from_nanos(counts.last);

@@ -80,9 +80,12 @@ impl Part {
         let mut endpoint = Endpoint { weight, ..Endpoint::EMPTY };
         for (door, listeners) in self.listeners.iter().enumerate() {
             let places = listeners.iter().take(LISTENERS_OF_DOOR).map(|(_, index)| *index);
-            if let (Some(count), Some(row)) = (endpoint.count.get_mut(door), endpoint.listeners.get_mut(door)) {
+            if let (Some(count), Some(row)) = (endpoint.count.get_mut(door), endpoint.listeners.get_mut(door))
+            {
                 *count = u16::try_from(listeners.len().min(LISTENERS_OF_DOOR)).unwrap_or(u16::MAX);
-                row.iter_mut().zip(places).for_each(|(place, index)| *place = u16::try_from(index).unwrap_or(0));
+                row.iter_mut()
+                    .zip(places)
+                    .for_each(|(place, index)| *place = u16::try_from(index).unwrap_or(0));
             }
         }
         endpoint
@@ -217,12 +220,7 @@ impl Port {
     ///
     /// # Errors
     /// When a listener of ours cannot be opened.
-    pub fn hold(
-        &mut self,
-        kernel: &mut InKernel,
-        netns: &Netns,
-        limit: Duration,
-    ) -> Result<(), KernelError> {
+    pub fn hold(&mut self, kernel: &mut InKernel, netns: &Netns, limit: Duration) -> Result<(), KernelError> {
         let endpoint = self.hold_number();
         let (number, key) = (self.number, self.key);
         let inhabited: Vec<_> = (0..DOORS).map(|door| self.is_inhabited(door)).collect();

@@ -1,6 +1,10 @@
 //! What a project has in the kernel: its maps and the places in them that are in use.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, os::fd::{AsFd, AsRawFd}};
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    os::fd::{AsFd, AsRawFd},
+};
 
 use aya::Ebpf;
 
@@ -12,8 +16,8 @@ use crate::{
         maps::{Maps, counts},
         programs::{Programs, flows_name},
         raw::{
-            Counts, DOORS, ENDPOINTS, Endpoint, GateKey, LISTENERS, Listener, Notice, OwnKey, PORTS, PortKey, Table,
-            Tag,
+            Counts, DOORS, ENDPOINTS, Endpoint, GateKey, LISTENERS, Listener, Notice, OwnKey, PORTS, PortKey,
+            Table, Tag,
         },
     },
 };
@@ -339,7 +343,9 @@ impl InKernel {
     /// When the map cannot be written.
     pub fn write_own(&mut self, key: OwnKey, endpoint: Option<u32>) -> Result<(), KernelError> {
         match endpoint {
-            Some(endpoint) => self.maps.own.insert(key, endpoint, 0).map_err(KernelError::bpf("enter an address")),
+            Some(endpoint) => {
+                self.maps.own.insert(key, endpoint, 0).map_err(KernelError::bpf("enter an address"))
+            }
             None => {
                 // There may be none.
                 let _ = self.maps.own.remove(&key);
@@ -354,9 +360,11 @@ impl InKernel {
     /// When the map cannot be written.
     pub fn write_home(&mut self, cgroup: u64, address: Option<Ipv4Addr>) -> Result<(), KernelError> {
         match address {
-            Some(address) => {
-                self.maps.homes.insert(cgroup, address.to_bits(), 0).map_err(KernelError::bpf("enter a replica"))
-            }
+            Some(address) => self
+                .maps
+                .homes
+                .insert(cgroup, address.to_bits(), 0)
+                .map_err(KernelError::bpf("enter a replica")),
             None => {
                 // There may be none.
                 let _ = self.maps.homes.remove(&cgroup);

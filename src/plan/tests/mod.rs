@@ -14,8 +14,8 @@ use crate::{
     engine::{ContainerId, ContainerState, Exit, Health, Labels, Process, Role},
     plan::{Container, Desired, Goal, Observed, Owner, Plan, Target, Versioned, plan},
     spec::{
-        self, Dependency, DependencyCondition, Generation, Image, Network, Pod, Project, PullPolicy, Restart,
-        Service, Sharing, Slot,
+        self, Balance, Dependency, DependencyCondition, Generation, Image, Network, Pod, Project, PullPolicy,
+        Restart, Service, Sharing, Slot,
     },
 };
 
@@ -221,6 +221,9 @@ fn service(name: &str, replicas: u32) -> Service {
         depends_on: BTreeMap::new(),
         pull_policy: PullPolicy::Missing,
         sharing: Sharing::Application,
+        balance: Balance::default(),
+        drain: Service::DRAIN,
+        hold: Service::HOLD,
     }
 }
 

@@ -4,7 +4,8 @@ use super::*;
 use crate::{
     plan::Orphans,
     spec::{
-        Container, Dependency, DependencyCondition, Image, Pod, PullPolicy, Restart, Service, Sharing, Slot,
+        Balance, Container, Dependency, DependencyCondition, Image, Pod, PullPolicy, Restart, Service,
+        Sharing, Slot,
     },
 };
 
@@ -21,6 +22,9 @@ fn service(name: &str, replicas: u32, depends_on: &[&str]) -> Service {
         depends_on: depends_on.iter().map(|on| (on.parse().unwrap(), dependency)).collect(),
         pull_policy: PullPolicy::Missing,
         sharing: Sharing::Application,
+        balance: Balance::default(),
+        drain: Service::DRAIN,
+        hold: Service::HOLD,
     }
 }
 

@@ -1,0 +1,204 @@
+//! Who gets new connections: which replicas are in rotation, with which weight, and when one that was taken out may
+//! be told to end.
+//!
+//! A replica is taken out by not being wished for: [`Wishes`] are made anew with every plan, so whatever changes its
+//! mind puts it back.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    sync::Arc,
+    time::Duration,
+};
+
+use crate::{
+    engine::{ContainerState, Health, Role},
+    kernel::{
+        sockets::Transport,
+        steering::{PodReport, PodWish, ReplicaReport, ReplicaWish, Report, Rules, Wishes},
+    },
+    spec::{PodName, Protocol, Service, ServiceName, Slot},
+};
+
+use super::{Action, Container, Goal, Phase, Planner, Target, history::later};
+
+/// Who shares the ports of pods that leave it open, and what is seen of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Sharing {
+    /// The images, by `SO_REUSEPORT`: nobody has asked for more.
+    #[default]
+    ByImages,
+    /// The images, because the kernel cannot: why.
+    NoKernel(String),
+    /// The kernel, which shows this.
+    ByKernel(Arc<Report>),
+}
+
+/// The weight of a replica of which nothing else was said.
+pub const WEIGHT: u32 = 100;
+/// The highest weight.
+pub const WEIGHT_MAX: u32 = 1000;
+
+impl Planner<'_> {
+    /// What the kernel shows, where it shares the ports of a pod.
+    pub(super) fn pod_report(&self, pod: &PodName) -> Option<&PodReport> {
+        match &self.observed.sharing {
+            Sharing::ByKernel(report) => report.pods.get(pod),
+            Sharing::ByImages | Sharing::NoKernel(_) => None,
+        }
+    }
+
+    /// Whether replicas can join a sandbox: where the kernel shares its ports, it has to have begun.
+    pub(super) fn is_prepared(&self, sandbox: &Container) -> bool {
+        let pod = &sandbox.labels.pod;
+        if !self.desired.project.wants_kernel(pod) {
+            return true;
+        }
+        let optional = !self.desired.project.needs_kernel(pod);
+        match &self.observed.sharing {
+            Sharing::ByImages => true,
+            Sharing::NoKernel(_) => optional,
+            Sharing::ByKernel(_) if sandbox.netns.is_none() => optional,
+            Sharing::ByKernel(report) => report.pods.get(pod).is_some_and(|report| {
+                Some(report.netns) == sandbox.netns || (optional && report.error.is_some())
+            }),
+        }
+    }
+
+    /// Why the ports of a pod cannot be shared as the file demands.
+    pub(super) fn sharing_error(&self, pod: &PodName) -> Option<String> {
+        if !self.desired.project.needs_kernel(pod) {
+            return None;
+        }
+        match &self.observed.sharing {
+            Sharing::NoKernel(reason) => Some(reason.clone()),
+            _ => self.pod_report(pod).and_then(|report| report.error.clone()),
+        }
+    }
+
+    /// What the kernel shows of a replica's process, where it shares its ports.
+    pub(super) fn replica_report(&self, container: &Container) -> Option<&ReplicaReport> {
+        let process = container.process()?;
+        let pod = self.pod_report(&container.labels.pod)?;
+        if Some(pod.netns) != container.netns {
+            return None;
+        }
+        pod.replicas.get(&container.id).filter(|replica| replica.pid == process.pid)
+    }
+
+    /// The published ports on which a replica should listen and does not, where the kernel can tell: none as soon as it
+    /// listens on any of them.
+    pub(super) fn missing_listeners(&self, service: &Service, container: &Container) -> Vec<u16> {
+        let Some(pod) = self.desired.project.pods.get(&service.pod) else { return Vec::new() };
+        if self.pod_report(&service.pod).is_none_or(|report| Some(report.netns) != container.netns) {
+            return Vec::new();
+        }
+        let published: BTreeSet<_> =
+            pod.published_by(&service.name).filter_map(|(port, protocol)| Some((transport(protocol)?, port))).collect();
+        let listens = |port| self.replica_report(container).is_some_and(|r| r.ports.contains_key(port));
+        if published.iter().any(listens) {
+            return Vec::new();
+        }
+        published.into_iter().map(|(_, port)| port).collect()
+    }
+
+    /// Takes a replica out of rotation, and tells it to end once it has finished its connections or has had the time
+    /// for it.
+    pub(super) fn retire(&mut self, target: Target, container: &Container, grace: Duration, drain: Duration) {
+        self.retiring.insert(container.id.clone());
+        let drain = self.desired.stop_grace.map_or(drain, |grace| grace.min(drain));
+        if self.has_drained(container, drain) {
+            self.act(Action::Stop { target, id: container.id.clone(), grace });
+        }
+    }
+
+    fn has_drained(&mut self, container: &Container, drain: Duration) -> bool {
+        let Some(report) = self.replica_report(container) else { return true };
+        let is_idle = |report: &ReplicaReport| {
+            report.ports.values().all(|traffic| traffic.live == 0 && traffic.queue == 0 && !traffic.busy)
+        };
+        if report.weight == 0 && is_idle(report) {
+            return true;
+        }
+        // One that goes out by this very plan begins now.
+        let since = self.observed.out_since.get(&container.id).copied().unwrap_or(self.now);
+        self.due(later(since, drain))
+    }
+
+    /// What the kernel shall do, for every pod that has a network of its own.
+    pub(super) fn wishes(&self) -> Wishes {
+        let sandboxes = self.observed.containers.values().filter(|container| {
+            container.labels.role == Role::Sandbox && container.process().is_some()
+        });
+        sandboxes.filter_map(|sandbox| Some((sandbox.labels.pod.clone(), self.wish(sandbox)?))).collect()
+    }
+
+    fn wish(&self, sandbox: &Container) -> Option<PodWish> {
+        let name = &sandbox.labels.pod;
+        let project = &self.desired.project;
+        // One that the file no longer has goes on as it was.
+        if project.pods.contains_key(name) && !project.wants_kernel(name) {
+            return None;
+        }
+        let declared = project.pods.get(name).into_iter().flat_map(crate::spec::Pod::declared);
+        let inside = self.observed.containers.values().filter(|container| {
+            &container.labels.pod == name && container.shares_network_of(sandbox)
+        });
+        Some(PodWish {
+            pid: sandbox.process()?.pid,
+            netns: sandbox.netns?,
+            declared: declared.filter_map(|(port, protocol)| Some((transport(protocol)?, port))).collect(),
+            rules: project.services_of(name).map(|service| (service.name.clone(), self.rules(service))).collect(),
+            replicas: inside.filter_map(|container| self.replica_wish(container)).collect(),
+        })
+    }
+
+    fn rules(&self, service: &Service) -> Rules {
+        // Who comes to a service that is being taken away waits for nothing.
+        let is_wanted = self.desired.phase == Phase::Up
+            && !matches!(self.desired.goals.get(&service.name), Some(Goal::Stop));
+        Rules { balance: service.balance, hold: if is_wanted { service.hold } else { Duration::ZERO } }
+    }
+
+    fn replica_wish(&self, container: &Container) -> Option<ReplicaWish> {
+        let Role::Replica { service, slot } = &container.labels.role else { return None };
+        let spec = self.desired.project.services.get(service);
+        let address = spec.and_then(|spec| self.desired.project.own_address(spec, *slot));
+        Some(ReplicaWish {
+            id: container.id.clone(),
+            pid: container.process()?.pid,
+            service: service.clone(),
+            address: address.unwrap_or(Ipv4Addr::UNSPECIFIED),
+            weight: self.weight(service, *slot, container),
+        })
+    }
+
+    fn weight(&self, service: &ServiceName, slot: Slot, container: &Container) -> u32 {
+        let is_ready = matches!(&container.state, ContainerState::Running(process)
+            if matches!(process.health, Health::None | Health::Healthy));
+        if !is_ready || self.retiring.contains(&container.id) {
+            return 0;
+        }
+        self.desired.weight(service, slot)
+    }
+}
+
+/// As the kernel part calls it; it knows nothing of SCTP.
+fn transport(protocol: Protocol) -> Option<Transport> {
+    match protocol {
+        Protocol::Tcp => Some(Transport::Tcp),
+        Protocol::Udp => Some(Transport::Udp),
+        Protocol::Sctp => None,
+    }
+}
+
+/// Weights that users gave to single replicas.
+pub type Weights = BTreeMap<ServiceName, BTreeMap<Slot, u32>>;
+
+impl super::Desired {
+    /// The weight that a user gave to a replica, or the usual one.
+    #[must_use]
+    pub fn weight(&self, service: &ServiceName, slot: Slot) -> u32 {
+        self.weights.get(service).and_then(|slots| slots.get(&slot)).copied().unwrap_or(WEIGHT)
+    }
+}
