@@ -9,7 +9,7 @@ use sameport::{
     engine::docker::Docker,
     kernel::netns,
     spec::ProjectName,
-    supervisor::{Settings, StateFile, paths::Paths},
+    supervisor::{Kernel, NoKernel, Settings, StateFile, ThisKernel, paths::Paths},
 };
 
 use super::{error::CliError, output};
@@ -148,11 +148,14 @@ impl Context {
     }
 
     /// What a supervisor of a project in this process needs.
-    pub fn settings(&self, project: &ProjectName) -> Result<Settings, CliError> {
+    pub fn settings(&self, project: &ProjectName, docker: &Docker) -> Result<Settings, CliError> {
+        let kernel: Arc<dyn Kernel> =
+            if docker.is_local() { Arc::new(ThisKernel) } else { Arc::new(NoKernel) };
         Ok(Settings {
             state: StateFile::at(self.paths()?.state(project)),
             clock: Clock::default(),
             netns_of: Arc::new(netns::inode),
+            kernel,
         })
     }
 

@@ -95,7 +95,7 @@ pub async fn run(context: &Context, args: PsArgs) -> Result<(), CliError> {
 
 /// Where a project stands that nobody supervises.
 async fn look(context: &Context, docker: &Docker, file: Project) -> Result<ProjectStatus, CliError> {
-    let settings = context.settings(&file.name)?;
+    let settings = context.settings(&file.name, docker)?;
     let mut status = supervisor::look(Arc::new(docker.clone()), file, &settings).await?;
     // Nobody is going to start what is not there.
     status.replicas.retain(|replica| replica.container.is_some());

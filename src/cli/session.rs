@@ -55,8 +55,8 @@ impl Session {
         docker: Docker,
         lock: Lock,
     ) -> Result<Self, CliError> {
-        let (handle, task) =
-            supervisor::start(Arc::new(docker), project.clone(), context.settings(project)?)?;
+        let settings = context.settings(project, &docker)?;
+        let (handle, task) = supervisor::start(Arc::new(docker), project.clone(), settings)?;
         let path = context.paths()?.socket(project);
         let server = api::bind(&path, handle.clone())
             .map_err(CliError::io(format!("cannot open the control socket {}", path.display())))?;

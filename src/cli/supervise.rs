@@ -154,6 +154,22 @@ fn write(event: &Event) {
         EventKind::PortNotShared { service, slot, image, port } => {
             tracing::error!(%service, %slot, %image, port, "the image does not share its port");
         }
+        EventKind::OtherUser { service, slot, other } => {
+            tracing::error!(%service, %slot, port = other.port, user = other.user, owner = other.owner,
+                "another user shares its port");
+        }
+        EventKind::SharedByKernel => tracing::info!("the kernel shares ports"),
+        EventKind::SharedByImages { reason } => tracing::warn!(reason, "images have to share their ports"),
+        EventKind::CannotSteer { pod, error } => {
+            tracing::error!(%pod, error, "the kernel cannot choose as wanted")
+        }
+        EventKind::Rotation { service, slot, weight, live, total, queue } => {
+            tracing::info!(%service, %slot, weight, live, total, queue, "rotation");
+        }
+        EventKind::Waiting { pod, port, connections } => tracing::warn!(%pod, port, connections, "waiting"),
+        EventKind::Stranger { pod, stranger } => {
+            tracing::warn!(%pod, port = stranger.port, pid = stranger.pid, command = stranger.command, "a stranger");
+        }
         EventKind::Health { service, slot, health } => tracing::info!(%service, %slot, ?health, "health"),
         EventKind::PodLost { pod } => tracing::warn!(%pod, "lost its network"),
         EventKind::EngineLost { reason } => tracing::warn!(reason, "the engine is gone"),

@@ -97,6 +97,7 @@ fn is_enough(status: &ProjectStatus, until: Until) -> bool {
                 || matches!(
                     replica.state,
                     ReplicaState::Starting
+                        | ReplicaState::NotListening { .. }
                         | ReplicaState::Unhealthy
                         | ReplicaState::Paused
                         | ReplicaState::Failed { .. }
@@ -196,6 +197,7 @@ mod tests {
             exits,
             started_at: Some(Timestamp::MAX),
             autopsy: None,
+            traffic: None,
             state: ReplicaState::Running,
         };
         ProjectStatus {

@@ -9,7 +9,7 @@ use crate::{
     engine::Engine,
     kernel::netns,
     spec::{Image, ProjectName},
-    supervisor::paths::Paths,
+    supervisor::{ThisKernel, paths::Paths},
 };
 
 use super::{
@@ -88,7 +88,8 @@ pub async fn play<E: Engine, W: Write>(
     screen.say(&format!("  project   {name}"))?;
     screen.say(&format!("  port      http://{address}, shared by all replicas; there is no proxy"))?;
 
-    let stage = Stage::set(engine, project, paths.lock(&name), Arc::new(netns::inode)).await?;
+    let stage =
+        Stage::set(engine, project, paths.lock(&name), Arc::new(netns::inode), Arc::new(ThisKernel)).await?;
     let outcome = tokio::select! {
         outcome = course(&stage, options, &name, address, screen) => outcome,
         () = interrupted => Err(DemoError::Interrupted),

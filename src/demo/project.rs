@@ -63,7 +63,7 @@ pub fn project(image: Image, replicas: u32, address: SocketAddr) -> Result<Proje
                 stop_grace: Service::STOP_GRACE,
                 depends_on: BTreeMap::new(),
                 pull_policy: PullPolicy::Never,
-                sharing: Sharing::Application,
+                sharing: Sharing::Auto,
                 balance: Balance::default(),
                 drain: Service::DRAIN,
                 hold: Service::HOLD,

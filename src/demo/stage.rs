@@ -14,7 +14,8 @@ use crate::{
     plan::Orphans,
     spec::{Project, ProjectName},
     supervisor::{
-        self, Apply, Event, EventKind, Handle, NetnsOf, Reply, Request, Settings, StateFile, lock::Lock,
+        self, Apply, Event, EventKind, Handle, Kernel, NetnsOf, Reply, Request, Settings, StateFile,
+        lock::Lock,
     },
 };
 
@@ -47,6 +48,7 @@ impl<E: Engine> Stage<E> {
         project: Project,
         lock_file: PathBuf,
         netns_of: NetnsOf,
+        kernel: Arc<dyn Kernel>,
     ) -> Result<Self, DemoError> {
         let name = project.name.clone();
         let lock = Lock::acquire(&lock_file)?;
@@ -55,6 +57,7 @@ impl<E: Engine> Stage<E> {
             state: StateFile::default(),
             clock: Clock::default(),
             netns_of,
+            kernel,
         };
         let (handle, supervisor) = supervisor::start(Arc::clone(&engine), name.clone(), settings)?;
         let stage = Self { engine, project: name, handle, supervisor, lock, lock_file };
@@ -182,7 +185,7 @@ async fn next(events: &mut Receiver<Event>) -> Result<Event, supervisor::Ended> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{demo::project::project, engine::memory::Memory, spec::Image};
+    use crate::{demo::project::project, engine::memory::Memory, spec::Image, supervisor::NoKernel};
 
     #[tokio::test(start_paused = true)]
     async fn a_killed_replica_comes_back_and_nothing_is_left_at_the_end() {
@@ -193,7 +196,10 @@ mod tests {
         let project = project(image, 3, "127.0.0.1:4000".parse().unwrap()).unwrap();
         let world = engine.clone();
         let netns_of: NetnsOf = Arc::new(move |pid| world.world().netns_of(pid));
-        let stage = Stage::set(Arc::new(engine.clone()), project, lock_file.clone(), netns_of).await.unwrap();
+        let stage =
+            Stage::set(Arc::new(engine.clone()), project, lock_file.clone(), netns_of, Arc::new(NoKernel))
+                .await
+                .unwrap();
         stage.up().await.unwrap();
         assert_eq!(engine.world().containers().count(), 4, "a sandbox and three replicas");
 
@@ -225,7 +231,9 @@ mod tests {
         let project = project(image, 2, "127.0.0.1:4000".parse().unwrap()).unwrap();
         let lock_file = folder.path().join("demo.lock");
         let stage =
-            Stage::set(Arc::new(engine.clone()), project, lock_file, Arc::new(|_| None)).await.unwrap();
+            Stage::set(Arc::new(engine.clone()), project, lock_file, Arc::new(|_| None), Arc::new(NoKernel))
+                .await
+                .unwrap();
         let error = stage.up().await.unwrap_err();
         assert!(matches!(&error, DemoError::NotUp { reason: Some(_), .. }), "{error}");
         engine.world().faults.refused = 0;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     engine::{ContainerId, ContainerState, EngineError, Exit},
+    kernel::steering::OtherUser,
     spec::{Generation, Image, Restart, RestartCondition},
 };
 
@@ -41,6 +42,9 @@ pub struct Autopsy {
     pub log: Vec<String>,
     /// Set when its port was taken by another replica, because the image does not share it.
     pub port_not_shared: Option<PortNotShared>,
+    /// Set when its port was taken by replicas of another user.
+    #[serde(default)]
+    pub other_user: Option<OtherUser>,
 }
 
 /// A replica ended because its port was taken by another replica.

@@ -27,6 +27,7 @@ mod sandbox;
 pub mod status;
 #[cfg(test)]
 mod tests;
+mod traffic;
 mod versioned;
 
 pub use action::{Action, Target, Verb};
@@ -34,6 +35,7 @@ pub use desired::{Desired, Goal, Orphans, Phase};
 pub use history::{Autopsy, Errors, History, PortNotShared, Verdict, WINDOW, uptime};
 pub use observed::{Container, Observed, Owner};
 pub use rotation::{Sharing, WEIGHT, WEIGHT_MAX, Weights};
+pub use traffic::{PodSharing, PodTraffic, PortTraffic, ReplicaTraffic, WaitingAt};
 pub use versioned::Versioned;
 
 /// What to do now, and when to think again.

@@ -93,8 +93,10 @@ impl Planner<'_> {
         if self.pod_report(&service.pod).is_none_or(|report| Some(report.netns) != container.netns) {
             return Vec::new();
         }
-        let published: BTreeSet<_> =
-            pod.published_by(&service.name).filter_map(|(port, protocol)| Some((transport(protocol)?, port))).collect();
+        let published: BTreeSet<_> = pod
+            .published_by(&service.name)
+            .filter_map(|(port, protocol)| Some((transport(protocol)?, port)))
+            .collect();
         let listens = |port| self.replica_report(container).is_some_and(|r| r.ports.contains_key(port));
         if published.iter().any(listens) {
             return Vec::new();
@@ -127,9 +129,11 @@ impl Planner<'_> {
 
     /// What the kernel shall do, for every pod that has a network of its own.
     pub(super) fn wishes(&self) -> Wishes {
-        let sandboxes = self.observed.containers.values().filter(|container| {
-            container.labels.role == Role::Sandbox && container.process().is_some()
-        });
+        let sandboxes = self
+            .observed
+            .containers
+            .values()
+            .filter(|container| container.labels.role == Role::Sandbox && container.process().is_some());
         sandboxes.filter_map(|sandbox| Some((sandbox.labels.pod.clone(), self.wish(sandbox)?))).collect()
     }
 
@@ -141,14 +145,19 @@ impl Planner<'_> {
             return None;
         }
         let declared = project.pods.get(name).into_iter().flat_map(crate::spec::Pod::declared);
-        let inside = self.observed.containers.values().filter(|container| {
-            &container.labels.pod == name && container.shares_network_of(sandbox)
-        });
+        let inside = self
+            .observed
+            .containers
+            .values()
+            .filter(|container| &container.labels.pod == name && container.shares_network_of(sandbox));
         Some(PodWish {
             pid: sandbox.process()?.pid,
             netns: sandbox.netns?,
             declared: declared.filter_map(|(port, protocol)| Some((transport(protocol)?, port))).collect(),
-            rules: project.services_of(name).map(|service| (service.name.clone(), self.rules(service))).collect(),
+            rules: project
+                .services_of(name)
+                .map(|service| (service.name.clone(), self.rules(service)))
+                .collect(),
             replicas: inside.filter_map(|container| self.replica_wish(container)).collect(),
         })
     }

@@ -77,10 +77,9 @@ impl Planner<'_> {
 
     /// The sandbox that replicas of the pod can join now.
     pub(super) fn open_sandbox(&self, name: &PodName) -> Option<&Container> {
-        self.observed
-            .sandboxes(name)
-            .into_iter()
-            .find(|c| self.is_current(c) && matches!(c.state, ContainerState::Running(_)) && self.is_prepared(c))
+        self.observed.sandboxes(name).into_iter().find(|c| {
+            self.is_current(c) && matches!(c.state, ContainerState::Running(_)) && self.is_prepared(c)
+        })
     }
 
     /// The sandbox that replicas of the pod shall belong to, whether it runs or not.

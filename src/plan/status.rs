@@ -8,7 +8,10 @@ use crate::{
     spec::{DependencyCondition, Generation, PodName, ServiceName, Slot},
 };
 
-use super::{Autopsy, Container, Desired, Goal, History, Observed, Phase, Planner, Target, Verdict, plan};
+use super::{
+    Autopsy, Container, Desired, Goal, History, Observed, Phase, Planner, PodSharing, PodTraffic,
+    ReplicaTraffic, Target, Verdict, plan,
+};
 
 /// Where a project stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +39,11 @@ pub struct PodStatus {
     pub container: Option<ContainerId>,
     /// Whether replicas can join it.
     pub open: bool,
+    /// Who shares its ports.
+    #[serde(flatten)]
+    pub sharing: PodSharing,
+    /// What goes on there, besides its replicas.
+    pub traffic: PodTraffic,
 }
 
 /// Where a replica stands.
@@ -61,6 +69,8 @@ pub struct ReplicaStatus {
     pub started_at: Option<Timestamp>,
     /// What was found out about its last end, until it has stayed up since.
     pub autopsy: Option<Autopsy>,
+    /// What goes on at its ports, where the kernel shares them and it runs.
+    pub traffic: Option<ReplicaTraffic>,
     /// Where it is in its life.
     pub state: ReplicaState,
 }
@@ -80,6 +90,11 @@ pub enum ReplicaState {
     },
     /// It runs, and its health check has not passed yet.
     Starting,
+    /// It runs, and does not listen on its published ports yet.
+    NotListening {
+        /// On which of them it should.
+        ports: Vec<u16>,
+    },
     /// It runs; it has no health check.
     Running,
     /// It runs, and its health check passes.
@@ -179,6 +194,8 @@ pub fn status(desired: &Desired, observed: &Observed, now: Timestamp) -> Project
             pod: name.clone(),
             container: planner.current_sandbox(name).map(|c| c.id.clone()),
             open: planner.open_sandbox(name).is_some(),
+            sharing: planner.pod_sharing(name),
+            traffic: planner.pod_traffic(name),
         })
         .collect();
     let orphans =
@@ -231,6 +248,7 @@ impl Planner<'_> {
                         .is_some_and(|c| self.desired.project.is_service(name, &c.labels.generation)),
                     exits,
                     started_at: container.and_then(Container::started_at),
+                    traffic: container.and_then(|c| self.replica_traffic(service, slot, c)),
                     autopsy: history.autopsy.filter(|_| exits > 0 && state != ReplicaState::Stopped),
                     state,
                 })
@@ -257,6 +275,12 @@ impl Planner<'_> {
             };
         }
         let Some(service) = self.desired.project.services.get(name) else { return ReplicaState::Pending };
+        if let Some(error) = self.sharing_error(&service.pod)
+            && !running
+        {
+            let help = Some("see `sameport doctor`; or write `sharing: auto`".to_owned());
+            return ReplicaState::Blocked { error, help, tries: 0 };
+        }
         let Some(container) = container else {
             return match self.unmet_dependency(service) {
                 Some((name, condition)) => ReplicaState::Waiting { service: name.clone(), condition },
@@ -266,10 +290,13 @@ impl Planner<'_> {
         match &container.state {
             ContainerState::Created => ReplicaState::Pending,
             ContainerState::Running(process) => match process.health {
-                Health::None => ReplicaState::Running,
                 Health::Starting => ReplicaState::Starting,
-                Health::Healthy => ReplicaState::Healthy,
                 Health::Unhealthy => ReplicaState::Unhealthy,
+                Health::None | Health::Healthy => match self.missing_listeners(service, container) {
+                    ports if !ports.is_empty() => ReplicaState::NotListening { ports },
+                    _ if process.health == Health::None => ReplicaState::Running,
+                    _ => ReplicaState::Healthy,
+                },
             },
             ContainerState::Paused(_) => ReplicaState::Paused,
             ContainerState::Exited(_) if goal == Goal::Stop => ReplicaState::Stopped,

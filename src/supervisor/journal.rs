@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
 use crate::{
+    kernel::steering::{OtherUser, Stranger},
     plan::{Target, Verb, status::ExitStatus},
     spec::{Image, PodName, ServiceName, Slot},
 };
@@ -85,6 +86,62 @@ pub enum EventKind {
         image: Image,
         /// The port, if the replica or the kernel told.
         port: Option<u16>,
+    },
+    /// A replica ended because another user than its own shares its port: the kernel lets only one user share a port.
+    OtherUser {
+        /// Of which service.
+        service: ServiceName,
+        /// Which one.
+        slot: Slot,
+        /// The port, who wanted it, and who has it.
+        #[serde(flatten)]
+        other: OtherUser,
+    },
+    /// The kernel shares the ports of pods from now on.
+    SharedByKernel,
+    /// The kernel cannot share ports: the images have to.
+    SharedByImages {
+        /// What is missing.
+        reason: String,
+    },
+    /// The kernel cannot do something for a pod.
+    CannotSteer {
+        /// For which one.
+        pod: PodName,
+        /// What it is.
+        error: String,
+    },
+    /// A replica gets connections from now on, or more or fewer of them, or none.
+    Rotation {
+        /// Of which service.
+        service: ServiceName,
+        /// Which one.
+        slot: Slot,
+        /// How much it gets, compared with the others.
+        weight: u32,
+        /// Its open connections.
+        live: u64,
+        /// Its connections so far.
+        total: u64,
+        /// Those that it has not accepted yet.
+        queue: u64,
+    },
+    /// Connections begin to wait because no replica is ready, or none waits any more.
+    Waiting {
+        /// In which pod.
+        pod: PodName,
+        /// On which port.
+        port: u16,
+        /// How many.
+        connections: u64,
+    },
+    /// A socket has joined those of the replicas that is nobody's; it gets nothing.
+    Stranger {
+        /// In which pod.
+        pod: PodName,
+        /// Whose it is.
+        #[serde(flatten)]
+        stranger: Stranger,
     },
     /// A health check changed its mind.
     Health {

@@ -9,18 +9,21 @@
 mod act;
 mod diagnosis;
 mod journal;
+mod kernel;
 pub mod lock;
 mod observe;
 pub mod paths;
 mod request;
 mod run;
 mod state_file;
+mod traffic;
 mod watch;
 mod wish;
 
 pub use journal::{Event, EventKind, Journal};
+pub use kernel::{Kernel, NoKernel, ThisKernel};
 pub use observe::NetnsOf;
-pub use request::{Apply, Rejection, Reply, Request, Selector};
+pub use request::{Apply, Rejection, Reply, Request, Selector, Weight};
 pub use run::{Settings, start};
 pub use state_file::{Scale, State, StateError, StateFile};
 pub use wish::Wish;

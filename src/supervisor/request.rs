@@ -38,6 +38,8 @@ pub enum Request {
         /// How long a replica may take; `None` is what the file says.
         grace: Option<Duration>,
     },
+    /// Give replicas more or fewer of the new connections, compared with the others; 0: none.
+    Weight(Vec<Weight>),
     /// Remove all that was made, then end.
     Down {
         /// Whether the data in volumes goes too.
@@ -62,6 +64,17 @@ pub struct Apply {
     pub scale: BTreeMap<ServiceName, u32>,
     /// What becomes of containers of services that the file no longer has.
     pub orphans: Orphans,
+}
+
+/// How much a replica shall get.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Weight {
+    /// Its service.
+    pub service: ServiceName,
+    /// Which one.
+    pub slot: Slot,
+    /// How much, compared with the others; 100 is usual.
+    pub weight: u32,
 }
 
 /// A service or one of its replicas: `web` or `web.2`.
@@ -104,6 +117,14 @@ pub enum Rejection {
         service: ServiceName,
         /// The slot.
         slot: Slot,
+    },
+    /// The images share the ports of the service: nothing can be said about who gets what.
+    #[error("the kernel does not choose among the replicas of `{service}`: {reason}")]
+    NotSteered {
+        /// The service.
+        service: ServiceName,
+        /// Why.
+        reason: String,
     },
     /// A container name of the user's can only be given once.
     #[error("service `{service}` has a `container_name`, so it can have one replica only")]

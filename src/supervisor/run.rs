@@ -18,9 +18,10 @@ use crate::{
 };
 
 use super::{
-    Asked, EventKind, Handle, Journal, NetnsOf, Reply, Request, StateError, StateFile, Wish, act,
+    Asked, EventKind, Handle, Journal, Kernel, NetnsOf, Reply, Request, StateError, StateFile, Wish, act,
     journal::Pen,
     observe::{Dirty, Observer, Snapshot},
+    traffic::{self, Traffic},
     watch,
 };
 
@@ -42,6 +43,8 @@ pub struct Settings {
     pub clock: Clock,
     /// Tells the network namespace of a process.
     pub netns_of: NetnsOf,
+    /// What can share ports and choose among replicas.
+    pub kernel: Arc<dyn Kernel>,
 }
 
 /// Starts a supervisor. It wants nothing until it is asked to, and ends after [`Request::Down`] or
@@ -75,6 +78,7 @@ pub fn start<E: Engine>(
         tasks: JoinSet::new(),
         clock: settings.clock,
         journal: Pen::new(journal),
+        traffic: Traffic::new(settings.kernel),
     };
     Ok((handle, tokio::spawn(supervisor.run(asked))))
 }
@@ -99,6 +103,7 @@ struct Supervisor<E> {
     tasks: JoinSet<Task<E>>,
     clock: Clock,
     journal: Pen,
+    traffic: Traffic,
 }
 
 /// What has ended.
@@ -115,7 +120,7 @@ impl<E: Engine> Supervisor<E> {
         loop {
             self.look();
             let wake = self.wake();
-            let events = &mut self.events;
+            let (events, traffic) = (&mut self.events, &mut self.traffic);
             tokio::select! {
                 biased;
                 request = asked.recv() => match request {
@@ -134,11 +139,13 @@ impl<E: Engine> Supervisor<E> {
                     Ok(task) => self.ended(task),
                     Err(error) => std::panic::resume_unwind(error.into_panic()),
                 },
+                () = traffic.changed() => self.steered(),
                 event = next(events) => self.happened(event),
                 () = tokio::time::sleep_until(wake) => {}
             }
             self.act();
             if self.is_gone() {
+                self.traffic.remove(&self.wish.desired.project.name);
                 self.journal.record(self.clock.now(), EventKind::Removed);
                 if let Err(error) = self.wish.forget() {
                     tracing::warn!(%error, "the state of the removed project stays");
@@ -150,6 +157,8 @@ impl<E: Engine> Supervisor<E> {
 
     fn answer(&mut self, request: Request) -> Reply {
         if let Request::Status = request {
+            self.traffic.refresh();
+            self.steered();
             let mut status = status::status(&self.wish.desired, &self.observed, self.clock.now());
             let known = self.seen && self.reachable;
             status.converged &= known;
@@ -157,8 +166,12 @@ impl<E: Engine> Supervisor<E> {
             return Reply::Status(Box::new(status));
         }
         let applied = matches!(request, Request::Apply(_));
+        let only_traffic = matches!(request, Request::Weight(_));
         match self.wish.take(request, &self.observed) {
+            // The engine has nothing to do with it, and need not be asked first.
+            Ok(()) if only_traffic => Reply::Accepted,
             Ok(()) => {
+                self.begin_to_steer();
                 if applied {
                     let services = self.wish.desired.goals.len();
                     self.journal.record(self.clock.now(), EventKind::Applied { services });
@@ -171,6 +184,22 @@ impl<E: Engine> Supervisor<E> {
                 Reply::Accepted
             }
             Err(rejection) => Reply::Rejected(rejection),
+        }
+    }
+
+    /// Has the kernel share the project's ports, if it wants that.
+    fn begin_to_steer(&mut self) {
+        if let Some(event) = self.traffic.begin(&self.wish.desired.project) {
+            self.journal.record(self.clock.now(), event);
+        }
+        self.observed.sharing = self.traffic.sharing();
+    }
+
+    /// Takes in what the kernel shows.
+    fn steered(&mut self) {
+        let before = std::mem::replace(&mut self.observed.sharing, self.traffic.sharing());
+        for kind in traffic::compare(&before, &self.observed) {
+            self.journal.record(self.clock.now(), kind);
         }
     }
 
@@ -265,6 +294,7 @@ impl<E: Engine> Supervisor<E> {
         self.observed.volumes = snapshot.volumes;
         self.observed.busy.retain(|target| !settled.contains(target));
         self.wish.catch_up(&mut self.observed);
+        self.steered();
         let seen = watch::compare(&self.wish.desired, &before, &mut self.observed);
         for kind in seen.events {
             self.journal.record(now, kind);
@@ -299,6 +329,8 @@ impl<E: Engine> Supervisor<E> {
         }
         let now = self.clock.now();
         self.plan = plan(&self.wish.desired, &self.observed, now);
+        traffic::note_out(&self.plan.wishes, &mut self.observed.out_since, now);
+        self.traffic.want(std::mem::take(&mut self.plan.wishes));
         let free = AT_ONCE.saturating_sub(self.observed.busy.len());
         for action in self.plan.actions.drain(..).take(free) {
             let target = action.target();

@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::spec::ServiceName;
+use crate::{plan::Weights, spec::ServiceName};
 
 /// What the user said since the file was applied.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +17,9 @@ pub struct State {
     pub scale: BTreeMap<ServiceName, Scale>,
     /// Services that are stopped.
     pub stopped: BTreeSet<ServiceName>,
+    /// How much single replicas get of the new connections.
+    #[serde(default)]
+    pub weights: Weights,
 }
 
 /// A replica count that overrides the file's, until the file says something new.
@@ -100,6 +103,7 @@ fn replace(path: &Path, state: &State) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::Slot;
 
     #[test]
     fn what_was_said_is_remembered_until_it_is_cleared() {
@@ -109,6 +113,10 @@ mod tests {
         let state = State {
             scale: BTreeMap::from([("web".parse().unwrap(), Scale { file: 2, replicas: 5 })]),
             stopped: BTreeSet::from(["db".parse().unwrap()]),
+            weights: BTreeMap::from([(
+                "web".parse().unwrap(),
+                BTreeMap::from([(Slot::new(1).unwrap(), 10)]),
+            )]),
         };
         file.save(&state).unwrap();
         assert_eq!(file.load().unwrap(), state);

@@ -7,8 +7,12 @@ use jiff::Timestamp;
 
 use crate::{
     engine::{ContainerId, ContainerState, Engine, LogOptions, Role},
-    plan::{Autopsy, Container, Desired, Goal, Observed, Phase, PortNotShared, Target, status::ExitStatus},
-    spec::{Image, ServiceName, Slot},
+    kernel::steering::OtherUser,
+    plan::{
+        Autopsy, Container, Desired, Goal, Observed, Phase, PortNotShared, Sharing, Target,
+        status::ExitStatus,
+    },
+    spec::{Image, PodName, ServiceName, Slot},
 };
 
 use super::{EventKind, diagnosis, journal::Event};
@@ -37,6 +41,8 @@ pub struct Death {
     image: Image,
     /// Ports that lead into its pod.
     ports: Vec<u16>,
+    /// Users of its pod who wanted ports that other users share.
+    other_users: Vec<OtherUser>,
     /// Whether another replica runs in its pod, which may have the port.
     has_neighbour: bool,
 }
@@ -132,9 +138,19 @@ fn death(desired: &Desired, observed: &Observed, container: &Container) -> Optio
             .map(|binding| binding.container_port)
             .chain(pod.expose.iter().map(|(port, _)| *port))
             .collect(),
+        other_users: other_users(observed, &spec.pod),
         has_neighbour,
     };
     Some((death, container.clone()))
+}
+
+fn other_users(observed: &Observed, pod: &PodName) -> Vec<OtherUser> {
+    match &observed.sharing {
+        Sharing::ByKernel(report) => {
+            report.pods.get(pod).into_iter().flat_map(|pod| pod.other_users.values().copied()).collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// Reads a dead replica's last words, and tells what it died of.
@@ -154,6 +170,11 @@ pub async fn autopsy<E: Engine>(engine: &E, death: Death, now: Timestamp) -> Tol
         true => diagnosis::port_taken(&log, &death.ports),
         false => None,
     };
+    let other_user = taken.and_then(|taken| {
+        death.other_users.iter().find(|other| taken.port.is_none_or(|port| port == other.port)).copied()
+    });
+    // The one explains the other.
+    let taken = taken.filter(|_| other_user.is_none());
     let Death { service, slot, exit, exits, image, .. } = death;
     let target = Target::Replica(service.clone(), slot);
     let mut kinds = vec![EventKind::Exited {
@@ -163,13 +184,14 @@ pub async fn autopsy<E: Engine>(engine: &E, death: Death, now: Timestamp) -> Tol
         exits,
         log: log.clone(),
     }];
+    kinds.extend(other_user.map(|other| EventKind::OtherUser { service: service.clone(), slot, other }));
     kinds.extend(taken.map(|taken| EventKind::PortNotShared {
         service,
         slot,
         image: image.clone(),
         port: taken.port,
     }));
-    let autopsy =
-        Autopsy { exit, log, port_not_shared: taken.map(|taken| PortNotShared { image, port: taken.port }) };
+    let port_not_shared = taken.map(|taken| PortNotShared { image, port: taken.port });
+    let autopsy = Autopsy { exit, log, port_not_shared, other_user };
     Told { target, autopsy, events: kinds.into_iter().map(|kind| Event { time: now, kind }).collect() }
 }

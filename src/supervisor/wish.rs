@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     engine::{ContainerState, RemoveVolumes},
-    plan::{Desired, Goal, Observed, Phase, Target},
+    plan::{self, Desired, Goal, Observed, Phase, Sharing, Target},
     spec::{Project, ProjectName, ServiceName},
 };
 
 use super::{
-    Apply, Rejection, Request, Selector,
+    Apply, Rejection, Request, Selector, Weight,
     state_file::{Scale, State, StateError, StateFile},
 };
 
@@ -86,6 +86,7 @@ impl Wish {
                 self.desired.stop_grace = grace;
                 Ok(())
             }
+            Request::Weight(weights) => self.weigh(weights, observed),
             Request::Down { volumes, grace } => {
                 let volumes = if volumes { RemoveVolumes::Remove } else { RemoveVolumes::Keep };
                 self.desired.phase = Phase::Down { volumes };
@@ -131,6 +132,7 @@ impl Wish {
 
     fn pursue(&mut self, project: Project) {
         self.desired.project = project.into();
+        self.desired.weights = self.state.weights.clone();
         self.desired.stop_grace = None;
         self.desired.goals.retain(|name, _| self.desired.project.services.contains_key(name));
     }
@@ -163,6 +165,43 @@ impl Wish {
             self.desired.goals.insert(name.clone(), Goal::Run { replicas: *replicas });
         }
         Ok(())
+    }
+
+    fn weigh(&mut self, weights: Vec<Weight>, observed: &Observed) -> Result<(), Rejection> {
+        let mut state = self.state.clone();
+        for Weight { service, slot, weight } in weights {
+            self.known(&service)?;
+            self.steered(&service, observed)?;
+            let is_wanted = matches!(self.desired.goals.get(&service),
+                Some(Goal::Run { replicas }) if slot.number() <= *replicas);
+            if !is_wanted && observed.replicas(&service, slot).is_empty() {
+                return Err(Rejection::UnknownReplica { service, slot });
+            }
+            let slots = state.weights.entry(service).or_default();
+            if weight == plan::WEIGHT {
+                slots.remove(&slot);
+            } else {
+                slots.insert(slot, weight.min(plan::WEIGHT_MAX));
+            }
+        }
+        state.weights.retain(|_, slots| !slots.is_empty());
+        self.remember(state)?;
+        self.desired.weights = self.state.weights.clone();
+        Ok(())
+    }
+
+    /// Whether the kernel chooses among the replicas of a service.
+    fn steered(&self, name: &ServiceName, observed: &Observed) -> Result<(), Rejection> {
+        let pod = self.desired.project.services.get(name).map(|service| &service.pod);
+        let reason = match &observed.sharing {
+            _ if !pod.is_some_and(|pod| self.desired.project.wants_kernel(pod)) => {
+                "its file says `sharing: application`, or it is on the network of the host".to_owned()
+            }
+            Sharing::ByKernel(_) => return Ok(()),
+            Sharing::NoKernel(reason) => reason.clone(),
+            Sharing::ByImages => "nothing of it runs yet".to_owned(),
+        };
+        Err(Rejection::NotSteered { service: name.clone(), reason })
     }
 
     fn restart(&mut self, replicas: Vec<Selector>, observed: &Observed) -> Result<(), Rejection> {

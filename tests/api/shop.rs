@@ -51,6 +51,7 @@ impl Shop {
             clock: Clock::default(),
             // Processes of the engine in memory have no namespaces to look at.
             netns_of: Arc::new(|_| None),
+            kernel: Arc::new(sameport::supervisor::NoKernel),
         };
         let engine = Arc::new(self.engine.clone());
         let (handle, task) = supervisor::start(engine, "shop".parse().unwrap(), settings).unwrap();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sameport::spec::{
-    Container, Dependency, DependencyCondition, Image, Mount, MountSource, Network, Pod, PodName,
+    Balance, Container, Dependency, DependencyCondition, Image, Mount, MountSource, Network, Pod, PodName,
     PortBinding, Project, Protocol, PullPolicy, Restart, Service, ServiceName, Sharing, Volume,
 };
 
@@ -79,6 +79,9 @@ fn add_service(project: &mut Project, name: &str, chance: &mut fastrand::Rng) {
         depends_on,
         pull_policy: PullPolicy::Missing,
         sharing: Sharing::Application,
+        balance: Balance::default(),
+        drain: Service::DRAIN,
+        hold: Service::HOLD,
     };
     let ports = vec![PortBinding {
         service: service_name.clone(),

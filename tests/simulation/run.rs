@@ -427,6 +427,7 @@ fn supervise(engine: &Memory, clock: Clock, state: &tempfile::TempDir) -> (Handl
         state: StateFile::at(state.path().join("sim.json")),
         clock,
         netns_of: Arc::new(move |pid| eyes.world().netns_of(pid)),
+        kernel: Arc::new(sameport::supervisor::NoKernel),
     };
     start(Arc::new(engine.clone()), "sim".parse().unwrap(), settings).unwrap()
 }

@@ -3,8 +3,9 @@
 use anstyle::{AnsiColor, Style};
 use sameport::{
     engine::Health,
+    kernel::steering::{OtherUser, Stranger},
     plan::{Target, Verb},
-    spec::Image,
+    spec::{Image, PodName},
     supervisor::{Event, EventKind},
 };
 
@@ -32,6 +33,29 @@ pub fn describe(event: &Event) -> Option<String> {
         EventKind::PortNotShared { service, slot, image, port } => {
             styled(&cannot_share(&format!("{service}.{slot}"), image, *port), red)
         }
+        EventKind::OtherUser { service, slot, other } => {
+            styled(&other_user(&format!("{service}.{slot}"), other), red)
+        }
+        EventKind::SharedByKernel => return None,
+        EventKind::SharedByImages { reason } => styled(&shared_by_images(reason), yellow),
+        EventKind::CannotSteer { pod, error } => {
+            styled(&format!("the kernel cannot choose as wanted for {pod}: {error}"), red)
+        }
+        EventKind::Rotation { service, slot, weight, live, total, queue } => {
+            let count = format!("{live} open, {total} so far, {queue} not accepted");
+            match weight {
+                0 => format!("{service}.{slot} gets no new connections ({count})"),
+                _ => format!("{service}.{slot} gets connections, weight {weight} ({count})"),
+            }
+        }
+        EventKind::Waiting { pod, port, connections: 0 } => {
+            format!("no connection to port {port} of {pod} waits any more")
+        }
+        EventKind::Waiting { pod, port, connections } => {
+            let text = format!("{connections} connections to port {port} of {pod} wait: no replica is ready");
+            styled(&text, yellow)
+        }
+        EventKind::Stranger { pod, stranger } => styled(&strange(pod, stranger), yellow),
         EventKind::Health { service, slot, health } => {
             let (word, style) = match health {
                 Health::Healthy => ("is healthy", green),
@@ -60,6 +84,31 @@ fn done(verb: Verb, target: &Target) -> &'static str {
         (Verb::Stop, _) => "stopped",
         (Verb::Remove, _) => "removed",
     }
+}
+
+/// Who shares ports, where the kernel was to do it and cannot: what is missing, and what it costs.
+pub fn shared_by_images(reason: &str) -> String {
+    format!(
+        "the kernel does not share ports here ({reason}): images have to by themselves (`sharing: application`), and \
+         health, load, weights and drains do not count; see `sameport doctor`"
+    )
+}
+
+/// A replica ended because replicas of another user share its port.
+pub fn other_user(replica: &str, other: &OtherUser) -> String {
+    let OtherUser { port, user, owner } = other;
+    format!(
+        "{replica} runs as user {user} and cannot have port {port}: replicas of user {owner} share it, and the kernel lets \
+         only one user share a port; they go on serving. Write `user: \"{owner}\"` in the Compose file, or \
+         `sameport stop` the service and start it again as the new user"
+    )
+}
+
+/// A socket has joined those of the replicas that is nobody's.
+pub fn strange(pod: &PodName, stranger: &Stranger) -> String {
+    let Stranger { port, pid, command } = stranger;
+    let who = pid.map_or_else(|| "a process".to_owned(), |pid| format!("process {pid} ({command})"));
+    format!("{who} listens on port {port} of {pod} and is none of its replicas: it gets no connection")
 }
 
 /// A replica ended because another one has its port.

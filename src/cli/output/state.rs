@@ -2,6 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use sameport::{
+    kernel::steering::OtherUser,
     plan::{
         Autopsy, PortNotShared,
         status::{ExitStatus, ReplicaState, ReplicaStatus},
@@ -36,6 +37,10 @@ pub fn describe(replica: &ReplicaStatus, now: Timestamp) -> String {
             DependencyCondition::CompletedSuccessfully => format!("waits for {service} to finish"),
         },
         ReplicaState::Starting => "up, not healthy yet".to_owned(),
+        ReplicaState::NotListening { ports } => {
+            let ports: Vec<_> = ports.iter().map(ToString::to_string).collect();
+            format!("up, not listening on {} yet", ports.join(" or "))
+        }
         ReplicaState::Running => "up".to_owned(),
         ReplicaState::Healthy => "up, healthy".to_owned(),
         ReplicaState::Unhealthy => "up, unhealthy".to_owned(),
@@ -45,6 +50,7 @@ pub fn describe(replica: &ReplicaStatus, now: Timestamp) -> String {
         ReplicaState::Failed { exit: status } => format!("failed: {}, given up", exit(status)),
         ReplicaState::Stopped => "stopped".to_owned(),
         ReplicaState::Removing => "being removed".to_owned(),
+        ReplicaState::Blocked { error, tries: 0, .. } => format!("blocked: {error}"),
         ReplicaState::Blocked { error, tries, .. } => format!("blocked after {tries} tries: {error}"),
     };
     let words = match (&replica.autopsy, replica.state.is_up() && replica.exits > 0) {
@@ -70,6 +76,9 @@ fn restarting(replica: &ReplicaStatus, status: &ExitStatus, at: Timestamp, now: 
 
 /// What it ended of.
 fn why(autopsy: &Autopsy) -> String {
+    if let Some(OtherUser { port, user, owner }) = &autopsy.other_user {
+        return format!("port {port} is shared by user {owner}, this one is user {user}");
+    }
     match &autopsy.port_not_shared {
         Some(PortNotShared { port: Some(port), .. }) => format!("port {port} is not shared by its image"),
         Some(PortNotShared { port: None, .. }) => "its port is not shared by its image".to_owned(),

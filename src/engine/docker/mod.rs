@@ -157,6 +157,12 @@ impl Docker {
         Ok(id)
     }
 
+    /// Whether it runs on this host, so that its containers' processes are ours to look at.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        self.local
+    }
+
     /// Whether new pods can be given the setting that moves waiting connections on. Where the engine's kernel
     /// cannot be looked at, its version tells.
     fn can_migrate(&self, create: &CreateContainer) -> bool {

@@ -39,6 +39,8 @@ pub use wish::{
 const RESYNC: Duration = Duration::from_secs(1);
 /// Looks that often while somebody waits for a change that nobody tells.
 const EAGER: Duration = Duration::from_millis(50);
+/// Whoever waits for a look waits so long at most.
+const LOOK: Duration = Duration::from_millis(50);
 /// Between two looks at least, however much is told.
 const PAUSE: Duration = Duration::from_millis(2);
 
@@ -46,6 +48,9 @@ const PAUSE: Duration = Duration::from_millis(2);
 pub trait Steering: Send + Sync {
     /// Says what is wanted from now on, of all pods. It is in force a moment later; the report then says so.
     fn want(&self, wishes: Wishes);
+
+    /// Looks at once, and returns once that is done, or nearly.
+    fn look(&self);
 
     /// What is seen.
     fn reports(&self) -> watch::Receiver<Arc<Report>>;
@@ -76,6 +81,8 @@ struct Shared {
 struct Order {
     wishes: Option<Wishes>,
     end: Option<End>,
+    /// Who waits for the next look.
+    looks: Vec<std::sync::mpsc::Sender<()>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,6 +157,13 @@ impl Steering for KernelSteering {
         self.tell(|order| order.wishes = Some(wishes));
     }
 
+    fn look(&self) {
+        let (seen, looked) = std::sync::mpsc::channel();
+        self.tell(|order| order.looks.push(seen));
+        // Whoever is too busy shows what was seen last.
+        let _ = looked.recv_timeout(LOOK);
+    }
+
     fn reports(&self) -> watch::Receiver<Arc<Report>> {
         self.reports.clone()
     }
@@ -194,6 +208,10 @@ impl Steerer {
             }
             let begun = Instant::now();
             pause = self.update();
+            for look in order.looks {
+                // It may have stopped waiting.
+                let _ = look.send(());
+            }
             thread::sleep(PAUSE.saturating_sub(begun.elapsed()));
         }
     }

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
     os::fd::{AsFd, OwnedFd},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use socket2::SockRef;
@@ -28,6 +28,8 @@ const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 /// A replica's UDP part is busy for so long after a datagram.
 const BUSY: Duration = Duration::from_secs(2);
+/// Whoever is not known after that long is a stranger.
+const STRANGE: Duration = Duration::from_secs(3);
 
 /// A pod, as far as the kernel is told of it.
 pub struct Pod {
@@ -39,7 +41,8 @@ pub struct Pod {
     /// What is known of each socket, by cookie.
     sockets: BTreeMap<u64, Socket>,
     shut: BTreeSet<GateKey>,
-    other_users: BTreeMap<Life, OtherUser>,
+    /// By port: who wanted it last, and may not.
+    other_users: BTreeMap<u16, OtherUser>,
 }
 
 /// A replica that runs in the pod.
@@ -61,8 +64,8 @@ enum Socket {
     Alone { life: Life, port: wish::Port },
     /// Not one that serves anybody, such as a client's.
     Ignored,
-    /// Nobody's.
-    Stranger(Stranger),
+    /// Nobody's that is known. It may be that of a replica which has just been started, so it is asked again.
+    Unknown { since: Instant, stranger: Stranger },
 }
 
 impl Pod {
@@ -126,16 +129,12 @@ impl Pod {
 
     /// Takes note of what a program has told.
     pub fn notice(&mut self, kernel: &InKernel, notice: &Notice) {
-        let who = self.residents.iter().find(|(_, resident)| resident.ids.contains(&notice.cgroup));
-        let (Some((life, _)), Ok(port), Ok(protocol)) =
-            (who, u16::try_from(notice.port), u8::try_from(notice.protocol))
-        else {
+        let (Ok(port), Ok(protocol)) = (u16::try_from(notice.port), u8::try_from(notice.protocol)) else {
             return;
         };
         let key = PortKey { netns: self.diagnosis.cookie, port, protocol, ..PortKey::default() };
         if let Some(owner) = kernel.user(&key) {
-            let conflict = OtherUser { port, user: notice.user, owner };
-            self.other_users.insert(life.clone(), conflict);
+            self.other_users.insert(port, OtherUser { port, user: notice.user, owner });
         }
         // Where nobody else has the port any more, our own listener makes room for the new user.
         if let Some(transport) = Transport::from_number(protocol)
@@ -187,7 +186,6 @@ impl Pod {
             if let Some(resident) = self.residents.remove(&life) {
                 kernel.write_home(resident.cgroup.id, None)?;
             }
-            self.other_users.remove(&life);
         }
         for (life, replica) in wanted {
             if let Some(resident) = self.residents.get_mut(&life) {
@@ -234,15 +232,20 @@ impl Pod {
             let mut holds = port.doors.iter().flatten().filter_map(|door| door.hold.as_ref());
             holds.any(|hold| hold.cookie == row.cookie)
         };
-        if self.sockets.contains_key(&row.cookie) || self.ports.get(&key(&row.bound)).is_some_and(ours) {
+        let seen = self.sockets.get(&row.cookie);
+        let (is_new, is_known) =
+            (seen.is_none(), seen.is_some_and(|socket| !matches!(socket, Socket::Unknown { .. })));
+        if is_known || self.ports.get(&key(&row.bound)).is_some_and(ours) {
             return Ok(());
         }
         let Some(life) = self.owner(row) else {
-            if self.ports.get(&key(&row.bound)).is_some_and(|port| port.door(&row.bound).is_some()) {
+            let in_group =
+                self.ports.get(&key(&row.bound)).is_some_and(|port| port.door(&row.bound).is_some());
+            if in_group && is_new {
                 let holder = processes::holder(row.inode);
                 let (pid, command) = holder.map_or((None, String::new()), |(pid, name)| (Some(pid), name));
                 let stranger = Stranger { port: row.bound.address.port(), pid, command };
-                self.sockets.insert(row.cookie, Socket::Stranger(stranger));
+                self.sockets.insert(row.cookie, Socket::Unknown { since: Instant::now(), stranger });
             }
             return Ok(());
         };
@@ -316,6 +319,7 @@ impl Pod {
             *place = Some(Door { bound: row.bound, user: row.user, hold: None });
         }
         kernel.write_user(port_key, row.user)?;
+        self.other_users.retain(|port, other| *port != port_key.port || other.user != row.user);
         let number = match (port.endpoints.get(&life), &inherited) {
             (Some(part), _) => part.number,
             (None, Some(listener)) => listener.endpoint,
@@ -508,10 +512,10 @@ impl Pod {
                         replica.ports.entry(*port).or_default();
                     }
                 }
-                Socket::Stranger(stranger) => {
+                Socket::Unknown { since, stranger } if since.elapsed() >= STRANGE => {
                     strangers.insert(stranger.clone());
                 }
-                Socket::Entered { .. } | Socket::Ignored => {}
+                Socket::Entered { .. } | Socket::Unknown { .. } | Socket::Ignored => {}
             }
         }
         Ok(PodReport {
@@ -520,7 +524,7 @@ impl Pod {
             replicas: replicas.into_iter().map(|(life, report)| (life.id, report)).collect(),
             waiting,
             strangers,
-            other_users: self.other_users.iter().map(|(life, other)| (life.id.clone(), *other)).collect(),
+            other_users: self.other_users.clone(),
         })
     }
 }

@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     engine::ContainerId,
     kernel::sockets::Transport,
@@ -77,8 +79,8 @@ pub struct PodReport {
     pub waiting: BTreeMap<u16, Waiting>,
     /// Sockets among those of the replicas that are nobody's: they get nothing.
     pub strangers: BTreeSet<Stranger>,
-    /// Replicas that wanted a port that another user shares.
-    pub other_users: BTreeMap<ContainerId, OtherUser>,
+    /// Users who wanted a port that another user shares.
+    pub other_users: BTreeMap<u16, OtherUser>,
 }
 
 /// What the kernel shows of a replica.
@@ -119,7 +121,7 @@ pub struct Waiting {
 }
 
 /// A socket among those of the replicas that is nobody's.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Stranger {
     /// On which port.
     pub port: u16,
@@ -130,7 +132,7 @@ pub struct Stranger {
 }
 
 /// A replica wanted a port that another user shares: the kernel lets only one user share a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OtherUser {
     /// The port.
     pub port: u16,

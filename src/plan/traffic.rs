@@ -1,0 +1,150 @@
+//! What goes on at the ports of pods and replicas, as the kernel shows it, in words that a user knows.
+
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    kernel::steering::{OtherUser, Stranger},
+    spec::{PodName, Service, Slot},
+};
+
+use super::{Container, Planner, Sharing};
+
+/// Who shares the ports of a pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "sharing", rename_all = "snake_case")]
+pub enum PodSharing {
+    /// The kernel, for any image; it chooses who gets what.
+    Kernel,
+    /// The images have to.
+    Application {
+        /// Why, where the kernel was to do it.
+        reason: Option<String>,
+    },
+}
+
+/// What goes on at a pod's ports, besides its replicas.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodTraffic {
+    /// Connections that wait until a replica is ready.
+    pub waiting: Vec<WaitingAt>,
+    /// Sockets among those of the replicas that are nobody's: they get nothing.
+    pub strangers: Vec<Stranger>,
+    /// Users who wanted a port that another user shares.
+    pub other_users: Vec<OtherUser>,
+    /// What the kernel cannot do.
+    pub error: Option<String>,
+}
+
+/// Connections that wait until a replica is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitingAt {
+    /// On which port of the pod.
+    pub port: u16,
+    /// How many.
+    pub connections: u64,
+    /// How many can; more are refused.
+    pub most: u64,
+}
+
+/// What goes on at a replica's ports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaTraffic {
+    /// By which it is reached alone, inside its pod.
+    pub address: Option<Ipv4Addr>,
+    /// How much it gets of the new connections, compared with others; 0 while it is not ready, or drains.
+    pub weight: u32,
+    /// What it is to get once it is ready.
+    pub wanted_weight: u32,
+    /// Its open connections.
+    pub live: u64,
+    /// Its connections so far, and of UDP its flows.
+    pub total: u64,
+    /// Connections that it has not accepted yet.
+    pub queue: u64,
+    /// The same for each port.
+    pub ports: Vec<PortTraffic>,
+}
+
+/// What goes on at one port of a replica.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortTraffic {
+    /// The port in the pod.
+    pub port: u16,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// Its open connections.
+    pub live: u64,
+    /// Its connections or flows so far.
+    pub total: u64,
+    /// Connections that it has not accepted yet.
+    pub queue: u64,
+    /// Whether it is one of those that are chosen among; else the replica has the port for itself alone.
+    pub shared: bool,
+}
+
+impl Planner<'_> {
+    pub(super) fn pod_sharing(&self, pod: &PodName) -> PodSharing {
+        match &self.observed.sharing {
+            Sharing::ByKernel(report) if self.desired.project.wants_kernel(pod) => {
+                // Where it could not even begin, the images do.
+                match report.pods.get(pod) {
+                    Some(report) if report.netns == 0 && report.error.is_some() => {
+                        PodSharing::Application { reason: report.error.clone() }
+                    }
+                    _ => PodSharing::Kernel,
+                }
+            }
+            Sharing::NoKernel(reason) if self.desired.project.wants_kernel(pod) => {
+                PodSharing::Application { reason: Some(reason.clone()) }
+            }
+            _ => PodSharing::Application { reason: None },
+        }
+    }
+
+    pub(super) fn pod_traffic(&self, pod: &PodName) -> PodTraffic {
+        let Some(report) = self.pod_report(pod) else { return PodTraffic::default() };
+        let waiting = report.waiting.iter().map(|(port, waiting)| WaitingAt {
+            port: *port,
+            connections: waiting.connections,
+            most: waiting.most,
+        });
+        PodTraffic {
+            waiting: waiting.collect(),
+            strangers: report.strangers.iter().cloned().collect(),
+            other_users: report.other_users.values().copied().collect(),
+            error: report.error.clone(),
+        }
+    }
+
+    pub(super) fn replica_traffic(
+        &self,
+        service: &Service,
+        slot: Slot,
+        container: &Container,
+    ) -> Option<ReplicaTraffic> {
+        let report = self.replica_report(container)?;
+        let ports: Vec<_> = report
+            .ports
+            .iter()
+            .map(|((transport, port), traffic)| PortTraffic {
+                port: *port,
+                protocol: transport.to_string(),
+                live: traffic.live,
+                total: traffic.total,
+                queue: traffic.queue,
+                shared: traffic.shared,
+            })
+            .collect();
+        Some(ReplicaTraffic {
+            address: self.desired.project.own_address(service, slot),
+            weight: if ports.is_empty() { 0 } else { report.weight },
+            wanted_weight: self.desired.weight(&service.name, slot),
+            live: ports.iter().map(|port| port.live).sum(),
+            total: ports.iter().map(|port| port.total).sum(),
+            queue: ports.iter().map(|port| port.queue).sum(),
+            ports,
+        })
+    }
+}

@@ -1,0 +1,166 @@
+//! A supervisor's side of steering: when it begins, what is told to it, and what is new in what it shows.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use super::{EventKind, Kernel};
+use crate::{
+    engine::{ContainerId, Role},
+    kernel::steering::{ReplicaReport, Report, Steering, Wishes},
+    plan::{Observed, Sharing},
+    spec::{Project, ProjectName},
+};
+
+/// Steering, once there is any.
+pub struct Traffic {
+    kernel: Arc<dyn Kernel>,
+    state: State,
+    told: Option<Wishes>,
+}
+
+enum State {
+    /// Nobody has asked for it.
+    Idle,
+    /// It was tried.
+    Impossible(String),
+    On(Arc<dyn Steering>, watch::Receiver<Arc<Report>>),
+}
+
+impl Traffic {
+    /// Nobody has asked for it yet.
+    pub fn new(kernel: Arc<dyn Kernel>) -> Self {
+        Self { kernel, state: State::Idle, told: None }
+    }
+
+    /// Begins if a project wants it. Tells what follows, when it is tried for the first time.
+    pub fn begin(&mut self, project: &Project) -> Option<EventKind> {
+        let wanted = project.pods.keys().any(|pod| project.wants_kernel(pod));
+        if !wanted || !matches!(self.state, State::Idle) {
+            return None;
+        }
+        match self.kernel.steer(&project.name) {
+            Ok(steering) => {
+                let reports = steering.reports();
+                self.state = State::On(steering, reports);
+                Some(EventKind::SharedByKernel)
+            }
+            Err(error) => {
+                self.state = State::Impossible(error.to_string());
+                Some(EventKind::SharedByImages { reason: error.to_string() })
+            }
+        }
+    }
+
+    /// Who shares ports, and what is seen of it now.
+    pub fn sharing(&mut self) -> Sharing {
+        match &mut self.state {
+            State::Idle => Sharing::ByImages,
+            State::Impossible(reason) => Sharing::NoKernel(reason.clone()),
+            State::On(_, reports) => Sharing::ByKernel(Arc::clone(&reports.borrow_and_update())),
+        }
+    }
+
+    /// Waits until something is seen anew; for ever where there is nothing to see.
+    pub async fn changed(&mut self) {
+        if let State::On(_, reports) = &mut self.state
+            && reports.changed().await.is_ok()
+        {
+            return;
+        }
+        std::future::pending().await
+    }
+
+    /// Has it look at once, so that counts are those of now.
+    pub fn refresh(&self) {
+        if let State::On(steering, _) = &self.state {
+            steering.look();
+        }
+    }
+
+    /// Says what is wanted, if that is new.
+    pub fn want(&mut self, wishes: Wishes) {
+        if let State::On(steering, _) = &self.state
+            && self.told.as_ref() != Some(&wishes)
+        {
+            steering.want(wishes.clone());
+            self.told = Some(wishes);
+        }
+    }
+
+    /// Takes everything away that outlives us.
+    pub fn remove(&mut self, project: &ProjectName) {
+        let result = match &self.state {
+            State::On(steering, _) => steering.remove(),
+            State::Idle | State::Impossible(_) => self.kernel.clear(project),
+        };
+        if let Err(error) = result {
+            tracing::warn!(%error, "something of the removed project stays in the kernel");
+        }
+    }
+}
+
+/// Notes since when each replica gets nothing new.
+pub fn note_out(wishes: &Wishes, out_since: &mut BTreeMap<ContainerId, Timestamp>, now: Timestamp) {
+    let out = |id: &ContainerId| {
+        wishes.values().flat_map(|pod| &pod.replicas).any(|replica| &replica.id == id && replica.weight == 0)
+    };
+    out_since.retain(|id, _| out(id));
+    for replica in wishes.values().flat_map(|pod| &pod.replicas).filter(|replica| replica.weight == 0) {
+        out_since.entry(replica.id.clone()).or_insert(now);
+    }
+}
+
+/// What is new in what is seen: who went in or out of rotation, whose sockets are strange, what cannot be done.
+pub fn compare(before: &Sharing, observed: &Observed) -> Vec<EventKind> {
+    let Sharing::ByKernel(now) = &observed.sharing else { return Vec::new() };
+    let empty = Arc::default();
+    let before = if let Sharing::ByKernel(before) = before { before } else { &empty };
+    let mut events = Vec::new();
+    for (name, pod) in &now.pods {
+        let old = before.pods.get(name).cloned().unwrap_or_default();
+        for (id, replica) in &pod.replicas {
+            let was = old.replicas.get(id).filter(|was| was.pid == replica.pid);
+            let Some(Role::Replica { service, slot }) = observed.containers.get(id).map(|c| &c.labels.role)
+            else {
+                continue;
+            };
+            let (then, since) = (was.map_or(0, weight_in_force), weight_in_force(replica));
+            if then != since {
+                events.push(EventKind::Rotation {
+                    service: service.clone(),
+                    slot: *slot,
+                    weight: since,
+                    live: replica.ports.values().map(|traffic| traffic.live).sum(),
+                    total: replica.ports.values().map(|traffic| traffic.total).sum(),
+                    queue: replica.ports.values().map(|traffic| traffic.queue).sum(),
+                });
+            }
+        }
+        for stranger in pod.strangers.difference(&old.strangers) {
+            events.push(EventKind::Stranger { pod: name.clone(), stranger: stranger.clone() });
+        }
+        for (port, waiting) in &pod.waiting {
+            let waited = old.waiting.get(port).is_some_and(|waiting| waiting.connections > 0);
+            if (waiting.connections > 0) != waited {
+                events.push(EventKind::Waiting {
+                    pod: name.clone(),
+                    port: *port,
+                    connections: waiting.connections,
+                });
+            }
+        }
+        if let Some(error) = &pod.error
+            && old.error.as_ref() != Some(error)
+        {
+            events.push(EventKind::CannotSteer { pod: name.clone(), error: error.clone() });
+        }
+    }
+    events
+}
+
+/// 0 as long as it does not listen.
+fn weight_in_force(replica: &ReplicaReport) -> u32 {
+    if replica.ports.is_empty() { 0 } else { replica.weight }
+}
