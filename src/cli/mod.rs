@@ -4,6 +4,7 @@ mod args;
 mod completion;
 mod config;
 mod context;
+mod curl;
 mod demo;
 mod doctor;
 mod down;
@@ -20,6 +21,7 @@ mod service;
 mod session;
 mod signals;
 mod supervise;
+mod traffic;
 mod up;
 mod version;
 mod wait;
@@ -30,6 +32,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use context::{Context, Global};
 use error::CliError;
+use sameport::kernel::rights;
 
 /// Runs N replicas of a container image behind one port, with no proxy.
 #[derive(Parser, Debug)]
@@ -66,6 +69,12 @@ enum Command {
     Start(service::StartArgs),
     /// Send a signal to a replica; what ends is replaced
     Kill(kill::KillArgs),
+    /// Give replicas more or fewer of the new connections
+    Weight(traffic::WeightArgs),
+    /// Give a replica no new connections, and let it finish those that it has
+    Drain(traffic::DrainArgs),
+    /// Send one HTTP request to exactly one replica
+    Curl(curl::CurlArgs),
     /// Run a command in a replica
     Exec(exec::ExecArgs),
     /// Print the resolved file
@@ -100,6 +109,10 @@ pub fn main() -> ExitCode {
     let matches = Cli::command().get_matches_from(args);
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     cli.global.choose_colors();
+    // Before there are other threads.
+    if let Err(error) = rights::confine() {
+        return finish(Err(CliError::failed(error.to_string(), None)));
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return finish(Err(CliError::io("cannot start")(error))),
@@ -143,6 +156,9 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Stop(args) => service::stop(&context, args).await,
         Command::Start(args) => service::start(&context, args).await,
         Command::Kill(args) => kill::run(&context, args).await,
+        Command::Weight(args) => traffic::weight(&context, args).await,
+        Command::Drain(args) => traffic::drain(&context, args).await,
+        Command::Curl(args) => curl::run(&context, args).await,
         Command::Exec(args) => exec::run(&context, args).await,
         Command::Config(args) => config::run(&context, args),
         Command::Doctor(args) => doctor::run(&context, args).await,

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use clap::Args;
 use sameport::{
     engine::{Engine, EngineError, docker::Docker},
-    plan::status::{ProjectStatus, ReplicaStatus},
+    plan::{
+        PodSharing, WaitingAt,
+        status::{PodStatus, ProjectStatus, ReplicaStatus},
+    },
     spec::{Project, ServiceName},
     supervisor,
 };
@@ -14,7 +17,7 @@ use serde::Serialize;
 use super::{
     context::Context,
     error::CliError,
-    output::{self, table::Ports},
+    output::{self, event, table::Ports},
     replicas::{self, Replica},
     session::Session,
 };
@@ -85,6 +88,9 @@ pub async fn run(context: &Context, args: PsArgs) -> Result<(), CliError> {
         let help = trouble.help.as_ref().map(|help| format!(" ({help})")).unwrap_or_default();
         output::note(&format!("{}: {}{help}", trouble.target, trouble.error))?;
     }
+    for pod in &status.pods {
+        pod_notes(pod)?;
+    }
     if session.is_none() {
         output::note(
             "nobody supervises this project: what ends stays down; `sameport up -d` begins a supervisor",
@@ -93,8 +99,29 @@ pub async fn run(context: &Context, args: PsArgs) -> Result<(), CliError> {
     Ok(())
 }
 
+/// What goes on at a pod's ports that no row tells.
+fn pod_notes(pod: &PodStatus) -> Result<(), CliError> {
+    if let PodSharing::Application { reason: Some(reason) } = &pod.sharing {
+        output::note(&event::shared_by_images(reason))?;
+    }
+    for waiting in pod.traffic.waiting.iter().filter(|waiting| waiting.connections > 0) {
+        let WaitingAt { port, connections, most } = waiting;
+        output::note(&format!(
+            "{}: {connections} connections to port {port} wait until a replica is ready (at most {most} can)",
+            pod.pod
+        ))?;
+    }
+    for stranger in &pod.traffic.strangers {
+        output::note(&event::strange(&pod.pod, stranger))?;
+    }
+    match &pod.traffic.error {
+        Some(error) => output::note(&format!("{}: {error}", pod.pod)),
+        None => Ok(()),
+    }
+}
+
 /// Where a project stands that nobody supervises.
-async fn look(context: &Context, docker: &Docker, file: Project) -> Result<ProjectStatus, CliError> {
+pub async fn look(context: &Context, docker: &Docker, file: Project) -> Result<ProjectStatus, CliError> {
     let settings = context.settings(&file.name, docker)?;
     let mut status = supervisor::look(Arc::new(docker.clone()), file, &settings).await?;
     // Nobody is going to start what is not there.

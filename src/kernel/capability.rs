@@ -1,6 +1,6 @@
 //! What this host's kernel lets us do: found out by trying, where that harms nothing.
 
-use std::{fs, io, net::TcpListener, os::fd::FromRawFd, path::PathBuf};
+use std::{fs, io, net::TcpListener, path::PathBuf};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -67,53 +67,6 @@ pub fn mounted(kind: &str) -> Option<PathBuf> {
     })
 }
 
-/// Whether the kernel describes its own types, which BPF programs need to run on other kernels than that they
-/// were made on.
-#[must_use]
-pub fn has_btf() -> bool {
-    PathBuf::from("/sys/kernel/btf/vmlinux").exists()
-}
-
-/// The part of `union bpf_attr` that makes a map.
-#[repr(C)]
-#[derive(Default)]
-struct MapCreate {
-    map_type: u32,
-    key_size: u32,
-    value_size: u32,
-    max_entries: u32,
-    map_flags: u32,
-}
-
-const BPF_MAP_CREATE: libc::c_long = 0;
-const BPF_MAP_TYPE_REUSEPORT_SOCKARRAY: u32 = 20;
-
-/// Whether we may make a BPF map of the kind that chooses among the listeners of a port; it is gone at once.
-///
-/// # Errors
-/// When the kernel refuses: it has no BPF, no such maps, or we have no right to them.
-#[allow(unsafe_code)]
-pub fn try_bpf() -> io::Result<()> {
-    let attributes = MapCreate {
-        map_type: BPF_MAP_TYPE_REUSEPORT_SOCKARRAY,
-        key_size: 4,
-        value_size: 4,
-        max_entries: 1,
-        map_flags: 0,
-    };
-    // SAFETY: the kernel reads as many bytes of `attributes` as it is told there are, during the call only.
-    let made = unsafe {
-        libc::syscall(libc::SYS_bpf, BPF_MAP_CREATE, &raw const attributes, size_of::<MapCreate>())
-    };
-    let descriptor = i32::try_from(made).unwrap_or(-1);
-    if descriptor < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just given us this descriptor, and nobody else has it.
-    drop(unsafe { std::os::fd::OwnedFd::from_raw_fd(descriptor) });
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,15 +80,5 @@ mod tests {
     fn what_is_mounted_is_found() {
         assert_eq!(mounted("proc"), Some(PathBuf::from("/proc")));
         assert_eq!(mounted("no-such-type"), None);
-    }
-
-    #[test]
-    fn a_refused_bpf_call_is_an_error_and_no_more() {
-        // Whether it is allowed depends on the host; what must not happen is a crash or a leak of descriptors.
-        let open = || fs::read_dir("/proc/self/fd").unwrap().count();
-        let _ = try_bpf();
-        let before = open();
-        let _ = try_bpf();
-        assert!(open() <= before + 1);
     }
 }

@@ -12,8 +12,10 @@ pub mod pins;
 pub mod processes;
 mod programs;
 mod raw;
+pub mod rights;
 pub mod sockets;
 pub mod steering;
+pub mod trial;
 mod wheel;
 
 pub use error::KernelError;

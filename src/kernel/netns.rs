@@ -8,7 +8,7 @@ use std::{
 
 use nix::sched::{CloneFlags, setns};
 
-use super::KernelError;
+use super::{KernelError, rights};
 
 /// Inode of the network namespace of a process of this host: two processes share a network exactly when it is
 /// equal (namespaces(7)). `None` when there is no such process, or we may not look (ptrace(2) access is needed).
@@ -58,6 +58,7 @@ impl Netns {
     ) -> Result<T, KernelError> {
         thread::scope(|scope| {
             let inside = scope.spawn(|| {
+                rights::raise()?;
                 setns(&self.file, CloneFlags::CLONE_NEWNET)
                     .map_err(|errno| KernelError::io("enter a pod's network")(errno.into()))?;
                 work()

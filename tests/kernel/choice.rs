@@ -64,3 +64,23 @@ fn three_servers_that_do_not_share_take_turns() {
         }
     }
 }
+
+#[test]
+fn who_is_not_ready_gets_nothing_and_connections_wait_for_who_is() {
+    let mut pod = Pod::new();
+    pod.declared.insert(PORT);
+    pod.usual_weight = 0;
+    pod.start(1, &mut server());
+    pod.start(2, &mut server());
+    pod.listening(2, PORT);
+    let mut early = pod.connect(shared()).unwrap();
+    early.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    early.set_read_timeout(Some(std::time::Duration::from_millis(300))).unwrap();
+    let answer = early.read(&mut [0; 100]);
+    assert!(answer.is_err(), "{answer:?}: answered by one that is not ready");
+    pod.weigh(2, 100);
+    early.set_read_timeout(None).unwrap();
+    let mut text = String::new();
+    early.read_to_string(&mut text).unwrap();
+    assert!(text.ends_with('2'), "{text}");
+}

@@ -36,6 +36,8 @@ pub struct Pod {
     replicas: BTreeMap<u32, Replica>,
     pub rules: Rules,
     pub declared: BTreeSet<(Transport, u16)>,
+    /// The weight of replicas when they start.
+    pub usual_weight: u32,
 }
 
 struct Replica {
@@ -65,7 +67,7 @@ impl Pod {
         let steering = Some(KernelSteering::start(&project).unwrap());
         let rules = Rules { balance: Balance::LeastConnections, hold: Duration::from_secs(10) };
         let pod =
-            Self { steering, project, sandbox, replicas: BTreeMap::new(), rules, declared: BTreeSet::new() };
+            Self { steering, project, sandbox, replicas: BTreeMap::new(), rules, declared: BTreeSet::new(), usual_weight: 100 };
         pod.tell();
         wait::until("the pod is steered", || {
             let report = pod.report();
@@ -104,7 +106,7 @@ impl Pod {
             let procs = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap();
             check(procs.lines().any(|pid| pid == child.id().to_string()), procs)
         });
-        if let Some(old) = self.replicas.insert(slot, Replica { child, cgroup, weight: 100 }) {
+        if let Some(old) = self.replicas.insert(slot, Replica { child, cgroup, weight: self.usual_weight }) {
             end(old);
         }
         self.tell();

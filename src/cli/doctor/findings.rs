@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use sameport::engine::{EngineError, EngineInfo};
+use sameport::{
+    engine::{EngineError, EngineInfo},
+    kernel::trial::{Feature, Trial},
+};
 use serde::Serialize;
 
 /// What was found out about a host.
@@ -20,8 +23,10 @@ pub struct Facts {
     pub share_port: Result<(), String>,
     /// Whether waiting connections can move on to another listener.
     pub can_migrate: bool,
-    /// What BPF can do here.
-    pub bpf: Bpf,
+    /// What the kernel did for a pod that was made to try it.
+    pub trials: Vec<Trial>,
+    /// Where pins are kept.
+    pub bpffs: Option<PathBuf>,
     /// Whether we are root.
     pub is_root: bool,
     /// Whether we may see the namespaces of others' processes.
@@ -32,19 +37,6 @@ pub struct Facts {
     pub backlog: Option<u64>,
     /// Most files that this process may have open; none is unlimited.
     pub files: Option<u64>,
-}
-
-/// What BPF can do on a host.
-#[derive(Debug)]
-pub struct Bpf {
-    /// Whether the kernel lets us make the maps that a port's choice takes.
-    pub allowed: Result<(), String>,
-    /// Whether the kernel describes its types.
-    pub has_btf: bool,
-    /// Where pins can be kept.
-    pub bpffs: Option<PathBuf>,
-    /// Where containers can be told apart.
-    pub cgroup2: Option<PathBuf>,
 }
 
 /// How good it is.
@@ -101,7 +93,9 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
         findings.extend([reach(info, facts), restore(info), runtimes(info)]);
         findings.push(Finding::ok("cgroup", format!("version {}", info.cgroup)));
     }
-    findings.extend([port(facts), migration(facts), selection(facts), privileges(facts)]);
+    findings.extend([port(facts), migration(facts)]);
+    findings.extend(facts.trials.iter().map(|trial| steering(facts, trial)));
+    findings.push(privileges(facts));
     findings.extend([folders(facts), backlog(facts), files(facts)]);
     findings
 }
@@ -204,29 +198,62 @@ fn migration(facts: &Facts) -> Finding {
     )
 }
 
-fn selection(facts: &Facts) -> Finding {
-    let Bpf { allowed, has_btf, bpffs, cgroup2 } = &facts.bpf;
-    let mut lacks = Vec::new();
-    if let Err(error) = allowed {
-        lacks.push(format!("no right to it ({error})"));
+/// What the kernel does beyond what images do themselves.
+fn steering(facts: &Facts, trial: &Trial) -> Finding {
+    let (topic, works, follows) = match trial.feature {
+        Feature::Programs => (
+            "BPF",
+            "programs are loaded, attached and pinned",
+            "images have to share their ports by themselves (`sharing: application`), and health, load, weights and \
+             drains do not count",
+        ),
+        Feature::Sharing => (
+            "sharing",
+            "any image's port is shared, of IPv4 and IPv6, TCP and UDP",
+            "images have to share their ports by themselves (`sharing: application`)",
+        ),
+        Feature::Gate => (
+            "readiness",
+            "only replicas that are ready get connections; others get none, by weight 0 too",
+            "replicas get connections before they are ready, and while they drain",
+        ),
+        Feature::Counting => (
+            "counting",
+            "open connections are counted for each replica",
+            "`balance: least-connections` does not know the load, and drains wait for their whole time",
+        ),
+        Feature::Addresses => (
+            "addresses",
+            "each replica has an address of its own, and its localhost is itself",
+            "`sameport curl` and health checks reach any replica",
+        ),
+        Feature::Hold => (
+            "hold",
+            "connections wait while no replica is ready",
+            "connections are refused while no replica is ready",
+        ),
+        Feature::Flows => (
+            "datagrams",
+            "a flow of datagrams stays with its replica",
+            "a flow of datagrams moves when replicas come and go",
+        ),
+    };
+    match &trial.result {
+        Ok(()) => {
+            let pins = match (&facts.bpffs, trial.feature) {
+                (Some(path), Feature::Programs) => format!(" below {}", path.display()),
+                _ => String::new(),
+            };
+            Finding::ok(topic, format!("{works}{pins} (tried)"))
+        }
+        Err(error) => Finding::limited(
+            topic,
+            error.clone(),
+            follows,
+            "run as root (or with CAP_BPF, CAP_NET_ADMIN, CAP_SYS_ADMIN, CAP_SYS_PTRACE and CAP_CHOWN) on Linux 6.1 or \
+             later with CONFIG_BPF_SYSCALL, CONFIG_CGROUP_BPF and cgroup2 mounted",
+        ),
     }
-    if !has_btf {
-        lacks.push("no types of the kernel (/sys/kernel/btf/vmlinux)".to_owned());
-    }
-    if cgroup2.is_none() {
-        lacks.push("no cgroup2 file system".to_owned());
-    }
-    if lacks.is_empty() {
-        let pins =
-            bpffs.as_ref().map_or_else(|| "bpffs not mounted".to_owned(), |path| path.display().to_string());
-        return Finding::ok("BPF", format!("allowed (tried), {pins}; not used by this version"));
-    }
-    Finding::limited(
-        "BPF",
-        lacks.join(", "),
-        "nothing yet: this version shares ports by what the images do themselves",
-        "run as root on Linux 5.14 or later with CONFIG_BPF_SYSCALL and CONFIG_DEBUG_INFO_BTF",
-    )
 }
 
 fn privileges(facts: &Facts) -> Finding {
@@ -299,12 +326,8 @@ mod tests {
             kernel: "6.18".to_owned(),
             share_port: Ok(()),
             can_migrate: true,
-            bpf: Bpf {
-                allowed: Ok(()),
-                has_btf: true,
-                bpffs: Some("/sys/fs/bpf".into()),
-                cgroup2: Some("/sys/fs/cgroup".into()),
-            },
+            trials: vec![Trial { feature: Feature::Programs, result: Ok(()) }],
+            bpffs: Some("/sys/fs/bpf".into()),
             is_root: true,
             can_see_processes: true,
             can_administer_networks: true,
@@ -317,6 +340,11 @@ mod tests {
         let mut facts = good();
         change(facts.engine.as_mut().unwrap());
         facts
+    }
+
+    /// A trial failed.
+    fn tried(feature: Feature) -> Facts {
+        Facts { trials: vec![Trial { feature, result: Err("EPERM".to_owned()) }], ..good() }
     }
 
     /// Everything that is not as it should be.
@@ -346,10 +374,8 @@ mod tests {
             (Facts { can_migrate: false, ..good() }, ("migration", Level::Limited)),
             (Facts { backlog: Some(128), ..good() }, ("backlog", Level::Limited)),
             (Facts { files: Some(256), ..good() }, ("files", Level::Limited)),
-            (
-                Facts { bpf: Bpf { allowed: Err("EPERM".to_owned()), ..good().bpf }, ..good() },
-                ("BPF", Level::Limited),
-            ),
+            (tried(Feature::Programs), ("BPF", Level::Limited)),
+            (tried(Feature::Hold), ("hold", Level::Limited)),
         ] {
             assert_eq!(complaints(&facts), [wanted]);
             let told = judge(&facts).into_iter().find(|finding| finding.topic == wanted.0).unwrap();

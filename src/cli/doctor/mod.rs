@@ -8,10 +8,13 @@ use sameport::{
         Engine,
         docker::{Docker, Surroundings},
     },
-    kernel::capability::{self, Capability},
+    kernel::{
+        capability::{self, Capability},
+        trial,
+    },
 };
 
-use findings::{Bpf, Facts, Finding, Level};
+use findings::{Facts, Finding, Level};
 
 use super::{
     context::Context,
@@ -57,6 +60,8 @@ async fn collect(context: &Context) -> Facts {
     let address = Surroundings::from_env().endpoint().map(|endpoint| endpoint.host).unwrap_or_default();
     let engine = async { Docker::connect().await?.info().await }.await;
     let number = |path: &str| std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok());
+    // Before it is told where pins are: bpffs is mounted for it.
+    let trials = tokio::task::spawn_blocking(trial::run).await.unwrap_or_default();
     Facts {
         address,
         engine,
@@ -64,12 +69,8 @@ async fn collect(context: &Context) -> Facts {
         kernel: capability::release(),
         share_port: capability::share_port().map_err(|error| error.to_string()),
         can_migrate: capability::can_migrate(),
-        bpf: Bpf {
-            allowed: capability::try_bpf().map_err(|error| error.to_string()),
-            has_btf: capability::has_btf(),
-            bpffs: capability::mounted("bpf"),
-            cgroup2: capability::mounted("cgroup2"),
-        },
+        trials,
+        bpffs: capability::mounted("bpf"),
         is_root: nix::unistd::geteuid().is_root(),
         can_see_processes: capability::has(Capability::SysPtrace),
         can_administer_networks: capability::has(Capability::NetAdmin)

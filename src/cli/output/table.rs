@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, io::IsTerminal};
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
 use jiff::Timestamp;
 use sameport::{
-    plan::status::{ProjectStatus, ReplicaStatus},
+    plan::{
+        PodSharing,
+        status::{ProjectStatus, ReplicaStatus},
+    },
     spec::PodName,
 };
 
@@ -26,22 +29,28 @@ fn compact(ports: &[String]) -> String {
 }
 
 /// The columns, and when a narrow terminal does without each: the highest goes first, none never.
-const COLUMNS: [(&str, Option<u8>); 6] = [
+const COLUMNS: [(&str, Option<u8>); 11] = [
     ("REPLICA", None),
     ("STATE", None),
     ("SINCE", Some(2)),
-    ("CONTAINER", Some(3)),
-    ("GENERATION", Some(4)),
+    ("WEIGHT", Some(3)),
+    ("LIVE", Some(3)),
+    ("TOTAL", Some(5)),
+    ("QUEUE", Some(4)),
+    ("SHARING", Some(6)),
+    ("CONTAINER", Some(7)),
+    ("GENERATION", Some(8)),
     ("PORTS", Some(1)),
 ];
-const MOST_DISPENSABLE: u8 = 4;
+const MOST_DISPENSABLE: u8 = 8;
 
 type Row = [Cell; COLUMNS.len()];
 
 /// The table, as wide as the terminal at most. In a pipe a line is a replica, however long it gets.
 pub fn draw(status: &ProjectStatus, others: &[Replica], ports: &Ports) -> Table {
     let now = Timestamp::now();
-    let known = status.replicas.iter().map(|replica| row(replica, ports, now));
+    let sharing = |pod: &PodName| status.pods.iter().find(|p| &p.pod == pod).map(|p| &p.sharing);
+    let known = status.replicas.iter().map(|replica| row(replica, sharing(&replica.pod), ports, now));
     let rows: Vec<_> = known.chain(others.iter().map(row_of_other)).collect();
     let Some(width) = terminal_width() else {
         let mut table = with_columns(&rows, MOST_DISPENSABLE);
@@ -75,13 +84,22 @@ fn terminal_width() -> Option<usize> {
     Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
 }
 
-fn row(replica: &ReplicaStatus, ports: &Ports, now: Timestamp) -> Row {
+fn row(replica: &ReplicaStatus, sharing: Option<&PodSharing>, ports: &Ports, now: Timestamp) -> Row {
+    let [weight, live, total, queue] = traffic(replica);
     let container = replica.container.as_ref().map(|id| id.short().to_owned());
     let generation = replica.generation.as_ref().map(ToString::to_string);
     [
         Cell::new(format!("{}.{}", replica.service, replica.slot)),
         colored(Cell::new(state::describe(replica, now)), state::mood(replica)),
         Cell::new(since(replica, now)),
+        Cell::new(weight),
+        Cell::new(live),
+        Cell::new(total),
+        Cell::new(queue),
+        Cell::new(match sharing {
+            Some(PodSharing::Kernel) => "kernel",
+            _ => "application",
+        }),
         Cell::new(container.unwrap_or_default()),
         Cell::new(generation.unwrap_or_default()),
         Cell::new(ports.get(&replica.pod).map(|ports| compact(ports)).unwrap_or_default()),
@@ -90,7 +108,29 @@ fn row(replica: &ReplicaStatus, ports: &Ports, now: Timestamp) -> Row {
 
 fn row_of_other(other: &Replica) -> Row {
     let empty = || Cell::new("");
-    [Cell::new(other), Cell::new(&other.status), empty(), Cell::new(other.id.short()), empty(), empty()]
+    let mut row: Row = std::array::from_fn(|_| empty());
+    for (name, text) in [
+        ("REPLICA", other.to_string()),
+        ("STATE", other.status.clone()),
+        ("CONTAINER", other.id.short().to_owned()),
+    ] {
+        let column = COLUMNS.iter().position(|(column, _)| *column == name);
+        if let Some(cell) = column.and_then(|column| row.get_mut(column)) {
+            *cell = Cell::new(text);
+        }
+    }
+    row
+}
+
+/// Weight, open connections, connections so far, and those that are not accepted; nothing where nobody counts. A
+/// weight that is not in force yet, or not any more, stands in brackets.
+fn traffic(replica: &ReplicaStatus) -> [String; 4] {
+    let Some(traffic) = &replica.traffic else { return Default::default() };
+    let weight = match (traffic.weight, traffic.wanted_weight) {
+        (weight, wanted) if weight == wanted => weight.to_string(),
+        (weight, wanted) => format!("{weight} ({wanted})"),
+    };
+    [weight, traffic.live.to_string(), traffic.total.to_string(), traffic.queue.to_string()]
 }
 
 fn colored(cell: Cell, mood: Mood) -> Cell {

@@ -12,7 +12,6 @@ mod numbers;
 mod pod;
 mod port;
 mod project;
-mod rights;
 mod wish;
 
 use std::{
@@ -26,10 +25,9 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use tokio::sync::watch;
 
 use self::{pod::Pod, project::InKernel};
-use super::{KernelError, Pins, raw};
+use super::{KernelError, Pins, raw, rights};
 use crate::spec::{PodName, ProjectName};
 
-pub use rights::confine;
 pub use wish::{
     OtherUser, PodReport, PodWish, Port, ReplicaReport, ReplicaWish, Report, Rules, Stranger, Traffic,
     Waiting, Wishes,

@@ -5,17 +5,15 @@
 
 use caps::{CapSet, Capability, CapsHashSet};
 
-use crate::kernel::KernelError;
+use super::KernelError;
 
 /// What steering takes.
-const STEERING: [Capability; 7] = [
+const STEERING: [Capability; 6] = [
     // Load programs, and attach them to networks and control groups.
     Capability::CAP_BPF,
     Capability::CAP_NET_ADMIN,
     // Enter the networks of pods, and mount bpffs. It is the one that may do most, and there is no lesser one.
     Capability::CAP_SYS_ADMIN,
-    // Look into processes of replicas, whose users may be others, and take their listeners.
-    Capability::CAP_SYS_PTRACE,
     // Give a listener of ours to the user who shares the port, and open it below 1024.
     Capability::CAP_CHOWN,
     Capability::CAP_NET_BIND_SERVICE,
@@ -23,8 +21,13 @@ const STEERING: [Capability; 7] = [
     Capability::CAP_PERFMON,
 ];
 
-/// What all threads keep in force: reading files of users who call us by `sudo`.
-const ALWAYS: [Capability; 1] = [Capability::CAP_DAC_READ_SEARCH];
+/// What all threads keep in force.
+const ALWAYS: [Capability; 2] = [
+    // Read files of users who call us by `sudo`.
+    Capability::CAP_DAC_READ_SEARCH,
+    // Look into processes of replicas, whose users may be others: which network they see, which listeners they have.
+    Capability::CAP_SYS_PTRACE,
+];
 
 /// Drops what a supervisor never needs, for this thread and all that it will make, and puts out of force what only
 /// the steering thread needs. To be called before there are other threads. For whoever has no rights nothing changes.

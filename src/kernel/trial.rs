@@ -1,0 +1,298 @@
+//! Finds out by trying what this host's kernel does for a pod: in a network namespace that nobody else is in, with
+//! sockets of our own, and with everything taken away afterwards.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::sched::{CloneFlags, unshare};
+
+use super::{
+    KernelError, raw, rights,
+    sockets::Transport,
+    steering::{KernelSteering, PodReport, PodWish, ReplicaReport, ReplicaWish, Rules, Steering},
+};
+use crate::{
+    engine::ContainerId,
+    spec::{Balance, PodName, ProjectName, ServiceName},
+};
+
+/// Something that the kernel does for a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Feature {
+    /// Programs are loaded, attached and pinned.
+    Programs,
+    /// Any program's port is shared.
+    Sharing,
+    /// Only replicas that are ready get connections.
+    Gate,
+    /// Open connections are counted for each replica.
+    Counting,
+    /// Each replica has an address of its own, and its `localhost` is itself.
+    Addresses,
+    /// Connections wait while no replica is ready.
+    Hold,
+    /// A flow of datagrams stays with its replica.
+    Flows,
+}
+
+/// How a trial went.
+#[derive(Debug)]
+pub struct Trial {
+    /// What was tried.
+    pub feature: Feature,
+    /// Whether it worked; if not, why.
+    pub result: Result<(), String>,
+}
+
+const PORT: u16 = 8080;
+/// How long anything may take that takes milliseconds.
+const PATIENCE: Duration = Duration::from_secs(3);
+const OWN: Ipv4Addr = Ipv4Addr::new(127, 77, 0, 1);
+/// An address of nobody in particular: to this process, which is a replica, 127.0.0.1 is itself.
+const SHARED: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
+/// Tries everything. What is not reached because something before it fails is left out.
+#[must_use]
+pub fn run() -> Vec<Trial> {
+    // A network namespace is a thread's own, and goes with it.
+    thread::spawn(in_thread).join().unwrap_or_default()
+}
+
+fn in_thread() -> Vec<Trial> {
+    let mut trials = Vec::new();
+    let mut note = |feature, result: Result<(), String>| {
+        let worked = result.is_ok();
+        trials.push(Trial { feature, result });
+        worked
+    };
+    let place = match Place::open() {
+        Ok(place) => {
+            note(Feature::Programs, Ok(()));
+            place
+        }
+        Err(error) => {
+            note(Feature::Programs, Err(error.to_string()));
+            return trials;
+        }
+    };
+    let sharing = place.sharing();
+    let listeners = match sharing {
+        Ok(listeners) => {
+            note(Feature::Sharing, Ok(()));
+            listeners
+        }
+        Err(error) => {
+            note(Feature::Sharing, Err(error));
+            return trials;
+        }
+    };
+    if note(Feature::Gate, place.gate(&listeners)) {
+        note(Feature::Counting, place.counting(&listeners));
+        note(Feature::Addresses, place.addresses(&listeners));
+        note(Feature::Hold, place.hold(listeners));
+    }
+    note(Feature::Flows, place.flows());
+    trials
+}
+
+/// A pod with one replica, which is this process.
+struct Place {
+    steering: KernelSteering,
+    netns: u64,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Err(error) = self.steering.remove() {
+            tracing::warn!(%error, "something of the trial stays");
+        }
+    }
+}
+
+type Tried<T = ()> = Result<T, String>;
+
+fn text(error: &io::Error) -> String {
+    error.to_string()
+}
+
+impl Place {
+    fn open() -> Result<Self, KernelError> {
+        rights::raise()?;
+        let name = format!("sameport-doctor-{}", std::process::id());
+        let project = ProjectName::new(name.as_str()).map_err(|error| KernelError::Unsupported {
+            what: "try".to_owned(),
+            reason: error.to_string(),
+        })?;
+        let steering = KernelSteering::start(&project)?;
+        unshare(CloneFlags::CLONE_NEWNET)
+            .map_err(|errno| KernelError::io("make a network namespace")(errno.into()))?;
+        raw::raise_loopback().map_err(KernelError::io("raise the loopback interface"))?;
+        // This thread's, not the process's.
+        let netns = std::os::unix::fs::MetadataExt::ino(
+            &std::fs::metadata("/proc/thread-self/ns/net").map_err(KernelError::io("look at a network"))?,
+        );
+        let place = Self { steering, netns };
+        place.want(0);
+        place
+            .until(|pod| pod.netns == place.netns && pod.error.is_none())
+            .map_err(|reason| KernelError::Unsupported { what: "steer a pod".to_owned(), reason })?;
+        Ok(place)
+    }
+
+    /// Wishes for this process as a replica of that weight.
+    fn want(&self, weight: u32) {
+        let (Ok(pod), Ok(service)) = (PodName::new("doctor"), ServiceName::new("doctor")) else { return };
+        let thread = u32::try_from(rustix::thread::gettid().as_raw_nonzero().get()).unwrap_or(0);
+        let replica = ReplicaWish {
+            id: ContainerId("doctor".to_owned()),
+            pid: std::process::id(),
+            service: service.clone(),
+            address: OWN,
+            weight,
+        };
+        let wish = PodWish {
+            pid: thread,
+            netns: self.netns,
+            declared: BTreeSet::from([(Transport::Tcp, PORT)]),
+            rules: BTreeMap::from([(service, Rules { balance: Balance::LeastConnections, hold: PATIENCE })]),
+            replicas: vec![replica],
+        };
+        self.steering.want(BTreeMap::from([(pod, wish)]));
+    }
+
+    /// Waits until the kernel shows something.
+    fn until(&self, holds: impl Fn(&PodReport) -> bool) -> Tried {
+        let begin = Instant::now();
+        loop {
+            self.steering.look();
+            let report = self.steering.reports().borrow().clone();
+            let pod = report.pods.values().next().cloned().unwrap_or_default();
+            if holds(&pod) {
+                return Ok(());
+            }
+            if begin.elapsed() > PATIENCE {
+                return Err(pod
+                    .error
+                    .unwrap_or_else(|| "the kernel does not show what it should".to_owned()));
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn replica(&self, holds: impl Fn(&ReplicaReport) -> bool) -> Tried {
+        self.until(|pod| pod.replicas.values().next().is_some_and(&holds))
+    }
+
+    /// Two listeners that do not share, on one port.
+    fn sharing(&self) -> Tried<[TcpListener; 2]> {
+        let listen = || {
+            let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).map_err(|e| text(&e))?;
+            listener.set_nonblocking(true).map_err(|e| text(&e))?;
+            Ok::<_, String>(listener)
+        };
+        let pair = [listen()?, listen()?];
+        self.replica(|replica| replica.ports.contains_key(&(Transport::Tcp, PORT)))?;
+        Ok(pair)
+    }
+
+    /// Nobody is let in before the replica is ready; then it is.
+    fn gate(&self, listeners: &[TcpListener]) -> Tried {
+        let early = connect((SHARED, PORT))?;
+        if accept(listeners, Duration::from_millis(50)).is_ok() {
+            return Err("a replica that is not ready got a connection".to_owned());
+        }
+        self.want(100);
+        accept(listeners, PATIENCE).map_err(|error| format!("a connection that waited was lost: {error}"))?;
+        drop(early);
+        self.replica(|replica| replica.weight == 100)
+    }
+
+    fn counting(&self, listeners: &[TcpListener]) -> Tried {
+        let live = |wanted| {
+            self.replica(move |replica| {
+                replica.ports.get(&(Transport::Tcp, PORT)).is_some_and(|traffic| traffic.live == wanted)
+            })
+        };
+        live(0)?;
+        let client = connect((SHARED, PORT))?;
+        let server = accept(listeners, PATIENCE)?;
+        live(1)?;
+        drop((client, server));
+        live(0)
+    }
+
+    fn addresses(&self, listeners: &[TcpListener]) -> Tried {
+        let own = connect((OWN, PORT))?;
+        accept(listeners, PATIENCE)?;
+        drop(own);
+        let itself = connect((Ipv4Addr::LOCALHOST, PORT))?;
+        accept(listeners, PATIENCE)?;
+        match itself.peer_addr() {
+            Ok(peer) if peer.ip() == OWN => Ok(()),
+            Ok(peer) => Err(format!("a replica's localhost is {peer} and not itself")),
+            Err(error) => Err(text(&error)),
+        }
+    }
+
+    fn hold(&self, listeners: [TcpListener; 2]) -> Tried {
+        drop(listeners);
+        self.replica(|replica| replica.ports.is_empty())?;
+        let waiting = connect((SHARED, PORT))?;
+        let listeners = self.sharing()?;
+        accept(&listeners, PATIENCE)
+            .map_err(|error| format!("a connection that waited was lost: {error}"))?;
+        drop(waiting);
+        Ok(())
+    }
+
+    fn flows(&self) -> Tried {
+        self.want(100);
+        let open = || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, PORT)).map_err(|e| text(&e));
+        let servers = [open()?, open()?];
+        servers.iter().try_for_each(|server| server.set_nonblocking(true)).map_err(|e| text(&e))?;
+        self.replica(|replica| replica.ports.contains_key(&(Transport::Udp, PORT)))?;
+        let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map_err(|e| text(&e))?;
+        let mut receivers = BTreeSet::new();
+        for _ in 0..8 {
+            client.send_to(b"?", (Ipv4Addr::LOCALHOST, PORT)).map_err(|e| text(&e))?;
+            let begin = Instant::now();
+            let receiver = loop {
+                let received = servers.iter().position(|server| server.recv(&mut [0; 8]).is_ok());
+                match received {
+                    Some(receiver) => break receiver,
+                    None if begin.elapsed() > PATIENCE => return Err("a datagram was lost".to_owned()),
+                    None => thread::sleep(Duration::from_millis(1)),
+                }
+            };
+            receivers.insert(receiver);
+        }
+        if receivers.len() == 1 { Ok(()) } else { Err("a flow went to several replicas".to_owned()) }
+    }
+}
+
+fn connect(to: impl Into<SocketAddr>) -> Tried<TcpStream> {
+    TcpStream::connect_timeout(&to.into(), PATIENCE).map_err(|e| text(&e))
+}
+
+/// A connection to any of them.
+fn accept(listeners: &[TcpListener], limit: Duration) -> Tried<TcpStream> {
+    let begin = Instant::now();
+    loop {
+        for listener in listeners {
+            match listener.accept() {
+                Ok((connection, _)) => return Ok(connection),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(text(&error)),
+            }
+        }
+        if begin.elapsed() > limit {
+            return Err("no connection came".to_owned());
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}
