@@ -129,6 +129,9 @@ impl Planner<'_> {
 
     /// What the kernel shall do, for every pod that has a network of its own.
     pub(super) fn wishes(&self) -> Wishes {
+        if !matches!(self.observed.sharing, Sharing::ByKernel(_)) {
+            return Wishes::new();
+        }
         let sandboxes = self
             .observed
             .containers

@@ -171,11 +171,11 @@ impl<E: Engine> Supervisor<E> {
             // The engine has nothing to do with it, and need not be asked first.
             Ok(()) if only_traffic => Reply::Accepted,
             Ok(()) => {
-                self.begin_to_steer();
                 if applied {
                     let services = self.wish.desired.goals.len();
                     self.journal.record(self.clock.now(), EventKind::Applied { services });
                 }
+                self.begin_to_steer();
                 // What failed before may succeed under the new wish: try at once.
                 self.observed.history.values_mut().for_each(crate::plan::History::succeeded);
                 self.dirty = Dirty::EVERYTHING;

@@ -4,7 +4,7 @@ use insta::assert_snapshot;
 
 use crate::support::Home;
 
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 20] = [
     "up",
     "down",
     "ps",
@@ -15,6 +15,9 @@ const COMMANDS: [&str; 17] = [
     "stop",
     "start",
     "kill",
+    "weight",
+    "drain",
+    "curl",
     "exec",
     "config",
     "doctor",

@@ -10,6 +10,7 @@ mod support;
 
 mod beside;
 mod clients;
+mod datagrams;
 mod dependencies;
 mod everyday;
 mod exits;
@@ -21,4 +22,5 @@ mod sharing;
 mod slots;
 mod spread;
 mod supervisor;
+mod unmodified;
 mod words;

@@ -1,4 +1,4 @@
-//! Images that do not share their port.
+//! Images that do not share their port, where it is up to them.
 
 use super::support::{
     load,
@@ -46,6 +46,7 @@ services:
     environment: { REPLICA: "{{.Slot}}", LISTEN: "" }
     ports: ["${PORT}:8080"]
     deploy: { replicas: 3 }
+    x-sameport: { sharing: application }
 "#,
         "reuseport",
     );
@@ -62,6 +63,7 @@ services:
     environment: { REPLICA: "{{.Slot}}" }
     ports: ["${PORT}:8080"]
     deploy: { replicas: 3 }
+    x-sameport: { sharing: application }
 "#,
         "reusePort",
     );

@@ -7,6 +7,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod bench;
 mod choice;
+mod counting;
+mod guard;
+mod hold;
 mod pod;
+mod server;
+mod takeover;

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    io::{BufRead, BufReader},
+    io::{self, BufRead, BufReader},
     net::{Ipv4Addr, SocketAddr, TcpStream},
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -19,7 +19,7 @@ use sameport::{
     kernel::{
         Netns, capability,
         sockets::Transport,
-        steering::{KernelSteering, PodReport, PodWish, ReplicaWish, Rules, Steering},
+        steering::{KernelSteering, PodReport, PodWish, ReplicaWish, Rules, Steering, Traffic},
     },
     spec::{Balance, PodName, ProjectName},
 };
@@ -66,8 +66,15 @@ impl Pod {
         assert_eq!(line, "up\n", "`unshare` and `ip` make a network namespace (root is needed)");
         let steering = Some(KernelSteering::start(&project).unwrap());
         let rules = Rules { balance: Balance::LeastConnections, hold: Duration::from_secs(10) };
-        let pod =
-            Self { steering, project, sandbox, replicas: BTreeMap::new(), rules, declared: BTreeSet::new(), usual_weight: 100 };
+        let pod = Self {
+            steering,
+            project,
+            sandbox,
+            replicas: BTreeMap::new(),
+            rules,
+            declared: BTreeSet::new(),
+            usual_weight: 100,
+        };
         pod.tell();
         wait::until("the pod is steered", || {
             let report = pod.report();
@@ -130,6 +137,10 @@ impl Pod {
         self.tell();
     }
 
+    pub fn sandbox(&self) -> u32 {
+        self.sandbox.id()
+    }
+
     pub fn pid(&self, slot: u32) -> u32 {
         self.replicas[&slot].child.id()
     }
@@ -173,21 +184,52 @@ impl Pod {
         });
     }
 
-    /// Connects from within the pod.
-    pub fn connect(&self, address: impl Into<SocketAddr>) -> std::io::Result<TcpStream> {
-        let address = address.into();
+    /// Does something on a thread in the pod's network, as another container or the host does from outside of its
+    /// replicas.
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let mut result = None;
         self.netns()
             .within(|| {
-                result = Some(TcpStream::connect_timeout(&address, Duration::from_secs(5)));
+                result = Some(work());
                 Ok(())
             })
             .unwrap();
         result.unwrap()
     }
 
-    pub fn live(&self, port: (Transport, u16)) -> u64 {
-        self.report().replicas.values().filter_map(|r| r.ports.get(&port)).map(|t| t.live).sum()
+    /// Connects from within the pod.
+    pub fn connect(&self, address: impl Into<SocketAddr>) -> io::Result<TcpStream> {
+        let address = address.into();
+        self.inside(|| TcpStream::connect_timeout(&address, Duration::from_secs(5)))
+    }
+
+    /// Open connections of each replica, by slot.
+    pub fn live(&self, port: (Transport, u16)) -> BTreeMap<u32, u64> {
+        self.traffic(port).into_iter().map(|(slot, traffic)| (slot, traffic.live)).collect()
+    }
+
+    /// What goes on at each replica, by slot.
+    pub fn traffic(&self, port: (Transport, u16)) -> BTreeMap<u32, Traffic> {
+        self.steering.as_ref().unwrap().look();
+        let report = self.report();
+        let of = |slot: &u32| {
+            report.replicas.get(&id(*slot)).and_then(|replica| replica.ports.get(&port)).copied()
+        };
+        self.replicas.keys().filter_map(|slot| Some((*slot, of(slot)?))).collect()
+    }
+
+    /// Another supervisor takes over: as after `kill -9` of the first, or with another version of sameport.
+    pub fn succeed(&mut self) {
+        self.steering = None;
+        self.steering = Some(KernelSteering::start(&self.project).unwrap());
+        self.tell();
+    }
+
+    /// What is pinned for it.
+    pub fn pins(&self) -> Vec<String> {
+        let folder = capability::mounted("bpf").unwrap().join("sameport").join(self.project.as_str());
+        let names = fs::read_dir(folder).into_iter().flatten().flatten();
+        names.map(|entry| entry.file_name().into_string().unwrap()).collect()
     }
 }
 

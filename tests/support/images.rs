@@ -6,8 +6,18 @@ use std::{
 };
 
 /// Every image that a Compose file of a test may name, by the variable that stands for it.
-const IMAGES: [(&str, &str); 4] =
-    [("NGINX", "nginx"), ("HTTPBIN", "httpbin"), ("CADDY", "caddy"), ("NODE", "node")];
+const IMAGES: [(&str, &str); 10] = [
+    ("NGINX", "nginx"),
+    ("HTTPBIN", "httpbin"),
+    ("CADDY", "caddy"),
+    ("NODE", "node"),
+    ("GO", "go"),
+    ("PYTHON", "python"),
+    ("UVICORN", "uvicorn"),
+    ("JAVA", "java"),
+    ("REDIS", "redis"),
+    ("DNSMASQ", "dnsmasq"),
+];
 
 /// The images that a Compose file names as `${NGINX}` and so on: made if need be, as variables and their values.
 pub fn named_in(compose: &str) -> Vec<(&'static str, String)> {

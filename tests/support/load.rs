@@ -109,6 +109,29 @@ pub fn request(address: SocketAddr) -> Result<String, Failure> {
     if whole { Ok(header("X-Replica").unwrap_or_default()) } else { Err(Failure::CutShort) }
 }
 
+/// Asks a Redis of `tests/images/redis` on a connection of its own, and returns the name of the replica that answered.
+pub fn request_redis(address: SocketAddr) -> Result<String, Failure> {
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.write_all(b"GET replica\r\nQUIT\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    match text.split("\r\n").collect::<Vec<_>>().as_slice() {
+        [_, replica, "+OK", ""] => Ok((*replica).to_owned()),
+        [""] => Err(Failure::CutShort),
+        _ => Err(Failure::Status(text)),
+    }
+}
+
+/// Does so many requests, one after the other.
+pub fn repeat(requests: u32, request: impl Fn() -> Result<String, Failure>) -> Report {
+    let begin = Instant::now();
+    let mut report = Report::default();
+    (0..requests).for_each(|_| report.note(begin, request()));
+    report
+}
+
 /// Sends so many requests, one after the other.
 pub fn send(address: SocketAddr, requests: u32) -> Report {
     let begin = Instant::now();

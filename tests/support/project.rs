@@ -204,6 +204,15 @@ impl Project {
         (address.map_or(Ipv4Addr::LOCALHOST.into(), |a| a.ip()), self.port).into()
     }
 
+    /// A port of a pod, as programs on this host reach it: past the published ports, and past all that Docker has
+    /// between those and the pod.
+    pub fn in_pod(&self, pod: &str, port: u16) -> SocketAddr {
+        let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
+        let sandbox = format!("{}-{pod}-sandbox", self.name);
+        let address = self.docker.run(&["container", "inspect", &sandbox, "-f", format]);
+        (address.parse::<Ipv4Addr>().unwrap(), port).into()
+    }
+
     /// Waits until so many replicas serve at once, each of them seen answering.
     pub fn serves(&self, replicas: usize) -> load::Report {
         wait::until(&format!("{replicas} replicas of {} serve", self.name), || {
@@ -269,6 +278,9 @@ impl Drop for Project {
             if let Err(error) = self.docker.remove_project(&self.name) {
                 eprintln!("not everything of {} is removed: {error}", self.name);
             }
+        }
+        if let Err(error) = sameport::kernel::Pins::clear(&self.name.parse().unwrap()) {
+            eprintln!("something of {} stays in the kernel: {error}", self.name);
         }
     }
 }

@@ -70,14 +70,16 @@ static __always_inline int wait(struct sk_reuseport_md *ctx, struct table *t, __
 	return enter(ctx, *endpoint, 0);
 }
 
-/* A connection that moves on is counted where it goes. One that is still in its handshake is not counted yet. */
+/* A connection that moves on is counted where it goes. One that is still in its handshake is not counted yet, and one
+ * that its client has reset is not counted any more; the kernel holds its lock, so that this cannot change now. */
 static __always_inline void recount(struct sk_reuseport_md *ctx, struct bpf_sock *moving, __u32 to)
 {
 	struct listener *closed;
 	__u64 cookie;
 	__u32 *moved, from;
 
-	if (moving->state == BPF_TCP_NEW_SYN_RECV)
+	if (moving->state == BPF_TCP_NEW_SYN_RECV || moving->state == BPF_TCP_SYN_RECV ||
+	    moving->state == BPF_TCP_CLOSE)
 		return;
 	cookie = bpf_get_socket_cookie(moving);
 	moved = bpf_map_lookup_elem(&sameport_moved, &cookie);

@@ -1,0 +1,153 @@
+//! Live connections of each replica: whatever happens to them, none is counted that is not there.
+
+use std::{io::Write, net::TcpStream, time::Duration};
+
+use socket2::{Domain, Socket, Type};
+
+use super::{
+    pod::Pod,
+    server::{PORT, ask, http, python, shared, stay},
+    support::wait::{self, check},
+};
+
+/// After all that may be under way has come to an end, nobody has an open connection.
+fn nothing_is_left(pod: &Pod) {
+    wait::until("every count is 0", || {
+        let live = pod.live(PORT);
+        check(!live.is_empty() && live.values().all(|count| *count == 0), pod.traffic(PORT))
+    });
+}
+
+#[test]
+fn connections_are_counted_while_they_are_open_however_they_end() {
+    let mut pod = Pod::new();
+    pod.start(1, &mut http());
+    pod.listening(1, PORT);
+    let mut clients: Vec<_> = (0..9).map(|_| pod.connect(shared()).unwrap()).collect();
+    clients.iter_mut().for_each(|client| drop(stay(client)));
+    assert_eq!(pod.live(PORT)[&1], 9);
+    // Three end in order, three by a reset, three half: the server is still there for them.
+    for client in &clients[3..6] {
+        rustix::net::sockopt::set_socket_linger(client, Some(Duration::ZERO)).unwrap();
+    }
+    let half: Vec<_> = clients.drain(6..).collect();
+    drop(clients);
+    wait::until("six have ended", || check(pod.live(PORT)[&1] == 3, pod.traffic(PORT)));
+    for client in &half {
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+    }
+    drop(half);
+    nothing_is_left(&pod);
+    assert_eq!(pod.traffic(PORT)[&1].total, 9);
+}
+
+#[test]
+fn half_open_connections_count_for_nothing() {
+    let mut pod = Pod::new();
+    pod.start(1, &mut http());
+    pod.listening(1, PORT);
+    // A packet filter of the pod drops the last packet of each handshake: the server never sees it complete.
+    pod.inside(|| {
+        let sockets: Vec<_> = (0..20)
+            .map(|_| {
+                let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+                socket.set_nonblocking(true).unwrap();
+                // Begun, and given up at once.
+                let _ = socket.connect(&shared().into());
+                socket.set_linger(Some(Duration::ZERO)).unwrap();
+                socket
+            })
+            .collect();
+        drop(sockets);
+    });
+    nothing_is_left(&pod);
+}
+
+/// A server that accepts one connection and no more: the others wait in its queue.
+const IDLE: &str = "
+import socket, time
+listener = socket.socket()
+listener.bind(('', 8080))
+listener.listen(128)
+time.sleep(600)
+";
+
+#[test]
+fn a_connection_that_moves_on_is_counted_where_it_goes() {
+    let mut pod = Pod::new();
+    pod.start(1, &mut python(IDLE));
+    pod.listening(1, PORT);
+    let mut clients: Vec<_> = (0..20).map(|_| pod.connect(shared()).unwrap()).collect();
+    for client in &mut clients {
+        client.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    }
+    assert_eq!(pod.traffic(PORT)[&1].queue, 20);
+    assert_eq!(pod.live(PORT)[&1], 20);
+    pod.start(2, &mut http());
+    pod.listening(2, PORT);
+    pod.kill(1);
+    for client in &mut clients {
+        let mut text = String::new();
+        std::io::Read::read_to_string(client, &mut text).unwrap();
+        assert!(text.ends_with('2'), "{text}");
+    }
+    drop(clients);
+    nothing_is_left(&pod);
+}
+
+#[test]
+fn under_load_with_deaths_the_counts_come_back_to_zero() {
+    let mut pod = Pod::new();
+    for slot in 1..=4 {
+        pod.start(slot, &mut http());
+    }
+    pod.listening(4, PORT);
+    let netns = pod.netns();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let (mut answered, mut lost) = (0, 0);
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..8)
+            .map(|number| {
+                let (netns, stop) = (&netns, &stop);
+                scope.spawn(move || {
+                    let (mut answered, mut lost) = (0_u32, 0_u32);
+                    netns
+                        .within(|| {
+                            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                                let mut stream = TcpStream::connect(shared()).unwrap();
+                                if number == 0 {
+                                    // One client is rude.
+                                    rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO))
+                                        .unwrap();
+                                    continue;
+                                }
+                                match ask(&mut stream) {
+                                    Ok(answer) if !answer.is_empty() => answered += 1,
+                                    _ => lost += 1,
+                                }
+                            }
+                            Ok(())
+                        })
+                        .unwrap();
+                    (answered, lost)
+                })
+            })
+            .collect();
+        for round in 0..6 {
+            std::thread::sleep(Duration::from_millis(300));
+            let slot = 1 + round % 3;
+            pod.kill(slot);
+            pod.start(slot, &mut http());
+        }
+        std::thread::sleep(Duration::from_millis(500));
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        for client in clients {
+            let (one, other) = client.join().unwrap();
+            answered += one;
+            lost += other;
+        }
+    });
+    // What a killed replica was working on is lost with it: a request of each of seven clients at most.
+    assert!(answered > 1000 && lost <= 6 * 7, "{answered} answered, {lost} lost");
+    nothing_is_left(&pod);
+}
