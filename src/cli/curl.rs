@@ -22,7 +22,7 @@ use sameport::{
         PodSharing,
         status::{ProjectStatus, ReplicaStatus},
     },
-    spec::Project,
+    spec::{Project, Protocol},
     supervisor::Selector,
 };
 
@@ -81,15 +81,13 @@ fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
 pub async fn run(context: &Context, args: CurlArgs) -> Result<(), CliError> {
     let (name, loaded) = context.load_if_possible()?;
     let docker = context.engine().await?;
+    let file = loaded.map_or_else(|| Project::empty(name.clone()), |loaded| loaded.project);
     let status = match Session::running(context, &name).await? {
         Some(session) => session.status().await?,
-        None => {
-            let file = loaded.map_or_else(|| Project::empty(name.clone()), |loaded| loaded.project);
-            ps::look(context, &docker, file).await?
-        }
+        None => ps::look(context, &docker, file.clone()).await?,
     };
     let replica = find(&status, &args.replica)?;
-    let (address, port) = (address(&status, replica)?, port(replica, args.port)?);
+    let (address, port) = (address(&file, &status, replica)?, port(&file, replica, args.port)?);
     let netns = network(&docker, &status, replica).await?;
     let what = format!("{}.{} port {port}", replica.service, replica.slot);
     let asked = tokio::time::timeout(args.max_time, ask(&netns, address, port, &args));
@@ -117,26 +115,35 @@ fn find<'s>(status: &'s ProjectStatus, wanted: &Selector) -> Result<&'s ReplicaS
     })
 }
 
-fn address(status: &ProjectStatus, replica: &ReplicaStatus) -> Result<Ipv4Addr, CliError> {
+fn address(file: &Project, status: &ProjectStatus, replica: &ReplicaStatus) -> Result<Ipv4Addr, CliError> {
     if let Some(address) = replica.traffic.as_ref().and_then(|traffic| traffic.address) {
         return Ok(address);
     }
     let sharing = status.pods.iter().find(|pod| pod.pod == replica.pod).map(|pod| &pod.sharing);
-    let why = match sharing {
-        Some(PodSharing::Kernel) => "it does not run".to_owned(),
-        Some(PodSharing::Application { reason: Some(reason) }) => reason.clone(),
+    // Nobody supervises it: the kernel goes on all the same, and the file tells.
+    let by_file =
+        file.services.get(&replica.service).and_then(|service| file.own_address(service, replica.slot));
+    let why = match (sharing, by_file) {
+        (Some(PodSharing::Kernel), Some(address)) => return Ok(address),
+        (Some(PodSharing::Kernel), None) => "the file does not tell it".to_owned(),
+        (Some(PodSharing::Application { reason: Some(reason) }), _) => reason.clone(),
         _ => "only the kernel can tell replicas apart, and here the images share their ports".to_owned(),
     };
     let message = format!("{}.{} has no address of its own: {why}", replica.service, replica.slot);
     Err(CliError::failed(message, Some("`sameport ps` and `sameport doctor` tell more")))
 }
 
-fn port(replica: &ReplicaStatus, wanted: Option<u16>) -> Result<u16, CliError> {
+fn port(file: &Project, replica: &ReplicaStatus, wanted: Option<u16>) -> Result<u16, CliError> {
     if let Some(port) = wanted {
         return Ok(port);
     }
     let ports = replica.traffic.iter().flat_map(|traffic| &traffic.ports);
-    let ports: Vec<_> = ports.filter(|port| port.protocol == "tcp").map(|port| port.port).collect();
+    let mut ports: Vec<_> = ports.filter(|port| port.protocol == "tcp").map(|port| port.port).collect();
+    if let (None, Some(pod)) = (&replica.traffic, file.pods.get(&replica.pod)) {
+        let published = pod.published_by(&replica.service).filter(|(_, protocol)| *protocol == Protocol::Tcp);
+        ports.extend(published.map(|(port, _)| port));
+        ports.dedup();
+    }
     match ports.as_slice() {
         [port] => Ok(*port),
         [] => Err(CliError::failed(format!("{}.{} listens on no port", replica.service, replica.slot), None)),

@@ -39,6 +39,12 @@ pub fn can_migrate() -> bool {
     PathBuf::from("/proc/sys/net/ipv4/tcp_migrate_req").exists()
 }
 
+/// Whether the kernel has Multipath TCP.
+#[must_use]
+pub fn has_mptcp() -> bool {
+    PathBuf::from("/proc/sys/net/mptcp/enabled").exists()
+}
+
 /// The kernel's release, such as `6.18.0`.
 #[must_use]
 pub fn release() -> String {

@@ -2,11 +2,11 @@
 
 use std::{
     fs, io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
-use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::links::FdLink;
 use rustix::{
     fs::{FlockOperation, Mode, OFlags, flock, open},
     mount::{MountFlags, mount},
@@ -72,12 +72,6 @@ impl Pins {
         Ok(())
     }
 
-    /// Whether something is pinned under a name.
-    #[must_use]
-    pub fn has_link(&self, name: &str) -> bool {
-        PinnedLink::from_pin(self.path.join(name)).is_ok()
-    }
-
     /// Lets go of what is pinned under a name.
     ///
     /// # Errors
@@ -113,22 +107,19 @@ impl Pins {
         Ok(())
     }
 
+    /// Whether anything is pinned for a project.
+    #[must_use]
+    pub fn exist(project: &ProjectName) -> bool {
+        let folder = capability::mounted("bpf").map(|root| root.join("sameport").join(project.as_str()));
+        folder.is_some_and(|folder| folder.exists())
+    }
+
     /// Removes what a project that has no supervisor has pinned; nothing if there is none of it.
     ///
     /// # Errors
     /// When it is in use, or we may not.
     pub fn clear(project: &ProjectName) -> Result<(), KernelError> {
-        let Some(root) = capability::mounted("bpf") else { return Ok(()) };
-        if !root.join("sameport").join(project.as_str()).exists() {
-            return Ok(());
-        }
-        Self::open(project)?.remove_all()
-    }
-
-    /// The descriptor that holds the lock, for tests of it.
-    #[must_use]
-    pub fn lock(&self) -> impl AsFd {
-        &self._lock
+        if Self::exist(project) { Self::open(project)?.remove_all() } else { Ok(()) }
     }
 }
 

@@ -17,7 +17,7 @@ pub const ENDPOINTS: u32 = 1024;
 /// Reuseport groups of a port at most: one for each address that it is listened on.
 pub const DOORS: usize = 4;
 /// Listeners of one replica in one group at most.
-pub const LISTENERS_OF_DOOR: usize = 64;
+pub const LISTENERS_OF_DOOR: usize = 63;
 /// Places of a wheel at most.
 pub const WHEEL: usize = 1024;
 /// Listeners of a project at most.
@@ -35,22 +35,26 @@ pub struct Table {
     pub hold: u32,
     /// Nothing.
     pub unused: u32,
-    /// Endpoints, each as often as its weight says.
-    pub wheel: [u16; WHEEL],
+    /// Endpoints, each as often as its weight says: in the lower half its number, in the upper its weight.
+    pub wheel: [u32; WHEEL],
 }
 
 /// How to reach a replica on a port.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Endpoint {
-    /// How much it shall get, compared with others.
-    pub weight: u32,
-    /// Nothing.
-    pub unused: u32,
-    /// How many listeners it has in each group.
-    pub count: [u16; DOORS],
+    /// Its listeners in each group.
+    pub doors: [DoorOfEndpoint; DOORS],
+}
+
+/// Listeners of a replica in one group.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct DoorOfEndpoint {
+    /// How many there are.
+    pub count: u16,
     /// Their places in the array of sockets.
-    pub listeners: [[u16; LISTENERS_OF_DOOR]; DOORS],
+    pub listeners: [u16; LISTENERS_OF_DOOR],
 }
 
 /// What was counted at an endpoint.
@@ -158,7 +162,7 @@ impl Table {
 impl Endpoint {
     /// There are no listeners.
     pub const EMPTY: Self =
-        Self { weight: 0, unused: 0, count: [0; DOORS], listeners: [[0; LISTENERS_OF_DOOR]; DOORS] };
+        Self { doors: [DoorOfEndpoint { count: 0, listeners: [0; LISTENERS_OF_DOOR] }; DOORS] };
 }
 
 impl Notice {
@@ -244,8 +248,8 @@ mod tests {
     /// `bpf/sameport.h` has these sizes by the same rules; a field between two others would leave a gap.
     #[test]
     fn no_layout_has_padding() {
-        assert_eq!(size_of::<Table>(), 16 + 2 * WHEEL);
-        assert_eq!(size_of::<Endpoint>(), 8 + 2 * DOORS + 2 * DOORS * LISTENERS_OF_DOOR);
+        assert_eq!(size_of::<Table>(), 16 + 4 * WHEEL);
+        assert_eq!(size_of::<Endpoint>(), DOORS * (2 + 2 * LISTENERS_OF_DOOR));
         assert_eq!(size_of::<Counts>(), 64);
         assert_eq!(size_of::<Tag>(), 8);
         assert_eq!(size_of::<Listener>(), 16);

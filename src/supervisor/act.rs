@@ -4,6 +4,7 @@ use futures_util::TryStreamExt;
 
 use crate::{
     engine::{ContainerId, CreateContainer, Engine, EngineError, Labels, Namespaces, Role, sandbox},
+    kernel::capability,
     plan::Action,
     spec::{
         Container, Image, NetworkAttachment, Pod, PodName, PodNetwork, Project, PullPolicy, Service,
@@ -78,10 +79,32 @@ async fn launch_sandbox<E: Engine>(engine: &E, project: &Project, name: &PodName
             role: Role::Sandbox,
         },
         container: Container { image, ..sandbox::container() },
-        namespaces: Namespaces::Own { pod: Box::new(pod.clone()), networks: attachments(project, name, pod) },
+        namespaces: Namespaces::Own {
+            pod: Box::new(prepared(engine, project, name, pod).await?),
+            networks: attachments(project, name, pod),
+        },
     };
     let id = engine.create(&container).await?;
     engine.start(&id).await
+}
+
+/// A setting of the kernel: listeners of Multipath TCP, which Go's are since 1.24 unless it is off, are no sockets that
+/// the kernel lets us choose among. With it off a program gets ordinary ones:
+/// <https://docs.kernel.org/networking/mptcp-sysctl.html>.
+const MPTCP: &str = "net.mptcp.enabled";
+
+/// The pod with what the kernel needs to choose among listeners in it. It is no other version of the pod.
+async fn prepared<E: Engine>(
+    engine: &E,
+    project: &Project,
+    name: &PodName,
+    pod: &Pod,
+) -> Result<Pod, EngineError> {
+    let mut pod = pod.clone();
+    if project.wants_kernel(name) && capability::has_mptcp() && engine.info().await?.local {
+        pod.sysctls.entry(MPTCP.to_owned()).or_insert_with(|| "0".to_owned());
+    }
+    Ok(pod)
 }
 
 /// The pod's networks by the engine's names, the one that gives the default route first. Every service of the

@@ -18,6 +18,9 @@ pub trait Kernel: Send + Sync {
     /// When this host cannot do it, or we may not.
     fn steer(&self, project: &ProjectName) -> Result<Arc<dyn Steering>, KernelError>;
 
+    /// Whether a supervisor that is no more steers a project still: what is in the kernel goes on without it.
+    fn steers(&self, project: &ProjectName) -> bool;
+
     /// Takes away what a supervisor before us, which did steer, has left of a project that is removed.
     ///
     /// # Errors
@@ -32,6 +35,10 @@ pub struct ThisKernel;
 impl Kernel for ThisKernel {
     fn steer(&self, project: &ProjectName) -> Result<Arc<dyn Steering>, KernelError> {
         Ok(Arc::new(KernelSteering::start(project)?))
+    }
+
+    fn steers(&self, project: &ProjectName) -> bool {
+        Pins::exist(project)
     }
 
     fn clear(&self, project: &ProjectName) -> Result<(), KernelError> {
@@ -49,6 +56,10 @@ impl Kernel for NoKernel {
             what: "share ports in the kernel".to_owned(),
             reason: "the engine is on another host".to_owned(),
         })
+    }
+
+    fn steers(&self, _: &ProjectName) -> bool {
+        false
     }
 
     fn clear(&self, _: &ProjectName) -> Result<(), KernelError> {

@@ -35,7 +35,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     engine::{Engine, EngineError},
     plan::{
-        Observed,
+        Observed, Sharing,
         status::{ProjectStatus, status},
     },
     spec::Project,
@@ -54,7 +54,10 @@ pub async fn look<E: Engine>(
     wish.recall(project);
     let mut observer = observe::Observer::new(engine, settings.netns_of.clone(), settings.clock);
     let seen = observer.look(&wish.desired, &observe::Dirty::EVERYTHING).await?;
+    let steered = settings.kernel.steers(&wish.desired.project.name);
     let observed = Observed {
+        // What it shows, only a supervisor can tell.
+        sharing: if steered { Sharing::ByKernel(Arc::default()) } else { Sharing::default() },
         containers: seen.containers,
         networks: seen.networks,
         volumes: seen.volumes,

@@ -81,7 +81,7 @@ fn a_port_passes_to_another_user_once_the_last_of_the_old_ones_is_gone() {
     let mut command = http();
     let text = command.get_args().nth(1).unwrap().to_str().unwrap().to_owned();
     let with_retry = format!(
-        "import http.server, os, time\nos.setuid(1234)\ncode = compile({text:?}, 'server', 'exec')\nwhile True:\n  try: exec(code)\n  except OSError: time.sleep(0.1)\n"
+        "import encodings.idna, http.server, os, signal, threading, time\nos.setuid(1234)\ncode = compile({text:?}, 'server', 'exec')\nwhile True:\n  try: exec(code)\n  except OSError: time.sleep(0.1)\n"
     );
     command = python(&with_retry);
     pod.start(2, &mut command);

@@ -8,7 +8,7 @@
 const volatile __u32 PORT = 0;
 const volatile __u32 DOOR = 0;
 
-/* How often each processor has chosen. */
+/* Where on the wheel each processor is. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__type(key, __u32);
@@ -32,48 +32,73 @@ static __always_inline struct table *table_of_port(void)
 	return bpf_map_lookup_elem(&sameport_tables, &at);
 }
 
-/* The endpoint at a place of the wheel, however often that goes round. */
+/* What is at a place of the wheel, which goes round once at most. A division would cost more than all the rest. */
 static __always_inline __u32 at_wheel(struct table *t, __u32 size, __u32 place)
 {
-	place %= size;
+	if (place >= size)
+		place -= size;
 	/* Else the compiler leaves out what the verifier wants to see. */
 	asm volatile("" : "+r"(place));
 	return t->wheel[place & (WHEEL - 1)];
 }
 
-static __always_inline __u32 spin(void)
+/* A number below `below`, as even as `random` is, which has 32 bits. */
+static __always_inline __u32 scale(__u32 random, __u32 below)
 {
-	__u32 port = PORT;
+	return ((__u64)random * below) >> 32;
+}
+
+/* The next place of the wheel. */
+static __always_inline __u32 spin(__u32 size)
+{
+	__u32 port = PORT, place;
 	__u32 *spins = bpf_map_lookup_elem(&sameport_spins, &port);
 
-	return spins ? (*spins)++ : 0;
+	if (!spins)
+		return 0;
+	place = *spins < size ? *spins : 0;
+	*spins = place + 1;
+	return place;
+}
+
+/* The place from which on is looked. */
+static __always_inline __u32 begin(struct sk_reuseport_md *ctx, struct table *t, __u32 size)
+{
+	if (t->policy == HASH)
+		return scale(ctx->hash, size);
+	if (t->policy == RANDOM)
+		return scale(bpf_get_prandom_u32(), size);
+	return spin(size);
 }
 
 static __always_inline int enter_at(struct sk_reuseport_md *ctx, struct endpoint *e, __u32 at)
 {
 	__u32 door = DOOR & (DOORS - 1), index;
 
-	index = e->listeners[door][at & (LISTENERS_OF_DOOR - 1)];
+	if (at >= LISTENERS_OF_DOOR)
+		return -1;
+	index = e->doors[door].listeners[at];
 	return bpf_sk_select_reuseport(ctx, &sameport_socks, &index, 0);
 }
 
 /* Gives the packet to a listener of an endpoint; not 0 if there is none. A replica may have several, such as one for
- * each worker: they take turns. */
-static __always_inline int enter(struct sk_reuseport_md *ctx, __u32 endpoint, __u32 turn)
+ * each worker: `random` draws one. */
+static __always_inline int enter(struct sk_reuseport_md *ctx, __u32 endpoint, __u32 random)
 {
 	struct endpoint *e = bpf_map_lookup_elem(&sameport_ends, &endpoint);
-	__u32 n;
+	__u32 n, at;
 
 	if (!e)
 		return -1;
-	n = e->count[DOOR & (DOORS - 1)];
+	n = e->doors[DOOR & (DOORS - 1)].count;
 	if (!n)
 		return -1;
 	if (n == 1)
 		return enter_at(ctx, e, 0);
-	if (!enter_at(ctx, e, turn % n))
+	at = scale(random, n);
+	if (!enter_at(ctx, e, at))
 		return 0;
-	return enter_at(ctx, e, (turn + 1) % n);
+	return enter_at(ctx, e, at ? at - 1 : n - 1);
 }
 
 /* The single replica that a packet to one of our addresses means: 1 if it is to such an address. */

@@ -31,7 +31,7 @@ SEC("sk_reuseport")
 int sameport_flow(struct sk_reuseport_md *ctx)
 {
 	struct flow_key key = { .port = PORT, .hash = ctx->hash };
-	__u32 endpoint = 0, address, size, at, turn;
+	__u32 endpoint = 0, address, size, at;
 	struct table *t;
 	__u32 *known;
 	int k;
@@ -49,11 +49,10 @@ int sameport_flow(struct sk_reuseport_md *ctx)
 	size = t->size;
 	if (!size || size > WHEEL)
 		return SK_DROP;
-	turn = spin();
-	at = t->policy == HASH ? ctx->hash : t->policy == RANDOM ? bpf_get_prandom_u32() : turn;
+	at = begin(ctx, t, size);
 #pragma clang loop unroll(disable)
 	for (k = 0; k < TRIES; k++) {
-		endpoint = at_wheel(t, size, at + k);
+		endpoint = ENDPOINT_OF(at_wheel(t, size, at + (k < size ? k : 0)));
 		if (enter(ctx, endpoint, ctx->hash))
 			continue;
 		bpf_map_update_elem(&sameport_flows, &key, &endpoint, BPF_ANY);

@@ -14,7 +14,7 @@
 #define PORTS 64
 #define ENDPOINTS 1024
 #define DOORS 4
-#define LISTENERS_OF_DOOR 64
+#define LISTENERS_OF_DOOR 63
 #define WHEEL 1024
 #define LISTENERS 8192
 
@@ -40,15 +40,18 @@ struct table {
 	__u32 size; /* of the wheel; 0: nobody is ready */
 	__u32 hold; /* how many connections may wait; 0: they are refused */
 	__u32 unused;
-	__u16 wheel[WHEEL]; /* endpoints */
+	__u32 wheel[WHEEL]; /* endpoints, each with its weight beside it: ENDPOINT_OF, WEIGHT_OF */
 };
+
+#define ENDPOINT_OF(place) ((place) & 0xffff)
+#define WEIGHT_OF(place) ((place) >> 16)
 
 /* How to reach a replica. Written by user space. */
 struct endpoint {
-	__u32 weight;
-	__u32 unused;
-	__u16 count[DOORS];
-	__u16 listeners[DOORS][LISTENERS_OF_DOOR]; /* indices of `listeners` */
+	struct {
+		__u16 count;
+		__u16 listeners[LISTENERS_OF_DOOR]; /* places in `sameport_socks` */
+	} doors[DOORS];
 };
 
 /* Written by the programs. A cache line each, so that processors do not quarrel. */

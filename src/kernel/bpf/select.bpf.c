@@ -3,29 +3,29 @@
 #include "choice.h"
 
 /* Of how many the one with the fewest connections is taken: of all where there are so few, else of this many that lie
- * apart by a step that is drawn anew each time. */
+ * apart by a step that is another one each time. */
 #define CANDIDATES 4
 
-static __always_inline __u32 least_loaded(struct table *t, __u32 size, __u32 from)
+static __always_inline __u32 least_loaded(struct table *t, __u32 size, __u32 from, __u32 random)
 {
-	__u32 step = 1 + bpf_get_prandom_u32() % (size > CANDIDATES ? size / CANDIDATES : 1);
+	__u32 step = 1 + (size > CANDIDATES ? scale(random, size / CANDIDATES) : 0);
 	__u32 best = 0, best_weight = 1;
 	__s64 best_live = 0;
 	int k;
 
 #pragma unroll
 	for (k = 0; k < CANDIDATES; k++) {
-		__u32 candidate = at_wheel(t, size, from + k * step);
+		__u32 place = at_wheel(t, size, from + (k < size ? k : 0) * step);
+		__u32 candidate = ENDPOINT_OF(place), weight = WEIGHT_OF(place);
 		struct counts *c = bpf_map_lookup_elem(&sameport_counts, &candidate);
-		struct endpoint *e = bpf_map_lookup_elem(&sameport_ends, &candidate);
 
-		if (!c || !e)
+		if (!c)
 			continue;
 		/* live / weight < best_live / best_weight; among equals the first, which goes round by weight */
-		if (k == 0 || c->live * best_weight < best_live * e->weight) {
+		if (k == 0 || c->live * best_weight < best_live * weight) {
 			best = candidate;
 			best_live = c->live;
-			best_weight = e->weight;
+			best_weight = weight;
 		}
 	}
 	return best;
@@ -33,27 +33,21 @@ static __always_inline __u32 least_loaded(struct table *t, __u32 size, __u32 fro
 
 static __always_inline int choose(struct sk_reuseport_md *ctx, struct table *t, __u32 *endpoint)
 {
-	__u32 size = t->size, at, turn;
+	__u32 size = t->size, at;
 	int k;
 
 	if (!size || size > WHEEL)
 		return -1;
-	turn = spin();
-	if (t->policy == HASH)
-		at = ctx->hash;
-	else if (t->policy == RANDOM)
-		at = bpf_get_prandom_u32();
-	else
-		at = turn;
+	at = begin(ctx, t, size);
 	if (t->policy == LEAST_CONNECTIONS) {
-		*endpoint = least_loaded(t, size, at);
-		if (!enter(ctx, *endpoint, turn))
+		*endpoint = least_loaded(t, size, at, ctx->hash);
+		if (!enter(ctx, *endpoint, ctx->hash))
 			return 0;
 	}
 #pragma clang loop unroll(disable)
 	for (k = 0; k < TRIES; k++) {
-		*endpoint = at_wheel(t, size, at + k);
-		if (!enter(ctx, *endpoint, turn))
+		*endpoint = ENDPOINT_OF(at_wheel(t, size, at + (k < size ? k : 0)));
+		if (!enter(ctx, *endpoint, ctx->hash))
 			return 0;
 	}
 	return -1;

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     kernel::{
         KernelError, Netns,
-        raw::{DOORS, ENDPOINTS, Endpoint, LISTENERS_OF_DOOR, OwnKey, PortKey, Table},
+        raw::{DOORS, ENDPOINTS, Endpoint, OwnKey, PortKey, Table},
         sockets::Bound,
         wheel::wheel,
     },
@@ -76,16 +76,12 @@ impl Part {
         self.listeners.iter().any(|door| !door.is_empty())
     }
 
-    fn endpoint(&self, weight: u32) -> Endpoint {
-        let mut endpoint = Endpoint { weight, ..Endpoint::EMPTY };
-        for (door, listeners) in self.listeners.iter().enumerate() {
-            let places = listeners.iter().take(LISTENERS_OF_DOOR).map(|(_, index)| *index);
-            if let (Some(count), Some(row)) = (endpoint.count.get_mut(door), endpoint.listeners.get_mut(door))
-            {
-                *count = u16::try_from(listeners.len().min(LISTENERS_OF_DOOR)).unwrap_or(u16::MAX);
-                row.iter_mut()
-                    .zip(places)
-                    .for_each(|(place, index)| *place = u16::try_from(index).unwrap_or(0));
+    fn endpoint(&self) -> Endpoint {
+        let mut endpoint = Endpoint::EMPTY;
+        for (door, listeners) in endpoint.doors.iter_mut().zip(&self.listeners) {
+            for (place, (_, index)) in door.listeners.iter_mut().zip(listeners) {
+                *place = u16::try_from(*index).unwrap_or(0);
+                door.count += 1;
             }
         }
         endpoint
@@ -150,7 +146,7 @@ impl Port {
         let mut weights = Vec::new();
         for (life, part) in &mut self.endpoints {
             let weight = weight_of(life);
-            let endpoint = part.endpoint(weight);
+            let endpoint = part.endpoint();
             if part.written.as_deref() != Some(&endpoint) {
                 kernel.write_endpoint(part.number, &endpoint)?;
                 part.written = Some(Box::new(endpoint));
@@ -168,7 +164,12 @@ impl Port {
             }
         }
         weights.sort_unstable();
-        let wheel = wheel(&weights.iter().map(|(_, number, weight)| (*number, *weight)).collect::<Vec<_>>());
+        let weights: Vec<_> = weights.into_iter().map(|(_, number, weight)| (number, weight)).collect();
+        let with_weight = |number: &u16| {
+            let weight = weights.iter().find(|(other, _)| other == number).map_or(0, |(_, weight)| *weight);
+            u32::from(*number) | weight.min(0xffff) << 16
+        };
+        let wheel: Vec<u32> = wheel(&weights).iter().map(with_weight).collect();
         self.write_table(kernel, rules, &wheel)
     }
 
@@ -176,16 +177,13 @@ impl Port {
         &mut self,
         kernel: &mut InKernel,
         rules: &Rules,
-        wheel: &[u16],
+        wheel: &[u32],
     ) -> Result<(), KernelError> {
         let mut endpoint = Endpoint::EMPTY;
-        for (at, door) in self.doors.iter().enumerate() {
-            if let Some(hold) = door.as_ref().and_then(|door| door.hold.as_ref())
-                && let (Some(count), Some([first, ..])) =
-                    (endpoint.count.get_mut(at), endpoint.listeners.get_mut(at))
-            {
-                *count = 1;
-                *first = u16::try_from(hold.index).unwrap_or(0);
+        for (place, door) in endpoint.doors.iter_mut().zip(&self.doors) {
+            if let Some(hold) = door.as_ref().and_then(|door| door.hold.as_ref()) {
+                place.count = 1;
+                place.listeners[0] = u16::try_from(hold.index).unwrap_or(0);
             }
         }
         if self.hold_endpoint != endpoint {
@@ -195,7 +193,7 @@ impl Port {
         let mut table = Table {
             policy: rules.balance.number(),
             size: u32::try_from(wheel.len()).unwrap_or(0),
-            hold: if endpoint.count == [0; DOORS] { 0 } else { hold::MOST },
+            hold: if endpoint == Endpoint::EMPTY { 0 } else { hold::MOST },
             ..Table::EMPTY
         };
         table.wheel.iter_mut().zip(wheel).for_each(|(place, endpoint)| *place = *endpoint);
