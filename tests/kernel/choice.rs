@@ -12,7 +12,6 @@ use sameport::spec::Balance;
 use super::{
     pod::Pod,
     server::{PORT, answers, ask, http, own, shared, stay},
-    support::wait::{self, check},
 };
 
 /// A pod with so many replicas that listen.
@@ -52,11 +51,7 @@ fn long_connections_are_spread_exactly() {
 #[test]
 fn the_least_loaded_gets_what_comes_by_its_weight() {
     let mut pod = pod(2, Balance::LeastConnections);
-    pod.weigh(1, 300);
-    wait::until("the weight is in force", || {
-        let report = pod.report();
-        check(report.replicas.values().any(|replica| replica.weight == 300), report)
-    });
+    pod.weighed(1, 300);
     let clients: Vec<_> = (0..40)
         .map(|_| {
             let mut client = pod.connect(shared()).unwrap();
@@ -73,11 +68,7 @@ fn the_least_loaded_gets_what_comes_by_its_weight() {
 fn hash_and_lot_go_by_weight_too() {
     for balance in [Balance::Hash, Balance::Random] {
         let mut pod = pod(2, balance);
-        pod.weigh(2, 300);
-        wait::until("the weight is in force", || {
-            let report = pod.report();
-            check(report.replicas.values().any(|replica| replica.weight == 300), report)
-        });
+        pod.weighed(2, 300);
         let answers = answers(&pod, 400);
         // 300 are expected; five standard deviations are 43.
         assert!((257..=343).contains(&answers["2"]), "{balance:?}: {answers:?}");
@@ -170,7 +161,7 @@ fn not_even_the_first_listener_of_a_port_gets_a_connection_before_it_is_ready() 
 #[test]
 fn each_replica_is_reached_alone_and_ready_or_not() {
     let mut pod = pod(3, Balance::LeastConnections);
-    pod.weigh(2, 0);
+    pod.weighed(2, 0);
     for slot in 1..=3 {
         for _ in 0..10 {
             assert_eq!(ask(&mut pod.connect(own(slot)).unwrap()).unwrap(), slot.to_string());
@@ -207,7 +198,7 @@ fn a_weight_of_zero_acts_on_new_connections_within_ten_milliseconds_and_harms_no
 #[test]
 fn a_listener_that_is_opened_again_is_found_at_once() {
     let mut pod = pod(2, Balance::LeastConnections);
-    pod.weigh(1, 0);
+    pod.weighed(1, 0);
     for _ in 0..3 {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(pod.pid(2)).unwrap());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGHUP).unwrap();

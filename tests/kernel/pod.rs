@@ -137,6 +137,15 @@ impl Pod {
         self.tell();
     }
 
+    /// Gives a replica a weight, and waits until it is in force.
+    pub fn weighed(&mut self, slot: u32, weight: u32) {
+        self.weigh(slot, weight);
+        wait::until("the weight is in force", || {
+            let report = self.report();
+            check(report.replicas.get(&id(slot)).is_some_and(|replica| replica.weight == weight), report)
+        });
+    }
+
     pub fn sandbox(&self) -> u32 {
         self.sandbox.id()
     }

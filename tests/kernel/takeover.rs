@@ -3,7 +3,6 @@
 use std::{
     net::TcpStream,
     sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
 };
 
 use super::{
@@ -24,7 +23,7 @@ fn pod(replicas: u32) -> Pod {
 #[test]
 fn the_next_one_takes_over_listeners_weights_and_counts() {
     let mut pod = pod(3);
-    pod.weigh(3, 0);
+    pod.weighed(3, 0);
     let mut clients: Vec<_> = (0..4).map(|_| pod.connect(shared()).unwrap()).collect();
     clients.iter_mut().for_each(|client| drop(stay(client)));
     let before = pod.traffic(PORT);
@@ -52,8 +51,7 @@ fn the_next_one_takes_over_listeners_weights_and_counts() {
 #[test]
 fn with_nobody_at_the_helm_the_kernel_goes_on_choosing() {
     let mut pod = pod(3);
-    pod.weigh(2, 0);
-    std::thread::sleep(Duration::from_millis(50));
+    pod.weighed(2, 0);
     pod.steering = None;
     assert_eq!(answers(&pod, 60).keys().collect::<Vec<_>>(), ["1", "3"]);
     // One that dies gets nothing more.

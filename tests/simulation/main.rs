@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a simulation that cannot be set up has to stop")]
 
+mod kernel;
 mod project;
 mod run;
 

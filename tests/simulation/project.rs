@@ -8,7 +8,7 @@ use sameport::spec::{
 };
 
 /// A project of one to three services.
-pub fn random(chance: &mut fastrand::Rng) -> Project {
+pub fn random(chance: &mut fastrand::Rng, sharing: Sharing) -> Project {
     let mut project = Project {
         name: "sim".parse().unwrap(),
         services: BTreeMap::new(),
@@ -18,6 +18,9 @@ pub fn random(chance: &mut fastrand::Rng) -> Project {
     };
     for name in ["api", "db", "web"].into_iter().take(chance.usize(1..=3)) {
         add_service(&mut project, name, chance);
+    }
+    for service in project.services.values_mut() {
+        service.sharing = sharing;
     }
     project
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -11,15 +11,15 @@ use sameport::{
     clock::Clock,
     engine::{
         ContainerId, ContainerState, Labels, Role,
-        memory::{Faults, Memory},
+        memory::{Call, Faults, Memory, OnChange},
     },
     plan::Orphans,
-    spec::{Image, Project, ServiceName, Slot},
-    supervisor::{Apply, Handle, Reply, Request, Selector, Settings, StateFile, start},
+    spec::{Image, Project, ServiceName, Sharing, Slot},
+    supervisor::{Apply, Handle, Kernel, NoKernel, Reply, Request, Selector, Settings, StateFile, start},
 };
 use tokio::{task::JoinHandle, time::sleep};
 
-use crate::project;
+use crate::{kernel::SimulatedKernel, project};
 
 /// A crash loop backs off to half a minute, an engine call as well, and a stop may take ten seconds, one at a
 /// time: quiet for longer than this and not converged is never.
@@ -49,6 +49,9 @@ struct Simulation {
     handle: Handle,
     task: JoinHandle<()>,
     foreign: Vec<ContainerId>,
+    kernel: Option<SimulatedKernel>,
+    /// Replicas that were told to end while they got new connections.
+    hasty: Arc<Mutex<Vec<ContainerId>>>,
 }
 
 impl Simulation {
@@ -59,9 +62,16 @@ impl Simulation {
         let skew = SKEWS[chance.usize(..SKEWS.len())];
         let theirs = Timestamp::UNIX_EPOCH + SignedDuration::from_secs(skew);
         let engine = Memory::new(Clock::starting_at(theirs), chance.u64(..));
-        let project = project::random(&mut chance);
+        // In every other world the kernel shares ports.
+        let kernel = (seed % 2 == 0).then(|| SimulatedKernel::new(engine.clone(), seed));
+        let sharing = if kernel.is_some() { Sharing::Auto } else { Sharing::Application };
+        let project = project::random(&mut chance, sharing);
         let state = tempfile::tempdir().unwrap();
-        let (handle, task) = supervise(&engine, clock, &state);
+        let (handle, task) = supervise(&engine, clock, &state, kernel.clone());
+        let hasty = Arc::new(Mutex::new(Vec::new()));
+        if let Some(kernel) = kernel.clone() {
+            engine.world().on_change = Some(never_in_rotation(kernel, Arc::clone(&hasty)));
+        }
         let foreign = {
             let mut world = engine.world();
             world.add_foreign_volume("sim_theirs");
@@ -79,7 +89,19 @@ impl Simulation {
                 ),
             ]
         };
-        Self { chance, engine, clock, project, most: BTreeMap::new(), state, handle, task, foreign }
+        Self {
+            chance,
+            engine,
+            clock,
+            project,
+            most: BTreeMap::new(),
+            state,
+            handle,
+            task,
+            foreign,
+            kernel,
+            hasty,
+        }
     }
 
     async fn run(mut self) -> Result<(), String> {
@@ -194,7 +216,7 @@ impl Simulation {
     /// As `kill -9` of the supervisor and a new `up`.
     fn respawn(&mut self) {
         self.task.abort();
-        (self.handle, self.task) = supervise(&self.engine, self.clock, &self.state);
+        (self.handle, self.task) = supervise(&self.engine, self.clock, &self.state, self.kernel.clone());
         let (handle, apply) = (self.handle.clone(), self.wish());
         tokio::spawn(async move { handle.request(apply).await });
     }
@@ -227,6 +249,9 @@ impl Simulation {
 
     /// What must hold at every moment.
     fn check_always(&self) -> Result<(), String> {
+        if let Some(id) = self.hasty.lock().unwrap().first() {
+            return Err(format!("{id} was told to end while it got new connections"));
+        }
         let world = self.engine.world();
         let there: BTreeMap<_, _> =
             world.containers().map(|(id, _, _, state, _)| (id.clone(), state.clone())).collect();
@@ -421,13 +446,33 @@ impl Simulation {
     }
 }
 
-fn supervise(engine: &Memory, clock: Clock, state: &tempfile::TempDir) -> (Handle, JoinHandle<()>) {
+/// Notes whoever is told to end while it gets new connections.
+fn never_in_rotation(kernel: SimulatedKernel, hasty: Arc<Mutex<Vec<ContainerId>>>) -> OnChange {
+    Box::new(move |call| {
+        if let Call::Stop(id) = call
+            && kernel.weight(id).is_some_and(|weight| weight > 0)
+        {
+            hasty.lock().unwrap().push(id.clone());
+        }
+    })
+}
+
+fn supervise(
+    engine: &Memory,
+    clock: Clock,
+    state: &tempfile::TempDir,
+    kernel: Option<SimulatedKernel>,
+) -> (Handle, JoinHandle<()>) {
+    let kernel: Arc<dyn Kernel> = match kernel {
+        Some(kernel) => Arc::new(kernel),
+        None => Arc::new(NoKernel),
+    };
     let eyes = engine.clone();
     let settings = Settings {
         state: StateFile::at(state.path().join("sim.json")),
         clock,
         netns_of: Arc::new(move |pid| eyes.world().netns_of(pid)),
-        kernel: Arc::new(sameport::supervisor::NoKernel),
+        kernel,
     };
     start(Arc::new(engine.clone()), "sim".parse().unwrap(), settings).unwrap()
 }

@@ -22,7 +22,7 @@ use super::{
 
 mod world;
 
-pub use world::{Call, Faults, World};
+pub use world::{Call, Faults, OnChange, World};
 
 /// An engine in memory. Clones are the same engine.
 #[derive(Clone)]

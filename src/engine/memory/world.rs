@@ -50,6 +50,9 @@ pub enum Call {
     Resource,
 }
 
+/// Looks on while something is changed.
+pub type OnChange = Box<dyn FnMut(&Call) + Send>;
+
 struct Held {
     name: String,
     labels: BTreeMap<String, String>,
@@ -67,6 +70,8 @@ pub struct World {
     pub up: bool,
     /// Every call so far that changed something.
     pub changes: Vec<Call>,
+    /// Called at the beginning of each call that changes something.
+    pub on_change: Option<OnChange>,
     /// How many calls there were.
     pub calls: u64,
     pub(super) listeners: Vec<UnboundedSender<EngineEvent>>,
@@ -84,6 +89,7 @@ impl World {
             faults: Faults::default(),
             up: true,
             changes: Vec::new(),
+            on_change: None,
             calls: 0,
             listeners: Vec::new(),
             networks: BTreeMap::new(),
@@ -108,6 +114,9 @@ impl World {
         self.calls += 1;
         if *call != Call::Look {
             self.changes.push(call.clone());
+            if let Some(on_change) = &mut self.on_change {
+                on_change(call);
+            }
         }
         let slow = matches!(call, Call::Start(_)) && self.chance(self.faults.slow_start);
         Duration::from_millis(if slow { self.chance.u64(1000..8000) } else { self.chance.u64(1..20) })

@@ -3,6 +3,7 @@
 mod down;
 mod replicas;
 mod restarts;
+mod rotation;
 mod sandboxes;
 mod status;
 

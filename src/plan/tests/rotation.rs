@@ -1,0 +1,214 @@
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use super::{Is, NETNS, NOTHING, Scene, new_version};
+use crate::{
+    engine::{ContainerId, Health},
+    kernel::{
+        sockets::Transport,
+        steering::{PodReport, ReplicaReport, Traffic},
+    },
+    plan::{Goal, Phase, Sharing, WEIGHT, status::ReplicaState, status::status},
+    spec::{self, PortBinding, Protocol},
+};
+
+const HTTP: (Transport, u16) = (Transport::Tcp, 80);
+
+impl Scene {
+    /// The kernel shares the ports of `web`, of which each replica that runs listens on port 80 and is in rotation.
+    fn steered(replicas: u32) -> Self {
+        let mut scene = Self::up(&[("web", replicas)])
+            .edit("web", |service| service.sharing = spec::Sharing::Auto)
+            .edit_pod("web", |pod| {
+                pod.ports.push(PortBinding {
+                    service: "web".parse().unwrap(),
+                    host_ip: None,
+                    host_port: Some(8080),
+                    container_port: 80,
+                    protocol: Protocol::Tcp,
+                });
+            });
+        let generation = scene.desired.project.pods[&"web".parse().unwrap()].generation();
+        scene.container("web-sandbox").labels.generation = generation;
+        for slot in 1..=replicas {
+            scene = scene.shows(slot, WEIGHT, Some(0));
+        }
+        scene
+    }
+
+    /// The kernel shows a replica with that weight, and so many open connections if it listens.
+    fn shows(self, slot: u32, weight: u32, live: Option<u64>) -> Self {
+        self.reports(|pod| {
+            let traffic = |live| (HTTP, Traffic { live, shared: true, ..Traffic::default() });
+            let ports = live.map(traffic).into_iter().collect();
+            let replica = ReplicaReport { pid: 42, weight, ports, user: Some(0) };
+            pod.replicas.insert(ContainerId(format!("web-{slot}")), replica);
+        })
+    }
+
+    fn reports(mut self, change: impl FnOnce(&mut PodReport)) -> Self {
+        let mut report = match &self.observed.sharing {
+            Sharing::ByKernel(report) => (**report).clone(),
+            _ => crate::kernel::steering::Report::default(),
+        };
+        let pod = report.pods.entry("web".parse().unwrap()).or_default();
+        pod.netns = NETNS;
+        change(pod);
+        self.observed.sharing = Sharing::ByKernel(Arc::new(report));
+        self
+    }
+
+    /// It gets nothing new since so long.
+    fn out(mut self, slot: u32, seconds: i64) -> Self {
+        let since = self.now - jiff::ToSpan::seconds(seconds);
+        self.observed.out_since.insert(ContainerId(format!("web-{slot}")), since);
+        self
+    }
+
+    /// The weights that the kernel is told.
+    fn weights(&self) -> Vec<u32> {
+        let wishes = self.plan().wishes;
+        wishes.values().flat_map(|pod| &pod.replicas).map(|replica| replica.weight).collect()
+    }
+}
+
+#[test]
+fn who_is_ready_is_in_rotation() {
+    for (is, wanted) in [
+        (Is::Up(60), WEIGHT),
+        (Is::UpAnd(Health::Healthy, 60), WEIGHT),
+        (Is::UpAnd(Health::Starting, 60), 0),
+        (Is::UpAnd(Health::Unhealthy, 60), 0),
+        (Is::Paused, 0),
+    ] {
+        let scene = Scene::steered(2).replica("web", 2, is);
+        assert_eq!(scene.weights(), [WEIGHT, wanted]);
+        assert_eq!(scene.lines(), NOTHING);
+    }
+}
+
+#[test]
+fn a_user_may_say_how_much_a_replica_gets() {
+    let mut scene = Scene::steered(2);
+    let slot = spec::Slot::new(2).unwrap();
+    scene.desired.weights = BTreeMap::from([("web".parse().unwrap(), BTreeMap::from([(slot, 10)]))]);
+    assert_eq!(scene.weights(), [WEIGHT, 10]);
+    assert_eq!(scene.replica("web", 2, Is::UpAnd(Health::Starting, 1)).weights(), [WEIGHT, 0]);
+}
+
+#[test]
+fn whoever_is_to_end_is_taken_out_first_then_finishes_and_only_then_is_told() {
+    let surplus = || Scene::steered(2).goal("web", Goal::Run { replicas: 1 });
+    let drain = spec::Service::DRAIN;
+    for (case, scene, lines) in [
+        ("it is still in rotation, and busy", surplus().shows(2, WEIGHT, Some(3)), vec![]),
+        ("it is still in rotation, and idle", surplus(), vec![]),
+        ("it is out, and busy", surplus().shows(2, 0, Some(3)).out(2, 1), vec![]),
+        ("it is out, and idle", surplus().shows(2, 0, Some(0)).out(2, 1), vec!["stop web.2"]),
+        ("it had the time", surplus().shows(2, 0, Some(3)).out(2, 30), vec!["stop web.2"]),
+        ("it does not listen", surplus().shows(2, 0, None).out(2, 1), vec!["stop web.2"]),
+        (
+            "the kernel says nothing, and it had the time",
+            surplus().shows(2, WEIGHT, Some(3)).out(2, 30),
+            vec!["stop web.2"],
+        ),
+    ] {
+        assert_eq!(scene.lines(), lines, "{case}");
+        assert_eq!(scene.weights(), [WEIGHT, 0], "{case}");
+        if lines.is_empty() {
+            let wake = scene.plan().wake.unwrap();
+            assert!(wake <= scene.now.checked_add(drain).unwrap(), "{case}: it is thought of again in time");
+        }
+    }
+}
+
+#[test]
+fn a_short_time_to_end_is_a_short_time_to_finish() {
+    let mut scene = Scene::steered(1).goal("web", Goal::Stop).shows(1, 0, Some(3)).out(1, 2);
+    assert_eq!(scene.lines(), NOTHING);
+    scene.desired.stop_grace = Some(Duration::from_secs(1));
+    assert_eq!(scene.lines(), ["stop web.1"]);
+}
+
+#[test]
+fn whoever_is_wanted_again_is_back_in_rotation() {
+    let scene = Scene::steered(2).goal("web", Goal::Run { replicas: 1 }).shows(2, 0, Some(3)).out(2, 5);
+    let again = scene.goal("web", Goal::Run { replicas: 2 });
+    assert_eq!((again.weights(), again.lines()), (vec![WEIGHT, WEIGHT], vec![]));
+}
+
+#[test]
+fn whoever_is_being_told_to_end_gets_nothing_even_if_it_is_wanted_again() {
+    let scene = Scene::steered(2).busy(super::replica("web", 2));
+    assert_eq!(scene.weights(), [WEIGHT, 0]);
+}
+
+#[test]
+fn replicas_are_replaced_one_at_a_time_each_after_it_has_finished() {
+    let scene = Scene::steered(3).edit("web", new_version);
+    assert_eq!((scene.weights(), scene.lines()), (vec![0, WEIGHT, WEIGHT], vec![]));
+    let scene = scene.shows(1, 0, Some(1)).out(1, 1);
+    assert_eq!((scene.weights(), scene.lines()), (vec![0, WEIGHT, WEIGHT], vec![]));
+    assert_eq!(scene.shows(1, 0, Some(0)).lines(), ["stop web.1"]);
+}
+
+#[test]
+fn the_next_one_waits_until_the_last_one_listens() {
+    let replaced = || Scene::steered(2).edit("web", new_version).replica("web", 1, Is::Up(60));
+    let silent = replaced().shows(1, WEIGHT, None);
+    assert_eq!((silent.weights(), silent.lines()), (vec![WEIGHT, WEIGHT], vec![]));
+    assert_eq!(replaced().weights(), [WEIGHT, 0]);
+}
+
+#[test]
+fn a_replica_that_does_not_listen_is_not_up() {
+    let scene = Scene::steered(1).shows(1, WEIGHT, None);
+    let status = status(&scene.desired, &scene.observed, scene.now);
+    assert_eq!(status.replicas[0].state, ReplicaState::NotListening { ports: vec![80] });
+    assert!(!status.converged);
+}
+
+#[test]
+fn replicas_start_only_once_the_kernel_shares_their_ports() {
+    let begin = || {
+        let mut scene = Scene::steered(0).goal("web", Goal::Run { replicas: 1 });
+        scene.observed.sharing = Sharing::ByKernel(Arc::default());
+        scene
+    };
+    assert_eq!(begin().lines(), NOTHING);
+    assert_eq!(begin().plan().wishes.len(), 1, "the kernel is told of the pod");
+    assert_eq!(begin().reports(|_| {}).lines(), ["launch web.1"]);
+    let another = begin().reports(|pod| pod.netns = NETNS + 1);
+    assert_eq!(another.lines(), NOTHING, "a report of the network that was there before");
+    let failed =
+        begin().reports(|pod| *pod = PodReport { error: Some("no".to_owned()), ..PodReport::default() });
+    assert_eq!(failed.lines(), ["launch web.1"], "`auto` goes without");
+}
+
+#[test]
+fn who_demands_the_kernel_does_not_start_without() {
+    let no_kernel = |sharing| {
+        let mut scene = Scene::steered(0)
+            .goal("web", Goal::Run { replicas: 1 })
+            .edit("web", |service| service.sharing = sharing)
+            .goal("web", Goal::Run { replicas: 1 });
+        scene.observed.sharing = Sharing::NoKernel("EPERM".to_owned());
+        scene
+    };
+    assert_eq!(no_kernel(spec::Sharing::Auto).lines(), ["launch web.1"]);
+    let blocked = no_kernel(spec::Sharing::Kernel);
+    assert_eq!(blocked.lines(), NOTHING);
+    let status = status(&blocked.desired, &blocked.observed, blocked.now);
+    assert!(matches!(&status.replicas[0].state, ReplicaState::Blocked { error, .. } if error == "EPERM"));
+}
+
+#[test]
+fn nobody_waits_for_a_service_that_is_taken_away() {
+    let hold =
+        |scene: &Scene| scene.plan().wishes.values().next().unwrap().rules.values().next().unwrap().hold;
+    assert_eq!(hold(&Scene::steered(1)), spec::Service::HOLD);
+    assert_eq!(hold(&Scene::steered(1).goal("web", Goal::Run { replicas: 0 })), spec::Service::HOLD);
+    assert_eq!(hold(&Scene::steered(1).goal("web", Goal::Stop)), Duration::ZERO);
+    let mut down = Scene::steered(1);
+    down.desired.phase = Phase::Down { volumes: crate::engine::RemoveVolumes::Keep };
+    assert_eq!((hold(&down), down.weights()), (Duration::ZERO, vec![0]));
+}

@@ -1,0 +1,134 @@
+//! A kernel in memory: replicas listen a while after their start, have connections, and finish them when they get no
+//! new ones.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use sameport::{
+    engine::{ContainerId, memory::Memory},
+    kernel::{
+        KernelError,
+        sockets::Transport,
+        steering::{PodReport, ReplicaReport, Report, Steering, Traffic, Wishes},
+    },
+    spec::ProjectName,
+    supervisor::Kernel,
+};
+use tokio::sync::watch;
+
+/// What is in the kernel, and outlives each supervisor.
+#[derive(Clone)]
+pub struct SimulatedKernel {
+    engine: Memory,
+    state: Arc<Mutex<State>>,
+}
+
+struct State {
+    wishes: Wishes,
+    chance: fastrand::Rng,
+    /// Open connections.
+    live: BTreeMap<ContainerId, u64>,
+    sender: watch::Sender<Arc<Report>>,
+}
+
+impl SimulatedKernel {
+    pub fn new(engine: Memory, seed: u64) -> Self {
+        let state = State {
+            wishes: Wishes::new(),
+            chance: fastrand::Rng::with_seed(seed),
+            live: BTreeMap::new(),
+            sender: watch::channel(Arc::default()).0,
+        };
+        Self { engine, state: Arc::new(Mutex::new(state)) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// How much a replica gets by what the kernel was told last; none if it was not told of it.
+    pub fn weight(&self, id: &ContainerId) -> Option<u32> {
+        let state = self.state();
+        let found = state.wishes.values().flat_map(|pod| &pod.replicas).find(|replica| &replica.id == id);
+        found.map(|replica| replica.weight)
+    }
+
+    /// What is wanted is in force after a moment; whoever gets nothing new finishes after a few more.
+    fn show(&self) {
+        let this = self.clone();
+        tokio::spawn(async move {
+            loop {
+                let pause = this.state().chance.u64(1..200);
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+                if this.step() {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Returns whether nothing changes any more by itself.
+    fn step(&self) -> bool {
+        let mut state = self.state();
+        let State { wishes, chance, live, sender } = &mut *state;
+        let mut settled = true;
+        let mut report = Report::default();
+        for (name, wish) in &*wishes {
+            // A pod is open only as long as its network is.
+            let is_there = self.engine.world().netns_of(wish.pid) == Some(wish.netns);
+            let mut pod = PodReport { netns: if is_there { wish.netns } else { 0 }, ..PodReport::default() };
+            for replica in &wish.replicas {
+                let count = live.entry(replica.id.clone()).or_insert(0);
+                if replica.weight > 0 {
+                    *count = chance.u64(0..4);
+                } else if *count > 0 {
+                    *count -= 1;
+                    settled = false;
+                }
+                let traffic = Traffic { live: *count, shared: true, ..Traffic::default() };
+                let ports = BTreeMap::from([((Transport::Tcp, 80), traffic)]);
+                let report = ReplicaReport { pid: replica.pid, weight: replica.weight, ports, user: Some(0) };
+                pod.replicas.insert(replica.id.clone(), report);
+            }
+            report.pods.insert(name.clone(), pod);
+        }
+        sender.send_replace(Arc::new(report));
+        settled
+    }
+}
+
+impl Steering for SimulatedKernel {
+    fn want(&self, wishes: Wishes) {
+        self.state().wishes = wishes;
+        self.show();
+    }
+
+    fn look(&self) {}
+
+    fn reports(&self) -> watch::Receiver<Arc<Report>> {
+        self.state().sender.subscribe()
+    }
+
+    fn remove(&self) -> Result<(), KernelError> {
+        self.state().wishes.clear();
+        Ok(())
+    }
+}
+
+impl Kernel for SimulatedKernel {
+    fn steer(&self, _: &ProjectName) -> Result<Arc<dyn Steering>, KernelError> {
+        Ok(Arc::new(self.clone()))
+    }
+
+    fn steers(&self, _: &ProjectName) -> bool {
+        true
+    }
+
+    fn clear(&self, _: &ProjectName) -> Result<(), KernelError> {
+        self.state().wishes.clear();
+        Ok(())
+    }
+}
