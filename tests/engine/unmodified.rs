@@ -4,7 +4,8 @@
 use std::{
     collections::BTreeSet,
     fs,
-    net::{Ipv6Addr, SocketAddr},
+    io::Read,
+    net::{Ipv6Addr, SocketAddr, TcpStream},
     thread,
     time::Duration,
 };
@@ -345,4 +346,83 @@ services:
     let curl = project.try_run(&["curl", "web.1", "/get"]);
     assert_eq!((curl.code, curl.stdout.as_str()), (Some(1), ""), "{curl:#?}");
     assert!(curl.stderr.contains("the images share their ports"), "{curl:#?}");
+}
+
+#[test]
+fn a_replica_that_is_told_to_end_gets_nothing_new_while_it_does() {
+    let project = Project::new(
+        r#"
+services:
+  web:
+    image: ${PYTHON}
+    command:
+      - python3
+      - -c
+      - |
+        import http.server, os, signal, threading
+        name = os.environ["REPLICA"]
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(200)
+                self.send_header("X-Replica", name)
+                self.end_headers()
+            def log_message(self, *_):
+                pass
+        def end(*_):
+            global name
+            name = "one that ends"
+            threading.Timer(2, lambda: os._exit(0)).start()
+        signal.signal(signal.SIGTERM, end)
+        http.server.ThreadingHTTPServer(("", 8080), Handler).serve_forever()
+    environment: { REPLICA: "{{.Slot}}" }
+    ports: ["${PORT}:8080"]
+    scale: 2
+"#,
+    );
+    project.run(&["up", "-d", "--wait"]);
+    let load = Load::start(project.loopback(), 100);
+    project.run(&["restart", "web"]);
+    let report = load.finish();
+    assert!(report.failures.is_empty(), "{report}");
+    assert_eq!(report.answers.keys().collect::<Vec<_>>(), ["1", "2"], "{report}");
+}
+
+#[test]
+fn a_replica_that_listens_no_more_has_the_time_to_finish_its_connections() {
+    let project = Project::new(
+        r#"
+services:
+  web:
+    image: ${PYTHON}
+    command:
+      - python3
+      - -c
+      - |
+        import os, signal, socket, time
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+        listener = socket.create_server(("", 8080))
+        connection, _ = listener.accept()
+        listener.close()
+        time.sleep(3)
+        connection.sendall(os.environ["REPLICA"].encode())
+        connection.close()
+        time.sleep(600)
+    environment: { REPLICA: "{{.Slot}}" }
+    ports: ["${PORT}:8080"]
+    scale: 2
+"#,
+    );
+    project.run(&["up", "-d", "--wait"]);
+    let clients = [(); 2].map(|()| TcpStream::connect(project.in_pod("web", 8080)).unwrap());
+    wait::until("both of them listen no more", || {
+        let replicas = project.replicas("web");
+        check(!replicas.iter().any(listens), replicas)
+    });
+    project.run(&["scale", "web=1"]);
+    let mut answers = clients.map(|mut client| {
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).map(|_| answer).unwrap_or_else(|error| error.to_string())
+    });
+    answers.sort();
+    assert_eq!(answers, ["1", "2"]);
 }

@@ -18,5 +18,5 @@ fn every_example_loads_without_a_warning() {
         assert!(file.warnings.is_empty(), "{}: {:?}", example.display(), file.warnings);
         loaded.push(example);
     }
-    assert!(loaded.len() >= 7, "only these were found: {loaded:?}");
+    assert!(loaded.len() >= 8, "only these were found: {loaded:?}");
 }

@@ -63,7 +63,7 @@ impl Simulation {
         let theirs = Timestamp::UNIX_EPOCH + SignedDuration::from_secs(skew);
         let engine = Memory::new(Clock::starting_at(theirs), chance.u64(..));
         // In every other world the kernel shares ports.
-        let kernel = (seed % 2 == 0).then(|| SimulatedKernel::new(engine.clone(), seed));
+        let kernel = seed.is_multiple_of(2).then(|| SimulatedKernel::new(engine.clone(), seed));
         let sharing = if kernel.is_some() { Sharing::Auto } else { Sharing::Application };
         let project = project::random(&mut chance, sharing);
         let state = tempfile::tempdir().unwrap();
