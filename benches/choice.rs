@@ -137,7 +137,7 @@ impl Pod {
             self.steering.look();
             let report = self.steering.reports().borrow().clone();
             let pod = report.pods.values().next().cloned().unwrap_or_default();
-            let listening = pod.replicas.values().filter(|replica| !replica.ports.is_empty()).count();
+            let listening = pod.replicas.values().filter(|replica| replica.listens()).count();
             if pod.netns != 0 && enough(listening) {
                 return Ok(());
             }

@@ -78,7 +78,8 @@ pub async fn run(context: &Context, args: PsArgs) -> Result<(), CliError> {
         return output::json(&Shown { project, supervised, status: &status, others: &others, ports: &ports });
     }
     if status.replicas.is_empty() && others.is_empty() && status.orphans.is_empty() {
-        return output::note(&format!("nothing of the project {name} is there"));
+        output::note(&format!("nothing of the project {name} is there"))?;
+        return status.pods.iter().try_for_each(pod_notes);
     }
     output::line(&output::table::draw(&status, &others, &ports).trim_fmt())?;
     if has_file && !status.orphans.is_empty() {

@@ -11,7 +11,7 @@ use clap::Args;
 use sameport::{
     api::Client,
     engine::docker::Docker,
-    plan::Orphans,
+    plan::{Orphans, PodSharing},
     spec::{Project, ProjectName, ServiceName},
     supervisor::{Apply, Request, lock::Lock},
 };
@@ -105,6 +105,7 @@ async fn in_background(
     signals: &mut Signals,
 ) -> Result<(), CliError> {
     session.ask(wish(project, args)).await?;
+    sharing(&session).await?;
     let until = if args.wait { Until::Steady } else { Until::Started };
     tokio::select! {
         done = wait::until(&session, until, args.wait_timeout) => done?,
@@ -112,6 +113,15 @@ async fn in_background(
         () = signals.end() => return Err(CliError::Interrupted),
     }
     orphans(&session).await
+}
+
+/// Says in one line what is missing where the kernel was to share ports and cannot.
+async fn sharing(session: &Session) -> Result<(), CliError> {
+    let reason = session.status().await?.pods.into_iter().find_map(|pod| match pod.sharing {
+        PodSharing::Application { reason } => reason,
+        PodSharing::Kernel => None,
+    });
+    reason.map_or(Ok(()), |reason| output::note(&output::event::shared_by_images(&reason)))
 }
 
 async fn orphans(session: &Session) -> Result<(), CliError> {
@@ -156,6 +166,7 @@ async fn in_foreground(
 ) -> Result<(), CliError> {
     let name = project.name.clone();
     session.ask(wish(project, args)).await?;
+    sharing(&session).await?;
     let end = loop {
         let show = async {
             match wait::until(&session, Until::Up, None).await {

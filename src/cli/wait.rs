@@ -156,6 +156,9 @@ fn failure(status: &ProjectStatus) -> Option<CliError> {
             _ => {}
         }
         let Some(autopsy) = &replica.autopsy else { continue };
+        if let Some(other) = &autopsy.other_user {
+            return Some(CliError::failed(output::event::other_user(&name, other), None));
+        }
         if let Some(found) = &autopsy.port_not_shared {
             let message = output::event::cannot_share(&name, &found.image, found.port);
             return Some(CliError::failed(message, Some(&output::event::how_to_share(found.port))));

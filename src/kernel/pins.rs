@@ -99,12 +99,8 @@ impl Pins {
         names.sort_by_key(|name| !name.starts_with("link_"));
         let removed: Vec<_> = names.iter().map(|name| self.release(name)).collect();
         removed.into_iter().collect::<Result<(), _>>()?;
-        fs::remove_dir(&self.path).map_err(KernelError::io(format!("remove {}", self.path.display())))?;
-        // The last project takes the common folder along.
-        if let Some(common) = self.path.parent() {
-            let _ = fs::remove_dir(common);
-        }
-        Ok(())
+        // The folder above is common to all projects, and stays.
+        fs::remove_dir(&self.path).map_err(KernelError::io(format!("remove {}", self.path.display())))
     }
 
     /// Whether anything is pinned for a project.

@@ -89,18 +89,11 @@ impl<'a> Programs<'a> {
         pins.replace(&format!("link_gate_{pod}"), link)
     }
 
-    /// Gives the choice among the sockets of a group to the program of its port and door, in place of what chose
-    /// before: there is no moment in between.
+    /// Loads the program that chooses among the sockets of a group, for a port and door.
     ///
     /// # Errors
-    /// As [`Self::hook`]; also when the socket is in no group.
-    pub fn select(
-        &self,
-        transport: Transport,
-        port: u32,
-        door: u32,
-        socket: impl AsFd,
-    ) -> Result<(), KernelError> {
+    /// As [`Self::hook`].
+    pub fn chooser(&self, transport: Transport, port: u32, door: u32) -> Result<Chooser, KernelError> {
         let globals = [("PORT", port), ("DOOR", door)];
         let flows = self.pins.join(flows_name(port, door));
         let (mut object, name) = match transport {
@@ -111,6 +104,23 @@ impl<'a> Programs<'a> {
         };
         let program: &mut SkReuseport = typed(&mut object, name)?;
         program.load().map_err(KernelError::bpf(format!("load the BPF program {name}")))?;
+        Ok(Chooser { object, name })
+    }
+}
+
+/// The program that chooses among the sockets of a group.
+pub struct Chooser {
+    object: Ebpf,
+    name: &'static str,
+}
+
+impl Chooser {
+    /// Gives it the choice in the group of a socket, in place of what chose before: there is no moment in between.
+    ///
+    /// # Errors
+    /// When the socket is in no group.
+    pub fn attach(&mut self, socket: impl AsFd) -> Result<(), KernelError> {
+        let program: &mut SkReuseport = typed(&mut self.object, self.name)?;
         program.attach(socket).map_err(KernelError::bpf("choose among the listeners of a port"))
     }
 }

@@ -196,7 +196,7 @@ impl Place {
             Ok::<_, String>(listener)
         };
         let pair = [listen()?, listen()?];
-        self.replica(|replica| replica.ports.contains_key(&(Transport::Tcp, PORT)))?;
+        self.replica(|replica| replica.listens_on(&(Transport::Tcp, PORT)))?;
         Ok(pair)
     }
 
@@ -241,7 +241,7 @@ impl Place {
 
     fn hold(&self, listeners: [TcpListener; 2]) -> Tried {
         drop(listeners);
-        self.replica(|replica| replica.ports.is_empty())?;
+        self.replica(|replica| !replica.listens())?;
         let waiting = connect((SHARED, PORT))?;
         let listeners = self.sharing()?;
         accept(&listeners, PATIENCE)
@@ -255,7 +255,7 @@ impl Place {
         let open = || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, PORT)).map_err(|e| text(&e));
         let servers = [open()?, open()?];
         servers.iter().try_for_each(|server| server.set_nonblocking(true)).map_err(|e| text(&e))?;
-        self.replica(|replica| replica.ports.contains_key(&(Transport::Udp, PORT)))?;
+        self.replica(|replica| replica.listens_on(&(Transport::Udp, PORT)))?;
         let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map_err(|e| text(&e))?;
         let mut receivers = BTreeSet::new();
         for _ in 0..8 {

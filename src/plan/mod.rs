@@ -45,6 +45,8 @@ pub struct Plan {
     pub actions: Vec<Action>,
     /// When the passing of time alone may change the plan.
     pub wake: Option<Timestamp>,
+    /// Whether a replica that shall end has connections to finish first.
+    pub draining: bool,
     /// Who gets new connections, where the kernel shares ports.
     pub wishes: Wishes,
 }

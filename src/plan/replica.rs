@@ -72,6 +72,7 @@ impl Planner<'_> {
         };
         if pod_is_ready
             && self.unmet_dependency(service).is_none()
+            && self.user_conflict(service, None).is_none()
             && self.missing_volumes(service, slot).is_empty()
         {
             self.act(Action::LaunchReplica { service: service.name.clone(), slot, sandbox });
@@ -93,6 +94,12 @@ impl Planner<'_> {
                 let stop = match self.flaw(service, container) {
                     Flaw::None => false,
                     Flaw::CutOff => true,
+                    // Its successor could not have the port.
+                    Flaw::Replaceable
+                        if outdated && self.user_conflict(service, Some(container)).is_some() =>
+                    {
+                        false
+                    }
                     Flaw::Replaceable if !self.is_available(service, container) => true,
                     Flaw::Replaceable => std::mem::take(may_take_down),
                 };

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     engine::{ContainerId, ContainerState, Health, Role},
+    kernel::steering::OtherUser,
     spec::{DependencyCondition, Generation, PodName, ServiceName, Slot},
 };
 
@@ -12,6 +13,9 @@ use super::{
     Autopsy, Container, Desired, Goal, History, Observed, Phase, Planner, PodSharing, PodTraffic,
     ReplicaTraffic, Target, Verdict, plan,
 };
+
+/// Instead of how often something was tried: however often it would be, it cannot succeed.
+pub const HOPELESS: u32 = u32::MAX;
 
 /// Where a project stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -200,7 +204,7 @@ pub fn status(desired: &Desired, observed: &Observed, now: Timestamp) -> Project
         .collect();
     let orphans =
         observed.containers.values().filter(|c| is_orphan(desired, c)).map(|c| c.name.clone()).collect();
-    let troubles = observed
+    let failures = observed
         .history
         .iter()
         .filter_map(|(target, history)| {
@@ -212,8 +216,11 @@ pub fn status(desired: &Desired, observed: &Observed, now: Timestamp) -> Project
                 tries: errors.count,
             })
         })
-        .collect();
-    let idle = observed.busy.is_empty() && plan(desired, observed, now).actions.is_empty();
+        .collect::<Vec<_>>();
+    let conflicts = desired.goals.keys().filter_map(|name| planner.user_trouble(name));
+    let troubles = failures.into_iter().chain(conflicts).collect();
+    let next = plan(desired, observed, now);
+    let idle = observed.busy.is_empty() && next.actions.is_empty() && !next.draining;
     let up = replicas.iter().all(|r| (r.state.is_up() && r.current) || r.state == ReplicaState::Stopped);
     // A replica that waits for its turn to be replaced is no action yet.
     let settled = idle && desired.superseded.is_empty();
@@ -221,6 +228,28 @@ pub fn status(desired: &Desired, observed: &Observed, now: Timestamp) -> Project
 }
 
 impl Planner<'_> {
+    /// Why a service cannot have the version that is wanted: it is of another user than those who have the port.
+    fn user_trouble(&self, name: &ServiceName) -> Option<Trouble> {
+        let service = self.desired.project.services.get(name)?;
+        let (slot, old) = self.observed.service(name).find(|(_, container)| {
+            container.process().is_some()
+                && !self.desired.project.is_service(name, &container.labels.generation)
+        })?;
+        let OtherUser { port, user, owner } = self.user_conflict(service, Some(old))?;
+        Some(Trouble {
+            target: Target::Replica(name.clone(), slot),
+            error: format!(
+                "the new version runs as user {user}, and replicas of user {owner} share port {port}: the kernel lets only \
+                 one user share a port; the old version goes on serving"
+            ),
+            help: Some(format!(
+                "write `user: \"{owner}\"` in the Compose file; or, with an interruption, `sameport stop {name}` and then \
+                 `sameport up`"
+            )),
+            tries: HOPELESS,
+        })
+    }
+
     fn service_status(&self, name: &ServiceName, goal: Goal) -> Vec<ReplicaStatus> {
         let Some(service) = self.desired.project.services.get(name) else { return Vec::new() };
         let wanted = match goal {
@@ -279,7 +308,7 @@ impl Planner<'_> {
             && !running
         {
             let help = Some("see `sameport doctor`; or write `sharing: auto`".to_owned());
-            return ReplicaState::Blocked { error, help, tries: 0 };
+            return ReplicaState::Blocked { error, help, tries: HOPELESS };
         }
         let Some(container) = container else {
             return match self.unmet_dependency(service) {

@@ -80,6 +80,8 @@ pub struct PortTraffic {
     pub total: u64,
     /// Connections that it has not accepted yet.
     pub queue: u64,
+    /// Whether it listens; if not, it may still have connections to finish.
+    pub listens: bool,
     /// Whether it is one of those that are chosen among; else the replica has the port for itself alone.
     pub shared: bool,
 }
@@ -134,12 +136,13 @@ impl Planner<'_> {
                 live: traffic.live,
                 total: traffic.total,
                 queue: traffic.queue,
+                listens: traffic.listens,
                 shared: traffic.shared,
             })
             .collect();
         Some(ReplicaTraffic {
             address: self.desired.project.own_address(service, slot),
-            weight: if ports.is_empty() { 0 } else { report.weight },
+            weight: if report.listens() { report.weight } else { 0 },
             wanted_weight: self.desired.weight(&service.name, slot),
             live: ports.iter().map(|port| port.live).sum(),
             total: ports.iter().map(|port| port.total).sum(),

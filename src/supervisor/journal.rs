@@ -139,7 +139,7 @@ pub enum EventKind {
     Stranger {
         /// In which pod.
         pod: PodName,
-        /// Whose it is.
+        /// Whose it is, and what it gets.
         #[serde(flatten)]
         stranger: Stranger,
     },

@@ -162,5 +162,5 @@ pub fn compare(before: &Sharing, observed: &Observed) -> Vec<EventKind> {
 
 /// 0 as long as it does not listen.
 fn weight_in_force(replica: &ReplicaReport) -> u32 {
-    if replica.ports.is_empty() { 0 } else { replica.weight }
+    if replica.listens() { replica.weight } else { 0 }
 }

@@ -22,5 +22,6 @@ mod sharing;
 mod slots;
 mod spread;
 mod supervisor;
+mod traffic;
 mod unmodified;
 mod words;

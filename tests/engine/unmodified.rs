@@ -227,7 +227,7 @@ fn connections_wait_until_a_replica_is_healthy_and_are_all_answered() {
 }
 
 fn listens(replica: &ReplicaStatus) -> bool {
-    replica.traffic.as_ref().is_some_and(|traffic| !traffic.ports.is_empty())
+    replica.traffic.as_ref().is_some_and(|traffic| traffic.ports.iter().any(|port| port.listens))
 }
 
 #[test]
@@ -257,7 +257,7 @@ fn a_replica_gets_nothing_before_it_is_healthy_and_no_request_fails_when_scaling
     assert_eq!(report.answers.len(), 3, "{report}");
 }
 
-/// So many replicas of Go under load: the first one closes its listener and opens another one 300 ms later, three times.
+/// So many replicas of Go under load: the first one closes its listener and opens another one 300 ms later, thrice.
 fn reload(replicas: u32) {
     let project = Project::new(&format!(
         r#"
@@ -418,7 +418,8 @@ services:
         let replicas = project.replicas("web");
         check(!replicas.iter().any(listens), replicas)
     });
-    project.run(&["scale", "web=1"]);
+    // It would wait until the one that stays listens.
+    let _scale = project.start(&["scale", "web=1"]);
     let mut answers = clients.map(|mut client| {
         let mut answer = String::new();
         client.read_to_string(&mut answer).map(|_| answer).unwrap_or_else(|error| error.to_string())

@@ -116,8 +116,9 @@ fn on_a_narrow_terminal_a_replica_is_still_a_line() {
     let project = Project::web(2);
     project.run(&["up", "-d", "--wait"]);
     for (columns, header) in [
-        (100, "REPLICA STATE SINCE CONTAINER GENERATION PORTS"),
-        (60, "REPLICA STATE SINCE CONTAINER PORTS"),
+        (130, "REPLICA STATE SINCE WEIGHT LIVE TOTAL QUEUE SHARING CONTAINER GENERATION PORTS"),
+        (100, "REPLICA STATE SINCE WEIGHT LIVE TOTAL QUEUE SHARING CONTAINER PORTS"),
+        (60, "REPLICA STATE SINCE WEIGHT LIVE PORTS"),
         (45, "REPLICA STATE SINCE PORTS"),
         (22, "REPLICA STATE"),
     ] {

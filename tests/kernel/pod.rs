@@ -188,7 +188,7 @@ impl Pod {
     pub fn listening(&self, replicas: usize, port: (Transport, u16)) {
         wait::until("replicas listen", || {
             let report = self.report();
-            let count = report.replicas.values().filter(|replica| replica.ports.contains_key(&port)).count();
+            let count = report.replicas.values().filter(|replica| replica.listens_on(&port)).count();
             check(count == replicas, report)
         });
     }

@@ -88,7 +88,7 @@ impl SimulatedKernel {
                     *count -= 1;
                     settled = false;
                 }
-                let traffic = Traffic { live: *count, shared: true, ..Traffic::default() };
+                let traffic = Traffic { live: *count, listens: true, shared: true, ..Traffic::default() };
                 let ports = BTreeMap::from([((Transport::Tcp, 80), traffic)]);
                 let report = ReplicaReport { pid: replica.pid, weight: replica.weight, ports, user: Some(0) };
                 pod.replicas.insert(replica.id.clone(), report);

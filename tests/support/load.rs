@@ -87,10 +87,15 @@ impl fmt::Display for Report {
 
 /// Sends one request on a connection of its own, and returns the name of the replica that answered.
 pub fn request(address: SocketAddr) -> Result<String, Failure> {
+    request_path(address, "/get")
+}
+
+/// Sends one request for that path on a connection of its own, and returns the name of the replica that answered.
+pub fn request_path(address: SocketAddr, path: &str) -> Result<String, Failure> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    stream.write_all(b"GET /get HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")?;
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").as_bytes())?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes);

@@ -36,7 +36,7 @@ pub fn describe(event: &Event) -> Option<String> {
         EventKind::OtherUser { service, slot, other } => {
             styled(&other_user(&format!("{service}.{slot}"), other), red)
         }
-        EventKind::SharedByKernel => return None,
+        EventKind::SharedByKernel => "the kernel shares ports".to_owned(),
         EventKind::SharedByImages { reason } => styled(&shared_by_images(reason), yellow),
         EventKind::CannotSteer { pod, error } => {
             styled(&format!("the kernel cannot choose as wanted for {pod}: {error}"), red)
@@ -106,9 +106,13 @@ pub fn other_user(replica: &str, other: &OtherUser) -> String {
 
 /// A socket has joined those of the replicas that is nobody's.
 pub fn strange(pod: &PodName, stranger: &Stranger) -> String {
-    let Stranger { port, pid, command } = stranger;
+    let Stranger { port, takes, pid, command } = stranger;
     let who = pid.map_or_else(|| "a process".to_owned(), |pid| format!("process {pid} ({command})"));
-    format!("{who} listens on port {port} of {pod} and is none of its replicas: it gets no connection")
+    let gets = match takes {
+        None => "it gets no connection".to_owned(),
+        Some(address) => format!("it takes what is sent to {}", address.ip()),
+    };
+    format!("{who} listens on port {port} of {pod} and is none of its replicas: {gets}")
 }
 
 /// A replica ended because another one has its port.

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, io::IsTerminal, time::Duration};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use sameport::{plan::status::ProjectStatus, supervisor::Event};
+use sameport::{
+    plan::status::ProjectStatus,
+    supervisor::{Event, EventKind},
+};
 
 use super::{event, line_to};
 use crate::cli::error::CliError;
@@ -31,6 +34,10 @@ impl Progress {
 
     /// Shows an event.
     pub fn event(&mut self, event: &Event) -> Result<(), CliError> {
+        // Who shares ports is told by `up`, whenever it was found out.
+        if matches!(event.kind, EventKind::SharedByKernel | EventKind::SharedByImages { .. }) {
+            return Ok(());
+        }
         let Some(text) = event::describe(event) else { return Ok(()) };
         match &self.bar {
             Some(bar) => bar.suspend(|| line_to(&mut anstream::stderr(), &text)),

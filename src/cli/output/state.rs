@@ -5,7 +5,7 @@ use sameport::{
     kernel::steering::OtherUser,
     plan::{
         Autopsy, PortNotShared,
-        status::{ExitStatus, ReplicaState, ReplicaStatus},
+        status::{ExitStatus, HOPELESS, ReplicaState, ReplicaStatus},
     },
     spec::DependencyCondition,
 };
@@ -50,7 +50,7 @@ pub fn describe(replica: &ReplicaStatus, now: Timestamp) -> String {
         ReplicaState::Failed { exit: status } => format!("failed: {}, given up", exit(status)),
         ReplicaState::Stopped => "stopped".to_owned(),
         ReplicaState::Removing => "being removed".to_owned(),
-        ReplicaState::Blocked { error, tries: 0, .. } => format!("blocked: {error}"),
+        ReplicaState::Blocked { error, tries: HOPELESS, .. } => format!("blocked: {error}"),
         ReplicaState::Blocked { error, tries, .. } => format!("blocked after {tries} tries: {error}"),
     };
     let words = match (&replica.autopsy, replica.state.is_up() && replica.exits > 0) {

@@ -239,12 +239,12 @@ impl Pod {
             return Ok(());
         }
         let Some(life) = self.owner(row) else {
-            let in_group =
-                self.ports.get(&key(&row.bound)).is_some_and(|port| port.door(&row.bound).is_some());
-            if in_group && is_new {
+            let port = self.ports.get(&key(&row.bound)).filter(|port| port.doors.iter().any(Option::is_some));
+            if let (Some(port), true) = (port, is_new) {
                 let holder = processes::holder(row.inode);
                 let (pid, command) = holder.map_or((None, String::new()), |(pid, name)| (Some(pid), name));
-                let stranger = Stranger { port: row.bound.address.port(), pid, command };
+                let takes = port.door(&row.bound).is_none().then_some(row.bound.address);
+                let stranger = Stranger { port: row.bound.address.port(), takes, pid, command };
                 self.sockets.insert(row.cookie, Socket::Unknown { since: Instant::now(), stranger });
             }
             return Ok(());
@@ -315,7 +315,15 @@ impl Pod {
         };
         if let Some(place @ None) = port.doors.get_mut(door) {
             let number = u32::try_from(door).unwrap_or(0);
-            kernel.programs().select(row.bound.transport, port.number, number, socket.as_fd())?;
+            let chooser = match port.choosers.get_mut(door) {
+                // The group was empty for a moment: loading it anew would take longer than that.
+                Some(Some(chooser)) => chooser,
+                Some(none) => {
+                    none.insert(kernel.programs().chooser(row.bound.transport, port.number, number)?)
+                }
+                None => return Ok(Socket::Ignored),
+            };
+            chooser.attach(socket.as_fd())?;
             *place = Some(Door { bound: row.bound, user: row.user, hold: None });
         }
         kernel.write_user(port_key, row.user)?;
@@ -485,7 +493,7 @@ impl Pod {
             })
             .collect();
         for (name, port) in &self.ports {
-            for (life, part) in port.endpoints.iter().filter(|(_, part)| part.listens()) {
+            for (life, part) in &port.endpoints {
                 let Some(replica) = replicas.get_mut(life) else { continue };
                 let counts = kernel.counts(part.number)?;
                 let cookies: BTreeSet<u64> =
@@ -498,6 +506,7 @@ impl Pod {
                     total: counts.total,
                     queue: if name.0 == Transport::Tcp { queue } else { 0 },
                     busy: counts.last > 0 && now.saturating_sub(last) < BUSY,
+                    listens: part.listens(),
                     shared: true,
                 };
                 replica.user = own.clone().next().map(|row| row.user).or(replica.user);
@@ -509,7 +518,7 @@ impl Pod {
             match socket {
                 Socket::Alone { life, port } => {
                     if let Some(replica) = replicas.get_mut(life) {
-                        replica.ports.entry(*port).or_default();
+                        replica.ports.entry(*port).or_default().listens = true;
                     }
                 }
                 Socket::Unknown { since, stranger } if since.elapsed() >= STRANGE => {

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     kernel::{
         KernelError, Netns,
+        programs::Chooser,
         raw::{DOORS, ENDPOINTS, Endpoint, OwnKey, PortKey, Table},
         sockets::Bound,
         wheel::wheel,
@@ -31,6 +32,8 @@ pub struct Port {
     pub service: ServiceName,
     /// Its groups, by the number that the programs know them by.
     pub doors: [Option<Door>; DOORS],
+    /// The programs that choose in each of them, once they were loaded.
+    pub choosers: [Option<Chooser>; DOORS],
     /// Parts of replicas in it.
     pub endpoints: BTreeMap<Life, Part>,
     /// The rules that it was written by last.
@@ -96,6 +99,7 @@ impl Port {
             key,
             service,
             doors: Default::default(),
+            choosers: Default::default(),
             endpoints: BTreeMap::new(),
             rules: Rules::default(),
             table: None,

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
@@ -96,6 +96,20 @@ pub struct ReplicaReport {
     pub user: Option<u32>,
 }
 
+impl ReplicaReport {
+    /// Whether it listens on any port.
+    #[must_use]
+    pub fn listens(&self) -> bool {
+        self.ports.values().any(|traffic| traffic.listens)
+    }
+
+    /// Whether it listens on that port.
+    #[must_use]
+    pub fn listens_on(&self, port: &Port) -> bool {
+        self.ports.get(port).is_some_and(|traffic| traffic.listens)
+    }
+}
+
 /// What goes on at a replica's listeners on one port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
@@ -105,6 +119,8 @@ pub struct Traffic {
     pub total: u64,
     /// Connections that it has not accepted yet.
     pub queue: u64,
+    /// Whether it listens. Who does no longer may still have connections to finish.
+    pub listens: bool,
     /// Of UDP: whether a datagram came lately.
     pub busy: bool,
     /// Whether the choice among its listeners is ours. If not, the program opened the port for itself alone.
@@ -120,11 +136,15 @@ pub struct Waiting {
     pub most: u64,
 }
 
-/// A socket among those of the replicas that is nobody's.
+/// A socket on a port of the replicas' that is nobody's.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Stranger {
     /// On which port.
     pub port: u16,
+    /// None: it is in a group of the replicas', and gets nothing. Else it listens on an address of its own, and the kernel
+    /// gives it what is sent to that.
+    #[serde(default)]
+    pub takes: Option<SocketAddr>,
     /// Its process, if it is still there.
     pub pid: Option<u32>,
     /// The process's name.

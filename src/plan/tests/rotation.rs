@@ -38,7 +38,7 @@ impl Scene {
     /// The kernel shows a replica with that weight, and so many open connections if it listens.
     fn shows(self, slot: u32, weight: u32, live: Option<u64>) -> Self {
         self.reports(|pod| {
-            let traffic = |live| (HTTP, Traffic { live, shared: true, ..Traffic::default() });
+            let traffic = |live| (HTTP, Traffic { live, listens: true, shared: true, ..Traffic::default() });
             let ports = live.map(traffic).into_iter().collect();
             let replica = ReplicaReport { pid: 42, weight, ports, user: Some(0) };
             pod.replicas.insert(ContainerId(format!("web-{slot}")), replica);
@@ -105,6 +105,14 @@ fn whoever_is_to_end_is_taken_out_first_then_finishes_and_only_then_is_told() {
         ("it is out, and busy", surplus().shows(2, 0, Some(3)).out(2, 1), vec![]),
         ("it is out, and idle", surplus().shows(2, 0, Some(0)).out(2, 1), vec!["stop web.2"]),
         ("it had the time", surplus().shows(2, 0, Some(3)).out(2, 30), vec!["stop web.2"]),
+        (
+            "it listens no more, and is busy",
+            surplus().shows(2, 0, Some(3)).out(2, 1).reports(|pod| {
+                let ports = pod.replicas.values_mut().flat_map(|replica| replica.ports.values_mut());
+                ports.for_each(|traffic| traffic.listens = false);
+            }),
+            vec![],
+        ),
         ("it does not listen", surplus().shows(2, 0, None).out(2, 1), vec!["stop web.2"]),
         (
             "the kernel says nothing, and it had the time",
@@ -117,6 +125,8 @@ fn whoever_is_to_end_is_taken_out_first_then_finishes_and_only_then_is_told() {
         if lines.is_empty() {
             let wake = scene.plan().wake.unwrap();
             assert!(wake <= scene.now.checked_add(drain).unwrap(), "{case}: it is thought of again in time");
+            let told = status(&scene.desired, &scene.observed, scene.now);
+            assert!(!told.settled, "{case}: something is left to do");
         }
     }
 }
@@ -199,6 +209,33 @@ fn who_demands_the_kernel_does_not_start_without() {
     assert_eq!(blocked.lines(), NOTHING);
     let status = status(&blocked.desired, &blocked.observed, blocked.now);
     assert!(matches!(&status.replicas[0].state, ReplicaState::Blocked { error, .. } if error == "EPERM"));
+}
+
+#[test]
+fn a_version_of_another_user_never_takes_a_replica_down_while_others_share_the_port() {
+    let of_user = |scene: Scene, user: &str| {
+        scene.edit("web", |service| service.container.user = Some(user.to_owned()))
+    };
+    for (case, user, blocked) in [
+        ("certain to be another one", "1000", true),
+        ("with a group", "1000:1000", true),
+        ("the same one, said in another way", "0:5", false),
+        ("root may become anybody", "0", false),
+        ("known to the image only", "nobody", false),
+    ] {
+        let scene = of_user(Scene::steered(2), user);
+        let wanted = if blocked { vec![WEIGHT, WEIGHT] } else { vec![0, WEIGHT] };
+        assert_eq!(scene.weights(), wanted, "{case}");
+        let told = status(&scene.desired, &scene.observed, scene.now).troubles;
+        assert_eq!(told.len(), usize::from(blocked), "{case}");
+        if let Some(trouble) = told.first() {
+            assert!(trouble.error.contains("user 1000") && trouble.error.contains("user 0"), "{trouble:?}");
+        }
+    }
+    // Alone it has the port to itself as soon as the old one is gone.
+    assert_eq!(of_user(Scene::steered(1), "1000").weights(), [0]);
+    let more = of_user(Scene::steered(1), "1000").goal("web", Goal::Run { replicas: 2 });
+    assert_eq!(more.lines(), NOTHING, "a second one of the new user could not join the first");
 }
 
 #[test]

@@ -1,0 +1,307 @@
+//! What the kernel part promises to whoever is connected: nobody is cut off by what is done on purpose, and nobody
+//! notices what happens to the supervisor.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use aya::programs::{links::PinnedLink, loaded_programs};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use super::support::{
+    load::{self, Failure, Load},
+    project::Project,
+    wait::{self, check},
+};
+
+/// Go's own server, which does not share; `/slow` takes its time.
+fn go(replicas: u32, more: &str) -> String {
+    format!(
+        r#"
+services:
+  web:
+    image: ${{GO}}
+    environment: {{ REPLICA: "{{{{.Slot}}}}" }}
+    ports: ["${{PORT}}:8080"]
+    deploy: {{ replicas: {replicas} }}
+    {more}
+"#
+    )
+}
+
+fn up(compose: &str) -> Project {
+    let project = Project::new(compose);
+    project.run(&["up", "-d", "--wait"]);
+    project
+}
+
+/// Requests that each take longer than anything else here, so that some are always under way.
+struct Slow {
+    stop: Arc<AtomicBool>,
+    clients: Vec<JoinHandle<Vec<Failure>>>,
+}
+
+impl Slow {
+    fn start(address: SocketAddr) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let clients = (0..6).map(|_| {
+            let stop = Arc::clone(&stop);
+            thread::spawn(move || {
+                let mut failures = Vec::new();
+                while !stop.load(Ordering::Relaxed) {
+                    failures.extend(load::request_path(address, "/slow?ms=1500").err());
+                }
+                failures
+            })
+        });
+        let clients = clients.collect();
+        Self { stop, clients }
+    }
+
+    fn finish(self) -> Vec<Failure> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
+    }
+}
+
+#[test]
+fn whoever_is_taken_down_on_purpose_finishes_its_requests_first() {
+    let project = up(&go(3, "stop_grace_period: 1s"));
+    let slow = Slow::start(project.outside());
+    let quick = Load::start(project.outside(), 100);
+    thread::sleep(Duration::from_millis(500));
+    project.run(&["scale", "web=1"]);
+    project.run(&["scale", "web=3"]);
+    project.run(&["restart", "web"]);
+    project.write(&go(3, "stop_grace_period: 1s\n    labels: { version: two }"));
+    project.run(&["up", "-d", "--wait"]);
+    let report = quick.finish();
+    assert_eq!(slow.finish(), []);
+    assert!(report.failures.is_empty(), "{report}");
+    assert!(project.replicas("web").iter().all(|replica| replica.current && replica.state.is_up()));
+}
+
+#[test]
+fn a_stop_waits_for_requests_no_longer_than_the_file_says() {
+    let project = up(&go(1, "x-sameport: { drain: 2s }\n    stop_grace_period: 1s"));
+    let endless = thread::spawn({
+        let address = project.outside();
+        move || load::request_path(address, "/hold")
+    });
+    wait::until("the request is under way", || {
+        let replicas = project.replicas("web");
+        check(replicas[0].traffic.as_ref().is_some_and(|traffic| traffic.live == 1), &replicas)
+    });
+    let begin = Instant::now();
+    project.run(&["stop", "web"]);
+    let took = begin.elapsed();
+    assert!((1900..15_000).contains(&took.as_millis()), "{took:?}");
+    assert!(endless.join().unwrap().is_err());
+}
+
+#[test]
+fn nobody_notices_that_the_supervisor_is_frozen_killed_and_replaced() {
+    let project = up(&go(3, ""));
+    project.run(&["weight", "web.3=0"]);
+    let before = project.processes();
+    let load = Load::start(project.outside(), 200);
+    thread::sleep(Duration::from_millis(500));
+    let supervisor = project.supervisor().unwrap();
+    kill(supervisor, Signal::SIGSTOP).unwrap();
+    thread::sleep(Duration::from_secs(2));
+    kill(supervisor, Signal::SIGCONT).unwrap();
+    project.kill_supervisor();
+    thread::sleep(Duration::from_secs(1));
+    project.run(&["up", "-d", "--wait"]);
+    thread::sleep(Duration::from_millis(500));
+    let report = load.finish();
+    assert!(report.failures.is_empty(), "{report}");
+    assert!(report.answered() > 400, "{report}");
+    assert_eq!(report.answers.keys().collect::<Vec<_>>(), ["1", "2"], "the weight stays in force: {report}");
+    assert_eq!(project.processes(), before);
+    wait::until("counts go on, and come back to zero", || {
+        let replicas = project.replicas("web");
+        let traffic: Vec<_> = replicas.iter().filter_map(|replica| replica.traffic.clone()).collect();
+        let total: u64 = traffic.iter().map(|traffic| traffic.total).sum();
+        let live: u64 = traffic.iter().map(|traffic| traffic.live).sum();
+        check(live == 0 && total >= u64::from(report.answered()), traffic)
+    });
+}
+
+#[test]
+fn down_leaves_no_pin_no_link_and_no_program() {
+    let project = up(&go(2, ""));
+    let folder = sameport::kernel::capability::mounted("bpf").unwrap().join("sameport").join(&project.name);
+    let links = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    let links = links.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("link_"));
+    let ours: Vec<u32> = links
+        .map(|path| {
+            let link: aya::programs::links::FdLink = PinnedLink::from_pin(path).unwrap().into();
+            link.info().unwrap().program_id()
+        })
+        .collect();
+    assert_eq!(ours.len(), 8, "seven for all sockets, and a gate");
+    project.run(&["down"]);
+    assert!(!folder.exists());
+    let left =
+        || loaded_programs().filter_map(Result::ok).map(|info| info.id()).filter(|id| ours.contains(id));
+    // The kernel frees them a moment after nobody refers to them.
+    wait::until("the programs are gone", || check(left().count() == 0, left().collect::<Vec<_>>()));
+}
+
+#[test]
+fn a_project_scaled_to_nothing_keeps_its_visitors_waiting() {
+    let project = up(&go(1, ""));
+    project.run(&["scale", "web=0"]);
+    wait::until("nothing runs", || {
+        let left = project.processes();
+        check(left.len() == 1, left)
+    });
+    let visitor = thread::spawn({
+        let address = project.outside();
+        move || load::request(address)
+    });
+    wait::until("the visitor is seen", || {
+        let table = project.try_run(&["ps"]);
+        check(table.stderr.contains("1 connections to port 8080 wait"), table)
+    });
+    project.run(&["scale", "web=1"]);
+    assert_eq!(visitor.join().unwrap(), Ok("1".to_owned()));
+}
+
+#[test]
+fn a_version_of_another_user_is_found_before_anybody_is_taken_down() {
+    let project = up(&go(2, ""));
+    let load = Load::start(project.outside(), 100);
+    let before = project.processes();
+    project.write(&go(2, "user: \"1000\""));
+    let refused = project.try_run(&["up", "-d", "--wait"]);
+    assert_eq!(refused.code, Some(1), "{refused:#?}");
+    for words in ["user 1000", "user 0", "port 8080", "user: \"0\""] {
+        assert!(refused.stderr.contains(words), "{words}: {refused:#?}");
+    }
+    assert_eq!(project.processes(), before);
+    let report = load.finish();
+    assert!(report.failures.is_empty(), "{report}");
+}
+
+#[test]
+fn only_the_thread_that_steers_has_rights_in_force_and_no_thread_has_all() {
+    let project = up(&go(1, ""));
+    let pid = project.supervisor().unwrap();
+    let bits = |task: &str, key: &str| -> u64 {
+        let status = fs::read_to_string(format!("/proc/{pid}/task/{task}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+        u64::from_str_radix(line.trim_start_matches(':').trim(), 16).unwrap()
+    };
+    let (sys_admin, net_admin, dac_override) = (1 << 21, 1 << 12, 1 << 1);
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(|e| e.unwrap().file_name());
+    let tasks: Vec<_> = tasks.map(|name| name.into_string().unwrap()).collect();
+    let mut steering = 0;
+    for task in &tasks {
+        let name = fs::read_to_string(format!("/proc/{pid}/task/{task}/comm")).unwrap();
+        assert_eq!(bits(task, "CapPrm") & dac_override, 0, "{name}");
+        assert_eq!(bits(task, "CapBnd") & dac_override, 0, "{name}");
+        let in_force = bits(task, "CapEff") & (sys_admin | net_admin) != 0;
+        assert_eq!(in_force, name.trim() == "steering", "{name}");
+        steering += u32::from(in_force);
+    }
+    assert_eq!(steering, 1);
+}
+
+/// Without the rights for BPF, as for an ordinary user who may use the engine.
+#[test]
+fn without_the_rights_images_share_by_themselves_and_one_line_says_so() {
+    let compose = r#"
+services:
+  web:
+    image: ${NGINX}
+    environment: { REPLICA: "{{.Slot}}" }
+    ports: ["${PORT}:8080"]
+    deploy: { replicas: 2 }
+"#;
+    let project = Project::new(compose);
+    let without = |args: &[&str]| {
+        let inside = project.command(args);
+        let mut command = std::process::Command::new("setpriv");
+        for (key, value) in inside.get_envs() {
+            command.env(key, value.unwrap());
+        }
+        command.current_dir(inside.get_current_dir().unwrap());
+        command
+            .arg("--bounding-set=-bpf,-sys_admin,-net_admin")
+            .arg(inside.get_program())
+            .args(inside.get_args());
+        command.output().unwrap()
+    };
+    let output = without(&["up", "-d", "--wait"]);
+    let printed = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{printed}");
+    let lines: Vec<_> =
+        printed.lines().filter(|line| line.contains("the kernel does not share ports")).collect();
+    assert_eq!(lines.len(), 1, "{printed}");
+    assert!(lines[0].contains("sharing: application") && lines[0].contains("doctor"), "{printed}");
+    project.serves(2);
+    let status = project.status();
+    assert!(matches!(status.pods[0].sharing, sameport::plan::PodSharing::Application { reason: Some(_) }));
+    let weight = project.try_run(&["weight", "web.1=10"]);
+    assert_eq!(weight.code, Some(1), "{weight:#?}");
+    project.run(&["down"]);
+
+    project.write(&compose.replace("    deploy", "    x-sameport: { sharing: kernel }\n    deploy"));
+    let output = without(&["up", "-d", "--wait"]);
+    let printed = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{printed}");
+    assert!(printed.contains("cannot be started") && printed.contains("doctor"), "{printed}");
+}
+
+#[test]
+fn doctor_tries_each_thing_that_the_kernel_does() {
+    let project = Project::new(&go(1, ""));
+    let text = project.try_run(&["doctor", "--format", "json"]).stdout;
+    let findings: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+    for topic in ["BPF", "sharing", "readiness", "counting", "addresses", "hold", "datagrams"] {
+        let finding = findings.iter().find(|finding| finding["topic"] == topic);
+        assert_eq!(finding.map(|finding| &finding["level"]), Some(&"ok".into()), "{topic}: {text}");
+    }
+    let left = fs::read_dir("/sys/fs/bpf/sameport").into_iter().flatten().flatten();
+    let left: Vec<_> =
+        left.map(|e| e.file_name()).filter(|name| name.to_string_lossy().contains("doctor")).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+/// Somebody else's process joins the port by way of the pod's network.
+#[test]
+fn a_stranger_among_the_replicas_gets_nothing_and_is_told() {
+    let project = up(&go(1, ""));
+    let sandbox = project.docker.pid(&format!("{}-web-sandbox", project.name));
+    let mut stranger = std::process::Command::new("nsenter")
+        .arg(format!("--net=/proc/{sandbox}/ns/net"))
+        .args(["python3", "-m", "http.server", "--bind", "::", "8080"])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let pid = Pid::from_raw(i32::try_from(stranger.id()).unwrap());
+    let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        wait::until("it is told", || {
+            let table = project.try_run(&["ps"]);
+            check(table.stderr.contains(&format!("process {pid}")), table)
+        });
+        load::send(project.outside(), 100)
+    }));
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+    let report = told.unwrap();
+    assert_eq!(report.answers.get("1"), Some(&100), "{report}");
+}
