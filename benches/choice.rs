@@ -1,6 +1,6 @@
 //! What the kernel's choice of a replica costs, and that it does not grow with their number.
 //!
-//! For 4, 16, 64 and 256 replicas in a network namespace of the benchmark's own, connections are opened, and the kernel
+//! For 4, 16, 64 and 256 replicas in a network namespace of the benchmark's own, connections are begun, and the kernel
 //! tells what one run of the program that chooses took (`BPF_ENABLE_STATS`). The smallest program that does anything at
 //! all there, a look-up in a map for each packet (`sameport_gate`), is measured in the same run as the floor: most of it
 //! is the measuring itself. `cargo bench --bench choice`; it needs root, and no engine.
@@ -12,7 +12,7 @@ use std::{
     error::Error,
     fs,
     io::{BufRead, BufReader},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     os::fd::{AsFd, AsRawFd},
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -33,11 +33,12 @@ use sameport::{
     },
     spec::{Balance, PodName, ProjectName, ServiceName},
 };
+use socket2::{Domain, Protocol, Socket, Type};
 
 const PORT: u16 = 8080;
 const SIZES: [u16; 4] = [4, 16, 64, 256];
 const POLICIES: [Balance; 3] = [Balance::LeastConnections, Balance::Hash, Balance::Random];
-const CONNECTIONS: u32 = 20_000;
+const PACKETS: u32 = 20_000;
 const REPLICA: &str = "--replica";
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -45,7 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         return replica();
     }
     let cpus = thread::available_parallelism()?;
-    println!("one choice, mean of {CONNECTIONS} connections, {cpus} CPUs, Linux {}", capability::release());
+    println!("one choice, mean of {PACKETS} new connections, {cpus} CPUs, Linux {}", capability::release());
     println!("replicas  policy            floor     choice  to 4 replicas");
     let _stats = enable_stats(Stats::RunTime)?;
     for policy in POLICIES {
@@ -79,7 +80,12 @@ impl Pod {
     fn start(size: u16, balance: Balance) -> Result<Self, Box<dyn Error>> {
         let project = ProjectName::new(format!("bench{}", std::process::id()).as_str())?;
         let mut sandbox = Command::new("unshare")
-            .args(["--net", "sh", "-c", "ip link set lo up; echo up; exec sleep 3600"])
+            .args([
+                "--net",
+                "sh",
+                "-c",
+                "ip link set lo up; ip route add 192.0.2.0/24 dev lo; echo up; exec sleep 3600",
+            ])
             .stdout(Stdio::piped())
             .spawn()?;
         let mut line = String::new();
@@ -151,27 +157,50 @@ impl Pod {
     /// Nanoseconds that the gate and the choice took for each connection.
     fn measure(&self) -> Result<(f64, f64), Box<dyn Error>> {
         let netns = Netns::of(self.sandbox.id())?;
-        self.load(&netns, CONNECTIONS / 10)?;
+        self.load(&netns, PACKETS / 10)?;
         let before = (cost("sameport_gate")?, cost("sameport_select")?);
-        self.load(&netns, CONNECTIONS)?;
+        self.load(&netns, PACKETS)?;
         let after = (cost("sameport_gate")?, cost("sameport_select")?);
         let mean =
             |before: (u64, u64), after: (u64, u64)| (after.0 - before.0) as f64 / (after.1 - before.1) as f64;
         Ok((mean(before.0, after.0), mean(before.1, after.1)))
     }
 
-    fn load(&self, netns: &Netns, connections: u32) -> Result<(), KernelError> {
+    /// Sends first packets of handshakes, whose answers go nowhere: what is measured is the choice alone, and not how
+    /// 256 processes take turns on the processors.
+    fn load(&self, netns: &Netns, packets: u32) -> Result<(), KernelError> {
         netns.within(|| {
-            let to = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT));
-            for _ in 0..connections {
-                let stream = TcpStream::connect(to).map_err(KernelError::io("connect"))?;
-                // With a reset, so that ports are free again at once.
-                rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO))
-                    .map_err(|errno| KernelError::io("close")(errno.into()))?;
+            let fail = || KernelError::io("send a packet");
+            let raw = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255))).map_err(fail())?;
+            let to = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT)).into();
+            for number in 0..packets {
+                raw.send_to(&syn(number), &to).map_err(fail())?;
             }
             Ok(())
         })
     }
+}
+
+/// The first packet of a handshake, from another address and port each time.
+fn syn(number: u32) -> Vec<u8> {
+    let [high, low] = u16::try_from(number % 60_000 + 1024).unwrap_or(1024).to_be_bytes();
+    let from = [192, 0, 2, u8::try_from(number % 250 + 1).unwrap_or(1)];
+    let to = Ipv4Addr::LOCALHOST.octets();
+    let [port_high, port_low] = PORT.to_be_bytes();
+    // Five words long, SYN, a window, no checksum yet, nothing urgent.
+    let mut tcp =
+        vec![high, low, port_high, port_low, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 0x02, 0xff, 0xff, 0, 0, 0, 0];
+    let pseudo = [&from[..], &to, &[0, 6, 0, 20], &tcp].concat();
+    let words = pseudo.chunks_exact(2).filter_map(|pair| Some(u16::from_be_bytes(pair.try_into().ok()?)));
+    let mut sum: u32 = words.map(u32::from).sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    let checksum = !u16::try_from(sum).unwrap_or(0);
+    tcp.splice(16..18, checksum.to_be_bytes());
+    // The kernel fills in length, id and checksum of this header.
+    let ip = [&[0x45, 0, 0, 0, 0, 0, 0, 0, 64, 6, 0, 0][..], &from, &to].concat();
+    [ip, tcp].concat()
 }
 
 /// Nanoseconds and runs of the newest program with that name, as the kernel tells of a descriptor of it.
