@@ -19,5 +19,6 @@ pub mod demo;
 pub mod engine;
 pub mod kernel;
 pub mod plan;
+pub mod probe;
 pub mod spec;
 pub mod supervisor;

@@ -303,13 +303,13 @@ pub(super) const SAMEPORT: Table = &[
     ("drain", Honoured),
     ("hold", Honoured),
     ("pod", Honoured),
-    ("probe", Ignored(LATER)),
+    ("probe", Honoured),
     ("sharing", Honoured),
 ];
 
 /// Keys of `x-sameport.probe`.
 pub(super) const PROBE: Table = &[
-    ("exec", Honoured),
+    ("exec", Ignored(LATER)),
     ("failures", Honoured),
     ("http", Honoured),
     ("interval", Honoured),

@@ -67,6 +67,7 @@ pub fn project(image: Image, replicas: u32, address: SocketAddr) -> Result<Proje
                 balance: Balance::default(),
                 drain: Service::DRAIN,
                 hold: Service::HOLD,
+                probe: None,
             },
         )]),
         pods: BTreeMap::from([(pod, Pod { ports, ..Pod::default() })]),

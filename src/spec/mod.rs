@@ -22,7 +22,7 @@ pub use generation::Generation;
 pub use name::{NameError, PodName, ProjectName, ServiceName, Slot};
 pub use network::{IpamPool, Network, NetworkAttachment, NetworkKey, Volume, VolumeKey};
 pub use pod::{Pod, PodNetwork, PortBinding, Protocol};
-pub use policy::{Balance, Restart, RestartCondition, Sharing};
+pub use policy::{Balance, Probe, ProbeKind, Restart, RestartCondition, Sharing};
 pub use project::Project;
 pub use service::{Dependency, DependencyCondition, Service};
 pub use template::expand;

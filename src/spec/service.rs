@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Balance, Container, Generation, PodName, PullPolicy, Restart, ServiceName, Sharing};
+use super::{Balance, Container, Generation, PodName, Probe, PullPolicy, Restart, ServiceName, Sharing};
 
 /// One entry under `services:`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +35,8 @@ pub struct Service {
     pub drain: Duration,
     /// How long new connections wait while no replica is ready; zero: they are refused.
     pub hold: Duration,
+    /// How its replicas are asked whether they are ready, besides by their own health check.
+    pub probe: Option<Probe>,
 }
 
 impl Service {

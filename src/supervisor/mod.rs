@@ -13,6 +13,7 @@ mod kernel;
 pub mod lock;
 mod observe;
 pub mod paths;
+mod probes;
 mod request;
 mod run;
 mod state_file;

@@ -12,7 +12,7 @@ use tokio::{
 
 use crate::{
     clock::Clock,
-    engine::{Engine, EngineError, EngineEvent},
+    engine::{Engine, EngineError, EngineEvent, Role},
     plan::{Action, Observed, Phase, Plan, Target, plan, status},
     spec::ProjectName,
 };
@@ -21,6 +21,7 @@ use super::{
     Asked, EventKind, Handle, Journal, Kernel, NetnsOf, Reply, Request, StateError, StateFile, Wish, act,
     journal::Pen,
     observe::{Dirty, Observer, Snapshot},
+    probes::Probes,
     traffic::{self, Traffic},
     watch,
 };
@@ -79,6 +80,7 @@ pub fn start<E: Engine>(
         clock: settings.clock,
         journal: Pen::new(journal),
         traffic: Traffic::new(settings.kernel),
+        probes: Probes::new(),
     };
     Ok((handle, tokio::spawn(supervisor.run(asked))))
 }
@@ -104,6 +106,7 @@ struct Supervisor<E> {
     clock: Clock,
     journal: Pen,
     traffic: Traffic,
+    probes: Probes,
 }
 
 /// What has ended.
@@ -120,7 +123,7 @@ impl<E: Engine> Supervisor<E> {
         loop {
             self.look();
             let wake = self.wake();
-            let (events, traffic) = (&mut self.events, &mut self.traffic);
+            let (events, traffic, probes) = (&mut self.events, &mut self.traffic, &mut self.probes);
             tokio::select! {
                 biased;
                 request = asked.recv() => match request {
@@ -140,6 +143,7 @@ impl<E: Engine> Supervisor<E> {
                     Err(error) => std::panic::resume_unwind(error.into_panic()),
                 },
                 () = traffic.changed() => self.steered(),
+                () = probes.changed() => self.probed(),
                 event = next(events) => self.happened(event),
                 () = tokio::time::sleep_until(wake) => {}
             }
@@ -193,6 +197,20 @@ impl<E: Engine> Supervisor<E> {
             self.journal.record(self.clock.now(), event);
         }
         self.observed.sharing = self.traffic.sharing();
+    }
+
+    /// Takes in what a probe has found out.
+    fn probed(&mut self) {
+        let now = self.clock.now();
+        for id in self.probes.apply_again(&mut self.observed.containers) {
+            let Some(container) = self.observed.containers.get(&id) else { continue };
+            if let (Role::Replica { service, slot }, Some(process)) =
+                (&container.labels.role, container.process())
+            {
+                let (service, slot, health) = (service.clone(), *slot, process.health);
+                self.journal.record(now, EventKind::Health { service, slot, health });
+            }
+        }
     }
 
     /// Takes in what the kernel shows.
@@ -289,7 +307,9 @@ impl<E: Engine> Supervisor<E> {
         if !std::mem::replace(&mut self.reachable, true) {
             self.journal.record(now, EventKind::EngineBack);
         }
-        let before = std::mem::replace(&mut self.observed.containers, snapshot.containers);
+        let mut seen = snapshot.containers;
+        self.probes.apply(&mut seen);
+        let before = std::mem::replace(&mut self.observed.containers, seen);
         self.observed.networks = snapshot.networks;
         self.observed.volumes = snapshot.volumes;
         self.observed.busy.retain(|target| !settled.contains(target));
@@ -329,6 +349,7 @@ impl<E: Engine> Supervisor<E> {
         }
         let now = self.clock.now();
         self.plan = plan(&self.wish.desired, &self.observed, now);
+        self.probes.follow(&self.wish.desired, &self.observed);
         traffic::note_out(&self.plan.wishes, &mut self.observed.out_since, now);
         self.traffic.want(std::mem::take(&mut self.plan.wishes));
         let free = AT_ONCE.saturating_sub(self.observed.busy.len());

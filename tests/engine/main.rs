@@ -16,6 +16,7 @@ mod everyday;
 mod exits;
 mod faults;
 mod leftovers;
+mod probes;
 mod pulling;
 mod restarted_engine;
 mod sharing;

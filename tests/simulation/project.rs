@@ -85,6 +85,7 @@ fn add_service(project: &mut Project, name: &str, chance: &mut fastrand::Rng) {
         balance: Balance::default(),
         drain: Service::DRAIN,
         hold: Service::HOLD,
+        probe: None,
     };
     let ports = vec![PortBinding {
         service: service_name.clone(),

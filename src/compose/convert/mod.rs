@@ -63,6 +63,7 @@ pub(super) fn project(
     if report.failed() {
         return None;
     }
+    let probes = made.iter().filter_map(|(name, draft)| Some((name.clone(), draft.probe_at?))).collect();
     let finished = made.into_iter().filter_map(|(name, draft)| {
         let waits_for = dependencies.remove(&name).unwrap_or_default();
         let depends_on = waits_for.into_iter().map(|(name, (dependency, _))| (name, dependency)).collect();
@@ -74,13 +75,15 @@ pub(super) fn project(
         }
         Some((name, service))
     });
-    Some(Project {
+    let project = Project {
         name: name.clone(),
         services: finished.collect(),
         networks: networks_of(&pods, networks),
         volumes: volumes.into_iter().filter(|(key, _)| used.contains(key)).collect(),
         pods,
-    })
+    };
+    service::check_probes(&project, &probes, report);
+    (!report.failed()).then_some(project)
 }
 
 /// The services with valid names.

@@ -13,7 +13,7 @@ use super::{
     depends_on::Dependencies,
     deploy, extension, volumes,
 };
-use crate::spec::{DependencyCondition, PodName, RestartCondition, Service, ServiceName, Sharing};
+use crate::spec::{DependencyCondition, PodName, Project, RestartCondition, Service, ServiceName, Sharing};
 
 /// A service before it is known what waits for it.
 pub(super) struct Draft {
@@ -23,6 +23,8 @@ pub(super) struct Draft {
     pub container_name: Option<(String, At)>,
     /// Where the file says who makes its listeners share a port.
     sharing_at: Option<At>,
+    /// Where it says how replicas are probed.
+    pub probe_at: Option<At>,
     /// Whether the file says when it is restarted, and where.
     restart_at: Option<At>,
 }
@@ -63,9 +65,10 @@ pub(super) fn service(
         balance: extension.balance,
         drain: extension.drain,
         hold: extension.hold,
+        probe: extension.probe,
     });
-    let sharing_at = extension.sharing_at;
-    Draft { service, pod, container_name, sharing_at, restart_at }
+    let (sharing_at, probe_at) = (extension.sharing_at, extension.probe_at);
+    Draft { service, pod, container_name, sharing_at, probe_at, restart_at }
 }
 
 fn container_name(fields: &Fields<'_>, service: &ServiceName, replicas: u32) -> Option<(String, At)> {
@@ -106,6 +109,20 @@ pub(super) fn agree_on_sharing(drafts: &BTreeMap<ServiceName, Draft>, report: &R
             report.push(
                 problem.help("write the same in both; or leave it out in one, which goes with the other"),
             );
+        }
+    }
+}
+
+/// A probe has to know its port.
+pub(super) fn check_probes(project: &Project, probes: &BTreeMap<ServiceName, At>, report: &Report) {
+    for (name, at) in probes {
+        let service = project.services.get(name).filter(|service| service.probe.is_some());
+        if service.is_some_and(|service| project.probe_port(service).is_none()) {
+            let problem = Problem::error(
+                *at,
+                "the probe does not say which port, and there is not exactly one to take",
+            );
+            report.push(problem.help("write `port: 8080` below `probe`"));
         }
     }
 }

@@ -225,6 +225,7 @@ fn service(name: &str, replicas: u32) -> Service {
         balance: Balance::default(),
         drain: Service::DRAIN,
         hold: Service::HOLD,
+        probe: None,
     }
 }
 

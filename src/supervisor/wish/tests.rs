@@ -25,6 +25,7 @@ fn service(name: &str, replicas: u32, depends_on: &[&str]) -> Service {
         balance: Balance::default(),
         drain: Service::DRAIN,
         hold: Service::HOLD,
+        probe: None,
     }
 }
 

@@ -1,0 +1,111 @@
+//! Asks a replica whether it is ready, at its own address in its pod: an HTTP path or a TCP port.
+//!
+//! In: where to ask, and what. Out: an answer in time, or why not. What follows from answers is [`Thresholds`]'.
+
+mod thresholds;
+
+use std::{
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpStream},
+    time::{Duration, Instant},
+};
+
+pub use thresholds::{Opinion, Thresholds};
+
+use crate::{
+    kernel::{KernelError, Netns},
+    spec::{Probe, ProbeKind},
+};
+
+/// A header that is longer is no answer.
+const LONGEST: usize = 16 * 1024;
+
+/// Why a replica is not ready.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// Nobody listens, or nobody answers in time.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The answer is no answer of HTTP.
+    #[error("no answer of HTTP")]
+    NotHttp,
+    /// The answer says no.
+    #[error("the answer is {0}")]
+    Status(u16),
+    /// Its pod cannot be entered.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+}
+
+/// Asks once, and blocks for the probe's timeout at most.
+///
+/// # Errors
+/// When it is not ready.
+pub fn ask(netns: &Netns, to: SocketAddr, probe: &Probe) -> Result<(), ProbeError> {
+    let deadline = Instant::now() + probe.timeout;
+    let stream = netns.within(|| Ok(TcpStream::connect_timeout(&to, probe.timeout)))??;
+    match &probe.kind {
+        ProbeKind::Tcp => Ok(()),
+        ProbeKind::Http { path } => match get(stream, path, deadline)? {
+            200..400 => Ok(()),
+            status => Err(ProbeError::Status(status)),
+        },
+    }
+}
+
+/// The status of an answer.
+fn get(mut stream: TcpStream, path: &str, deadline: Instant) -> Result<u16, ProbeError> {
+    let left = || {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(io::Error::from(io::ErrorKind::TimedOut)) } else { Ok(left) }
+    };
+    stream.set_write_timeout(Some(left()?))?;
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: sameport-probe\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    let mut buffer = [0; 1024];
+    loop {
+        if let Some(status) = status(&answer) {
+            return status;
+        }
+        stream.set_read_timeout(Some(left()?))?;
+        let read = stream.read(&mut buffer)?;
+        if read == 0 || answer.len() > LONGEST {
+            return Err(ProbeError::NotHttp);
+        }
+        answer.extend_from_slice(buffer.get(..read).unwrap_or_default());
+    }
+}
+
+/// The status in the first line, once that is there.
+fn status(answer: &[u8]) -> Option<Result<u16, ProbeError>> {
+    let end = answer.windows(2).position(|pair| pair == b"\r\n")?;
+    let line = String::from_utf8_lossy(answer.get(..end)?);
+    let mut words = line.split(' ');
+    let is_http = words.next().is_some_and(|version| version.starts_with("HTTP/1."));
+    let number = words.next().and_then(|word| word.parse().ok());
+    Some(number.filter(|_| is_http).ok_or(ProbeError::NotHttp))
+}
+
+/// How long to wait for the first probe of a replica that has just been started: less than between later ones.
+#[must_use]
+pub fn first_pause(probe: &Probe) -> Duration {
+    probe.interval.min(Duration::from_millis(200))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_is_read_once_its_line_is_whole() {
+        let read = |text: &str| status(text.as_bytes()).map(|result| result.ok());
+        assert_eq!(read("HTTP/1.1 20"), None);
+        assert_eq!(read("HTTP/1.1 200 OK\r\n"), Some(Some(200)));
+        assert_eq!(read("HTTP/1.0 503 Service Unavailable\r\nX: y\r\n"), Some(Some(503)));
+        assert_eq!(read("SSH-2.0-OpenSSH\r\n"), Some(None));
+        assert_eq!(read("\r\n"), Some(None));
+    }
+}
