@@ -203,6 +203,28 @@ fn pods() {
 }
 
 #[test]
+fn traffic() {
+    let extension = |text: &str| service(&format!("ports: [\"80:80\"]\nx-sameport: {text}"));
+    assert_shown(
+        "errors_traffic",
+        &gallery([
+            ("the host's network", service("network_mode: host\nx-sameport: {sharing: kernel}")),
+            (
+                "no agreement",
+                file(
+                    "services:\n  a:\n    image: a\n    x-sameport: {pod: p, sharing: kernel}\n  b:\n    image: b\n    x-sameport: {pod: p, sharing: application}\n",
+                ),
+            ),
+            ("a word", extension("{balance: round-robin, hold: forever}")),
+            ("nothing asked", extension("{probe: {interval: 2s}}")),
+            ("too much asked", extension("{probe: {http: /, tcp: true}}")),
+            ("a port in words", extension("{probe: {tcp: http}}")),
+            ("no port", service("x-sameport: {probe: {http: /}}")),
+        ]),
+    );
+}
+
+#[test]
 fn variables() {
     assert_shown(
         "errors_variables",

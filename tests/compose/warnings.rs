@@ -24,11 +24,12 @@ fn keys_without_effect() {
                 ),
             ),
             (
-                "x-sameport",
+                "without the kernel",
                 service(
-                    "x-sameport:\n  sharing: kernel\n  balance: hash\n  drain: 30s\n  hold: 0s\n  probe: {http: /healthz, port: 8080, interval: 2s, timeout: 1s, failures: 3}",
+                    "ports: [\"80:80\"]\nx-sameport:\n  sharing: application\n  balance: hash\n  drain: 30s\n  hold: 0s\n  probe: {tcp: true}",
                 ),
             ),
+            ("a command as a probe", service("x-sameport: {probe: {exec: [\"true\"]}}")),
             ("a tag", service("command: !vault x")),
             ("ports of the host", service("network_mode: host\nports: [\"80:80\"]")),
             ("a range for one port", service("ports: [\"8000-8003:80\"]")),

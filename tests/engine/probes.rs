@@ -50,7 +50,8 @@ services:
     );
     project.run(&["up", "-d", "--wait"]);
     project.serves(2);
-    let signal = |name: &str| project.docker.run(&["exec", &format!("{}-web-2", project.name), "sh", "-c", name]);
+    let signal =
+        |name: &str| project.docker.run(&["exec", &format!("{}-web-2", project.name), "sh", "-c", name]);
     signal("kill -STOP $(busybox pidof nginx | tr ' ' '\\n' | sort -n | tail -1)");
     let state = |wanted: &ReplicaState| {
         let replicas = project.replicas("web");
