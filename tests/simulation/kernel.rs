@@ -32,6 +32,8 @@ struct State {
     /// Open connections.
     live: BTreeMap<ContainerId, u64>,
     sender: watch::Sender<Arc<Report>>,
+    /// How often something was wanted.
+    wanted: u64,
 }
 
 impl SimulatedKernel {
@@ -41,6 +43,7 @@ impl SimulatedKernel {
             chance: fastrand::Rng::with_seed(seed),
             live: BTreeMap::new(),
             sender: watch::channel(Arc::default()).0,
+            wanted: 0,
         };
         Self { engine, state: Arc::new(Mutex::new(state)) }
     }
@@ -59,11 +62,13 @@ impl SimulatedKernel {
     /// What is wanted is in force after a moment; whoever gets nothing new finishes after a few more.
     fn show(&self) {
         let this = self.clone();
+        let wanted = this.state().wanted;
         tokio::spawn(async move {
             loop {
                 let pause = this.state().chance.u64(1..200);
                 tokio::time::sleep(Duration::from_millis(pause)).await;
-                if this.step() {
+                // Something newer is on its way to be in force.
+                if this.state().wanted != wanted || this.step() {
                     return;
                 }
             }
@@ -73,7 +78,7 @@ impl SimulatedKernel {
     /// Returns whether nothing changes any more by itself.
     fn step(&self) -> bool {
         let mut state = self.state();
-        let State { wishes, chance, live, sender } = &mut *state;
+        let State { wishes, chance, live, sender, .. } = &mut *state;
         let mut settled = true;
         let mut report = Report::default();
         for (name, wish) in &*wishes {
@@ -95,14 +100,23 @@ impl SimulatedKernel {
             }
             report.pods.insert(name.clone(), pod);
         }
-        sender.send_replace(Arc::new(report));
+        sender.send_if_modified(|last| {
+            let changed = **last != report;
+            if changed {
+                *last = Arc::new(report);
+            }
+            changed
+        });
         settled
     }
 }
 
 impl Steering for SimulatedKernel {
     fn want(&self, wishes: Wishes) {
-        self.state().wishes = wishes;
+        let mut state = self.state();
+        state.wishes = wishes;
+        state.wanted += 1;
+        drop(state);
         self.show();
     }
 
