@@ -4,6 +4,8 @@ use std::{
     fs, io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use aya::programs::links::FdLink;
@@ -17,6 +19,9 @@ use crate::spec::ProjectName;
 
 /// Where bpffs is usually mounted, and where we mount it if it is nowhere.
 const BPFFS: &str = "/sys/fs/bpf";
+
+/// How long somebody else may still use it.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A project's folder. As long as this lives, nobody else uses it.
 #[derive(Debug)]
@@ -38,13 +43,22 @@ impl Pins {
             |errno: rustix::io::Errno| KernelError::io(format!("lock {}", path.display()))(errno.into());
         let lock =
             open(&path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(fail)?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { path, _lock: lock }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(KernelError::Unsupported {
-                what: format!("use {}", path.display()),
-                reason: "another supervisor of a project with this name does".to_owned(),
-            }),
-            Err(errno) => Err(fail(errno)),
+        // A supervisor that is about to end may have it still.
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Self { path, _lock: lock }),
+                Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                    thread::sleep(Duration::from_millis(20));
+                }
+                Err(rustix::io::Errno::WOULDBLOCK) => {
+                    return Err(KernelError::Unsupported {
+                        what: format!("use {}", path.display()),
+                        reason: "another supervisor of a project with this name does".to_owned(),
+                    });
+                }
+                Err(errno) => return Err(fail(errno)),
+            }
         }
     }
 

@@ -285,8 +285,13 @@ impl InKernel {
     }
 
     /// What a supervisor before us entered a listener as.
-    pub fn inherit(&mut self, cookie: u64) -> Option<Listener> {
-        self.left_behind.remove(&cookie)
+    pub fn left_behind(&self, cookie: u64) -> Option<Listener> {
+        self.left_behind.get(&cookie).copied()
+    }
+
+    /// A listener of a supervisor before us is ours from now on.
+    pub fn inherit(&mut self, cookie: u64) {
+        self.left_behind.remove(&cookie);
     }
 
     /// Lets go of all listeners of a port that a supervisor before us entered and that are no more. Returns whose they

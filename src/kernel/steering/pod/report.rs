@@ -1,0 +1,92 @@
+//! What a pod's sockets and counts show.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use super::{Pod, Socket};
+use crate::kernel::{
+    KernelError,
+    sockets::{Row, Transport},
+    steering::{
+        project::{InKernel, Life},
+        wish::{PodReport, PodWish, ReplicaReport, Traffic, Waiting},
+    },
+};
+
+/// A replica's UDP part is busy for so long after a datagram.
+const BUSY: Duration = Duration::from_secs(2);
+/// Whoever is not known after that long is a stranger.
+const STRANGE: Duration = Duration::from_secs(3);
+
+impl Pod {
+    /// Tells how it stands.
+    ///
+    /// # Errors
+    /// When what was counted cannot be read.
+    pub(super) fn report(
+        &self,
+        kernel: &InKernel,
+        wish: &PodWish,
+        rows: &[Row],
+        waiting: BTreeMap<u16, Waiting>,
+        error: Option<KernelError>,
+    ) -> Result<PodReport, KernelError> {
+        // The clock of `bpf_ktime_get_coarse_ns`.
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let now = Duration::try_from(now).unwrap_or_default();
+        let mut replicas: BTreeMap<_, _> = wish
+            .replicas
+            .iter()
+            .filter_map(|replica| {
+                let life = Life { id: replica.id.clone(), pid: replica.pid };
+                let weight = self.residents.get(&life)?.weight;
+                Some((life, ReplicaReport { pid: replica.pid, weight, ..ReplicaReport::default() }))
+            })
+            .collect();
+        for (name, port) in &self.ports {
+            for (life, part) in &port.endpoints {
+                let Some(replica) = replicas.get_mut(life) else { continue };
+                let counts = kernel.counts(part.number)?;
+                let cookies: BTreeSet<u64> =
+                    part.listeners.iter().flatten().map(|(cookie, _)| *cookie).collect();
+                let own = rows.iter().filter(|row| cookies.contains(&row.cookie));
+                let queue = own.clone().map(|row| u64::from(row.waiting)).sum();
+                let last = Duration::from_nanos(counts.last);
+                let traffic = Traffic {
+                    live: u64::try_from(counts.live).unwrap_or(0),
+                    total: counts.total,
+                    queue: if name.0 == Transport::Tcp { queue } else { 0 },
+                    busy: counts.last > 0 && now.saturating_sub(last) < BUSY,
+                    listens: part.listens(),
+                    shared: true,
+                };
+                replica.user = own.clone().next().map(|row| row.user).or(replica.user);
+                replica.ports.insert(*name, traffic);
+            }
+        }
+        let mut strangers = BTreeSet::new();
+        for socket in self.sockets.values() {
+            match socket {
+                Socket::Alone { life, port } => {
+                    if let Some(replica) = replicas.get_mut(life) {
+                        replica.ports.entry(*port).or_default().listens = true;
+                    }
+                }
+                Socket::Unknown { since, stranger } if since.elapsed() >= STRANGE => {
+                    strangers.insert(stranger.clone());
+                }
+                Socket::Entered { .. } | Socket::Unknown { .. } | Socket::Ignored => {}
+            }
+        }
+        Ok(PodReport {
+            netns: self.netns.inode,
+            error: error.map(|error| error.to_string()),
+            replicas: replicas.into_iter().map(|(life, report)| (life.id, report)).collect(),
+            waiting,
+            strangers,
+            other_users: self.other_users.clone(),
+        })
+    }
+}
