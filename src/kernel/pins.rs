@@ -147,8 +147,14 @@ fn bpffs() -> Result<PathBuf, KernelError> {
     if let Some(path) = capability::mounted("bpf") {
         return Ok(path);
     }
-    fs::create_dir_all(BPFFS).map_err(KernelError::io(format!("make {BPFFS}")))?;
-    mount("bpf", BPFFS, "bpf", MountFlags::empty(), Some(c"mode=0700"))
-        .map_err(|errno| KernelError::io(format!("mount bpffs at {BPFFS}"))(errno.into()))?;
+    let fail = |errno: rustix::io::Errno| KernelError::io(format!("mount bpffs at {BPFFS}"))(errno.into());
+    // One at a time: a second one on top of the first would hide what is pinned there.
+    let place =
+        open(BPFFS, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(fail)?;
+    flock(&place, FlockOperation::LockExclusive).map_err(fail)?;
+    if let Some(path) = capability::mounted("bpf") {
+        return Ok(path);
+    }
+    mount("bpf", BPFFS, "bpf", MountFlags::empty(), Some(c"mode=0700")).map_err(fail)?;
     Ok(PathBuf::from(BPFFS))
 }
