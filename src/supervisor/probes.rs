@@ -55,6 +55,18 @@ impl Probes {
         Self { running: BTreeMap::new(), checked: BTreeMap::new(), opinions, sender }
     }
 
+    /// Takes in what was just seen: from the first moment on, the health of whoever is probed is what its probe says.
+    pub fn see(&mut self, desired: &Desired, observed: &mut Observed) {
+        self.checked.clear();
+        for (id, container) in &observed.containers {
+            if let ContainerState::Running(process) = &container.state {
+                self.checked.insert(id.clone(), process.health);
+            }
+        }
+        self.follow(desired, observed);
+        self.apply(&mut observed.containers);
+    }
+
     /// Probes every replica that runs and whose service has a probe, where it can be reached alone, and nobody else.
     pub fn follow(&mut self, desired: &Desired, observed: &Observed) {
         let mut wanted = BTreeMap::new();
@@ -83,19 +95,9 @@ impl Probes {
         }
     }
 
-    /// Lets opinions count as health in what was just seen, where the engine's own check does not object.
-    pub fn apply(&mut self, containers: &mut BTreeMap<ContainerId, Container>) {
-        self.checked.clear();
-        for (id, container) in &*containers {
-            if let ContainerState::Running(process) = &container.state {
-                self.checked.insert(id.clone(), process.health);
-            }
-        }
-        self.apply_again(containers);
-    }
-
-    /// The same after a probe has changed its mind. Returns whose health is another one now.
-    pub fn apply_again(&self, containers: &mut BTreeMap<ContainerId, Container>) -> Vec<ContainerId> {
+    /// Lets opinions count as health, where the engine's own check does not object. Returns whose health is another one
+    /// now.
+    pub fn apply(&self, containers: &mut BTreeMap<ContainerId, Container>) -> Vec<ContainerId> {
         let mut changed = Vec::new();
         for ((id, pid), running) in &self.running {
             let checked = self.checked.get(id).copied().unwrap_or(Health::None);
@@ -161,5 +163,85 @@ async fn watch(life: Life, subject: Subject, opinions: mpsc::UnboundedSender<(Li
             subject.probe.interval
         };
         tokio::time::sleep(pause.max(Duration::from_millis(10))).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        engine::{Labels, Process},
+        spec::{ProbeKind, Project, Slot},
+    };
+
+    fn project() -> Project {
+        let image = crate::spec::Image("localhost/demo".to_owned());
+        let mut project = crate::demo::project::project(image, 1, "127.0.0.1:4000".parse().unwrap()).unwrap();
+        for service in project.services.values_mut() {
+            service.probe = Some(Probe {
+                kind: ProbeKind::Tcp,
+                port: Some(80),
+                interval: Probe::INTERVAL,
+                timeout: Probe::TIMEOUT,
+                failures: Probe::FAILURES,
+            });
+        }
+        project
+    }
+
+    /// A replica that runs, and about which nothing is known yet.
+    fn running(project: &Project) -> Container {
+        let service = project.services.values().next().unwrap();
+        Container {
+            id: ContainerId("one".to_owned()),
+            name: "one".to_owned(),
+            labels: Labels {
+                project: project.name.clone(),
+                pod: service.pod.clone(),
+                generation: service.generation(),
+                role: Role::Replica { service: service.name.clone(), slot: Slot::new(1).unwrap() },
+            },
+            joined: None,
+            state: ContainerState::Running(Process {
+                pid: u32::MAX,
+                started_at: jiff::Timestamp::UNIX_EPOCH,
+                health: Health::None,
+            }),
+            since: jiff::Timestamp::UNIX_EPOCH,
+            netns: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_is_probed_is_not_ready_from_the_first_moment_on() {
+        let project = project();
+        let container = running(&project);
+        let mut observed = Observed { sharing: Sharing::ByKernel(Arc::default()), ..Observed::default() };
+        observed.containers.insert(container.id.clone(), container);
+        let (mut probes, desired) = (Probes::new(), Desired::all(project));
+        probes.see(&desired, &mut observed);
+        let health =
+            |observed: &Observed| observed.containers.values().next().unwrap().process().unwrap().health;
+        assert_eq!(health(&observed), Health::Starting);
+        // Where nobody can be reached alone, nobody is probed.
+        observed.sharing = Sharing::ByImages;
+        observed.containers = [running(&desired.project)].map(|c| (c.id.clone(), c)).into();
+        probes.see(&desired, &mut observed);
+        assert_eq!(health(&observed), Health::None);
+    }
+
+    #[test]
+    fn of_the_engines_check_and_the_probe_the_worse_counts() {
+        for (checked, opinion, expected) in [
+            (Health::None, Opinion::Starting, Health::Starting),
+            (Health::None, Opinion::Ready, Health::Healthy),
+            (Health::Healthy, Opinion::Failing, Health::Unhealthy),
+            (Health::Unhealthy, Opinion::Ready, Health::Unhealthy),
+            (Health::Starting, Opinion::Ready, Health::Starting),
+        ] {
+            assert_eq!(together(checked, opinion), expected, "{checked:?}, {opinion:?}");
+        }
     }
 }

@@ -202,7 +202,7 @@ impl<E: Engine> Supervisor<E> {
     /// Takes in what a probe has found out.
     fn probed(&mut self) {
         let now = self.clock.now();
-        for id in self.probes.apply_again(&mut self.observed.containers) {
+        for id in self.probes.apply(&mut self.observed.containers) {
             let Some(container) = self.observed.containers.get(&id) else { continue };
             if let (Role::Replica { service, slot }, Some(process)) =
                 (&container.labels.role, container.process())
@@ -307,9 +307,8 @@ impl<E: Engine> Supervisor<E> {
         if !std::mem::replace(&mut self.reachable, true) {
             self.journal.record(now, EventKind::EngineBack);
         }
-        let mut seen = snapshot.containers;
-        self.probes.apply(&mut seen);
-        let before = std::mem::replace(&mut self.observed.containers, seen);
+        let before = std::mem::replace(&mut self.observed.containers, snapshot.containers);
+        self.probes.see(&self.wish.desired, &mut self.observed);
         self.observed.networks = snapshot.networks;
         self.observed.volumes = snapshot.volumes;
         self.observed.busy.retain(|target| !settled.contains(target));
@@ -348,8 +347,10 @@ impl<E: Engine> Supervisor<E> {
             return;
         }
         let now = self.clock.now();
-        self.plan = plan(&self.wish.desired, &self.observed, now);
+        // The file may have said something new.
         self.probes.follow(&self.wish.desired, &self.observed);
+        self.probed();
+        self.plan = plan(&self.wish.desired, &self.observed, now);
         traffic::note_out(&self.plan.wishes, &mut self.observed.out_since, now);
         self.traffic.want(std::mem::take(&mut self.plan.wishes));
         let free = AT_ONCE.saturating_sub(self.observed.busy.len());

@@ -25,13 +25,27 @@ services:
     );
     project.run(&["up", "-d", "--wait"]);
     let load = Load::start(project.outside(), 100);
-    project.run(&["scale", "web=3"]);
+    let mut scale = project.start(&["scale", "web=3"]);
+    wait::until("all are ready", || {
+        let report = load::send(project.outside(), 20);
+        let replicas = project.replicas("web");
+        // Who is not ready now was not while the requests were sent.
+        for replica in replicas.iter().filter(|replica| replica.state != ReplicaState::Healthy) {
+            assert_eq!(report.answers.get(&replica.slot.to_string()), None, "{report}{replica:#?}");
+        }
+        let ready = replicas.iter().filter(|replica| replica.state == ReplicaState::Healthy).count();
+        check(ready == 3, &replicas)
+    });
+    assert_eq!(scale.exit_code(), Some(0), "{}", scale.printed());
     let report = load.finish();
     assert!(report.failures.is_empty(), "{report}");
-    for replica in project.replicas("web") {
-        assert_eq!(replica.state, ReplicaState::Healthy, "{replica:#?}");
-    }
     project.serves(3);
+    let events = project.log();
+    let first = |words: &str| events.lines().position(|line| line.contains("slot=3") && line.contains(words));
+    assert!(
+        first("health=Healthy") < first("weight=100"),
+        "it is in rotation only once it is ready:\n{events}"
+    );
 }
 
 /// The server hangs, as by a bug: it takes connections and answers none.
