@@ -8,7 +8,7 @@
 const volatile __u32 PORT = 0;
 const volatile __u32 DOOR = 0;
 
-/* Where on the wheel each processor is. */
+/* Where on the wheel each processor is; or, by lot, what it drew last. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__type(key, __u32);
@@ -48,27 +48,26 @@ static __always_inline __u32 scale(__u32 random, __u32 below)
 	return ((__u64)random * below) >> 32;
 }
 
-/* The next place of the wheel. */
-static __always_inline __u32 spin(__u32 size)
+/* The place from which on is looked: the next one of the wheel, one by hash, or one by lot. The lot is a linear
+ * congruential sequence (Numerical Recipes), begun with the hash: the kernel's own costs more than the rest of the
+ * choice, and nobody gains by guessing. */
+static __always_inline __u32 begin(struct sk_reuseport_md *ctx, struct table *t, __u32 size)
 {
 	__u32 port = PORT, place;
-	__u32 *spins = bpf_map_lookup_elem(&sameport_spins, &port);
+	__u32 *spins;
 
+	if (t->policy == HASH)
+		return scale(ctx->hash, size);
+	spins = bpf_map_lookup_elem(&sameport_spins, &port);
 	if (!spins)
 		return 0;
+	if (t->policy == RANDOM) {
+		*spins = (*spins ^ ctx->hash) * 1664525 + 1013904223;
+		return scale(*spins, size);
+	}
 	place = *spins < size ? *spins : 0;
 	*spins = place + 1;
 	return place;
-}
-
-/* The place from which on is looked. */
-static __always_inline __u32 begin(struct sk_reuseport_md *ctx, struct table *t, __u32 size)
-{
-	if (t->policy == HASH)
-		return scale(ctx->hash, size);
-	if (t->policy == RANDOM)
-		return scale(bpf_get_prandom_u32(), size);
-	return spin(size);
 }
 
 static __always_inline int enter_at(struct sk_reuseport_md *ctx, struct endpoint *e, __u32 at)
