@@ -163,6 +163,7 @@ fn write(event: &Event) {
         EventKind::CannotSteer { pod, error } => {
             tracing::error!(%pod, error, "the kernel cannot choose as wanted")
         }
+        EventKind::LeftInKernel { error } => tracing::error!(error, "something stays in the kernel"),
         EventKind::Rotation { service, slot, weight, live, total, queue } => {
             tracing::info!(%service, %slot, weight, live, total, queue, "rotation");
         }

@@ -111,6 +111,11 @@ pub enum EventKind {
         /// What it is.
         error: String,
     },
+    /// Something of a removed project stays in the kernel.
+    LeftInKernel {
+        /// What it is.
+        error: String,
+    },
     /// A replica gets connections from now on, or more or fewer of them, or none.
     Rotation {
         /// Of which service.

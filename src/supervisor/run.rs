@@ -149,7 +149,9 @@ impl<E: Engine> Supervisor<E> {
             }
             self.act();
             if self.is_gone() {
-                self.traffic.remove(&self.wish.desired.project.name);
+                if let Some(event) = self.traffic.remove(&self.wish.desired.project.name) {
+                    self.journal.record(self.clock.now(), event);
+                }
                 self.journal.record(self.clock.now(), EventKind::Removed);
                 if let Err(error) = self.wish.forget() {
                     tracing::warn!(%error, "the state of the removed project stays");

@@ -89,15 +89,13 @@ impl Traffic {
         }
     }
 
-    /// Takes everything away that outlives us.
-    pub fn remove(&mut self, project: &ProjectName) {
+    /// Takes everything away that outlives us. Tells if something stays.
+    pub fn remove(&mut self, project: &ProjectName) -> Option<EventKind> {
         let result = match &self.state {
             State::On(steering, _) => steering.remove(),
             State::Idle | State::Impossible(_) => self.kernel.clear(project),
         };
-        if let Err(error) = result {
-            tracing::warn!(%error, "something of the removed project stays in the kernel");
-        }
+        result.err().map(|error| EventKind::LeftInKernel { error: error.to_string() })
     }
 }
 

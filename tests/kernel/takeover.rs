@@ -112,3 +112,18 @@ fn at_the_end_nothing_is_left_in_the_kernel() {
     sameport::kernel::steering::Steering::remove(pod.steering.as_ref().unwrap()).unwrap();
     assert_eq!(pod.pins(), Vec::<String>::new());
 }
+
+#[test]
+fn what_cannot_be_taken_away_is_told() {
+    let pod = pod(1);
+    let folder = sameport::kernel::capability::mounted("bpf").unwrap().join("sameport");
+    // Somebody's folder among our pins: it is not ours to remove.
+    let foreign = folder.join(pod.project.as_str()).join("foreign");
+    std::fs::create_dir(&foreign).unwrap();
+    let told = sameport::kernel::steering::Steering::remove(pod.steering.as_ref().unwrap());
+    let left = pod.pins();
+    std::fs::remove_dir(&foreign).unwrap();
+    sameport::kernel::Pins::clear(&pod.project).unwrap();
+    assert!(told.as_ref().is_err_and(|error| error.to_string().contains("foreign")), "{told:?}");
+    assert_eq!(left, ["foreign"], "all else is gone");
+}

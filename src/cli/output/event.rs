@@ -41,6 +41,9 @@ pub fn describe(event: &Event) -> Option<String> {
         EventKind::CannotSteer { pod, error } => {
             styled(&format!("the kernel cannot choose as wanted for {pod}: {error}"), red)
         }
+        EventKind::LeftInKernel { error } => {
+            styled(&format!("something of the project stays in the kernel: {error}"), red)
+        }
         EventKind::Rotation { service, slot, weight, live, total, queue } => {
             let count = format!("{live} open, {total} so far, {queue} not accepted");
             match weight {

@@ -65,7 +65,7 @@ pub trait Steering: Send + Sync {
 pub struct KernelSteering {
     shared: Arc<Shared>,
     reports: watch::Receiver<Arc<Report>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    thread: Mutex<Option<JoinHandle<Result<(), KernelError>>>>,
 }
 
 /// What the thread is told.
@@ -110,18 +110,20 @@ impl KernelSteering {
                 match kernel {
                     Ok(kernel) => {
                         let _ = opened.send(Ok(()));
+                        let strays_are_gone = false;
                         Steerer {
                             kernel,
                             pods: BTreeMap::new(),
                             wishes: None,
                             shared: order,
                             sender,
-                            strays_are_gone: false,
+                            strays_are_gone,
                         }
-                        .run();
+                        .run()
                     }
                     Err(error) => {
                         let _ = opened.send(Err(error));
+                        Ok(())
                     }
                 }
             })
@@ -139,14 +141,12 @@ impl KernelSteering {
         let _ = rustix::io::write(&self.shared.wake, &1_u64.to_ne_bytes());
     }
 
-    fn end(&self, end: End) {
+    fn end(&self, end: End) -> Result<(), KernelError> {
         self.tell(|order| order.end = order.end.or(Some(end)));
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread
-            && thread.join().is_err()
-        {
-            tracing::error!("the steering thread has failed");
-        }
+        let gone = |_| KernelError::Gone { what: "the steering thread".to_owned() };
+        // Who has ended before has told how.
+        thread.map_or(Ok(()), |thread| thread.join().map_err(gone)?)
     }
 }
 
@@ -167,14 +167,15 @@ impl Steering for KernelSteering {
     }
 
     fn remove(&self) -> Result<(), KernelError> {
-        self.end(End::Remove);
-        Ok(())
+        self.end(End::Remove)
     }
 }
 
 impl Drop for KernelSteering {
     fn drop(&mut self) {
-        self.end(End::Leave);
+        if let Err(error) = self.end(End::Leave) {
+            tracing::error!(%error, "steering has failed");
+        }
     }
 }
 
@@ -189,7 +190,7 @@ struct Steerer {
 }
 
 impl Steerer {
-    fn run(mut self) {
+    fn run(mut self) -> Result<(), KernelError> {
         let mut pause = RESYNC;
         loop {
             self.sleep(pause);
@@ -200,7 +201,7 @@ impl Steerer {
                 self.wishes = Some(wishes);
             }
             match order.end {
-                Some(End::Leave) => return,
+                Some(End::Leave) => return Ok(()),
                 Some(End::Remove) => return self.remove(),
                 None => {}
             }
@@ -302,16 +303,12 @@ impl Steerer {
         }
     }
 
-    fn remove(self) {
+    /// Lets go of as much as can be, and tells the first thing that stays.
+    fn remove(self) -> Result<(), KernelError> {
         let Self { mut kernel, pods, .. } = self;
-        for pod in pods.into_values() {
-            if let Err(error) = pod.close(&mut kernel) {
-                tracing::warn!(%error, "something of a pod stays in the kernel");
-            }
-        }
-        if let Err(error) = kernel.pins().remove_all() {
-            tracing::error!(%error, "something of the project stays in the kernel");
-        }
+        let mut results: Vec<_> = pods.into_values().map(|pod| pod.close(&mut kernel)).collect();
+        results.push(kernel.pins().remove_all());
+        results.into_iter().collect()
     }
 }
 
