@@ -18,12 +18,13 @@ use sameport::{
 use serde_json::Value;
 
 use super::support::{
-    load::{self, Failure, Load, Report},
+    load::{self, Failure, Load},
     project::Project,
     wait::{self, check},
 };
 
-/// Three replicas of an image come up and take turns. `environment` is what it has besides its name.
+/// Four replicas of an image come up and take turns, also after each of them has been restarted; nobody notices the
+/// restart. `environment` is what it has besides its name.
 fn take_turns(image: &str, environment: &str, port: u16, ask: fn(SocketAddr) -> Result<String, Failure>) {
     let project = Project::new(&format!(
         r#"
@@ -32,20 +33,45 @@ services:
     image: ${{{image}}}
     environment: {{ REPLICA: "{{{{.Slot}}}}", {environment} }}
     ports: ["${{PORT}}:{port}"]
-    deploy: {{ replicas: 3 }}
+    deploy: {{ replicas: 4 }}
 "#
     ));
     project.run(&["up", "-d", "--wait"]);
     let status: Value = serde_json::from_str(&project.run(&["ps", "--format", "json"])).unwrap();
     assert_eq!(status["pods"][0]["sharing"], "kernel", "{status:#}");
-    evenly(&load::repeat(90, || ask(project.loopback())));
+    evenly(&project, 4, || ask(project.loopback()));
+    let started = || project.replicas("app").iter().map(|replica| replica.started_at).collect::<Vec<_>>();
+    let (before, address) = (started(), project.outside());
+    let load = Load::of(100, move || ask(address));
+    project.run(&["restart", "app"]);
+    let report = load.finish();
+    eprintln!("restart of {image}: {report}");
+    assert!(report.failures.is_empty(), "{report}");
+    let after = started();
+    assert!(after.iter().zip(&before).all(|(after, before)| after > before), "{before:?}, {after:?}");
+    evenly(&project, 4, || ask(project.loopback()));
 }
 
-/// Of 90 connections each of three replicas got its share.
-fn evenly(report: &Report) {
-    assert_eq!(report.answered(), 90, "{report}");
-    assert_eq!(report.answers.keys().collect::<Vec<_>>(), ["1", "2", "3"], "{report}");
-    assert!(report.answers.values().all(|answers| *answers >= 20), "{report}");
+/// So many replicas, which have nothing to do, each get their share of connections that come one after the other.
+fn evenly(project: &Project, replicas: u32, ask: impl Fn() -> Result<String, Failure>) {
+    const SHARE: u32 = 30;
+    nobody_is_connected(project);
+    let report = load::one_by_one(SHARE * replicas, ask);
+    assert_eq!(report.answered(), SHARE * replicas, "{report}");
+    let slots: Vec<_> = (1..=replicas).map(|slot| slot.to_string()).collect();
+    assert_eq!(report.answers.keys().collect::<Vec<_>>(), slots.iter().collect::<Vec<_>>(), "{report}");
+    // A replica that happens to be at work, as by a health check, rightly gets nothing for that long.
+    assert!(report.answers.values().all(|answers| *answers >= SHARE / 2), "{report}");
+    nobody_is_connected(project);
+}
+
+/// Waits until no replica has a connection.
+fn nobody_is_connected(project: &Project) {
+    wait::until("no connection is open", || {
+        let replicas = project.status().replicas;
+        let live: Vec<_> = replicas.iter().map(|replica| Some(replica.traffic.as_ref()?.live)).collect();
+        check(live.iter().all(|live| *live == Some(0)), &replicas)
+    });
 }
 
 #[test]
@@ -102,10 +128,9 @@ services:
 "#,
     );
     project.run(&["up", "-d", "--wait"]);
-    evenly(&load::send(project.loopback(), 90));
+    evenly(&project, 3, || load::request(project.loopback()));
     let netns = Netns::of(sandbox(&project, "web")).unwrap();
-    let ipv6 = netns.within(|| Ok(load::send((Ipv6Addr::LOCALHOST, 8080).into(), 90)));
-    evenly(&ipv6.unwrap());
+    evenly(&project, 3, || netns.within(|| Ok(load::request((Ipv6Addr::LOCALHOST, 8080).into()))).unwrap());
 }
 
 #[test]
@@ -125,7 +150,8 @@ services:
 "#,
     );
     project.run(&["up", "-d", "--wait"]);
-    let report = load::send(project.loopback(), 200);
+    nobody_is_connected(&project);
+    let report = load::one_by_one(200, || load::request(project.loopback()));
     assert_eq!(report.answered(), 200, "{report}");
     assert!(report.answers.values().all(|answers| (80..=120).contains(answers)), "{report}");
 }
@@ -223,7 +249,7 @@ fn connections_wait_until_a_replica_is_healthy_and_are_all_answered() {
         assert!(after >= READY_AFTER.try_into().unwrap(), "{answer:?} after {after}");
     }
     project.run(&["up", "-d", "--wait"]);
-    evenly(&load::send(project.loopback(), 90));
+    evenly(&project, 3, || load::request(project.loopback()));
 }
 
 fn listens(replica: &ReplicaStatus) -> bool {
@@ -251,10 +277,9 @@ fn a_replica_gets_nothing_before_it_is_healthy_and_no_request_fails_when_scaling
         check(replicas.len() == 3 && replicas.iter().all(|r| r.state == ReplicaState::Healthy), replicas)
     });
     assert_eq!(listened, ["2", "3"].map(str::to_owned).into(), "they listened before they were healthy");
-    evenly(&load::send(project.loopback(), 90));
     let report = load.finish();
     assert!(report.failures.is_empty(), "{report}");
-    assert_eq!(report.answers.len(), 3, "{report}");
+    evenly(&project, 3, || load::request(project.loopback()));
 }
 
 /// So many replicas of Go under load: the first one closes its listener and opens another one 300 ms later, thrice.

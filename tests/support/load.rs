@@ -129,11 +129,16 @@ pub fn request_redis(address: SocketAddr) -> Result<String, Failure> {
     }
 }
 
-/// Does so many requests, one after the other.
-pub fn repeat(requests: u32, request: impl Fn() -> Result<String, Failure>) -> Report {
+/// Does so many requests, one after the other, and so long apart that a server which has to wait for a processor in
+/// between is not taken for a busy one by the next.
+pub fn one_by_one(requests: u32, request: impl Fn() -> Result<String, Failure>) -> Report {
+    const APART: Duration = Duration::from_millis(10);
     let begin = Instant::now();
     let mut report = Report::default();
-    (0..requests).for_each(|_| report.note(begin, request()));
+    for _ in 0..requests {
+        report.note(begin, request());
+        thread::sleep(APART);
+    }
     report
 }
 
@@ -154,24 +159,37 @@ pub struct Load {
 impl Load {
     /// Begins to send `rate` requests a second.
     pub fn start(address: SocketAddr, rate: u32) -> Self {
-        Self::start_in(address, rate, || ())
+        Self::of(rate, move || request(address))
     }
 
     /// Begins to send, each client after it has run `enter`.
     pub fn start_in(address: SocketAddr, rate: u32, enter: impl Fn() + Clone + Send + 'static) -> Self {
+        Self::of_in(rate, move || request(address), enter)
+    }
+
+    /// Begins to do `rate` requests of any kind a second.
+    pub fn of(rate: u32, request: impl Fn() -> Result<String, Failure> + Clone + Send + 'static) -> Self {
+        Self::of_in(rate, request, || ())
+    }
+
+    fn of_in(
+        rate: u32,
+        request: impl Fn() -> Result<String, Failure> + Clone + Send + 'static,
+        enter: impl Fn() + Clone + Send + 'static,
+    ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let begin = Instant::now();
         let pause = Duration::from_secs(1) * CLIENTS / rate;
         let clients = (0..CLIENTS)
             .map(|number| {
-                let (stop, enter) = (Arc::clone(&stop), enter.clone());
+                let (stop, request, enter) = (Arc::clone(&stop), request.clone(), enter.clone());
                 thread::spawn(move || {
                     enter();
                     let mut report = Report::default();
                     let mut next = Instant::now() + pause * number / CLIENTS;
                     while !stop.load(Ordering::Relaxed) {
                         thread::sleep(next.saturating_duration_since(Instant::now()));
-                        report.note(begin, request(address));
+                        report.note(begin, request());
                         // A client that was held up goes on at its pace and does not catch up in a burst.
                         next = (next + pause).max(Instant::now());
                     }
