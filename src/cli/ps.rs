@@ -5,11 +5,12 @@ use std::sync::Arc;
 use clap::Args;
 use sameport::{
     engine::{Engine, EngineError, docker::Docker},
+    kernel::Counters,
     plan::{
         PodSharing, WaitingAt,
         status::{PodStatus, ProjectStatus, ReplicaStatus},
     },
-    spec::{Project, ServiceName},
+    spec::{PodName, Project, ServiceName},
     supervisor,
 };
 use serde::Serialize;
@@ -115,10 +116,28 @@ fn pod_notes(pod: &PodStatus) -> Result<(), CliError> {
     for stranger in &pod.traffic.strangers {
         output::note(&event::strange(&pod.pod, stranger))?;
     }
+    if let Some(counters) = &pod.traffic.counters {
+        for note in moved(&pod.pod, counters) {
+            output::note(&note)?;
+        }
+    }
     match &pod.traffic.error {
         Some(error) => output::note(&format!("{}: {error}", pod.pod)),
         None => Ok(()),
     }
+}
+
+/// What became of connections whose listener closed before they were accepted.
+fn moved(pod: &PodName, counters: &Counters) -> Vec<String> {
+    let Counters { migrated, lost_in_migration: lost, .. } = *counters;
+    let moved = format!("{pod}: {migrated} connections moved on to a replica from a listener that closed");
+    let reset =
+        format!("{pod}: {lost} connections were reset when their listener closed: nobody could take them");
+    [(migrated, moved), (lost, reset)]
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(_, note)| note)
+        .collect()
 }
 
 /// Where a project stands that nobody supervises.

@@ -5,6 +5,7 @@
 //! is to choose from.
 
 pub mod capability;
+pub mod counters;
 mod error;
 mod maps;
 pub mod netns;
@@ -18,6 +19,7 @@ pub mod steering;
 pub mod trial;
 mod wheel;
 
+pub use counters::Counters;
 pub use error::KernelError;
 pub use netns::Netns;
 pub use pins::Pins;

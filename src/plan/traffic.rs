@@ -5,7 +5,10 @@ use std::net::Ipv4Addr;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    kernel::steering::{OtherUser, Stranger},
+    kernel::{
+        Counters,
+        steering::{OtherUser, Stranger},
+    },
     spec::{PodName, Service, Slot},
 };
 
@@ -33,6 +36,8 @@ pub struct PodTraffic {
     pub strangers: Vec<Stranger>,
     /// Users who wanted a port that another user shares.
     pub other_users: Vec<OtherUser>,
+    /// What the kernel itself has counted in the pod's network; none where it does not steer it.
+    pub counters: Option<Counters>,
     /// What the kernel cannot do.
     pub error: Option<String>,
 }
@@ -116,6 +121,7 @@ impl Planner<'_> {
             waiting: waiting.collect(),
             strangers: report.strangers.iter().cloned().collect(),
             other_users: report.other_users.values().copied().collect(),
+            counters: report.counters,
             error: report.error.clone(),
         }
     }

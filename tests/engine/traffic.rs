@@ -306,3 +306,29 @@ fn a_stranger_among_the_replicas_gets_nothing_and_is_told() {
     let report = told.unwrap();
     assert_eq!(report.answers.get("1"), Some(&100), "{report}");
 }
+
+/// The first of two replicas is frozen, so that connections pile up, and then killed.
+#[test]
+fn ps_tells_how_many_connections_moved_on_from_a_replica_that_died() {
+    let project = up(&go(2, ""));
+    let quiet = project.try_run(&["ps"]);
+    assert!(!quiet.stderr.contains("moved on"), "{quiet:#?}");
+    let first = format!("{}-web-1", project.name);
+    project.docker.run(&["kill", "-s", "STOP", &first]);
+    let address = project.in_pod("web", 8080);
+    let clients = [(); 6].map(|()| thread::spawn(move || load::request_path(address, "/slow?ms=5000")));
+    let waiting = wait::until("all of them are connected", || {
+        let traffic: Vec<_> = project.replicas("web").into_iter().filter_map(|r| r.traffic).collect();
+        check(traffic.iter().map(|traffic| traffic.live).sum::<u64>() == 6, &traffic)
+            .map(|()| traffic[0].queue)
+    });
+    assert!(waiting > 0, "none came to the first one");
+    project.docker.run(&["kill", "-s", "KILL", &first]);
+    for client in clients {
+        assert_eq!(client.join().unwrap(), Ok("2".to_owned()));
+    }
+    let counters = project.status().pods[0].traffic.counters.unwrap();
+    assert_eq!((counters.migrated, counters.lost_in_migration), (waiting, 0), "{counters:?}");
+    let table = project.try_run(&["ps"]);
+    assert!(table.stderr.contains(&format!("web: {waiting} connections moved on")), "{table:#?}");
+}

@@ -2,6 +2,7 @@
 
 use std::{io::Write, net::TcpStream, time::Duration};
 
+use sameport::kernel::Counters;
 use socket2::{Domain, Socket, Type};
 
 use super::{
@@ -112,7 +113,10 @@ fn a_connection_that_moves_on_is_counted_where_it_goes() {
     assert_eq!(pod.live(PORT)[&1], 20);
     pod.start(2, &mut http());
     pod.listening(2, PORT);
+    let before = Counters::of(pod.sandbox()).unwrap();
     pod.kill(1);
+    let moved = Counters::of(pod.sandbox()).unwrap().since(&before);
+    assert_eq!((moved.migrated, moved.lost_in_migration, moved.reset), (20, 0, 0));
     for client in &mut clients {
         let mut text = String::new();
         std::io::Read::read_to_string(client, &mut text).unwrap();
@@ -177,4 +181,28 @@ fn under_load_with_deaths_the_counts_come_back_to_zero() {
     // What a killed replica was working on is lost with it: a request of each of seven clients at most.
     assert!(answered > 1000 && lost <= 6 * 7, "{answered} answered, {lost} lost");
     nothing_is_left(&pod);
+}
+
+/// Where nobody else is, and nobody may wait.
+#[test]
+fn a_connection_that_cannot_move_on_is_reset_and_counted_as_lost() {
+    let mut pod = Pod::new();
+    pod.rules.hold = Duration::ZERO;
+    pod.start(1, &mut python(IDLE));
+    pod.listening(1, PORT);
+    let clients: Vec<_> = (0..5).map(|_| pod.connect(shared()).unwrap()).collect();
+    assert_eq!(pod.traffic(PORT)[&1].queue, 5);
+    let before = Counters::of(pod.sandbox()).unwrap();
+    pod.kill(1);
+    for mut client in clients {
+        let read = std::io::Read::read(&mut client, &mut [0]).unwrap_err();
+        assert_eq!(read.kind(), std::io::ErrorKind::ConnectionReset);
+    }
+    let moved = Counters::of(pod.sandbox()).unwrap().since(&before);
+    assert_eq!((moved.migrated, moved.lost_in_migration), (0, 5), "{moved:?}");
+    wait::until("the report has them too", || {
+        pod.traffic(PORT);
+        let counters = pod.report().counters;
+        check(counters.is_some_and(|now| now.since(&before).lost_in_migration == 5), counters)
+    });
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     engine::ContainerId,
-    kernel::sockets::Transport,
+    kernel::{Counters, sockets::Transport},
     spec::{Balance, PodName, ServiceName},
 };
 
@@ -81,6 +81,8 @@ pub struct PodReport {
     pub strangers: BTreeSet<Stranger>,
     /// Users who wanted a port that another user shares.
     pub other_users: BTreeMap<u16, OtherUser>,
+    /// What the kernel itself has counted there; none where it cannot be read.
+    pub counters: Option<Counters>,
 }
 
 /// What the kernel shows of a replica.

@@ -7,7 +7,7 @@ use std::{
 
 use super::{Pod, Socket};
 use crate::kernel::{
-    KernelError,
+    Counters, KernelError, netns,
     sockets::{Row, Transport},
     steering::{
         project::{InKernel, Life},
@@ -87,6 +87,17 @@ impl Pod {
             waiting,
             strangers,
             other_users: self.other_users.clone(),
+            counters: self.counters(wish.pid),
         })
+    }
+
+    /// What the kernel itself has counted in the pod's network, which a process shares.
+    fn counters(&self, pid: u32) -> Option<Counters> {
+        let counters = Counters::of(pid)
+            // They are for whoever looks: nothing is decided by them.
+            .inspect_err(|error| tracing::debug!(%error, "a pod's counters are not known"))
+            .ok()?;
+        // Else the process has ended, and another one has its number.
+        (netns::inode(pid) == Some(self.netns.inode)).then_some(counters)
     }
 }
