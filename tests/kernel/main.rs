@@ -9,6 +9,7 @@ mod support;
 
 mod choice;
 mod counting;
+mod fairness;
 mod guard;
 mod hold;
 mod pod;
