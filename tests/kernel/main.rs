@@ -12,6 +12,7 @@ mod counting;
 mod fairness;
 mod guard;
 mod hold;
+mod kills;
 mod pod;
 mod server;
 mod takeover;

@@ -1,0 +1,102 @@
+//! Replicas that are killed with connections waiting at them.
+
+use std::{
+    net::TcpStream,
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
+    thread,
+};
+
+use sameport::kernel::Counters;
+
+use super::{
+    pod::Pod,
+    server::{PORT, ask, python, shared},
+    support::wait::{self, check},
+};
+
+/// Takes one connection, answers it 10 ms later, and only then takes the next: it works on one at most.
+const ONE_BY_ONE: &str = "
+import http.server, os, time
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        time.sleep(0.01)
+        body = os.environ['REPLICA'].encode()
+        self.send_response(200)
+        self.send_header('Content-Length', str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *_): pass
+class Server(http.server.HTTPServer):
+    request_queue_size = 128
+Server(('', 8080), Handler).serve_forever()
+";
+const REPLICAS: u32 = 3;
+const CLIENTS: u32 = 24;
+const KILLS: u32 = 20;
+/// How many wait at a replica at least when it is killed.
+const DEEP: u64 = 3;
+
+#[test]
+fn of_twenty_replicas_killed_with_connections_waiting_each_loses_one_request_at_most() {
+    let mut pod = Pod::new();
+    for slot in 1..=REPLICAS {
+        pod.start(slot, &mut python(ONE_BY_ONE));
+    }
+    pod.listening(REPLICAS as usize, PORT);
+    let before = Counters::of(pod.sandbox()).unwrap();
+    let (netns, stop) = (pod.netns(), AtomicBool::new(false));
+    let (answered, lost) = (AtomicU32::new(0), AtomicU32::new(0));
+    let work = || {
+        netns.within(|| {
+            while !stop.load(Ordering::Relaxed) {
+                // Whoever comes finds a listener, always.
+                let mut stream = TcpStream::connect(shared()).unwrap();
+                let is_answered = ask(&mut stream).is_ok_and(|answer| !answer.is_empty());
+                if is_answered { &answered } else { &lost }.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(())
+        })
+    };
+    let mut queued = 0;
+    thread::scope(|scope| {
+        // Ends the clients also when this thread fails.
+        let stop = StopAtEnd(&stop);
+        let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(work)).collect();
+        for kill in 0..KILLS {
+            let slot = 1 + kill % REPLICAS;
+            queued += wait::until("connections wait", || {
+                let queue = pod.traffic(PORT)[&slot].queue;
+                check(queue >= DEEP, queue).map(|()| queue)
+            });
+            pod.kill(slot);
+            let lost = lost.load(Ordering::Relaxed);
+            assert!(lost <= kill + 1, "{lost} lost by {} kills", kill + 1);
+            pod.start(slot, &mut python(ONE_BY_ONE));
+            pod.listening(REPLICAS as usize, PORT);
+        }
+        drop(stop);
+        clients.into_iter().for_each(|client| client.join().unwrap().unwrap());
+    });
+    let counted = Counters::of(pod.sandbox()).unwrap().since(&before);
+    let (answered, lost) = (answered.into_inner(), lost.into_inner());
+    eprintln!(
+        "{KILLS} kills with {queued} connections waiting: {answered} answered, {lost} lost, {} saved by moving on",
+        counted.migrated
+    );
+    assert!(lost <= KILLS, "{lost} lost");
+    assert_eq!((counted.lost_in_migration, counted.overflowed), (0, 0), "{counted:?}");
+    // A queue may have got shorter between the look and the kill, and never by more than one a kill on average.
+    assert!(counted.migrated >= u64::from(KILLS) * (DEEP - 1), "{counted:?}");
+    wait::until("every count is 0", || {
+        let live = pod.live(PORT);
+        check(live.len() == REPLICAS as usize && live.values().all(|count| *count == 0), pod.traffic(PORT))
+    });
+}
+
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
