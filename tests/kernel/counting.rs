@@ -1,13 +1,18 @@
 //! Live connections of each replica: whatever happens to them, none is counted that is not there.
 
-use std::{io::Write, net::TcpStream, time::Duration};
+use std::{
+    io::Write,
+    net::TcpStream,
+    sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+    time::Duration,
+};
 
 use sameport::kernel::Counters;
 use socket2::{Domain, Socket, Type};
 
 use super::{
     pod::Pod,
-    server::{PORT, ask, http, python, shared, stay},
+    server::{PORT, StopAtEnd, ask, http, python, shared, stay},
     support::wait::{self, check},
 };
 
@@ -128,58 +133,61 @@ fn a_connection_that_moves_on_is_counted_where_it_goes() {
 
 #[test]
 fn under_load_with_deaths_the_counts_come_back_to_zero() {
+    const KILLS: u32 = 6;
+    /// Between two kills at least, however long that takes.
+    const ANSWERS: u32 = 100;
     let mut pod = Pod::new();
     for slot in 1..=4 {
         pod.start(slot, &mut http());
     }
     pod.listening(4, PORT);
     let netns = pod.netns();
-    let stop = std::sync::atomic::AtomicBool::new(false);
-    let (mut answered, mut lost) = (0, 0);
+    let stop = AtomicBool::new(false);
+    let (answered, lost) = (AtomicU32::new(0), AtomicU32::new(0));
+    let polite = || {
+        netns.within(|| {
+            while !stop.load(Relaxed) {
+                let mut stream = TcpStream::connect(shared()).unwrap();
+                let is_answered = ask(&mut stream).is_ok_and(|answer| !answer.is_empty());
+                if is_answered { &answered } else { &lost }.fetch_add(1, Relaxed);
+            }
+            Ok(())
+        })
+    };
+    let rude = || {
+        netns.within(|| {
+            while !stop.load(Relaxed) {
+                let stream = TcpStream::connect(shared()).unwrap();
+                rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+            }
+            Ok(())
+        })
+    };
     std::thread::scope(|scope| {
-        let clients: Vec<_> = (0..8)
-            .map(|number| {
-                let (netns, stop) = (&netns, &stop);
-                scope.spawn(move || {
-                    let (mut answered, mut lost) = (0_u32, 0_u32);
-                    netns
-                        .within(|| {
-                            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                                let mut stream = TcpStream::connect(shared()).unwrap();
-                                if number == 0 {
-                                    // One client is rude.
-                                    rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO))
-                                        .unwrap();
-                                    continue;
-                                }
-                                match ask(&mut stream) {
-                                    Ok(answer) if !answer.is_empty() => answered += 1,
-                                    _ => lost += 1,
-                                }
-                            }
-                            Ok(())
-                        })
-                        .unwrap();
-                    (answered, lost)
-                })
-            })
-            .collect();
-        for round in 0..6 {
-            std::thread::sleep(Duration::from_millis(300));
+        // Ends the clients also when this thread fails.
+        let stop = StopAtEnd(&stop);
+        let mut clients = vec![scope.spawn(rude)];
+        clients.extend((0..7).map(|_| scope.spawn(polite)));
+        let more_are_answered = || {
+            let before = answered.load(Relaxed);
+            wait::until("more are answered", || {
+                let now = answered.load(Relaxed);
+                check(now >= before + ANSWERS, (before, now))
+            });
+        };
+        for round in 0..KILLS {
+            more_are_answered();
             let slot = 1 + round % 3;
             pod.kill(slot);
             pod.start(slot, &mut http());
         }
-        std::thread::sleep(Duration::from_millis(500));
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
-        for client in clients {
-            let (one, other) = client.join().unwrap();
-            answered += one;
-            lost += other;
-        }
+        more_are_answered();
+        drop(stop);
+        clients.into_iter().for_each(|client| client.join().unwrap().unwrap());
     });
     // What a killed replica was working on is lost with it: a request of each of seven clients at most.
-    assert!(answered > 1000 && lost <= 6 * 7, "{answered} answered, {lost} lost");
+    let lost = lost.into_inner();
+    assert!(lost <= KILLS * 7, "{lost} lost, {answered:?} answered");
     nothing_is_left(&pod);
 }
 

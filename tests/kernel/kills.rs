@@ -10,7 +10,7 @@ use sameport::kernel::Counters;
 
 use super::{
     pod::Pod,
-    server::{PORT, ask, python, shared},
+    server::{PORT, StopAtEnd, ask, python, shared},
     support::wait::{self, check},
 };
 
@@ -91,12 +91,4 @@ fn of_twenty_replicas_killed_with_connections_waiting_each_loses_one_request_at_
         let live = pod.live(PORT);
         check(live.len() == REPLICAS as usize && live.values().all(|count| *count == 0), pod.traffic(PORT))
     });
-}
-
-struct StopAtEnd<'a>(&'a AtomicBool);
-
-impl Drop for StopAtEnd<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
