@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     engine::ContainerId,
-    kernel::sockets::Transport,
+    kernel::{processes::Pulse, sockets::Transport},
     spec::{Balance, PodName, ServiceName},
 };
 
@@ -94,6 +94,8 @@ pub struct ReplicaReport {
     pub ports: BTreeMap<Port, Traffic>,
     /// The user who opened them.
     pub user: Option<u32>,
+    /// What its processes do, as long as connections wait for it.
+    pub pulse: Option<Pulse>,
 }
 
 impl ReplicaReport {
@@ -119,6 +121,9 @@ pub struct Traffic {
     pub total: u64,
     /// Connections that it has not accepted yet.
     pub queue: u64,
+    /// Connections that it has accepted so far. It may be some fewer than it says here, if connections of others have
+    /// moved here.
+    pub accepted: u64,
     /// Whether it listens. Who does no longer may still have connections to finish.
     pub listens: bool,
     /// Of UDP: whether a datagram came lately.

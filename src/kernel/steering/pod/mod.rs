@@ -156,6 +156,7 @@ impl Pod {
     /// When the kernel does not do something; the next try goes on from there.
     pub fn update(&mut self, kernel: &mut InKernel, wish: &PodWish) -> Result<PodReport, KernelError> {
         self.settle(kernel, wish)?;
+        let totals = self.totals(kernel)?;
         let rows = self.diagnosis.rows()?;
         self.forget_closed(kernel, &rows)?;
         let mut error = None;
@@ -169,7 +170,7 @@ impl Pod {
         self.write(kernel, wish)?;
         self.shut_all_but_served(kernel, wish)?;
         let waiting = self.attend(kernel, wish)?;
-        self.report(kernel, wish, &rows, waiting, error)
+        self.report(kernel, wish, &totals, &rows, waiting, error)
     }
 
     /// Takes note of who lives in the pod.
