@@ -269,7 +269,7 @@ fn whoever_is_to_be_kept_is_only_out_of_rotation() {
     assert!(project.run(&["ps"]).contains("up, unhealthy"));
     thread::sleep(Duration::from_secs(10));
     assert_eq!(told(&project, begun, &["replaced"]), None);
-    run(&["rm", "/tmp/ill"]);
+    run(&["busybox", "rm", "/tmp/ill"]);
     project.serves(2);
     assert_eq!(started(&project, "web"), before);
 }
