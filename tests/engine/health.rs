@@ -64,7 +64,7 @@ services:
     project.docker.run(&["kill", "-s", "STOP", &container]);
     let out = when(&project, stopped, &["rotation", "slot=2", "weight=0"]);
     let after = out.duration_since(stopped);
-    println!("out of rotation after {after:#}");
+    eprintln!("out of rotation after {after:#}");
     // The engine's own call is in it.
     assert!(after < SignedDuration::from_secs(2), "out of rotation after {after:#}:\n{}", project.log());
     let begun = Instant::now();
@@ -78,7 +78,7 @@ services:
         check(replicas[1].state == ReplicaState::Stuck || is_new, replicas)
     });
     let replaced = when(&project, stopped, &["replaced", "slot=2", "stopped by a signal"]);
-    println!("replaced after {:#}", replaced.duration_since(stopped));
+    eprintln!("replaced after {:#}", replaced.duration_since(stopped));
     assert!(replaced.duration_since(stopped) >= SignedDuration::from_secs(4), "not before it is certain");
     when(&project, replaced, &["rotation", "slot=2", "weight=100"]);
     let report = load.finish();
@@ -91,7 +91,7 @@ services:
                 .all(|(_, failure)| *failure == Failure::Reset || *failure == Failure::CutShort),
         "{report}"
     );
-    println!("{report}");
+    eprintln!("{report}");
     project.serves(3);
     let now = started(&project, "web");
     assert_eq!((now[0], now[2]), (before[0], before[2]), "nobody else is touched");
@@ -130,7 +130,7 @@ services:
     let out = when(&project, stopped, &["rotation", "slot=2", "weight=0"]);
     signal("CONT");
     let back = when(&project, out, &["rotation", "slot=2", "weight=100"]);
-    println!("out after {:#}, back {:#} later", out.duration_since(stopped), back.duration_since(out));
+    eprintln!("out after {:#}, back {:#} later", out.duration_since(stopped), back.duration_since(out));
     project.serves(3);
     // Longer than the one that stays stopped has.
     thread::sleep(Duration::from_secs(7));
@@ -183,7 +183,7 @@ fn a_replica_that_is_merely_busy_is_not_replaced() {
         check(traffic(&replicas[1]) > total + 4 && long, replicas)
     });
     let report = load.finish();
-    println!("{report}");
+    eprintln!("{report}");
     assert!(report.failures.is_empty(), "{report}");
     assert_eq!(report.answers.keys().collect::<Vec<_>>(), ["1", "2", "3"], "{report}");
     assert_eq!(started(&project, "web"), before, "nobody is replaced");
@@ -199,7 +199,7 @@ fn where_all_are_equally_busy_nobody_is_out_of_rotation() {
     let load = Load::start(project.loopback(), 100);
     thread::sleep(Duration::from_secs(15));
     let report = load.finish();
-    println!("{report}");
+    eprintln!("{report}");
     assert!(report.failures.is_empty() && report.answers.len() == 3, "{report}");
     assert_eq!(started(&project, "web"), before);
     assert_eq!(told(&project, begun, &["takes no connections"]), None, "{}", project.log());
@@ -336,4 +336,22 @@ services:
     });
     assert!(words.contains("replaced: not up"), "{words}");
     assert_eq!(told(&project, begun, &["weight=100"]), None, "it gets nothing");
+}
+
+#[test]
+fn who_asks_for_what_the_engine_cannot_do_is_told() {
+    let project = Project::new(
+        r#"
+services:
+  web:
+    image: ${GO}
+    healthcheck: { test: ["CMD", "true"], interval: 1s, start_period: 5s, start_interval: 200ms }
+"#,
+    );
+    let finished = project.try_run(&["up", "-d"]);
+    assert_eq!(finished.code, Some(0), "{finished:#?}");
+    let version = project.docker.run(&["version", "--format", "{{.Server.APIVersion}}"]);
+    let minor: u32 = version.rsplit('.').next().unwrap().parse().unwrap();
+    let is_told = finished.stderr.contains("`start_interval` in the health check of web has no effect");
+    assert_eq!(is_told, minor < 44, "API {version}: {finished:#?}");
 }
