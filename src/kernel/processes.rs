@@ -141,6 +141,8 @@ pub fn name(pid: u32) -> String {
 pub struct Pulse {
     /// Whether a signal has stopped one of them.
     pub stopped: bool,
+    /// Whether a signal has stopped all of them.
+    pub frozen: bool,
     /// The processor time that they have used so far.
     pub cpu: Duration,
 }
@@ -158,11 +160,14 @@ pub fn pulse(first: u32, members: &[u32]) -> Pulse {
         // Parents are no circle; yet they were not all looked at in the same moment.
         up.take(seen.len() + 1).any(|pid| pid == first)
     };
-    let own = seen.iter().filter(|(pid, _)| is_ours(**pid)).map(|(_, stat)| stat);
-    own.fold(Pulse::default(), |pulse, stat| Pulse {
-        stopped: pulse.stopped || stat.state == "T",
-        cpu: pulse.cpu + Duration::from_millis(stat.ticks.saturating_mul(1000 / TICKS)),
-    })
+    let own: Vec<_> = seen.iter().filter(|(pid, _)| is_ours(**pid)).map(|(_, stat)| stat).collect();
+    let is_stopped = |stat: &&Stat| stat.state == "T";
+    let ticks = own.iter().map(|stat| stat.ticks).sum::<u64>();
+    Pulse {
+        stopped: own.iter().any(is_stopped),
+        frozen: !own.is_empty() && own.iter().all(is_stopped),
+        cpu: Duration::from_millis(ticks.saturating_mul(1000 / TICKS)),
+    }
 }
 
 struct Stat {
@@ -225,7 +230,9 @@ mod tests {
         let stop = nix::unistd::Pid::from_raw(i32::try_from(sleeps.id()).unwrap());
         nix::sys::signal::kill(stop, nix::sys::signal::Signal::SIGSTOP).unwrap();
         wait("it is stopped", &|| of(sleeps.id()).stopped);
-        assert!(pulse(own, &[own, sleeps.id()]).stopped, "it is a child of ours");
+        assert!(of(sleeps.id()).frozen);
+        let both = pulse(own, &[own, sleeps.id()]);
+        assert!(both.stopped && !both.frozen, "it is a child of ours, which runs");
         assert_eq!(pulse(sleeps.id(), &[works.id()]), Pulse::default(), "one that comes from elsewhere");
         for child in [&mut works, &mut sleeps] {
             child.kill().unwrap();

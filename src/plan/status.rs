@@ -328,8 +328,12 @@ impl Planner<'_> {
         };
         match &container.state {
             ContainerState::Created => ReplicaState::Pending,
-            ContainerState::Running(_)
-                if matches!(self.illness(container), Some(Illness { ailment: Ailment::Stuck(_), .. })) =>
+            ContainerState::Running(process)
+                if process.health != Health::Unhealthy
+                    && matches!(
+                        self.illness(container),
+                        Some(Illness { ailment: Ailment::Stuck(_), .. })
+                    ) =>
             {
                 ReplicaState::Stuck
             }

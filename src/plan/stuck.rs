@@ -107,24 +107,21 @@ impl Queues {
                             .filter_map(|(other, r)| Some((other.clone(), r.ports.get(port)?.accepted)))
                             .collect()
                     };
-                    let entry =
-                        match self.seen.remove(&place).filter(|seen| seen.waits_on(replica.pid, traffic)) {
-                            Some(seen) => Seen {
-                                accepted: traffic.accepted,
-                                queue: traffic.queue,
-                                now: replica.pulse,
-                                ..seen
-                            },
-                            None => Seen {
-                                pid: replica.pid,
-                                accepted: traffic.accepted,
-                                queue: traffic.queue,
-                                since: now,
-                                before: replica.pulse,
-                                now: replica.pulse,
-                                others: others(),
-                            },
-                        };
+                    let fresh = Seen {
+                        pid: replica.pid,
+                        accepted: traffic.accepted,
+                        queue: traffic.queue,
+                        since: now,
+                        before: replica.pulse,
+                        now: replica.pulse,
+                        others: BTreeMap::new(),
+                    };
+                    let entry = match self.seen.remove(&place).filter(|seen| seen.waits_on(&fresh)) {
+                        Some(seen) => {
+                            Seen { since: seen.since, before: seen.before, others: seen.others, ..fresh }
+                        }
+                        None => Seen { others: others(), ..fresh },
+                    };
                     seen.insert(place, entry);
                 }
             }
@@ -136,7 +133,7 @@ impl Queues {
     #[must_use]
     pub fn stuck(&self, now: Timestamp) -> (BTreeMap<ContainerId, Stuck>, Option<Timestamp>) {
         let (mut stuck, mut wake) = (BTreeMap::new(), None);
-        for ((pod, port, id), seen) in self.seen.iter().filter(|(_, seen)| seen.queue > 0) {
+        for ((pod, port, id), seen) in self.seen.iter().filter(|(_, seen)| seen.is_wanted()) {
             let ripe = later(seen.since, SILENCE);
             if ripe > now {
                 wake = Some(wake.map_or(ripe, |wake: Timestamp| wake.min(ripe)));
@@ -162,10 +159,16 @@ fn counts(port: &Port, traffic: &Traffic) -> bool {
 }
 
 impl Seen {
-    /// Whether somebody has waited since the last look, and nobody was accepted. Connections may have moved here: then
-    /// less than before counts as accepted, and that is no sign of life.
-    fn waits_on(&self, pid: u32, traffic: &Traffic) -> bool {
-        self.pid == pid && self.queue > 0 && traffic.queue > 0 && traffic.accepted <= self.accepted
+    /// Whether there is somebody to be served: connections that wait, or of one that a signal has stopped, those that it
+    /// has in its hands.
+    fn is_wanted(&self) -> bool {
+        self.queue > 0 || self.now.is_some_and(|pulse| pulse.frozen)
+    }
+
+    /// Whether nobody was accepted since the last look. Connections may have moved here: then less than before counts as
+    /// accepted, and that is no sign of life.
+    fn waits_on(&self, next: &Self) -> bool {
+        self.pid == next.pid && self.is_wanted() && next.is_wanted() && next.accepted <= self.accepted
     }
 
     fn doing(&self, now: Timestamp) -> Doing {
@@ -203,7 +206,9 @@ mod tests {
                 ..Traffic::default()
             };
             let cpu = Duration::from_millis(*cpu);
-            let pulse = (*queue > 0).then_some(Pulse { stopped: stopped && number == 1, cpu });
+            let is_stopped = stopped && number == 1;
+            let pulse =
+                (*queue > 0 || is_stopped).then_some(Pulse { stopped: is_stopped, frozen: is_stopped, cpu });
             let ports = BTreeMap::from([(HTTP, traffic)]);
             (id(number), ReplicaReport { pid: 42, weight: 100, ports, pulse, ..ReplicaReport::default() })
         });
@@ -305,6 +310,14 @@ mod tests {
             &[(0, &[Shows(10, 1, 0), Shows(10, 0, 0)]), (700, &[Shows(10, 1, 0), Shows(11, 0, 0)])];
         assert_eq!(first(looks, false), None);
         assert_eq!(first(looks, true).map(|stuck| stuck.doing), Some(Doing::Stopped));
+    }
+
+    #[test]
+    fn one_that_is_stopped_as_a_whole_serves_nobody_also_where_nobody_waits() {
+        let looks: &[(i64, &[Shows])] =
+            &[(0, &[Shows(10, 0, 0), Shows(10, 0, 0)]), (700, &[Shows(10, 0, 0), Shows(11, 0, 0)])];
+        assert_eq!(first(looks, false), None);
+        assert_eq!(first(looks, true).map(|stuck| (stuck.doing, stuck.waiting)), Some((Doing::Stopped, 0)));
     }
 
     #[test]

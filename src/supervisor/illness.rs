@@ -139,6 +139,7 @@ fn diagnose(
         let is_asked = service.probe.as_ref().is_some_and(|probes| probes.liveness.is_some());
         let replace_at = (!is_asked).then(|| stuck.hopeless_at());
         let said = match stuck.waiting {
+            0 => String::new(),
             1 => "1 connection waits".to_owned(),
             n => format!("{n} connections wait"),
         };

@@ -94,7 +94,7 @@ pub struct ReplicaReport {
     pub ports: BTreeMap<Port, Traffic>,
     /// The user who opened them.
     pub user: Option<u32>,
-    /// What its processes do, as long as connections wait for it.
+    /// What its processes do, as long as connections wait for it, or it has some and gets no more.
     pub pulse: Option<Pulse>,
 }
 

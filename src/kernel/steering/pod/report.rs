@@ -21,6 +21,10 @@ const BUSY: Duration = Duration::from_secs(2);
 const STRANGE: Duration = Duration::from_secs(3);
 
 impl Pod {
+    fn parts_of<'a>(&'a self, life: &'a Life) -> impl Iterator<Item = u32> + 'a {
+        self.ports.values().filter_map(|port| Some(port.endpoints.get(life)?.number))
+    }
+
     /// What was counted so far at each endpoint.
     ///
     /// # Errors
@@ -80,7 +84,10 @@ impl Pod {
             }
         }
         for (life, report) in &mut replicas {
-            if report.ports.values().any(|traffic| traffic.queue > 0)
+            let waits = report.ports.values().any(|traffic| traffic.queue > 0);
+            let is_silent = report.ports.values().any(|traffic| traffic.live > 0)
+                && self.parts_of(life).all(|number| self.counted.get(&number) == totals.get(&number));
+            if (waits || is_silent)
                 && let Some(resident) = self.residents.get(life)
             {
                 report.pulse = Some(processes::pulse(life.pid, &resident.cgroup.processes()));
