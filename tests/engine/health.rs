@@ -191,6 +191,28 @@ fn a_replica_that_is_merely_busy_is_not_replaced() {
 }
 
 #[test]
+fn a_replica_that_hangs_by_itself_is_out_at_once_and_replaced_once_it_is_certain() {
+    // It takes one connection, and waits for something that never comes.
+    let project = Project::new(&one_thing_at_a_time("2", "1000"));
+    project.run(&["up", "-d", "--wait"]);
+    let (begun, before) = (Timestamp::now(), started(&project, "web"));
+    let load = Load::start(project.loopback(), 100);
+    let out = when(&project, begun, &["rotation", "slot=2", "weight=0"]);
+    let report = load::send(project.loopback(), 40);
+    assert!(report.failures.is_empty() && !report.answers.contains_key("2"), "{report}");
+    let replaced = when(&project, out, &["replaced", "slot=2", "takes no connections"]);
+    let after = replaced.duration_since(out);
+    assert!(after > SignedDuration::from_secs(8), "replaced {after:#} after it was out of rotation");
+    let report = load.finish();
+    // The one in its hands, and the one that waited behind it for nearly as long as a client does.
+    assert!(report.failures.len() <= 4, "{report}");
+    wait::until("another process is there", || {
+        let now = started(&project, "web");
+        check(now[1].is_some() && now[1] != before[1] && (now[0], now[2]) == (before[0], before[2]), now)
+    });
+}
+
+#[test]
 fn where_all_are_equally_busy_nobody_is_out_of_rotation() {
     let project = Project::new(&one_thing_at_a_time("1 2 3", "2"));
     project.run(&["up", "-d", "--wait"]);
