@@ -172,6 +172,10 @@ fn write(event: &Event) {
             tracing::warn!(%pod, port = stranger.port, pid = stranger.pid, command = stranger.command, "a stranger");
         }
         EventKind::Health { service, slot, health } => tracing::info!(%service, %slot, ?health, "health"),
+        EventKind::Stuck { service, slot, waiting } => {
+            tracing::warn!(%service, %slot, waiting, "takes no connections while others do");
+        }
+        EventKind::Replaced { service, slot, why } => tracing::warn!(%service, %slot, why, "replaced"),
         EventKind::PodLost { pod } => tracing::warn!(%pod, "lost its network"),
         EventKind::EngineLost { reason } => tracing::warn!(reason, "the engine is gone"),
         EventKind::EngineBack => tracing::info!("the engine is back"),

@@ -10,9 +10,9 @@ use std::{
 use clap::Args;
 use sameport::{
     api::Client,
-    engine::docker::Docker,
+    engine::docker::{Docker, START_INTERVAL},
     plan::{Orphans, PodSharing},
-    spec::{Project, ProjectName, ServiceName},
+    spec::{Project, ProjectName, Service, ServiceName},
     supervisor::{Apply, Request, lock::Lock},
 };
 use tokio::time::Instant;
@@ -67,6 +67,7 @@ pub async fn run(context: &Context, args: UpArgs) -> Result<(), CliError> {
     let project = context.load()?.project;
     let name = project.name.clone();
     let docker = context.engine().await?;
+    start_intervals(&docker, &project)?;
     let mut signals = Signals::new()?;
     let fetched = pull(&docker, &project, &args.services, args.pull);
     tokio::select! {
@@ -87,6 +88,23 @@ pub async fn run(context: &Context, args: UpArgs) -> Result<(), CliError> {
             in_foreground(context, session, &docker, project, &args, &mut signals).await
         }
     }
+}
+
+/// Says which health checks are asked less often at first than the file says, because the engine cannot.
+fn start_intervals(docker: &Docker, project: &Project) -> Result<(), CliError> {
+    let has_one = |service: &&Service| {
+        service.container.healthcheck.as_ref().is_some_and(|check| check.start_interval.is_some())
+    };
+    let names: Vec<_> = project.services.values().filter(has_one).map(|s| s.name.to_string()).collect();
+    if names.is_empty() || docker.speaks(START_INTERVAL) {
+        return Ok(());
+    }
+    output::note(&format!(
+        "warning: `start_interval` in the health check of {} has no effect: the engine is asked every `interval`, also at \
+         first, since it is older than Docker Engine 25; a `probe` under `x-sameport` asks five times a second until a \
+         replica is ready",
+        names.join(", ")
+    ))
 }
 
 fn wish(project: Project, args: &UpArgs) -> Request {

@@ -200,6 +200,8 @@ mod tests {
             exits,
             started_at: Some(Timestamp::MAX),
             autopsy: None,
+            replaced: None,
+            illness: None,
             traffic: None,
             state: ReplicaState::Running,
         };

@@ -295,8 +295,6 @@ pub(super) const DEVICE: Table = &[("permissions", Honoured), ("source", Honoure
 /// Keys of a ulimit with two limits.
 pub(super) const ULIMIT: Table = &[("hard", Honoured), ("soft", Honoured)];
 
-const LATER: &str = "this version checks it, and does not act on it";
-
 /// Keys of `x-sameport`.
 pub(super) const SAMEPORT: Table = &[
     ("balance", Honoured),
@@ -304,16 +302,35 @@ pub(super) const SAMEPORT: Table = &[
     ("hold", Honoured),
     ("pod", Honoured),
     ("probe", Honoured),
+    ("replace_unhealthy", Honoured),
     ("sharing", Honoured),
 ];
 
 /// Keys of `x-sameport.probe`.
 pub(super) const PROBE: Table = &[
-    ("exec", Ignored(LATER)),
+    ("exec", Honoured),
+    ("failures", Honoured),
+    ("http", Honoured),
+    ("interval", Honoured),
+    ("liveness", Honoured),
+    ("port", Honoured),
+    ("readiness", Honoured),
+    ("start_period", Honoured),
+    ("startup", Honoured),
+    ("successes", Honoured),
+    ("tcp", Honoured),
+    ("timeout", Honoured),
+];
+
+/// Keys of each of `startup`, `readiness` and `liveness` below it.
+pub(super) const PROBE_OF: Table = &[
+    ("exec", Honoured),
     ("failures", Honoured),
     ("http", Honoured),
     ("interval", Honoured),
     ("port", Honoured),
+    ("start_period", Honoured),
+    ("successes", Honoured),
     ("tcp", Honoured),
     ("timeout", Honoured),
 ];
@@ -378,6 +395,7 @@ mod tests {
             ULIMIT,
             SAMEPORT,
             PROBE,
+            PROBE_OF,
         ] {
             assert!(table.is_sorted_by(|a, b| a.0 < b.0), "{table:?}");
         }

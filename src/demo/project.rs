@@ -8,7 +8,7 @@ use std::{
 
 use crate::spec::{
     Balance, Container, Image, NameError, Network, Pod, PodName, PortBinding, Project, ProjectName, Protocol,
-    PullPolicy, Restart, Service, ServiceName, Sharing,
+    PullPolicy, Restart, Service, ServiceName, Sharing, Unhealthy,
 };
 
 /// The only service's name.
@@ -68,6 +68,7 @@ pub fn project(image: Image, replicas: u32, address: SocketAddr) -> Result<Proje
                 drain: Service::DRAIN,
                 hold: Service::HOLD,
                 probe: None,
+                unhealthy: Unhealthy::default(),
             },
         )]),
         pods: BTreeMap::from([(pod, Pod { ports, ..Pod::default() })]),

@@ -90,6 +90,8 @@ pub struct Process {
     pub started_at: Timestamp,
     /// What the health check says.
     pub health: Health,
+    /// What the health check wrote last, if it fails.
+    pub complaint: Option<String>,
 }
 
 /// What a health check says.

@@ -1,10 +1,12 @@
 //! The processes of a container, by its control group, and the sockets that they hold open.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{self, Read},
     os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
@@ -134,6 +136,60 @@ pub fn name(pid: u32) -> String {
     read.map(|_| text.trim().to_owned()).unwrap_or_default()
 }
 
+/// What the processes of a replica do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pulse {
+    /// Whether a signal has stopped one of them.
+    pub stopped: bool,
+    /// Whether a signal has stopped all of them.
+    pub frozen: bool,
+    /// The processor time that they have used so far.
+    pub cpu: Duration,
+}
+
+/// In which `/proc/PID/stat` tells processor time: `USER_HZ`, which is 100 everywhere but on machines of the past.
+const TICKS: u64 = 100;
+
+/// What a container's first process and those that come from it do. `members` are all processes of its control group:
+/// commands that somebody runs in it, as a health check does, come from elsewhere and do not count.
+#[must_use]
+pub fn pulse(first: u32, members: &[u32]) -> Pulse {
+    let seen: BTreeMap<u32, Stat> = members.iter().filter_map(|pid| Some((*pid, stat(*pid)?))).collect();
+    let is_ours = |pid: u32| {
+        let up = std::iter::successors(Some(pid), |pid| seen.get(pid).map(|stat| stat.parent));
+        // Parents are no circle; yet they were not all looked at in the same moment.
+        up.take(seen.len() + 1).any(|pid| pid == first)
+    };
+    let own: Vec<_> = seen.iter().filter(|(pid, _)| is_ours(**pid)).map(|(_, stat)| stat).collect();
+    let is_stopped = |stat: &&Stat| stat.state == "T";
+    let ticks = own.iter().map(|stat| stat.ticks).sum::<u64>();
+    Pulse {
+        stopped: own.iter().any(is_stopped),
+        frozen: !own.is_empty() && own.iter().all(is_stopped),
+        cpu: Duration::from_millis(ticks.saturating_mul(1000 / TICKS)),
+    }
+}
+
+struct Stat {
+    state: String,
+    parent: u32,
+    ticks: u64,
+}
+
+/// What `/proc/PID/stat` tells (proc(5)); none once the process is gone.
+fn stat(pid: u32) -> Option<Stat> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name before may hold anything, also brackets.
+    let (_, rest) = text.rsplit_once(')')?;
+    let fields: Vec<_> = rest.split_whitespace().collect();
+    let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
+    Some(Stat {
+        state: (*fields.first()?).to_owned(),
+        parent: fields.get(1)?.parse().ok()?,
+        ticks: number(11)?.saturating_add(number(12)?),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::{net::TcpListener, os::fd::AsFd};
@@ -152,6 +208,36 @@ mod tests {
         );
         assert_eq!(duplicate(&[own], 1).unwrap().map(|_| ()), None);
         assert_eq!(holder(inode).map(|(pid, _)| pid), Some(own));
+    }
+
+    #[test]
+    fn a_process_that_works_one_that_sleeps_and_one_that_is_stopped_are_told_apart() {
+        let spawn =
+            |script: &str| std::process::Command::new("/bin/sh").args(["-c", script]).spawn().unwrap();
+        let (mut works, mut sleeps) = (spawn("while :; do :; done"), spawn("sleep 60; :"));
+        let wait = |what: &str, holds: &dyn Fn() -> bool| {
+            let begin = std::time::Instant::now();
+            while !holds() {
+                assert!(begin.elapsed() < Duration::from_secs(60), "{what}");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        };
+        let own = std::process::id();
+        let of = |pid: u32| pulse(pid, &[pid, own]);
+        wait("processor time is seen", &|| of(works.id()).cpu >= Duration::from_millis(200));
+        assert!(of(sleeps.id()).cpu < Duration::from_millis(100));
+        assert!(!of(sleeps.id()).stopped && !of(works.id()).stopped);
+        let stop = nix::unistd::Pid::from_raw(i32::try_from(sleeps.id()).unwrap());
+        nix::sys::signal::kill(stop, nix::sys::signal::Signal::SIGSTOP).unwrap();
+        wait("it is stopped", &|| of(sleeps.id()).stopped);
+        assert!(of(sleeps.id()).frozen);
+        let both = pulse(own, &[own, sleeps.id()]);
+        assert!(both.stopped && !both.frozen, "it is a child of ours, which runs");
+        assert_eq!(pulse(sleeps.id(), &[works.id()]), Pulse::default(), "one that comes from elsewhere");
+        for child in [&mut works, &mut sleeps] {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
     }
 
     #[test]

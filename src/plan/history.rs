@@ -11,7 +11,7 @@ use crate::{
     spec::{Generation, Image, Restart, RestartCondition},
 };
 
-use super::{Container, Target, backoff, status::ExitStatus};
+use super::{Container, Replacement, Target, backoff, status::ExitStatus};
 
 /// How long a replica must stay up for its start to count as a success, unless the file says otherwise.
 pub const WINDOW: Duration = Duration::from_secs(10);
@@ -27,6 +27,10 @@ pub struct History {
     counted: Option<(ContainerId, Timestamp)>,
     /// A process that we ended ourselves: its end is no failure.
     forgiven: Option<(ContainerId, Timestamp)>,
+    /// A process that we ended because it did not work, and for how long it had: its end is a failure.
+    replaced: Option<(ContainerId, Timestamp, Duration)>,
+    /// That the last end was such a one.
+    pub replacement: Option<Replacement>,
     /// Engine calls in a row that failed, and the last one's error.
     pub errors: Option<Errors>,
     /// What was found out about its last end that was no doing of ours.
@@ -88,7 +92,8 @@ impl History {
             return false;
         }
         let is_new_version = self.of.as_ref() != Some(&container.labels.generation);
-        if is_new_version || uptime(exit) >= rule.window.unwrap_or(WINDOW) {
+        let well_for = self.replaced_after(&container.id, exit.started_at);
+        if is_new_version || well_for.unwrap_or_else(|| uptime(exit)) >= rule.window.unwrap_or(WINDOW) {
             self.exits = 0;
         }
         self.of = Some(container.labels.generation.clone());
@@ -97,6 +102,10 @@ impl History {
             return false;
         }
         self.exits = self.exits.saturating_add(1);
+        if well_for.is_some() {
+            return false;
+        }
+        self.replacement = None;
         true
     }
 
@@ -115,7 +124,10 @@ impl History {
         if self.is_forgiven(&container.id, exit.started_at) {
             return Verdict::Again(container.since);
         }
-        let failed = exit.code != 0 || exit.out_of_memory || exit.error.is_some();
+        let failed = exit.code != 0
+            || exit.out_of_memory
+            || exit.error.is_some()
+            || self.is_replaced(&container.id, exit.started_at);
         match rule.condition {
             RestartCondition::Never | RestartCondition::OnFailure if !failed => return Verdict::Completed,
             RestartCondition::Never => return Verdict::GivenUp,
@@ -131,6 +143,31 @@ impl History {
     /// The process that started then is ended by us: its exit counts for nothing, and a new one is due.
     pub fn forgive(&mut self, container: &ContainerId, started_at: Timestamp) {
         self.forgiven = Some((container.clone(), started_at));
+    }
+
+    /// The process that started then is ended by us because it does not work: its exit counts as any failure does, and
+    /// it was up only as long as it worked.
+    pub fn replace(
+        &mut self,
+        container: &ContainerId,
+        started_at: Timestamp,
+        well_for: Duration,
+        why: Replacement,
+    ) {
+        self.replaced = Some((container.clone(), started_at, well_for));
+        self.replacement = Some(why);
+        self.autopsy = None;
+    }
+
+    /// Whether a process was ended by us because it did not work.
+    #[must_use]
+    pub fn is_replaced(&self, container: &ContainerId, started_at: Timestamp) -> bool {
+        self.replaced_after(container, started_at).is_some()
+    }
+
+    fn replaced_after(&self, container: &ContainerId, started_at: Timestamp) -> Option<Duration> {
+        let (id, start, well_for) = self.replaced.as_ref()?;
+        (id == container && *start == started_at).then_some(*well_for)
     }
 
     fn is_forgiven(&self, container: &ContainerId, started_at: Timestamp) -> bool {

@@ -7,7 +7,7 @@
 //! Invariants: once every action has taken effect, the plan is empty. No two actions have the same target. A
 //! container that does not carry our labels is never in [`Observed`], so none is ever touched.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
@@ -19,12 +19,14 @@ mod dependency;
 mod desired;
 mod down;
 mod history;
+mod illness;
 mod observed;
 mod replica;
 mod resource;
 mod rotation;
 mod sandbox;
 pub mod status;
+mod stuck;
 #[cfg(test)]
 mod tests;
 mod traffic;
@@ -33,8 +35,10 @@ mod versioned;
 pub use action::{Action, Target, Verb};
 pub use desired::{Desired, Goal, Orphans, Phase};
 pub use history::{Autopsy, Errors, History, PortNotShared, Verdict, WINDOW, uptime};
+pub use illness::{Ailment, Illness, Replacement};
 pub use observed::{Container, Observed, Owner};
 pub use rotation::{Sharing, WEIGHT, WEIGHT_MAX, Weights};
+pub use stuck::{Doing, Queues, SILENCE, Stuck};
 pub use traffic::{PodSharing, PodTraffic, PortTraffic, ReplicaTraffic, WaitingAt};
 pub use versioned::Versioned;
 
@@ -49,6 +53,8 @@ pub struct Plan {
     pub draining: bool,
     /// Who gets new connections, where the kernel shares ports.
     pub wishes: Wishes,
+    /// Whose stop, if one is planned, is because it does not work.
+    pub replaced: BTreeMap<ContainerId, Illness>,
 }
 
 /// Decides what to do next.
@@ -76,11 +82,20 @@ struct Planner<'a> {
     plan: Plan,
     /// Replicas that shall end: they get no new connections.
     retiring: BTreeSet<ContainerId>,
+    /// Replicas that do not work, and whose turn it is to be replaced.
+    patients: BTreeSet<ContainerId>,
 }
 
 impl<'a> Planner<'a> {
     fn new(desired: &'a Desired, observed: &'a Observed, now: Timestamp) -> Self {
-        Self { desired, observed, now, plan: Plan::default(), retiring: BTreeSet::new() }
+        Self {
+            desired,
+            observed,
+            now,
+            plan: Plan::default(),
+            retiring: BTreeSet::new(),
+            patients: BTreeSet::new(),
+        }
     }
 
     /// Adds an action, unless its target is busy or waits after a failure.

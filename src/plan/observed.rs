@@ -9,7 +9,7 @@ use crate::{
     spec::{PodName, ServiceName, Slot},
 };
 
-use super::{History, Sharing, Target};
+use super::{History, Illness, Sharing, Target};
 
 /// Everything that a plan depends on besides the wish and the time.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +28,8 @@ pub struct Observed {
     pub sharing: Sharing,
     /// Since when each replica that gets no new connections gets none.
     pub out_since: BTreeMap<ContainerId, Timestamp>,
+    /// Processes that run and do not work.
+    pub illnesses: BTreeMap<ContainerId, Illness>,
 }
 
 /// Who made a network or volume.

@@ -43,6 +43,7 @@ impl Planner<'_> {
 
     fn run(&mut self, service: &Service, replicas: u32) {
         let mut may_take_down = self.spare_replica(service, replicas);
+        self.choose_patient(service, replicas);
         for slot in Slot::first(replicas) {
             let mut found = self.observed.replicas(&service.name, slot).into_iter();
             let kept = found.next();
@@ -103,7 +104,9 @@ impl Planner<'_> {
                     Flaw::Replaceable if !self.is_available(service, container) => true,
                     Flaw::Replaceable => std::mem::take(may_take_down),
                 };
-                if stop {
+                if !stop {
+                    self.treat(service, &target, container);
+                } else {
                     self.retire(target, container, self.grace(service), service.drain);
                 }
             }
@@ -209,9 +212,10 @@ impl Planner<'_> {
         (process.health == Health::None).then(|| super::history::later(container.since, SETTLE))
     }
 
-    fn is_available(&self, service: &Service, container: &Container) -> bool {
+    pub(super) fn is_available(&self, service: &Service, container: &Container) -> bool {
         matches!(&container.state, ContainerState::Running(p)
             if matches!(p.health, Health::None | Health::Healthy))
+            && self.illness(container).is_none()
             && self.missing_listeners(service, container).is_empty()
     }
 

@@ -209,7 +209,11 @@ impl Planner<'_> {
         let is_ready = matches!(&container.state, ContainerState::Running(process)
             if matches!(process.health, Health::None | Health::Healthy));
         // What is being done to one that runs is to end it: wanted again or not, it is on its way out.
-        if !is_ready || self.retiring.contains(&container.id) || self.is_busy(container) {
+        if !is_ready
+            || self.illness(container).is_some()
+            || self.retiring.contains(&container.id)
+            || self.is_busy(container)
+        {
             return 0;
         }
         self.desired.weight(service, slot)

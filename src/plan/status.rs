@@ -10,8 +10,8 @@ use crate::{
 };
 
 use super::{
-    Autopsy, Container, Desired, Goal, History, Observed, Phase, Planner, PodSharing, PodTraffic,
-    ReplicaTraffic, Target, Verdict, plan,
+    Ailment, Autopsy, Container, Desired, Goal, History, Illness, Observed, Phase, Planner, PodSharing,
+    PodTraffic, Replacement, ReplicaTraffic, Target, Verdict, plan,
 };
 
 /// Instead of how often something was tried: however often it would be, it cannot succeed.
@@ -73,6 +73,12 @@ pub struct ReplicaStatus {
     pub started_at: Option<Timestamp>,
     /// What was found out about its last end, until it has stayed up since.
     pub autopsy: Option<Autopsy>,
+    /// That its last end was because it did not work, until it has stayed up since.
+    #[serde(default)]
+    pub replaced: Option<Replacement>,
+    /// What is wrong with it, in words.
+    #[serde(default)]
+    pub illness: Option<String>,
     /// What goes on at its ports, where the kernel shares them and it runs.
     pub traffic: Option<ReplicaTraffic>,
     /// Where it is in its life.
@@ -105,6 +111,8 @@ pub enum ReplicaState {
     Healthy,
     /// It runs, and its health check fails.
     Unhealthy,
+    /// It runs, and takes no connections while others do.
+    Stuck,
     /// Somebody froze it.
     Paused,
     /// It ended, and starts again.
@@ -278,6 +286,8 @@ impl Planner<'_> {
                     exits,
                     started_at: container.and_then(Container::started_at),
                     traffic: container.and_then(|c| self.replica_traffic(service, slot, c)),
+                    replaced: history.replacement.filter(|_| exits > 0 && state != ReplicaState::Stopped),
+                    illness: container.and_then(|c| self.illness(c)).map(|illness| illness.why(self.now)),
                     autopsy: history.autopsy.filter(|_| exits > 0 && state != ReplicaState::Stopped),
                     state,
                 })
@@ -318,6 +328,15 @@ impl Planner<'_> {
         };
         match &container.state {
             ContainerState::Created => ReplicaState::Pending,
+            ContainerState::Running(process)
+                if process.health != Health::Unhealthy
+                    && matches!(
+                        self.illness(container),
+                        Some(Illness { ailment: Ailment::Stuck(_), .. })
+                    ) =>
+            {
+                ReplicaState::Stuck
+            }
             ContainerState::Running(process) => match process.health {
                 Health::Starting => ReplicaState::Starting,
                 Health::Unhealthy => ReplicaState::Unhealthy,

@@ -1,4 +1,4 @@
-//! Asks a replica whether it is ready, at its own address in its pod: an HTTP path or a TCP port.
+//! Asks a replica how it is, at its own address in its pod: an HTTP path or a TCP port. Commands are run by the engine.
 //!
 //! In: where to ask, and what. Out: an answer in time, or why not. What follows from answers is [`Thresholds`]'.
 
@@ -13,6 +13,7 @@ use std::{
 pub use thresholds::{Opinion, Thresholds};
 
 use crate::{
+    engine::EngineError,
     kernel::{KernelError, Netns},
     spec::{Probe, ProbeKind},
 };
@@ -32,12 +33,44 @@ pub enum ProbeError {
     /// The answer says no.
     #[error("the answer is {0}")]
     Status(u16),
+    /// The command says no.
+    #[error("exit code {code}{}", said(output))]
+    Exit {
+        /// How it ended.
+        code: i64,
+        /// What it wrote.
+        output: String,
+    },
+    /// The command did not end in time.
+    #[error("no end within {0:?}")]
+    TimedOut(Duration),
+    /// The last command has not ended yet, and there shall not be more and more of them.
+    #[error("the command that was run before has not ended yet")]
+    StillRuns,
+    /// The command cannot be run.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
     /// Its pod cannot be entered.
     #[error(transparent)]
     Kernel(#[from] KernelError),
 }
 
-/// Asks once, and blocks for the probe's timeout at most.
+/// The last line that a check has written, as far as a message has room for it.
+#[must_use]
+pub fn last_line(output: &str) -> String {
+    let line = output.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+    line.chars().filter(|c| !c.is_control()).take(200).collect()
+}
+
+fn said(output: &str) -> String {
+    match last_line(output) {
+        line if line.is_empty() => line,
+        line => format!(": {line}"),
+    }
+}
+
+/// Asks once over the network, and blocks for the probe's timeout at most. Commands are not its business: it finds
+/// nobody to ask.
 ///
 /// # Errors
 /// When it is not ready.
@@ -45,7 +78,7 @@ pub fn ask(netns: &Netns, to: SocketAddr, probe: &Probe) -> Result<(), ProbeErro
     let deadline = Instant::now() + probe.timeout;
     let stream = netns.within(|| Ok(TcpStream::connect_timeout(&to, probe.timeout)))??;
     match &probe.kind {
-        ProbeKind::Tcp => Ok(()),
+        ProbeKind::Tcp | ProbeKind::Exec { .. } => Ok(()),
         ProbeKind::Http { path } => match get(stream, path, deadline)? {
             200..400 => Ok(()),
             status => Err(ProbeError::Status(status)),
@@ -98,6 +131,19 @@ pub fn first_pause(probe: &Probe) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_what_a_command_wrote_the_last_line_is_told() {
+        for (output, wanted) in [
+            ("", "exit code 1"),
+            ("\n \n", "exit code 1"),
+            ("a\nno database\n\n", "exit code 1: no database"),
+            ("\u{1b}[31mred\n", "exit code 1: [31mred"),
+        ] {
+            let error = ProbeError::Exit { code: 1, output: output.to_owned() };
+            assert_eq!(error.to_string(), wanted);
+        }
+    }
 
     #[test]
     fn the_status_is_read_once_its_line_is_whole() {

@@ -1,6 +1,11 @@
-//! From answers to an opinion: one good answer makes a replica ready, several bad ones in a row make it not. Pure.
+//! From answers to an opinion: so many good ones in a row, or so many bad ones, make a replica another one. Pure.
 
-use crate::engine::Health;
+use std::time::Duration;
+
+use crate::{
+    engine::Health,
+    spec::{Aim, Probe},
+};
 
 /// What the last answers say of a replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,7 +14,7 @@ pub enum Opinion {
     Starting,
     /// It is.
     Ready,
-    /// It was, and is not any more.
+    /// It is not, and has had its time.
     Failing,
 }
 
@@ -27,27 +32,57 @@ impl From<Opinion> for Health {
 #[derive(Clone, Copy, Debug)]
 pub struct Thresholds {
     opinion: Opinion,
+    /// In a row.
     failures: u32,
-    most: u32,
+    /// In a row.
+    successes: u32,
+    most_failures: u32,
+    enough_successes: u32,
+    /// How long bad answers do not count as long as there was no good one; none: for ever.
+    start_period: Option<Duration>,
 }
 
 impl Thresholds {
-    /// So many failures in a row make a replica that was ready not ready; one at least.
+    /// As a probe says. Whoever is asked whether it lives is taken to live until its answers say otherwise.
     #[must_use]
-    pub fn new(most: u32) -> Self {
-        Self { opinion: Opinion::Starting, failures: 0, most: most.max(1) }
+    pub fn new(aim: Aim, probe: &Probe) -> Self {
+        Self {
+            opinion: if aim == Aim::Liveness { Opinion::Ready } else { Opinion::Starting },
+            failures: 0,
+            successes: 0,
+            most_failures: probe.failures.max(1),
+            enough_successes: probe.successes.max(1),
+            start_period: match aim {
+                Aim::Readiness => probe.start_period,
+                Aim::Startup | Aim::Liveness => Some(probe.start_period.unwrap_or_default()),
+            },
+        }
     }
 
-    /// Takes in an answer, and tells what follows.
-    pub fn note(&mut self, is_good: bool) -> Opinion {
+    /// What the answers so far say.
+    #[must_use]
+    pub fn opinion(&self) -> Opinion {
+        self.opinion
+    }
+
+    /// Takes in an answer to a question that was asked so long after the first one, and tells what follows.
+    pub fn note(&mut self, is_good: bool, after: Duration) -> Opinion {
         if is_good {
+            // Whoever has come up is past its start period.
+            self.start_period = Some(Duration::ZERO);
             self.failures = 0;
-            self.opinion = Opinion::Ready;
-        } else {
+            self.successes = self.successes.saturating_add(1);
+            if self.successes >= self.enough_successes {
+                self.opinion = Opinion::Ready;
+            }
+        } else if self.start_period.is_some_and(|period| after >= period) {
+            self.successes = 0;
             self.failures = self.failures.saturating_add(1);
-            if self.opinion == Opinion::Ready && self.failures >= self.most {
+            if self.failures >= self.most_failures {
                 self.opinion = Opinion::Failing;
             }
+        } else {
+            self.successes = 0;
         }
         self.opinion
     }
@@ -56,9 +91,23 @@ impl Thresholds {
 #[cfg(test)]
 mod tests {
     use super::{Opinion::*, *};
+    use crate::spec::ProbeKind;
+
+    /// Answers a second apart.
+    fn last(aim: Aim, probe: &Probe, answers: &[bool]) -> Opinion {
+        let mut thresholds = Thresholds::new(aim, probe);
+        for (second, answer) in (0..).zip(answers) {
+            thresholds.note(*answer, Duration::from_secs(second));
+        }
+        thresholds.opinion()
+    }
+
+    fn probe() -> Probe {
+        Probe::of(ProbeKind::Tcp)
+    }
 
     #[test]
-    fn opinions() {
+    fn readiness() {
         for (case, answers, expected) in [
             ("never an answer", &[false, false, false, false][..], Starting),
             ("the first good one", &[false, false, true], Ready),
@@ -66,9 +115,46 @@ mod tests {
             ("three in a row", &[true, false, false, false], Failing),
             ("back again", &[true, false, false, false, true], Ready),
         ] {
-            let mut thresholds = Thresholds::new(3);
-            let last = answers.iter().map(|answer| thresholds.note(*answer)).last();
-            assert_eq!(last, Some(expected), "{case}");
+            assert_eq!(last(Aim::Readiness, &probe(), answers), expected, "{case}");
         }
+    }
+
+    #[test]
+    fn several_good_answers_in_a_row_may_be_asked_for() {
+        let probe = Probe { successes: 2, ..probe() };
+        for (case, answers, expected) in [
+            ("one is not enough", &[true][..], Starting),
+            ("nor with a bad one between", &[true, false, true], Starting),
+            ("two are", &[true, false, true, true], Ready),
+            ("also to come back", &[true, true, false, false, false, true], Failing),
+            ("once more", &[true, true, false, false, false, true, true], Ready),
+        ] {
+            assert_eq!(last(Aim::Readiness, &probe, answers), expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn bad_answers_count_once_the_start_period_is_over() {
+        let probe = Probe { start_period: Some(Duration::from_secs(3)), ..probe() };
+        for (case, aim, answers, expected) in [
+            ("in the period", Aim::Startup, &[false, false, false, false, false][..], Starting),
+            ("and three more", Aim::Startup, &[false, false, false, false, false, false], Failing),
+            ("it came up in time", Aim::Startup, &[false, false, false, false, true], Ready),
+            ("a readiness with an end", Aim::Readiness, &[false; 6], Failing),
+            ("it lives as long as nothing counts", Aim::Liveness, &[false; 5], Ready),
+            ("and then no more", Aim::Liveness, &[false; 6], Failing),
+            ("a good answer ends the period", Aim::Liveness, &[true, false, false, false], Failing),
+        ] {
+            assert_eq!(last(aim, &probe, answers), expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn without_a_start_period_bad_answers_count_at_once_but_for_readiness() {
+        for (aim, expected) in [(Aim::Startup, Failing), (Aim::Readiness, Starting), (Aim::Liveness, Failing)]
+        {
+            assert_eq!(last(aim, &probe(), &[false; 3]), expected, "{aim:?}");
+        }
+        assert_eq!(last(Aim::Liveness, &probe(), &[false; 2]), Ready, "innocent at first");
     }
 }

@@ -69,39 +69,13 @@ impl Balance {
     }
 }
 
-/// How a replica is asked whether it is ready (`x-sameport.probe`).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Probe {
-    /// What it is asked.
-    pub kind: ProbeKind,
-    /// On which port in its pod; `None` is the only one that its service publishes or exposes.
-    pub port: Option<u16>,
-    /// Between two questions.
-    pub interval: Duration,
-    /// How long an answer may take.
-    pub timeout: Duration,
-    /// So many bad answers in a row, and it is not ready any more.
-    pub failures: u32,
-}
-
-/// What a replica is asked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What becomes of a replica that stays unhealthy or takes no connections (`x-sameport.replace_unhealthy`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum ProbeKind {
-    /// A path by HTTP, to be answered with a status from 200 to 399.
-    Http {
-        /// Such as `/healthz`.
-        path: String,
-    },
-    /// To take a connection.
-    Tcp,
-}
-
-impl Probe {
-    /// Between two questions when the file does not say.
-    pub const INTERVAL: Duration = Duration::from_secs(2);
-    /// How long an answer may take when the file does not say.
-    pub const TIMEOUT: Duration = Duration::from_secs(1);
-    /// Bad answers in a row when the file does not say.
-    pub const FAILURES: u32 = 3;
+pub enum Unhealthy {
+    /// A new process takes its place.
+    #[default]
+    Replace,
+    /// It stays, and gets nothing new.
+    Keep,
 }

@@ -8,8 +8,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Network, NetworkKey, Pod, PodName, ProjectName, Protocol, Service, ServiceName, Sharing, Slot, Volume,
-    VolumeKey,
+    Network, NetworkKey, Pod, PodName, Probe, ProjectName, Protocol, Service, ServiceName, Sharing, Slot,
+    Volume, VolumeKey,
 };
 
 /// The second byte of the addresses of single replicas of a pod's first service; `kernel/bpf/sameport.h` has it too.
@@ -75,12 +75,12 @@ impl Project {
     /// The port on which replicas of a service are probed: the one that the file names, or the only TCP port that its
     /// service publishes, or else the only one that its pod exposes.
     #[must_use]
-    pub fn probe_port(&self, service: &Service) -> Option<u16> {
+    pub fn probe_port(&self, service: &Service, probe: &Probe) -> Option<u16> {
         let only = |ports: BTreeSet<u16>| if ports.len() == 1 { ports.first().copied() } else { None };
         let tcp = |(port, protocol): (u16, Protocol)| (protocol == Protocol::Tcp).then_some(port);
         let pod = self.pods.get(&service.pod)?;
-        let named = service.probe.as_ref().and_then(|probe| probe.port);
-        named
+        probe
+            .port
             .or_else(|| only(pod.published_by(&service.name).filter_map(tcp).collect()))
             .or_else(|| only(pod.expose.iter().copied().filter_map(tcp).collect()))
     }

@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Balance, Container, Generation, PodName, Probe, PullPolicy, Restart, ServiceName, Sharing};
+use super::{
+    Balance, Container, Generation, PodName, Probes, PullPolicy, Restart, ServiceName, Sharing, Unhealthy,
+};
 
 /// One entry under `services:`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,8 +37,11 @@ pub struct Service {
     pub drain: Duration,
     /// How long new connections wait while no replica is ready; zero: they are refused.
     pub hold: Duration,
-    /// How its replicas are asked whether they are ready, besides by their own health check.
-    pub probe: Option<Probe>,
+    /// How its replicas are asked how they are, besides by their own health check.
+    pub probe: Option<Probes>,
+    /// What becomes of one that stays unhealthy.
+    #[serde(default)]
+    pub unhealthy: Unhealthy,
 }
 
 impl Service {

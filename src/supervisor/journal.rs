@@ -157,6 +157,24 @@ pub enum EventKind {
         /// What it says now.
         health: crate::engine::Health,
     },
+    /// A replica takes no connections while others do; it gets no new ones for now.
+    Stuck {
+        /// Of which service.
+        service: ServiceName,
+        /// Which one.
+        slot: Slot,
+        /// How many wait for it.
+        waiting: u64,
+    },
+    /// A replica is ended because it does not work, and a new process takes its place.
+    Replaced {
+        /// Of which service.
+        service: ServiceName,
+        /// Which one.
+        slot: Slot,
+        /// Why, in words: `unhealthy for 10 s: no database`.
+        why: String,
+    },
     /// A pod lost its namespaces; its replicas have to start again in new ones.
     PodLost {
         /// Which one.

@@ -8,6 +8,7 @@
 
 mod act;
 mod diagnosis;
+mod illness;
 mod journal;
 mod kernel;
 pub mod lock;

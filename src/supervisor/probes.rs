@@ -1,44 +1,64 @@
-//! Probes of the replicas that run: a task for each, whose opinion counts as the replica's health.
+//! Probes of the replicas that run: a task for each question to each of them, whose opinions count as the replica's
+//! health.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
-use tokio::{sync::mpsc, task::JoinHandle};
+use futures_util::{FutureExt, future::BoxFuture};
+use tokio::{
+    sync::mpsc,
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
 
 use crate::{
-    engine::{ContainerId, ContainerState, Health, Role},
+    engine::{Checked, ContainerId, ContainerState, Engine, EngineError, Health, Role},
     kernel::Netns,
     plan::{Container, Desired, Observed, Phase, Sharing},
-    probe::{self, Opinion, Thresholds},
-    spec::Probe,
+    probe::{self, Opinion, ProbeError, Thresholds},
+    spec::{Aim, Probe, ProbeKind},
 };
+
+/// Runs a command in a container, bounded by a time.
+type Check = Arc<
+    dyn Fn(ContainerId, Vec<String>, Duration) -> BoxFuture<'static, Result<Checked, EngineError>>
+        + Send
+        + Sync,
+>;
 
 /// One life of a replica: its container and its process.
 type Life = (ContainerId, u32);
 
+/// One question to it.
+type Key = (Life, Aim);
+
 /// What is probed, how, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Subject {
-    address: Ipv4Addr,
-    port: u16,
+    /// None where a command is run.
+    to: Option<(Ipv4Addr, u16)>,
     probe: Probe,
 }
 
 /// All probes of a project.
 pub struct Probes {
-    running: BTreeMap<Life, Running>,
+    check: Check,
+    running: BTreeMap<Key, Running>,
+    /// Who has come up, so that it is not asked for that again.
+    up: BTreeSet<Life>,
     /// What the engine's own checks said at the last look.
     checked: BTreeMap<ContainerId, Health>,
-    opinions: mpsc::UnboundedReceiver<(Life, Opinion)>,
-    sender: mpsc::UnboundedSender<(Life, Opinion)>,
+    told: mpsc::UnboundedReceiver<Told>,
+    sender: mpsc::UnboundedSender<Told>,
 }
 
 struct Running {
     subject: Subject,
-    opinion: Opinion,
+    verdict: Verdict,
     task: JoinHandle<()>,
 }
 
@@ -48,14 +68,46 @@ impl Drop for Running {
     }
 }
 
+/// What the answers to one question say.
+#[derive(Clone, Debug)]
+struct Verdict {
+    opinion: Opinion,
+    /// The first bad answer in a row, if the last one was bad, and what the last one was.
+    failing: Option<(Instant, String)>,
+}
+
+struct Told {
+    key: Key,
+    verdict: Verdict,
+}
+
+/// A replica whose answers say that it has to be replaced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Complaint {
+    /// What it was asked.
+    pub aim: Aim,
+    /// For how long its answers have been bad.
+    pub lasted: Duration,
+    /// The last one.
+    pub said: String,
+}
+
 impl Probes {
-    /// Nothing is probed yet.
-    pub fn new() -> Self {
-        let (sender, opinions) = mpsc::unbounded_channel();
-        Self { running: BTreeMap::new(), checked: BTreeMap::new(), opinions, sender }
+    /// Nothing is probed yet. The engine runs commands.
+    pub fn new<E: Engine>(engine: Arc<E>) -> Self {
+        Self::by(Arc::new(move |id, command, limit| {
+            let engine = Arc::clone(&engine);
+            async move { engine.check(&id, &command, limit).await }.boxed()
+        }))
     }
 
-    /// Takes in what was just seen: from the first moment on, the health of whoever is probed is what its probe says.
+    fn by(check: Check) -> Self {
+        let (sender, told) = mpsc::unbounded_channel();
+        let (running, up, checked) = Default::default();
+        Self { check, running, up, checked, told, sender }
+    }
+
+    /// Takes in what was just seen: from the first moment on, the health of whoever is probed is what its probes say.
     pub fn see(&mut self, desired: &Desired, observed: &mut Observed) {
         self.checked.clear();
         for (id, container) in &observed.containers {
@@ -67,50 +119,116 @@ impl Probes {
         self.apply(&mut observed.containers);
     }
 
-    /// Probes every replica that runs and whose service has a probe, where it can be reached alone, and nobody else.
+    /// Probes every replica that runs and whose service has probes, where it can be asked, and nobody else.
     pub fn follow(&mut self, desired: &Desired, observed: &Observed) {
         let mut wanted = BTreeMap::new();
-        if desired.phase == Phase::Up && matches!(observed.sharing, Sharing::ByKernel(_)) {
-            let subjects = observed.containers.values().filter_map(|container| subject(desired, container));
-            wanted.extend(subjects);
+        if desired.phase == Phase::Up {
+            let lives = observed.containers.values().filter_map(life);
+            self.up.retain(|life| lives.clone().any(|other| other == *life));
+            for container in observed.containers.values() {
+                wanted.extend(self.subjects(desired, &observed.sharing, container));
+            }
         }
-        self.running.retain(|life, running| wanted.get(life) == Some(&running.subject));
-        for (life, subject) in wanted {
-            self.running.entry(life.clone()).or_insert_with(|| {
-                let task = tokio::spawn(watch(life, subject.clone(), self.sender.clone()));
-                Running { subject, opinion: Opinion::Starting, task }
+        self.running.retain(|key, running| wanted.get(key) == Some(&running.subject));
+        for (key, subject) in wanted {
+            self.running.entry(key.clone()).or_insert_with(|| {
+                let verdict =
+                    Verdict { opinion: Thresholds::new(key.1, &subject.probe).opinion(), failing: None };
+                let watch = watch(key, subject.clone(), Arc::clone(&self.check), self.sender.clone());
+                Running { subject, verdict, task: tokio::spawn(watch) }
             });
         }
     }
 
+    /// What a replica is to be asked now: whether it has come up, and once it has, everything else.
+    fn subjects(&self, desired: &Desired, sharing: &Sharing, container: &Container) -> Vec<(Key, Subject)> {
+        let (Some(life), Role::Replica { service, slot }) = (life(container), &container.labels.role) else {
+            return Vec::new();
+        };
+        let project = &desired.project;
+        let Some(service) = project.services.get(service) else { return Vec::new() };
+        let Some(probes) = &service.probe else { return Vec::new() };
+        let by_kernel = matches!(sharing, Sharing::ByKernel(_)) && project.wants_kernel(&service.pod);
+        let subject = |probe: &Probe| {
+            let to = match probe.needs_port() {
+                true if !by_kernel => return None,
+                true => Some((project.own_address(service, *slot)?, project.probe_port(service, probe)?)),
+                false => None,
+            };
+            Some(Subject { to, probe: probe.clone() })
+        };
+        let is_up = probes.startup.as_ref().and_then(subject).is_none() || self.up.contains(&life);
+        let aims = Aim::ALL.into_iter().filter(|aim| (*aim == Aim::Startup) != is_up);
+        aims.filter_map(|aim| Some(((life.clone(), aim), subject(probes.get(aim)?)?))).collect()
+    }
+
     /// Waits until a probe has changed its mind.
     pub async fn changed(&mut self) {
-        while let Some((life, opinion)) = self.opinions.recv().await {
-            if let Some(running) = self.running.get_mut(&life)
-                && running.opinion != opinion
-            {
-                running.opinion = opinion;
-                return;
+        while let Some(Told { key, verdict }) = self.told.recv().await {
+            let Some(running) = self.running.get_mut(&key) else { continue };
+            let is_new = running.verdict.opinion != verdict.opinion;
+            running.verdict = verdict;
+            if !is_new {
+                continue;
             }
+            if key.1 == Aim::Startup && running.verdict.opinion == Opinion::Ready {
+                self.up.insert(key.0);
+            }
+            return;
         }
     }
 
     /// Lets opinions count as health, where the engine's own check does not object. Returns whose health is another one
     /// now.
     pub fn apply(&self, containers: &mut BTreeMap<ContainerId, Container>) -> Vec<ContainerId> {
+        let mut opinions: BTreeMap<&Life, Opinion> = BTreeMap::new();
+        for ((life, _), running) in &self.running {
+            let worst = opinions.entry(life).or_insert(Opinion::Ready);
+            *worst = worse(*worst, running.verdict.opinion);
+        }
         let mut changed = Vec::new();
-        for ((id, pid), running) in &self.running {
+        for ((id, pid), opinion) in opinions {
             let checked = self.checked.get(id).copied().unwrap_or(Health::None);
             if let Some(ContainerState::Running(process)) = containers.get_mut(id).map(|c| &mut c.state)
                 && process.pid == *pid
             {
-                let health = together(checked, running.opinion);
+                let health = together(checked, opinion);
                 if std::mem::replace(&mut process.health, health) != health {
                     changed.push(id.clone());
                 }
             }
         }
         changed
+    }
+
+    /// What the engine's own check of a container said last.
+    pub fn checked(&self, id: &ContainerId) -> Health {
+        self.checked.get(id).copied().unwrap_or(Health::None)
+    }
+
+    /// What the probes say against a replica that is more than not being ready.
+    pub fn complaint(&self, container: &Container) -> Option<Complaint> {
+        let life = life(container)?;
+        [Aim::Startup, Aim::Liveness].into_iter().find_map(|aim| {
+            let verdict = &self.running.get(&(life.clone(), aim))?.verdict;
+            let (since, said) = verdict.failing.as_ref().filter(|_| verdict.opinion == Opinion::Failing)?;
+            Some(Complaint { aim, lasted: since.elapsed(), said: said.clone() })
+        })
+    }
+}
+
+fn life(container: &Container) -> Option<Life> {
+    match &container.state {
+        ContainerState::Running(process) => Some((container.id.clone(), process.pid)),
+        _ => None,
+    }
+}
+
+fn worse(one: Opinion, other: Opinion) -> Opinion {
+    match (one, other) {
+        (Opinion::Failing, _) | (_, Opinion::Failing) => Opinion::Failing,
+        (Opinion::Starting, _) | (_, Opinion::Starting) => Opinion::Starting,
+        (Opinion::Ready, Opinion::Ready) => Opinion::Ready,
     }
 }
 
@@ -122,73 +240,128 @@ fn together(checked: Health, opinion: Opinion) -> Health {
     }
 }
 
-fn subject(desired: &Desired, container: &Container) -> Option<(Life, Subject)> {
-    let Role::Replica { service, slot } = &container.labels.role else { return None };
-    let service = desired.project.services.get(service)?;
-    let probe = service.probe.clone()?;
-    if !desired.project.wants_kernel(&service.pod) || !matches!(container.state, ContainerState::Running(_)) {
-        return None;
-    }
-    let subject = Subject {
-        address: desired.project.own_address(service, *slot)?,
-        port: desired.project.probe_port(service)?,
-        probe,
-    };
-    Some(((container.id.clone(), container.process()?.pid), subject))
-}
-
 /// Asks again and again.
-async fn watch(life: Life, subject: Subject, opinions: mpsc::UnboundedSender<(Life, Opinion)>) {
-    let mut thresholds = Thresholds::new(subject.probe.failures);
-    let to = SocketAddr::from((subject.address, subject.port));
+async fn watch(key: Key, subject: Subject, check: Check, told: mpsc::UnboundedSender<Told>) {
+    let ((id, pid), aim) = key.clone();
+    let mut thresholds = Thresholds::new(aim, &subject.probe);
+    let mut asker = Asker { id: id.clone(), pid, check, last: None };
+    let begun = Instant::now();
+    let mut failing: Option<Instant> = None;
     loop {
-        let (pid, probe) = (life.1, subject.probe.clone());
-        let asked = tokio::task::spawn_blocking(move || probe::ask(&Netns::of(pid)?, to, &probe)).await;
-        let is_good = match asked {
-            Ok(Ok(())) => true,
-            Ok(Err(error)) => {
-                tracing::debug!(%error, container = %life.0, "probe");
-                false
+        let asked_at = Instant::now();
+        let answer = asker.ask(&subject).await;
+        let opinion = thresholds.note(answer.is_ok(), asked_at.duration_since(begun));
+        let failing = match answer {
+            Ok(()) => {
+                failing = None;
+                None
             }
-            Err(_) => false,
+            Err(error) => {
+                tracing::debug!(%error, container = %id, ?aim, "probe");
+                Some((*failing.get_or_insert(asked_at), error.to_string()))
+            }
         };
-        let opinion = thresholds.note(is_good);
-        if opinions.send((life.clone(), opinion)).is_err() {
+        if told.send(Told { key: key.clone(), verdict: Verdict { opinion, failing } }).is_err() {
             return;
         }
         // Until it is ready for the first time, it is waited for.
-        let pause = if opinion == Opinion::Starting {
-            probe::first_pause(&subject.probe)
-        } else {
-            subject.probe.interval
+        let pause = match opinion {
+            Opinion::Starting => probe::first_pause(&subject.probe),
+            Opinion::Ready | Opinion::Failing => subject.probe.interval,
         };
         tokio::time::sleep(pause.max(Duration::from_millis(10))).await;
     }
 }
 
+/// Puts one question after the other to a replica.
+struct Asker {
+    id: ContainerId,
+    pid: u32,
+    check: Check,
+    /// A command that has not ended in time.
+    last: Option<Command>,
+}
+
+impl Asker {
+    async fn ask(&mut self, subject: &Subject) -> Result<(), ProbeError> {
+        let probe = subject.probe.clone();
+        match (&subject.probe.kind, subject.to) {
+            (ProbeKind::Exec { command }, _) => self.run(command, probe.timeout).await,
+            (_, Some(to)) => {
+                let (pid, to) = (self.pid, SocketAddr::from(to));
+                let asked = move || probe::ask(&Netns::of(pid)?, to, &probe);
+                tokio::task::spawn_blocking(asked).await.unwrap_or(Err(ProbeError::StillRuns))
+            }
+            (_, None) => Ok(()),
+        }
+    }
+
+    async fn run(&mut self, command: &[String], limit: Duration) -> Result<(), ProbeError> {
+        if self.last.as_ref().is_some_and(|last| !last.0.is_finished()) {
+            return Err(ProbeError::StillRuns);
+        }
+        let running = (self.check)(self.id.clone(), command.to_vec(), limit);
+        let command = self.last.insert(Command(tokio::spawn(running)));
+        match timeout(limit, &mut command.0).await {
+            Ok(Ok(Ok(Checked { code: 0, .. }))) => Ok(()),
+            Ok(Ok(Ok(Checked { code, output }))) => Err(ProbeError::Exit { code, output }),
+            Ok(Ok(Err(error))) => Err(error.into()),
+            Ok(Err(_)) | Err(_) => Err(ProbeError::TimedOut(limit)),
+        }
+    }
+}
+
+/// A command that runs in a container; nobody waits for it any more once this is dropped.
+struct Command(JoinHandle<Result<Checked, EngineError>>);
+
+impl Drop for Command {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::sync::{
+        Mutex,
+        atomic::{AtomicU32, Ordering},
+    };
 
     use super::*;
     use crate::{
         engine::{Labels, Process},
-        spec::{ProbeKind, Project, Slot},
+        spec::{Probes as Spec, Project, Slot},
     };
 
-    fn project() -> Project {
+    fn project(probes: Spec) -> Project {
         let image = crate::spec::Image("localhost/demo".to_owned());
         let mut project = crate::demo::project::project(image, 1, "127.0.0.1:4000".parse().unwrap()).unwrap();
         for service in project.services.values_mut() {
-            service.probe = Some(Probe {
-                kind: ProbeKind::Tcp,
-                port: Some(80),
-                interval: Probe::INTERVAL,
-                timeout: Probe::TIMEOUT,
-                failures: Probe::FAILURES,
-            });
+            service.probe = Some(probes.clone());
         }
         project
+    }
+
+    fn readiness() -> Spec {
+        Spec { readiness: Some(Probe { port: Some(80), ..Probe::of(ProbeKind::Tcp) }), ..Spec::default() }
+    }
+
+    /// A command that answers as it is told, and counts how often it was run.
+    fn answering(code: &Arc<AtomicU32>, asked: &Arc<Mutex<Vec<String>>>) -> Probes {
+        let (code, asked) = (Arc::clone(code), Arc::clone(asked));
+        Probes::by(Arc::new(move |_, command, _| {
+            let (code, asked) = (Arc::clone(&code), Arc::clone(&asked));
+            async move {
+                asked.lock().unwrap().extend(command);
+                let code = i64::from(code.load(Ordering::Relaxed));
+                Ok(Checked { code, output: "no database\n".to_owned() })
+            }
+            .boxed()
+        }))
+    }
+
+    fn silent() -> Probes {
+        answering(&Arc::default(), &Arc::default())
     }
 
     /// A replica that runs, and about which nothing is known yet.
@@ -208,28 +381,93 @@ mod tests {
                 pid: u32::MAX,
                 started_at: jiff::Timestamp::UNIX_EPOCH,
                 health: Health::None,
+                complaint: None,
             }),
             since: jiff::Timestamp::UNIX_EPOCH,
             netns: None,
         }
     }
 
+    fn health(observed: &Observed) -> Health {
+        observed.containers.values().next().unwrap().process().unwrap().health
+    }
+
     #[tokio::test]
     async fn whoever_is_probed_is_not_ready_from_the_first_moment_on() {
-        let project = project();
+        let project = project(readiness());
         let container = running(&project);
         let mut observed = Observed { sharing: Sharing::ByKernel(Arc::default()), ..Observed::default() };
         observed.containers.insert(container.id.clone(), container);
-        let (mut probes, desired) = (Probes::new(), Desired::all(project));
+        let (mut probes, desired) = (silent(), Desired::all(project));
         probes.see(&desired, &mut observed);
-        let health =
-            |observed: &Observed| observed.containers.values().next().unwrap().process().unwrap().health;
         assert_eq!(health(&observed), Health::Starting);
         // Where nobody can be reached alone, nobody is probed.
         observed.sharing = Sharing::ByImages;
         observed.containers = [running(&desired.project)].map(|c| (c.id.clone(), c)).into();
         probes.see(&desired, &mut observed);
         assert_eq!(health(&observed), Health::None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_else_is_asked_before_it_has_come_up_and_commands_need_no_address() {
+        let probe = |word: &str| {
+            Some(Probe { failures: 2, ..Probe::of(ProbeKind::Exec { command: vec![word.to_owned()] }) })
+        };
+        let spec = Spec { startup: probe("up"), readiness: probe("ready"), liveness: probe("alive") };
+        let project = project(spec);
+        let (code, asked) = (Arc::new(AtomicU32::new(1)), Arc::default());
+        let mut probes = answering(&code, &asked);
+        let mut observed = Observed::default();
+        let container = running(&project);
+        observed.containers.insert(container.id.clone(), container.clone());
+        let desired = Desired::all(project);
+        probes.see(&desired, &mut observed);
+        assert_eq!(health(&observed), Health::Starting);
+        probes.changed().await;
+        probes.apply(&mut observed.containers);
+        assert_eq!(health(&observed), Health::Unhealthy);
+        let complaint = probes.complaint(&container).unwrap();
+        assert_eq!((complaint.aim, complaint.said.as_str()), (Aim::Startup, "exit code 1: no database"));
+        assert!(asked.lock().unwrap().iter().all(|word| word == "up"), "{asked:?}");
+        // It comes up after all.
+        code.store(0, Ordering::Relaxed);
+        probes.changed().await;
+        asked.lock().unwrap().clear();
+        probes.follow(&desired, &observed);
+        probes.changed().await;
+        probes.apply(&mut observed.containers);
+        assert_eq!((health(&observed), probes.complaint(&container)), (Health::Healthy, None));
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let words: BTreeSet<_> = asked.lock().unwrap().drain(..).collect();
+        assert_eq!(words, ["alive", "ready"].map(str::to_owned).into());
+        // It dies.
+        code.store(1, Ordering::Relaxed);
+        while probes.complaint(&container).is_none() {
+            probes.changed().await;
+        }
+        assert_eq!(probes.complaint(&container).unwrap().aim, Aim::Liveness);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_command_that_does_not_end_is_a_bad_answer_and_is_not_run_twice_at_once() {
+        let runs = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&runs);
+        let mut asker = Asker {
+            id: ContainerId("one".to_owned()),
+            pid: 1,
+            check: Arc::new(move |_, _, _| {
+                counted.fetch_add(1, Ordering::Relaxed);
+                std::future::pending().boxed()
+            }),
+            last: None,
+        };
+        let probe = Probe::of(ProbeKind::Exec { command: vec!["sleep".to_owned()] });
+        let subject = Subject { to: None, probe };
+        let begun = Instant::now();
+        assert!(matches!(asker.ask(&subject).await, Err(ProbeError::TimedOut(_))));
+        assert_eq!(begun.elapsed(), Probe::TIMEOUT);
+        assert!(matches!(asker.ask(&subject).await, Err(ProbeError::StillRuns)));
+        assert_eq!(runs.load(Ordering::Relaxed), 1);
     }
 
     #[test]

@@ -13,12 +13,13 @@ use tokio::{
 use crate::{
     clock::Clock,
     engine::{Engine, EngineError, EngineEvent, Role},
-    plan::{Action, Observed, Phase, Plan, Target, plan, status},
+    plan::{Action, Observed, Phase, Plan, Replacement, Sharing, Target, plan, status},
     spec::ProjectName,
 };
 
 use super::{
     Asked, EventKind, Handle, Journal, Kernel, NetnsOf, Reply, Request, StateError, StateFile, Wish, act,
+    illness::Illnesses,
     journal::Pen,
     observe::{Dirty, Observer, Snapshot},
     probes::Probes,
@@ -62,6 +63,7 @@ pub fn start<E: Engine>(
     let journal = Journal::default();
     let handle = Handle { requests, journal: journal.clone() };
     let observer = Observer::new(Arc::clone(&engine), settings.netns_of, settings.clock);
+    let probed = Arc::clone(&engine);
     let supervisor = Supervisor {
         engine,
         wish: Wish::new(project, settings.state)?,
@@ -80,7 +82,8 @@ pub fn start<E: Engine>(
         clock: settings.clock,
         journal: Pen::new(journal),
         traffic: Traffic::new(settings.kernel),
-        probes: Probes::new(),
+        probes: Probes::new(probed),
+        illnesses: Illnesses::default(),
     };
     Ok((handle, tokio::spawn(supervisor.run(asked))))
 }
@@ -107,6 +110,7 @@ struct Supervisor<E> {
     journal: Pen,
     traffic: Traffic,
     probes: Probes,
+    illnesses: Illnesses,
 }
 
 /// What has ended.
@@ -204,6 +208,7 @@ impl<E: Engine> Supervisor<E> {
     /// Takes in what a probe has found out.
     fn probed(&mut self) {
         let now = self.clock.now();
+        self.probes.follow(&self.wish.desired, &self.observed);
         for id in self.probes.apply(&mut self.observed.containers) {
             let Some(container) = self.observed.containers.get(&id) else { continue };
             if let (Role::Replica { service, slot }, Some(process)) =
@@ -218,6 +223,9 @@ impl<E: Engine> Supervisor<E> {
     /// Takes in what the kernel shows.
     fn steered(&mut self) {
         let before = std::mem::replace(&mut self.observed.sharing, self.traffic.sharing());
+        if let Sharing::ByKernel(report) = &self.observed.sharing {
+            self.illnesses.queues().note(report, self.clock.now());
+        }
         for kind in traffic::compare(&before, &self.observed) {
             self.journal.record(self.clock.now(), kind);
         }
@@ -350,9 +358,11 @@ impl<E: Engine> Supervisor<E> {
         }
         let now = self.clock.now();
         // The file may have said something new.
-        self.probes.follow(&self.wish.desired, &self.observed);
         self.probed();
+        let found = self.illnesses.examine(&self.wish.desired, &mut self.observed, &self.probes, now);
+        found.events.into_iter().for_each(|event| self.journal.record(now, event));
         self.plan = plan(&self.wish.desired, &self.observed, now);
+        self.plan.wake = self.plan.wake.into_iter().chain(found.wake).min();
         traffic::note_out(&self.plan.wishes, &mut self.observed.out_since, now);
         self.traffic.want(std::mem::take(&mut self.plan.wishes));
         let free = AT_ONCE.saturating_sub(self.observed.busy.len());
@@ -361,7 +371,18 @@ impl<E: Engine> Supervisor<E> {
             if let Action::Stop { id, .. } = &action
                 && let Some(started_at) = self.observed.containers.get(id).and_then(|c| c.started_at())
             {
-                self.observed.history.entry(target.clone()).or_default().forgive(id, started_at);
+                let history = self.observed.history.entry(target.clone()).or_default();
+                match self.plan.replaced.get(id) {
+                    Some(illness) => {
+                        let why = Replacement { why: illness.why(now), at: now };
+                        if let Target::Replica(service, slot) = &target {
+                            let (service, slot, why) = (service.clone(), *slot, why.why.clone());
+                            self.journal.record(now, EventKind::Replaced { service, slot, why });
+                        }
+                        history.replace(id, started_at, illness.well_for, why);
+                    }
+                    None => history.forgive(id, started_at),
+                }
             }
             self.observed.busy.insert(target.clone());
             self.journal.record(now, EventKind::Begun { verb: action.verb(), target });

@@ -220,6 +220,17 @@ fn traffic() {
             ("too much asked", extension("{probe: {http: /, tcp: true}}")),
             ("a port in words", extension("{probe: {tcp: http}}")),
             ("no port", service("x-sameport: {probe: {http: /}}")),
+            (
+                "no port for one of them",
+                service("x-sameport: {probe: {readiness: {exec: a}, liveness: {http: /}}}"),
+            ),
+            ("two commands", extension("{probe: {tcp: 80, exec: a}}")),
+            ("an empty command", extension("{probe: {exec: []}}")),
+            ("a command of another type", extension("{probe: {exec: {a: b}}}")),
+            ("with and without an aim", extension("{probe: {http: /, liveness: {tcp: true}}}")),
+            ("no mapping below", extension("{probe: {startup: /healthz}}")),
+            ("numbers", extension("{probe: {tcp: true, failures: 0, successes: many, start_period: long}}")),
+            ("no boolean", extension("{replace_unhealthy: sometimes}")),
         ]),
     );
 }

@@ -224,3 +224,67 @@ fn short_binds_make_folders_and_long_ones_do_not() {
         .collect();
     assert_eq!(made, [true, false, true]);
 }
+
+#[test]
+fn health_checks_have_all_their_fields() {
+    let written = "healthcheck: {test: [CMD, a], interval: 1m30s, timeout: 10s, retries: 3, start_period: 40s, start_interval: 5s}";
+    let found = project(&service(written));
+    let second = |secs: u32| json!({"secs": secs, "nanos": 0});
+    assert_eq!(
+        found["services"]["web"]["container"]["healthcheck"],
+        json!({
+            "test": {"cmd": ["a"]}, "interval": second(90), "timeout": second(10), "retries": 3,
+            "start_period": second(40), "start_interval": second(5),
+        })
+    );
+}
+
+#[test]
+fn probes() {
+    let of = |written: &str| {
+        let found = project(&service(&format!("ports: [\"80:80\"]\nx-sameport: {{probe: {written}}}")));
+        found["services"]["web"]["probe"].clone()
+    };
+    let second = |secs: u32| json!({"secs": secs, "nanos": 0});
+    let probe = |kind: serde_json::Value| {
+        json!({
+            "kind": kind, "port": null, "interval": second(2), "timeout": second(1), "failures": 3, "successes": 1,
+            "start_period": null,
+        })
+    };
+    let flat = of(
+        "{http: /healthz, port: 8080, interval: 5s, timeout: 3s, failures: 4, successes: 2, start_period: 1m}",
+    );
+    assert_eq!(
+        flat,
+        json!({
+            "startup": null, "liveness": null,
+            "readiness": {
+                "kind": {"http": {"path": "/healthz"}}, "port": 8080, "interval": second(5), "timeout": second(3),
+                "failures": 4, "successes": 2, "start_period": second(60),
+            },
+        })
+    );
+    for (written, kind) in [
+        ("{tcp: true}", json!("tcp")),
+        ("{exec: [a, b c]}", json!({"exec": {"command": ["a", "b c"]}})),
+        ("{exec: a | b}", json!({"exec": {"command": ["/bin/sh", "-c", "a | b"]}})),
+    ] {
+        assert_eq!(of(written)["readiness"], probe(kind), "{written}");
+    }
+    assert_eq!(of("{tcp: 81}")["readiness"]["port"], 81);
+    let all = of("{startup: {exec: a}, readiness: {http: /}, liveness: {tcp: true}}");
+    assert_eq!(all["startup"]["kind"], json!({"exec": {"command": ["/bin/sh", "-c", "a"]}}));
+    assert_eq!(all["readiness"]["kind"], json!({"http": {"path": "/"}}));
+    assert_eq!(all["liveness"], probe(json!("tcp")));
+}
+
+#[test]
+fn whoever_is_unhealthy_is_replaced_unless_the_file_says_no() {
+    for (written, wanted) in
+        [("{}", "replace"), ("{replace_unhealthy: true}", "replace"), ("{replace_unhealthy: false}", "keep")]
+    {
+        let found = project(&service(&format!("x-sameport: {written}")));
+        assert_eq!(found["services"]["web"]["unhealthy"], wanted, "{written}");
+    }
+}

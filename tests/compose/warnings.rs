@@ -29,7 +29,17 @@ fn keys_without_effect() {
                     "ports: [\"80:80\"]\nx-sameport:\n  sharing: application\n  balance: hash\n  drain: 30s\n  hold: 0s\n  probe: {tcp: true}",
                 ),
             ),
-            ("a command as a probe", service("x-sameport: {probe: {exec: [\"true\"]}}")),
+            (
+                "probes without the kernel",
+                service(
+                    "ports: [\"80:80\"]\nx-sameport:\n  sharing: application\n  probe: {readiness: {http: /}, liveness: {exec: [\"true\"]}}",
+                ),
+            ),
+            (
+                "slips in probes",
+                service("x-sameport: {probe: {exec: a, failure: 2}, replace_unhealty: false}"),
+            ),
+            ("a slip below a probe", service("x-sameport: {probe: {liveness: {exec: a, sucesses: 2}}}")),
             ("a tag", service("command: !vault x")),
             ("ports of the host", service("network_mode: host\nports: [\"80:80\"]")),
             ("a range for one port", service("ports: [\"8000-8003:80\"]")),

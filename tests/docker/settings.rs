@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sameport::{
-    engine::{Engine, Health, Namespaces},
+    engine::{Engine, Health, Namespaces, docker::START_INTERVAL},
     spec::{
         Container, Device, HealthTest, Healthcheck, LogDriver, Mount, MountSource, Pod, PodNetwork,
         Resources, Ulimit, Volume,
@@ -174,4 +174,80 @@ async fn health_is_what_the_check_says() {
         }
         assert_eq!(told, wanted);
     }
+}
+
+#[tokio::test]
+async fn each_field_of_a_health_check_reaches_the_engine() {
+    let bench = Workbench::new().await;
+    let check = |test| Healthcheck {
+        test,
+        interval: Some(Duration::from_secs(90)),
+        timeout: Some(Duration::from_millis(1500)),
+        retries: Some(7),
+        start_period: Some(Duration::from_secs(40)),
+        start_interval: Some(Duration::from_secs(5)),
+    };
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    for (number, test, told) in [
+        (1, HealthTest::Cmd(words(&["ls", "a b"])), serde_json::json!(["CMD", "ls", "a b"])),
+        (2, HealthTest::Shell("ls | cat".to_owned()), serde_json::json!(["CMD-SHELL", "ls | cat"])),
+        (3, HealthTest::None, serde_json::json!(["NONE"])),
+        (4, HealthTest::Inherit, serde_json::Value::Null),
+    ] {
+        let container = Container { healthcheck: Some(check(test)), ..shell("sleep 1000") };
+        let id = bench.docker.create(&bench.replica(number, container, nowhere())).await.unwrap();
+        let seen = &bench.command.inspect(&id.0)["Config"]["Healthcheck"];
+        assert_eq!(seen["Test"], told, "{seen}");
+        assert_eq!(
+            (seen["Interval"].as_u64(), seen["Timeout"].as_u64()),
+            (Some(90_000_000_000), Some(1_500_000_000))
+        );
+        assert_eq!((seen["Retries"].as_u64(), seen["StartPeriod"].as_u64()), (Some(7), Some(40_000_000_000)));
+        let start_interval = bench.docker.speaks(START_INTERVAL).then_some(5_000_000_000);
+        assert_eq!(seen["StartInterval"].as_u64(), start_interval, "only engines of API 1.44 know it");
+    }
+}
+
+#[tokio::test]
+async fn what_a_failing_check_says_is_heard() {
+    let bench = Workbench::new().await;
+    let check = Healthcheck {
+        test: HealthTest::Shell("echo no database; exit 1".to_owned()),
+        interval: Some(Duration::from_millis(200)),
+        timeout: Some(Duration::from_secs(5)),
+        retries: Some(1),
+        start_period: None,
+        start_interval: None,
+    };
+    let container = Container { healthcheck: Some(check), ..shell("sleep 1000") };
+    let id = bench.start(&bench.replica(1, container, nowhere())).await;
+    let mut process = bench.process(&id).await;
+    for _ in 0..300 {
+        if process.health == Health::Unhealthy {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        process = bench.process(&id).await;
+    }
+    assert_eq!((process.health, process.complaint.as_deref()), (Health::Unhealthy, Some("no database")));
+}
+
+#[tokio::test]
+async fn a_command_is_run_to_its_end_and_one_that_takes_too_long_is_killed() {
+    let bench = Workbench::new().await;
+    let id = bench.start(&bench.replica(1, shell("sleep 1000"), nowhere())).await;
+    let run = async |line: &str, seconds| {
+        let command = ["sh", "-c", line].map(str::to_owned);
+        bench.docker.check(&id, &command, Duration::from_secs(seconds)).await
+    };
+    let good = run("echo fine", 60).await.unwrap();
+    assert_eq!((good.code, good.output.as_str()), (0, "fine\n"));
+    let bad = run("echo no database >&2; exit 3", 60).await.unwrap();
+    assert_eq!((bad.code, bad.output.as_str()), (3, "no database\n"));
+    let begun = std::time::Instant::now();
+    let killed = run("sleep 55", 1).await.unwrap();
+    assert_eq!(killed.code, 137);
+    assert!(begun.elapsed() < Duration::from_secs(50), "{:?}", begun.elapsed());
+    let missing = bench.docker.check(&id, &["/no/such".to_owned()], Duration::from_secs(60)).await;
+    assert!(missing.is_err() || missing.is_ok_and(|checked| checked.code != 0));
 }

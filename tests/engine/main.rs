@@ -15,6 +15,7 @@ mod dependencies;
 mod everyday;
 mod exits;
 mod faults;
+mod health;
 mod leftovers;
 mod probes;
 mod pulling;

@@ -95,7 +95,13 @@ impl SimulatedKernel {
                 }
                 let traffic = Traffic { live: *count, listens: true, shared: true, ..Traffic::default() };
                 let ports = BTreeMap::from([((Transport::Tcp, 80), traffic)]);
-                let report = ReplicaReport { pid: replica.pid, weight: replica.weight, ports, user: Some(0) };
+                let report = ReplicaReport {
+                    pid: replica.pid,
+                    weight: replica.weight,
+                    ports,
+                    user: Some(0),
+                    pulse: None,
+                };
                 pod.replicas.insert(replica.id.clone(), report);
             }
             report.pods.insert(name.clone(), pod);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sameport::spec::{
     Balance, Container, Dependency, DependencyCondition, Image, Mount, MountSource, Network, Pod, PodName,
-    PortBinding, Project, Protocol, PullPolicy, Restart, Service, ServiceName, Sharing, Volume,
+    PortBinding, Project, Protocol, PullPolicy, Restart, Service, ServiceName, Sharing, Unhealthy, Volume,
 };
 
 /// A project of one to three services.
@@ -86,6 +86,7 @@ fn add_service(project: &mut Project, name: &str, chance: &mut fastrand::Rng) {
         drain: Service::DRAIN,
         hold: Service::HOLD,
         probe: None,
+        unhealthy: Unhealthy::default(),
     };
     let ports = vec![PortBinding {
         service: service_name.clone(),

@@ -131,6 +131,7 @@ impl Simulation {
         self.converge().await?;
         self.check_converged()?;
         self.check_idle().await?;
+        self.check_replacing().await?;
         self.check_rolling().await?;
         self.check_adoption().await?;
         self.check_down().await
@@ -146,7 +147,15 @@ impl Simulation {
                 .collect()
         };
         let victim = (!ours.is_empty()).then(|| ours[self.chance.usize(..ours.len())].clone());
-        match (self.chance.u32(0..11), victim) {
+        match (self.chance.u32(0..13), victim) {
+            (11..=12, Some(id)) => {
+                let is_replica = self.engine.world().containers().any(|(other, _, labels, ..)| {
+                    *other == id && labels.is_some_and(|labels| labels.role != Role::Sandbox)
+                });
+                if is_replica {
+                    self.engine.world().sicken(&id);
+                }
+            }
             (0..=2, Some(id)) => self.engine.world().exit(&id, 137),
             (3, Some(id)) => self.engine.world().remove(&id),
             (4, _) => {
@@ -298,6 +307,73 @@ impl Simulation {
             return Err(format!("{looks} looks in {pause:?}"));
         }
         Ok(())
+    }
+
+    /// Whoever stays unhealthy is replaced, one at a time for each service, and nobody else is touched; one that never
+    /// stays healthy is tried more and more rarely.
+    async fn check_replacing(&mut self) -> Result<(), String> {
+        let services = self.project.services.values().filter(|service| service.replicas > 0);
+        let services: Vec<_> = services.map(|service| (service.name.clone(), service.replicas)).collect();
+        if services.is_empty() {
+            return Ok(());
+        }
+        let (name, replicas) = services[self.chance.usize(..services.len())].clone();
+        let before = self.engine.world().changes.len();
+        let mut sick = BTreeSet::new();
+        for id in self.ids(&name) {
+            if sick.is_empty() || self.chance.bool() {
+                self.engine.world().sicken(&id);
+                sick.insert(id);
+                sleep(Duration::from_millis(self.chance.u64(0..3000))).await;
+            }
+        }
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while self.engine.world().is_anybody_unhealthy() || !self.is_converged().await? {
+            sleep(Duration::from_millis(self.chance.u64(1..100))).await;
+            let running = self.running(&name);
+            if running + 1 < replicas {
+                return Err(format!(
+                    "{running} of {replicas} replicas of {name} run: one at a time is replaced"
+                ));
+            }
+            self.check_always()?;
+            if tokio::time::Instant::now() > deadline {
+                return Err(format!("{name} is never healthy again"));
+            }
+        }
+        for call in &self.engine.world().changes[before..] {
+            match call {
+                Call::Stop(id) | Call::Start(id) if sick.contains(id) => {}
+                other => return Err(format!("only {sick:?} are unhealthy, and there was {other:?}")),
+            }
+        }
+        // Whatever is done, it does not help.
+        let has_pauses = self.project.services[&name].restart.delay.is_none();
+        let Some(id) = sick.first().cloned().filter(|_| has_pauses) else { return Ok(()) };
+        let before = self.engine.world().changes.len();
+        for _ in 0..100 {
+            self.engine.world().sicken(&id);
+            sleep(Duration::from_secs(1)).await;
+        }
+        let stop = Call::Stop(id);
+        let stops = self.engine.world().changes[before..].iter().filter(|call| **call == stop).count();
+        // With pauses from 100 ms doubling, 2 s each until it is certain, and up to 10 s each to end.
+        if !(3..=12).contains(&stops) {
+            return Err(format!("{stops} tries in a hundred seconds"));
+        }
+        self.converge().await?;
+        self.check_converged()
+    }
+
+    /// Containers of a service's replicas.
+    fn ids(&self, name: &ServiceName) -> Vec<ContainerId> {
+        let world = self.engine.world();
+        let replicas = world.containers().filter(|(_, _, labels, ..)| {
+            labels.as_ref().is_some_and(
+                |labels| matches!(&labels.role, Role::Replica { service, .. } if service == name),
+            )
+        });
+        replicas.map(|(id, ..)| id.clone()).collect()
     }
 
     /// A restart and a new version take down one replica of a service at a time.

@@ -67,6 +67,15 @@ pub fn describe(event: &Event) -> Option<String> {
             };
             format!("{service}.{slot} {}", styled(word, style))
         }
+        EventKind::Stuck { service, slot, waiting } => {
+            let text = format!(
+                "{service}.{slot} takes no connections while others do ({waiting} wait): no new ones for it"
+            );
+            styled(&text, yellow)
+        }
+        EventKind::Replaced { service, slot, why } => {
+            styled(&format!("{service}.{slot} is replaced: {why}"), red)
+        }
         EventKind::PodLost { pod } => {
             styled(&format!("{pod} lost its network: its sandbox ended; it is rebuilt"), yellow)
         }

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use sameport::{
     kernel::steering::OtherUser,
     plan::{
-        Autopsy, PortNotShared,
+        Autopsy, PortNotShared, Replacement,
         status::{ExitStatus, HOPELESS, ReplicaState, ReplicaStatus},
     },
     spec::DependencyCondition,
@@ -43,7 +43,9 @@ pub fn describe(replica: &ReplicaStatus, now: Timestamp) -> String {
         }
         ReplicaState::Running => "up".to_owned(),
         ReplicaState::Healthy => "up, healthy".to_owned(),
-        ReplicaState::Unhealthy => "up, unhealthy".to_owned(),
+        ReplicaState::Unhealthy | ReplicaState::Stuck => {
+            format!("up, {}", replica.illness.as_deref().unwrap_or("unhealthy"))
+        }
         ReplicaState::Paused => "paused".to_owned(),
         ReplicaState::Restarting { exit: status, at } => restarting(replica, status, *at, now),
         ReplicaState::Completed => "completed".to_owned(),
@@ -53,9 +55,11 @@ pub fn describe(replica: &ReplicaStatus, now: Timestamp) -> String {
         ReplicaState::Blocked { error, tries: HOPELESS, .. } => format!("blocked: {error}"),
         ReplicaState::Blocked { error, tries, .. } => format!("blocked after {tries} tries: {error}"),
     };
-    let words = match (&replica.autopsy, replica.state.is_up() && replica.exits > 0) {
-        (Some(autopsy), true) => format!("{words} again, ended {}: {}", times(replica.exits), why(autopsy)),
-        _ => words,
+    let words = match (&replica.replaced, &replica.autopsy) {
+        _ if !replica.state.is_up() || replica.exits == 0 => words,
+        (Some(replaced), _) => format!("{words} again, {}", replaced_because(replica.exits, replaced)),
+        (None, Some(autopsy)) => format!("{words} again, ended {}: {}", times(replica.exits), why(autopsy)),
+        (None, None) => words,
     };
     match replica.current || replica.container.is_none() {
         true => words,
@@ -64,10 +68,16 @@ pub fn describe(replica: &ReplicaStatus, now: Timestamp) -> String {
 }
 
 fn restarting(replica: &ReplicaStatus, status: &ExitStatus, at: Timestamp, now: Timestamp) -> String {
-    let why = replica.autopsy.as_ref().map_or_else(|| exit(status), why);
+    let why = match (&replica.replaced, &replica.autopsy) {
+        (Some(replaced), _) => format!("replaced: {}", replaced.why),
+        (None, Some(autopsy)) => why(autopsy),
+        (None, None) => exit(status),
+    };
     let wait = at.duration_since(now).max(SignedDuration::ZERO);
     let next = if wait.is_zero() { "restarting".to_owned() } else { format!("next try in {}", age(wait)) };
-    if replica.exits >= CRASH_LOOP {
+    if let (Some(replaced), true) = (&replica.replaced, replica.exits < CRASH_LOOP) {
+        format!("{}; {next}", replaced_because(replica.exits, replaced))
+    } else if replica.exits >= CRASH_LOOP {
         format!("crash loop, {}: {why}; {next}", times(replica.exits))
     } else {
         format!("ended: {why}; {next}")
@@ -83,6 +93,14 @@ fn why(autopsy: &Autopsy) -> String {
         Some(PortNotShared { port: Some(port), .. }) => format!("port {port} is not shared by its image"),
         Some(PortNotShared { port: None, .. }) => "its port is not shared by its image".to_owned(),
         None => exit(&autopsy.exit),
+    }
+}
+
+/// That it was replaced, and why: `replaced: unhealthy for 10 s: no database`.
+fn replaced_because(exits: u32, replaced: &Replacement) -> String {
+    match exits {
+        0 | 1 => format!("replaced: {}", replaced.why),
+        n => format!("replaced {}, the last time: {}", times(n), replaced.why),
     }
 }
 
@@ -109,6 +127,7 @@ pub fn mood(replica: &ReplicaStatus) -> Mood {
         ReplicaState::Running | ReplicaState::Healthy if replica.exits > 0 => Mood::OnItsWay,
         ReplicaState::Running | ReplicaState::Healthy => Mood::Well,
         ReplicaState::Unhealthy
+        | ReplicaState::Stuck
         | ReplicaState::Restarting { .. }
         | ReplicaState::Failed { .. }
         | ReplicaState::Blocked { .. } => Mood::InTrouble,

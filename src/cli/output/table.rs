@@ -145,7 +145,7 @@ fn colored(cell: Cell, mood: Mood) -> Cell {
 fn since(replica: &ReplicaStatus, now: Timestamp) -> String {
     use sameport::plan::status::ReplicaState as S;
     match (&replica.state, replica.started_at) {
-        (S::Running | S::Healthy | S::Unhealthy | S::Starting | S::Paused, Some(at)) => {
+        (S::Running | S::Healthy | S::Unhealthy | S::Stuck | S::Starting | S::Paused, Some(at)) => {
             state::age(now.duration_since(at))
         }
         _ => String::new(),

@@ -9,6 +9,7 @@ mod healthcheck;
 mod networks;
 mod pod;
 mod ports;
+mod probe;
 mod resources;
 mod service;
 pub(super) mod volumes;
@@ -63,7 +64,7 @@ pub(super) fn project(
     if report.failed() {
         return None;
     }
-    let probes = made.iter().filter_map(|(name, draft)| Some((name.clone(), draft.probe_at?))).collect();
+    let probes = made.iter().map(|(name, draft)| (name.clone(), draft.probes_at.clone())).collect();
     let finished = made.into_iter().filter_map(|(name, draft)| {
         let waits_for = dependencies.remove(&name).unwrap_or_default();
         let depends_on = waits_for.into_iter().map(|(name, (dependency, _))| (name, dependency)).collect();

@@ -13,7 +13,9 @@ use super::{
     depends_on::Dependencies,
     deploy, extension, volumes,
 };
-use crate::spec::{DependencyCondition, PodName, Project, RestartCondition, Service, ServiceName, Sharing};
+use crate::spec::{
+    Aim, DependencyCondition, PodName, Project, RestartCondition, Service, ServiceName, Sharing,
+};
 
 /// A service before it is known what waits for it.
 pub(super) struct Draft {
@@ -24,7 +26,7 @@ pub(super) struct Draft {
     /// Where the file says who makes its listeners share a port.
     sharing_at: Option<At>,
     /// Where it says how replicas are probed.
-    pub probe_at: Option<At>,
+    pub probes_at: Vec<(Aim, At)>,
     /// Whether the file says when it is restarted, and where.
     restart_at: Option<At>,
 }
@@ -66,9 +68,10 @@ pub(super) fn service(
         drain: extension.drain,
         hold: extension.hold,
         probe: extension.probe,
+        unhealthy: extension.unhealthy,
     });
-    let (sharing_at, probe_at) = (extension.sharing_at, extension.probe_at);
-    Draft { service, pod, container_name, sharing_at, probe_at, restart_at }
+    let (sharing_at, probes_at) = (extension.sharing_at, extension.probes_at);
+    Draft { service, pod, container_name, sharing_at, probes_at, restart_at }
 }
 
 fn container_name(fields: &Fields<'_>, service: &ServiceName, replicas: u32) -> Option<(String, At)> {
@@ -114,15 +117,22 @@ pub(super) fn agree_on_sharing(drafts: &BTreeMap<ServiceName, Draft>, report: &R
 }
 
 /// A probe has to know its port.
-pub(super) fn check_probes(project: &Project, probes: &BTreeMap<ServiceName, At>, report: &Report) {
-    for (name, at) in probes {
-        let service = project.services.get(name).filter(|service| service.probe.is_some());
-        if service.is_some_and(|service| project.probe_port(service).is_none()) {
-            let problem = Problem::error(
-                *at,
-                "the probe does not say which port, and there is not exactly one to take",
-            );
-            report.push(problem.help("write `port: 8080` below `probe`"));
+pub(super) fn check_probes(
+    project: &Project,
+    probes: &BTreeMap<ServiceName, Vec<(Aim, At)>>,
+    report: &Report,
+) {
+    for (name, places) in probes {
+        let Some(service) = project.services.get(name) else { continue };
+        for (aim, at) in places {
+            let probe = service.probe.as_ref().and_then(|probes| probes.get(*aim));
+            if probe.is_some_and(|probe| probe.needs_port() && project.probe_port(service, probe).is_none()) {
+                let problem = Problem::error(
+                    *at,
+                    "the probe does not say which port, and there is not exactly one to take",
+                );
+                report.push(problem.help("write `port: 8080` below `probe`"));
+            }
         }
     }
 }

@@ -181,8 +181,13 @@ pub(super) fn client(endpoint: &Endpoint) -> Result<bollard::Docker, EngineError
 
 /// Whether an API version such as `1.41` is one that we speak.
 pub(super) fn is_spoken(version: &str) -> bool {
+    number(version) >= OLDEST
+}
+
+/// An API version such as `1.41` as numbers; 0 stands for what is none.
+pub(super) fn number(version: &str) -> (u32, u32) {
     let mut numbers = version.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= OLDEST
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 #[cfg(test)]

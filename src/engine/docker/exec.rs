@@ -1,6 +1,9 @@
 //! A command in a running container, with its streams.
 
-use std::pin::Pin;
+use std::{
+    pin::{Pin, pin},
+    time::Duration,
+};
 
 use bollard::{
     container::LogOutput,
@@ -8,9 +11,10 @@ use bollard::{
 };
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::BoxStream};
+use nix::{sys::signal::Signal, unistd::Pid};
 use tokio::io::AsyncWrite;
 
-use crate::engine::{ContainerId, EngineError};
+use crate::engine::{Checked, ContainerId, EngineError};
 
 use super::{Docker, of};
 
@@ -96,7 +100,55 @@ impl Docker {
     }
 }
 
+/// So much of what a command wrote is kept.
+const KEPT: usize = 4096;
+
+impl Docker {
+    /// Runs a command to its end, and kills it after `limit`.
+    pub(super) async fn run_bounded(
+        &self,
+        id: &ContainerId,
+        command: &[String],
+        limit: Duration,
+    ) -> Result<Checked, EngineError> {
+        let options = ExecOptions { command: command.to_vec(), ..ExecOptions::default() };
+        let ExecSession { control, mut output, .. } = self.exec(id, options).await?;
+        let mut kept = Vec::new();
+        {
+            let mut read = pin!(async {
+                while let Some(piece) = output.next().await {
+                    let (ExecOutput::Stdout(bytes) | ExecOutput::Stderr(bytes)) = piece?;
+                    kept.extend_from_slice(&bytes);
+                    kept.drain(..kept.len().saturating_sub(KEPT));
+                }
+                Ok::<_, EngineError>(())
+            });
+            match tokio::time::timeout(limit, &mut read).await {
+                Ok(read) => read?,
+                Err(_) => {
+                    control.kill().await?;
+                    read.await?;
+                }
+            }
+        }
+        let code = control.exit_code().await?;
+        Ok(Checked { code, output: String::from_utf8_lossy(&kept).into_owned() })
+    }
+}
+
 impl ExecControl {
+    /// Kills it. The engine has no call for that; on this host we send the signal ourselves, if we may.
+    async fn kill(&self) -> Result<(), EngineError> {
+        let told = self.docker.call(&self.what, self.docker.client.inspect_exec(&self.id)).await?;
+        let pid = told.pid.and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 0);
+        if let (Some(pid), Some(true), true) = (pid, told.running, self.docker.local)
+            && let Err(error) = nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGKILL)
+        {
+            tracing::debug!(%error, pid, "a command that takes too long goes on");
+        }
+        Ok(())
+    }
+
     /// Tells the command's terminal its size.
     ///
     /// # Errors

@@ -55,6 +55,7 @@ fn state(told: Told) -> ContainerState {
         pid: told.pid.and_then(|pid| u32::try_from(pid).ok()).unwrap_or_default(),
         started_at,
         health: health(told),
+        complaint: complaint(told),
     };
     match told.status {
         Some(Status::RUNNING | Status::RESTARTING | Status::STOPPING) => {
@@ -94,6 +95,13 @@ fn health(told: &Told) -> Health {
         Some(HealthStatusEnum::UNHEALTHY) => Health::Unhealthy,
         Some(HealthStatusEnum::NONE | HealthStatusEnum::EMPTY) | None => Health::None,
     }
+}
+
+/// What a health check that fails wrote last.
+fn complaint(told: &Told) -> Option<String> {
+    let last = told.health.as_ref()?.log.as_ref()?.last()?;
+    let output = last.output.as_ref().filter(|_| last.exit_code != Some(0))?;
+    Some(output.trim().to_owned()).filter(|output| !output.is_empty())
 }
 
 /// A time as the daemon writes it; the year 1 stands for never.

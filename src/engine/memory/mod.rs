@@ -16,8 +16,8 @@ use crate::{
 };
 
 use super::{
-    ContainerId, CreateContainer, Engine, EngineError, EngineEvent, EngineInfo, ImageInfo, Inspection,
-    LogLine, LogOptions, PullProgress, RemoveVolumes, Summary,
+    Checked, ContainerId, CreateContainer, Engine, EngineError, EngineEvent, EngineInfo, ImageInfo,
+    Inspection, LogLine, LogOptions, PullProgress, RemoveVolumes, Summary,
 };
 
 mod world;
@@ -182,6 +182,10 @@ impl Engine for Memory {
             Ok(())
         })
         .await
+    }
+
+    async fn check(&self, _: &ContainerId, _: &[String], _: Duration) -> Result<Checked, EngineError> {
+        self.call(Call::Look, |_| Ok(Checked::default())).await
     }
 
     async fn remove_volume(&self, name: &str) -> Result<(), EngineError> {

@@ -172,7 +172,12 @@ impl World {
                 name: c.name.clone(),
                 labels: c.labels.clone(),
                 state: word(&c.state).to_owned(),
-                status: String::new(),
+                status: match &c.state {
+                    ContainerState::Running(process) if process.health == Health::Unhealthy => {
+                        "Up (unhealthy)".to_owned()
+                    }
+                    _ => String::new(),
+                },
             })
             .collect()
     }
@@ -238,7 +243,12 @@ impl World {
 
     fn running(&mut self) -> ContainerState {
         let pid = u32::try_from(self.number()).unwrap_or(u32::MAX);
-        ContainerState::Running(Process { pid, started_at: self.clock.now(), health: Health::None })
+        ContainerState::Running(Process {
+            pid,
+            started_at: self.clock.now(),
+            health: Health::None,
+            complaint: None,
+        })
     }
 
     pub(super) fn start(&mut self, id: &ContainerId) -> Result<(), EngineError> {
@@ -297,6 +307,23 @@ impl World {
             });
             self.tell(&EngineEvent::Container(id.clone()));
         }
+    }
+
+    /// From now on the health check of a container that runs fails, until it has another process.
+    pub fn sicken(&mut self, id: &ContainerId) {
+        if let Some(ContainerState::Running(process)) =
+            self.containers.get_mut(id).map(|held| &mut held.state)
+        {
+            process.health = Health::Unhealthy;
+            self.tell(&EngineEvent::Container(id.clone()));
+        }
+    }
+
+    /// Whether the health check of anybody fails.
+    #[must_use]
+    pub fn is_anybody_unhealthy(&self) -> bool {
+        let is_unhealthy = |held: &Held| matches!(&held.state, ContainerState::Running(process) if process.health == Health::Unhealthy);
+        self.containers.values().any(is_unhealthy)
     }
 
     /// Removes a container, whatever its state.

@@ -25,7 +25,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use tokio::sync::watch;
 
 use self::{pod::Pod, project::InKernel};
-use super::{KernelError, Pins, raw, rights};
+use super::{KernelError, Pins, raw, rights, sockets::Transport};
 use crate::spec::{PodName, ProjectName};
 
 pub use wish::{
@@ -37,6 +37,10 @@ pub use wish::{
 const RESYNC: Duration = Duration::from_secs(1);
 /// Looks that often while somebody waits for a change that nobody tells.
 const EAGER: Duration = Duration::from_millis(50);
+/// Looks that often while connections wait to be accepted.
+const QUEUED: Duration = Duration::from_millis(100);
+/// Looks that often while connections come: so soon a queue is seen that nobody empties.
+const FLOWING: Duration = Duration::from_millis(200);
 /// Whoever waits for a look waits so long at most.
 const LOOK: Duration = Duration::from_millis(50);
 /// Between two looks at least, however much is told.
@@ -246,8 +250,8 @@ impl Steerer {
             wishes.iter().map(|(name, wish)| (name.clone(), self.pod(name, wish))).collect();
         self.wishes = Some(wishes);
         self.let_go_of_strays(&pods);
-        let eager = pods.values().any(is_changing);
         let report = Report { pods };
+        let pause = pause(&self.sender.borrow(), &report);
         self.sender.send_if_modified(|last| {
             let changed = **last != report;
             if changed {
@@ -255,7 +259,7 @@ impl Steerer {
             }
             changed
         });
-        if eager { EAGER } else { RESYNC }
+        pause
     }
 
     fn pod(&mut self, name: &PodName, wish: &PodWish) -> PodReport {
@@ -312,6 +316,30 @@ impl Steerer {
     }
 }
 
+/// How long to wait before the next look, after what was seen before and now.
+fn pause(before: &Report, now: &Report) -> Duration {
+    let queue = |pod: &PodReport| {
+        let ports = pod.replicas.values().flat_map(|replica| &replica.ports);
+        ports
+            .filter(|((transport, _), _)| *transport == Transport::Tcp)
+            .map(|(_, traffic)| traffic.queue)
+            .sum::<u64>()
+    };
+    let total = |report: &Report| {
+        let replicas = report.pods.values().flat_map(|pod| pod.replicas.values());
+        replicas.flat_map(|replica| replica.ports.values()).map(|traffic| traffic.total).sum::<u64>()
+    };
+    if now.pods.values().any(is_changing) {
+        EAGER
+    } else if now.pods.values().any(|pod| queue(pod) > 0) {
+        QUEUED
+    } else if total(before) != total(now) {
+        FLOWING
+    } else {
+        RESYNC
+    }
+}
+
 /// Whether something is going on in a pod that nobody tells us of.
 fn is_changing(pod: &PodReport) -> bool {
     let waiting = pod.waiting.values().any(|waiting| waiting.connections > 0);
@@ -319,4 +347,30 @@ fn is_changing(pod: &PodReport) -> bool {
         replica.weight == 0 && replica.ports.values().any(|traffic| traffic.live > 0 || traffic.busy)
     });
     waiting || draining || pod.error.is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_more_goes_on_the_sooner_is_the_next_look() {
+        let shows = |weight, traffic| {
+            let ports = BTreeMap::from([((Transport::Tcp, 80), traffic)]);
+            let replica = ReplicaReport { weight, ports, ..ReplicaReport::default() };
+            let id = crate::engine::ContainerId("web-1".to_owned());
+            let pod = PodReport { replicas: BTreeMap::from([(id, replica)]), ..PodReport::default() };
+            let Ok(name) = PodName::new("web") else { return Report::default() };
+            Report { pods: BTreeMap::from([(name, pod)]) }
+        };
+        let quiet = shows(100, Traffic { total: 5, live: 1, ..Traffic::default() });
+        for (case, now, wanted) in [
+            ("nothing", quiet.clone(), RESYNC),
+            ("connections come", shows(100, Traffic { total: 6, ..Traffic::default() }), FLOWING),
+            ("connections wait", shows(100, Traffic { total: 6, queue: 1, ..Traffic::default() }), QUEUED),
+            ("somebody drains", shows(0, Traffic { total: 5, live: 1, ..Traffic::default() }), EAGER),
+        ] {
+            assert_eq!(pause(&quiet, &now), wanted, "{case}");
+        }
+    }
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     engine::ContainerId,
-    kernel::{Counters, sockets::Transport},
+    kernel::{Counters, processes::Pulse, sockets::Transport},
     spec::{Balance, PodName, ServiceName},
 };
 
@@ -96,6 +96,8 @@ pub struct ReplicaReport {
     pub ports: BTreeMap<Port, Traffic>,
     /// The user who opened them.
     pub user: Option<u32>,
+    /// What its processes do, as long as connections wait for it, or it has some and gets no more.
+    pub pulse: Option<Pulse>,
 }
 
 impl ReplicaReport {
@@ -121,6 +123,9 @@ pub struct Traffic {
     pub total: u64,
     /// Connections that it has not accepted yet.
     pub queue: u64,
+    /// Connections that it has accepted so far. It may be some fewer than it says here, if connections of others have
+    /// moved here.
+    pub accepted: u64,
     /// Whether it listens. Who does no longer may still have connections to finish.
     pub listens: bool,
     /// Of UDP: whether a datagram came lately.

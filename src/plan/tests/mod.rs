@@ -1,6 +1,7 @@
 //! Plans as sentences: a scene is put together, and the plan for it is read as lines such as `stop web.1`.
 
 mod down;
+mod illness;
 mod replicas;
 mod restarts;
 mod rotation;
@@ -16,7 +17,7 @@ use crate::{
     plan::{Container, Desired, Goal, Observed, Owner, Plan, Target, Versioned, plan},
     spec::{
         self, Balance, Dependency, DependencyCondition, Generation, Image, Network, Pod, Project, PullPolicy,
-        Restart, Service, Sharing, Slot,
+        Restart, Service, Sharing, Slot, Unhealthy,
     },
 };
 
@@ -153,7 +154,7 @@ impl Scene {
 
     fn state(&self, is: Is) -> ContainerState {
         let ago = |seconds: i64| self.now - seconds.seconds();
-        let process = |health, age| Process { pid: 42, started_at: ago(age), health };
+        let process = |health, age| Process { pid: 42, started_at: ago(age), health, complaint: None };
         match is {
             Is::Created => ContainerState::Created,
             Is::Up(age) => ContainerState::Running(process(Health::None, age)),
@@ -226,6 +227,7 @@ fn service(name: &str, replicas: u32) -> Service {
         drain: Service::DRAIN,
         hold: Service::HOLD,
         probe: None,
+        unhealthy: Unhealthy::default(),
     }
 }
 

@@ -15,7 +15,7 @@ const HTTP: (Transport, u16) = (Transport::Tcp, 80);
 
 impl Scene {
     /// The kernel shares the ports of `web`, of which each replica that runs listens on port 80 and is in rotation.
-    fn steered(replicas: u32) -> Self {
+    pub(super) fn steered(replicas: u32) -> Self {
         let mut scene = Self::up(&[("web", replicas)])
             .edit("web", |service| service.sharing = spec::Sharing::Auto)
             .edit_pod("web", |pod| {
@@ -36,11 +36,11 @@ impl Scene {
     }
 
     /// The kernel shows a replica with that weight, and so many open connections if it listens.
-    fn shows(self, slot: u32, weight: u32, live: Option<u64>) -> Self {
+    pub(super) fn shows(self, slot: u32, weight: u32, live: Option<u64>) -> Self {
         self.reports(|pod| {
             let traffic = |live| (HTTP, Traffic { live, listens: true, shared: true, ..Traffic::default() });
             let ports = live.map(traffic).into_iter().collect();
-            let replica = ReplicaReport { pid: 42, weight, ports, user: Some(0) };
+            let replica = ReplicaReport { pid: 42, weight, ports, user: Some(0), pulse: None };
             pod.replicas.insert(ContainerId(format!("web-{slot}")), replica);
         })
     }
@@ -58,14 +58,14 @@ impl Scene {
     }
 
     /// It gets nothing new since so long.
-    fn out(mut self, slot: u32, seconds: i64) -> Self {
+    pub(super) fn out(mut self, slot: u32, seconds: i64) -> Self {
         let since = self.now - jiff::ToSpan::seconds(seconds);
         self.observed.out_since.insert(ContainerId(format!("web-{slot}")), since);
         self
     }
 
     /// The weights that the kernel is told.
-    fn weights(&self) -> Vec<u32> {
+    pub(super) fn weights(&self) -> Vec<u32> {
         let wishes = self.plan().wishes;
         wishes.values().flat_map(|pod| &pod.replicas).map(|replica| replica.weight).collect()
     }

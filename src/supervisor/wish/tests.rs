@@ -5,7 +5,7 @@ use crate::{
     plan::Orphans,
     spec::{
         Balance, Container, Dependency, DependencyCondition, Image, Pod, PullPolicy, Restart, Service,
-        Sharing, Slot,
+        Sharing, Slot, Unhealthy,
     },
 };
 
@@ -26,6 +26,7 @@ fn service(name: &str, replicas: u32, depends_on: &[&str]) -> Service {
         drain: Service::DRAIN,
         hold: Service::HOLD,
         probe: None,
+        unhealthy: Unhealthy::default(),
     }
 }
 

@@ -41,6 +41,8 @@ pub struct Pod {
     shut: BTreeSet<GateKey>,
     /// By port: who wanted it last, and may not.
     other_users: BTreeMap<u16, OtherUser>,
+    /// What was counted at each endpoint at the last look.
+    counted: BTreeMap<u32, u64>,
 }
 
 /// A replica that runs in the pod.
@@ -88,6 +90,7 @@ impl Pod {
             sockets: BTreeMap::new(),
             shut: BTreeSet::new(),
             other_users: BTreeMap::new(),
+            counted: BTreeMap::new(),
         };
         pod.adopt(kernel, wish)?;
         kernel.programs().guard(kernel.pins(), number, &pod.netns)?;
@@ -156,6 +159,7 @@ impl Pod {
     /// When the kernel does not do something; the next try goes on from there.
     pub fn update(&mut self, kernel: &mut InKernel, wish: &PodWish) -> Result<PodReport, KernelError> {
         self.settle(kernel, wish)?;
+        let totals = self.totals(kernel)?;
         let rows = self.diagnosis.rows()?;
         self.forget_closed(kernel, &rows)?;
         let mut error = None;
@@ -169,7 +173,9 @@ impl Pod {
         self.write(kernel, wish)?;
         self.shut_all_but_served(kernel, wish)?;
         let waiting = self.attend(kernel, wish)?;
-        self.report(kernel, wish, &rows, waiting, error)
+        let report = self.report(kernel, wish, &totals, &rows, waiting, error);
+        self.counted = totals;
+        report
     }
 
     /// Takes note of who lives in the pod.

@@ -7,7 +7,7 @@ use std::{
 
 use super::{Pod, Socket};
 use crate::kernel::{
-    Counters, KernelError, netns,
+    Counters, KernelError, netns, processes,
     sockets::{Row, Transport},
     steering::{
         project::{InKernel, Life},
@@ -21,7 +21,20 @@ const BUSY: Duration = Duration::from_secs(2);
 const STRANGE: Duration = Duration::from_secs(3);
 
 impl Pod {
-    /// Tells how it stands.
+    fn parts_of<'a>(&'a self, life: &'a Life) -> impl Iterator<Item = u32> + 'a {
+        self.ports.values().filter_map(|port| Some(port.endpoints.get(life)?.number))
+    }
+
+    /// What was counted so far at each endpoint.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(super) fn totals(&self, kernel: &InKernel) -> Result<BTreeMap<u32, u64>, KernelError> {
+        let parts = self.ports.values().flat_map(|port| port.endpoints.values());
+        parts.map(|part| Ok((part.number, kernel.counts(part.number)?.total))).collect()
+    }
+
+    /// Tells how it stands. `totals` were counted before `rows` were looked at.
     ///
     /// # Errors
     /// When what was counted cannot be read.
@@ -29,6 +42,7 @@ impl Pod {
         &self,
         kernel: &InKernel,
         wish: &PodWish,
+        totals: &BTreeMap<u32, u64>,
         rows: &[Row],
         waiting: BTreeMap<u16, Waiting>,
         error: Option<KernelError>,
@@ -54,9 +68,12 @@ impl Pod {
                 let own = rows.iter().filter(|row| cookies.contains(&row.cookie));
                 let queue = own.clone().map(|row| u64::from(row.waiting)).sum();
                 let last = Duration::from_nanos(counts.last);
+                // Counted before the queue was looked at: what came in between must not look as if it were accepted.
+                let counted = totals.get(&part.number).copied().unwrap_or(counts.total).min(counts.total);
                 let traffic = Traffic {
                     live: u64::try_from(counts.live).unwrap_or(0),
                     total: counts.total,
+                    accepted: counted.saturating_sub(queue),
                     queue: if name.0 == Transport::Tcp { queue } else { 0 },
                     busy: counts.last > 0 && now.saturating_sub(last) < BUSY,
                     listens: part.listens(),
@@ -64,6 +81,16 @@ impl Pod {
                 };
                 replica.user = own.clone().next().map(|row| row.user).or(replica.user);
                 replica.ports.insert(*name, traffic);
+            }
+        }
+        for (life, report) in &mut replicas {
+            let waits = report.ports.values().any(|traffic| traffic.queue > 0);
+            let is_silent = report.ports.values().any(|traffic| traffic.live > 0)
+                && self.parts_of(life).all(|number| self.counted.get(&number) == totals.get(&number));
+            if (waits || is_silent)
+                && let Some(resident) = self.residents.get(life)
+            {
+                report.pulse = Some(processes::pulse(life.pid, &resident.cgroup.processes()));
             }
         }
         let mut strangers = BTreeSet::new();

@@ -1,0 +1,166 @@
+//! Replicas that run and do not work: who is replaced, and when.
+//!
+//! One at a time for each service, whoever is ill for the longest first; the next one only once the last one works
+//! again, or has had its time to come up. A replica that works is never touched by this.
+
+use std::{fmt, time::Duration};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    engine::ContainerState,
+    spec::{RestartCondition, Service, Slot, Unhealthy},
+};
+
+use super::{Container, Planner, Target, Verdict, history::later, stuck::Doing};
+
+/// How long a replica may finish its connections that is replaced because it is ill, if it does not have less anyway.
+const LAST_WORK: Duration = Duration::from_secs(5);
+/// How long others wait for one that was replaced to come up.
+const COMING_UP: Duration = Duration::from_secs(30);
+
+/// What is wrong with a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ailment {
+    /// The engine's health check fails.
+    Unhealthy,
+    /// It has not come up in time.
+    NotUp,
+    /// It does not give the answers by which it is known to live.
+    NotAlive,
+    /// It takes no connections while others do.
+    Stuck(Doing),
+}
+
+/// A process that runs and does not work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Illness {
+    /// What is wrong.
+    pub ailment: Ailment,
+    /// By which the process is known, by the engine's clock.
+    pub started_at: Timestamp,
+    /// Since when, by our clock.
+    pub since: Timestamp,
+    /// When it is to be replaced; none: it is only out of rotation.
+    pub replace_at: Option<Timestamp>,
+    /// How long it had worked before.
+    pub well_for: Duration,
+    /// What its check or probe said last, or how many connections wait.
+    pub said: String,
+}
+
+/// That a process was ended because it did not work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replacement {
+    /// Why, in words: `unhealthy for 10s: no database`.
+    pub why: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+impl Illness {
+    /// Why it is replaced now.
+    #[must_use]
+    pub fn why(&self, now: Timestamp) -> String {
+        let seconds = now.duration_since(self.since).as_secs().max(0);
+        let lasted = if seconds > 0 { format!(" for {seconds} s") } else { String::new() };
+        let said = if self.said.is_empty() { String::new() } else { format!(": {}", self.said) };
+        format!("{}{lasted}{said}", self.ailment)
+    }
+}
+
+impl fmt::Display for Ailment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unhealthy => "unhealthy",
+            Self::NotUp => "not up",
+            Self::NotAlive => "no sign of life",
+            Self::Stuck(Doing::Stopped) => "stopped by a signal",
+            Self::Stuck(Doing::Nothing | Doing::Work) => "takes no connections",
+        })
+    }
+}
+
+impl Planner<'_> {
+    /// What is wrong with the process that runs in a container.
+    pub(super) fn illness(&self, container: &Container) -> Option<&Illness> {
+        let ContainerState::Running(process) = &container.state else { return None };
+        self.observed.illnesses.get(&container.id).filter(|illness| illness.started_at == process.started_at)
+    }
+
+    /// Chooses which replica of a service is replaced now because it does not work, if any is.
+    pub(super) fn choose_patient(&mut self, service: &Service, replicas: u32) {
+        if service.unhealthy == Unhealthy::Keep
+            || service.restart.condition == RestartCondition::Never
+            || self.is_one_being_replaced(service, replicas)
+        {
+            return;
+        }
+        let ill = Slot::first(replicas).filter_map(|slot| {
+            let container = self.observed.replicas(&service.name, slot).into_iter().next()?;
+            let illness = self.illness(container)?;
+            Some((illness.since, slot, illness.replace_at?, container.id.clone()))
+        });
+        let mut ill: Vec<_> = ill.collect();
+        ill.sort();
+        for (_, _, replace_at, id) in ill {
+            if self.due(replace_at) {
+                self.patients.insert(id);
+                return;
+            }
+        }
+    }
+
+    /// Replaces a replica if it was chosen: takes it out of rotation, gives it a short time to finish what it can, and
+    /// ends it. The history then says when it starts again.
+    pub(super) fn treat(&mut self, service: &Service, target: &Target, container: &Container) {
+        if !self.patients.contains(&container.id) {
+            return;
+        }
+        let Some(illness) = self.illness(container).cloned() else { return };
+        let (grace, drain) = match illness.ailment {
+            // It can finish nothing, and heeds no signal; who waits for it moves to others when it is gone.
+            Ailment::Stuck(_) => (Duration::ZERO, Duration::ZERO),
+            _ => (self.grace(service), service.drain.min(LAST_WORK)),
+        };
+        self.plan.replaced.insert(container.id.clone(), illness);
+        self.retire(target.clone(), container, grace, drain);
+    }
+
+    /// Whether a replica was ended because it did not work, and has not come up again.
+    fn is_one_being_replaced(&mut self, service: &Service, replicas: u32) -> bool {
+        let mut is_one = false;
+        for slot in Slot::first(replicas) {
+            let target = Target::Replica(service.name.clone(), slot);
+            let (Some(history), Some(container)) = (
+                self.observed.history.get(&target),
+                self.observed.replicas(&service.name, slot).into_iter().next(),
+            ) else {
+                continue;
+            };
+            is_one |= match &container.state {
+                ContainerState::Exited(exit) => {
+                    history.is_replaced(&container.id, exit.started_at)
+                        && matches!(
+                            history.verdict(container, exit, &target, &service.restart),
+                            Verdict::Again(_)
+                        )
+                }
+                ContainerState::Running(process)
+                    if history.is_replaced(&container.id, process.started_at) =>
+                {
+                    self.observed.busy.contains(&target)
+                }
+                ContainerState::Running(_) => {
+                    history.replacement.is_some()
+                        && !self.is_available(service, container)
+                        && self.illness(container).is_none()
+                        && !self.due(later(container.since, COMING_UP))
+                }
+                _ => false,
+            };
+        }
+        is_one
+    }
+}

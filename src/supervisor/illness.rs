@@ -1,0 +1,160 @@
+//! Who runs and does not work: puts together what the engine's checks, the probes and the kernel's queues say.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use jiff::Timestamp;
+
+use crate::{
+    engine::{ContainerId, ContainerState, Health, Process, Role},
+    plan::{Ailment, Container, Desired, Illness, Observed, Queues, Stuck},
+    probe,
+    spec::{Aim, Service},
+};
+
+use super::{EventKind, probes::Probes};
+
+/// For so long a health check of the engine's has to fail: what comes and goes is no reason to replace anybody.
+const STAYS: Duration = Duration::from_secs(2);
+
+/// Who works, who does not, and since when.
+#[derive(Debug, Default)]
+pub struct Illnesses {
+    queues: Queues,
+    /// Since when each process works.
+    well_since: BTreeMap<ContainerId, (Timestamp, Timestamp)>,
+}
+
+/// What is found out at one moment.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// There is something to tell.
+    pub events: Vec<EventKind>,
+    /// Time alone can make a difference then.
+    pub wake: Option<Timestamp>,
+}
+
+impl Illnesses {
+    /// The queues of the replicas, to be told of every report of the kernel.
+    pub fn queues(&mut self) -> &mut Queues {
+        &mut self.queues
+    }
+
+    /// Finds out who does not work, and says so in `observed`.
+    pub fn examine(
+        &mut self,
+        desired: &Desired,
+        observed: &mut Observed,
+        probes: &Probes,
+        now: Timestamp,
+    ) -> Found {
+        let before = std::mem::take(&mut observed.illnesses);
+        let (stuck, wake) = self.queues.stuck(now);
+        let mut found = Found { events: Vec::new(), wake };
+        let runs = |id: &ContainerId| observed.containers.get(id).is_some_and(|c| c.process().is_some());
+        self.well_since.retain(|id, _| runs(id));
+        for container in observed.containers.values() {
+            let (ContainerState::Running(process), Role::Replica { service, slot }) =
+                (&container.state, &container.labels.role)
+            else {
+                continue;
+            };
+            let Some(spec) = desired.project.services.get(service) else { continue };
+            let old = before.get(&container.id).filter(|old| old.started_at == process.started_at);
+            let Some(mut illness) = diagnose(spec, container, process, probes, stuck.get(&container.id), now)
+            else {
+                self.note_well(container, process, now);
+                continue;
+            };
+            match old {
+                Some(old) => {
+                    illness.well_for = old.well_for;
+                    if same(old.ailment, illness.ailment) {
+                        illness.since = old.since.min(illness.since);
+                    }
+                }
+                None => illness.well_for = self.well_for(container, process, now),
+            }
+            self.well_since.remove(&container.id);
+            if illness.ailment == Ailment::Unhealthy {
+                illness.replace_at = illness.since.checked_add(STAYS).ok();
+            }
+            let was_stuck = old.is_some_and(|old| matches!(old.ailment, Ailment::Stuck(_)));
+            if let (Ailment::Stuck(_), false, Some(stuck)) =
+                (illness.ailment, was_stuck, stuck.get(&container.id))
+            {
+                let (service, slot, waiting) = (service.clone(), *slot, stuck.waiting);
+                found.events.push(EventKind::Stuck { service, slot, waiting });
+            }
+            observed.illnesses.insert(container.id.clone(), illness);
+        }
+        found
+    }
+
+    /// Notes since when a process works; one that is not ready does not, and is not ill for that.
+    fn note_well(&mut self, container: &Container, process: &Process, now: Timestamp) {
+        if !matches!(process.health, Health::None | Health::Healthy) {
+            self.well_since.remove(&container.id);
+            return;
+        }
+        let entry = self.well_since.entry(container.id.clone()).or_insert((process.started_at, now));
+        if entry.0 != process.started_at {
+            *entry = (process.started_at, now);
+        }
+    }
+
+    fn well_for(&self, container: &Container, process: &Process, now: Timestamp) -> Duration {
+        match self.well_since.get(&container.id) {
+            Some((started_at, since)) if *started_at == process.started_at => {
+                Duration::try_from(now.duration_since(*since)).unwrap_or_default()
+            }
+            _ => Duration::ZERO,
+        }
+    }
+}
+
+/// What is wrong with a process; of several things the one for which it is replaced first.
+fn diagnose(
+    service: &Service,
+    container: &Container,
+    process: &Process,
+    probes: &Probes,
+    stuck: Option<&Stuck>,
+    now: Timestamp,
+) -> Option<Illness> {
+    let illness = |ailment, since, replace_at, said| Illness {
+        ailment,
+        started_at: process.started_at,
+        since,
+        replace_at,
+        well_for: Duration::ZERO,
+        said,
+    };
+    if let Some(complaint) = probes.complaint(container) {
+        let ailment = if complaint.aim == Aim::Startup { Ailment::NotUp } else { Ailment::NotAlive };
+        let since = now.checked_sub(complaint.lasted).unwrap_or(now);
+        return Some(illness(ailment, since, Some(now), complaint.said));
+    }
+    if let Some(stuck) = stuck {
+        // Where there is a question whether it lives, the answers decide.
+        let is_asked = service.probe.as_ref().is_some_and(|probes| probes.liveness.is_some());
+        let replace_at = (!is_asked).then(|| stuck.hopeless_at());
+        let said = match stuck.waiting {
+            0 => String::new(),
+            1 => "1 connection waits".to_owned(),
+            n => format!("{n} connections wait"),
+        };
+        return Some(illness(Ailment::Stuck(stuck.doing), stuck.since, replace_at, said));
+    }
+    (probes.checked(&container.id) == Health::Unhealthy).then(|| {
+        let said = process.complaint.as_deref().map(probe::last_line).unwrap_or_default();
+        illness(Ailment::Unhealthy, now, None, said)
+    })
+}
+
+/// Whether it is still the same that is wrong.
+fn same(one: Ailment, other: Ailment) -> bool {
+    match (one, other) {
+        (Ailment::Stuck(_), Ailment::Stuck(_)) => true,
+        (one, other) => one == other,
+    }
+}
