@@ -7,8 +7,8 @@ use std::{
 };
 
 use crate::spec::{
-    Balance, Container, Image, NameError, Network, Pod, PodName, PortBinding, Project, ProjectName, Protocol,
-    PullPolicy, Restart, Service, ServiceName, Sharing,
+    Balance, Container, Hooks, Image, NameError, Network, Pod, PodName, PortBinding, Project, ProjectName,
+    Protocol, PullPolicy, Restart, Service, ServiceName, Sharing,
 };
 
 /// The only service's name.
@@ -68,6 +68,8 @@ pub fn project(image: Image, replicas: u32, address: SocketAddr) -> Result<Proje
                 drain: Service::DRAIN,
                 hold: Service::HOLD,
                 probe: None,
+                hooks: Hooks::default(),
+                before: None,
             },
         )]),
         pods: BTreeMap::from([(pod, Pod { ports, ..Pod::default() })]),

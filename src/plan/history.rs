@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     engine::{ContainerId, ContainerState, EngineError, Exit},
     kernel::steering::OtherUser,
-    spec::{Generation, Image, Restart, RestartCondition},
+    spec::{Generation, Image, Limits, Restart, RestartCondition},
 };
 
 use super::{Container, Target, backoff, status::ExitStatus};
@@ -27,10 +27,21 @@ pub struct History {
     counted: Option<(ContainerId, Timestamp)>,
     /// A process that we ended ourselves: its end is no failure.
     forgiven: Option<(ContainerId, Timestamp)>,
+    /// The last change of limits that the engine answered, and whether it refused.
+    limits: Option<(ContainerId, Limits, Answer)>,
     /// Engine calls in a row that failed, and the last one's error.
     pub errors: Option<Errors>,
     /// What was found out about its last end that was no doing of ours.
     pub autopsy: Option<Autopsy>,
+}
+
+/// What the engine said to a change of limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It is done.
+    Accepted,
+    /// It is not, and never will be.
+    Refused,
 }
 
 /// What was found out about the end of a process.
@@ -133,7 +144,28 @@ impl History {
         self.forgiven = Some((container.clone(), started_at));
     }
 
-    fn is_forgiven(&self, container: &ContainerId, started_at: Timestamp) -> bool {
+    /// Whether this is the first time that the end of a process is noted.
+    pub fn note_end(&mut self, container: &ContainerId, finished_at: Timestamp) -> bool {
+        let key = (container.clone(), finished_at);
+        self.counted.replace(key.clone()) != Some(key)
+    }
+
+    /// The engine answered a change of limits.
+    pub fn note_limits(&mut self, container: &ContainerId, changes: &Limits, answer: Answer) {
+        self.limits = Some((container.clone(), changes.clone(), answer));
+    }
+
+    pub(super) fn asked_limits(&self, container: &ContainerId, changes: &Limits) -> bool {
+        self.limits.as_ref().is_some_and(|(id, asked, _)| id == container && asked == changes)
+    }
+
+    pub(super) fn refused_limits(&self, container: &ContainerId, changes: &Limits) -> bool {
+        self.limits.as_ref().is_some_and(|(id, asked, answer)| {
+            id == container && asked == changes && *answer == Answer::Refused
+        })
+    }
+
+    pub(super) fn is_forgiven(&self, container: &ContainerId, started_at: Timestamp) -> bool {
         self.forgiven.as_ref().is_some_and(|(id, start)| id == container && *start == started_at)
     }
 

@@ -15,10 +15,14 @@ use crate::{engine::ContainerId, kernel::steering::Wishes};
 
 mod action;
 pub mod backoff;
+pub mod before;
 mod dependency;
+pub mod dependents;
 mod desired;
 mod down;
 mod history;
+mod hooks;
+mod limits;
 mod observed;
 mod replica;
 mod resource;
@@ -32,7 +36,8 @@ mod versioned;
 
 pub use action::{Action, Target, Verb};
 pub use desired::{Desired, Goal, Orphans, Phase};
-pub use history::{Autopsy, Errors, History, PortNotShared, Verdict, WINDOW, uptime};
+pub use history::{Answer, Autopsy, Errors, History, PortNotShared, Verdict, WINDOW, uptime};
+pub use hooks::{PostStart, Stage};
 pub use observed::{Container, Observed, Owner};
 pub use rotation::{Sharing, WEIGHT, WEIGHT_MAX, Weights};
 pub use traffic::{PodSharing, PodTraffic, PortTraffic, ReplicaTraffic, WaitingAt};
@@ -59,6 +64,7 @@ pub fn plan(desired: &Desired, observed: &Observed, now: Timestamp) -> Plan {
         Phase::Up => {
             planner.resources();
             planner.sandboxes();
+            planner.befores();
             planner.replicas();
             planner.orphans();
         }

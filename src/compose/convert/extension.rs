@@ -1,12 +1,15 @@
 //! `x-sameport` of a service: what Compose has no words for.
 
-use super::super::{
-    fields::{Fields, loose},
-    keys,
-    report::Problem,
-    source::At,
+use super::{
+    super::{
+        fields::{Fields, loose},
+        keys,
+        report::Problem,
+        source::At,
+    },
+    hooks,
 };
-use crate::spec::{Balance, PodName, Probe, ProbeKind, Service, Sharing};
+use crate::spec::{Balance, Before, PodName, Probe, ProbeKind, Service, Sharing};
 use std::time::Duration;
 
 /// What a service says under `x-sameport`.
@@ -20,6 +23,7 @@ pub(super) struct Extension {
     pub hold: Duration,
     pub probe: Option<Probe>,
     pub probe_at: Option<At>,
+    pub before: Option<Before>,
     pub pod: Option<PodName>,
 }
 
@@ -33,6 +37,7 @@ impl Default for Extension {
             hold: Service::HOLD,
             probe: None,
             probe_at: None,
+            before: None,
             pod: None,
         }
     }
@@ -70,7 +75,8 @@ pub(super) fn extension(service: &Fields<'_>) -> Extension {
         .ok()
     });
     let sharing_at = fields.get("sharing").map(|node| node.at);
-    Extension { sharing, sharing_at, balance, drain, hold, probe, probe_at, pod }
+    let before = hooks::before(&fields);
+    Extension { sharing, sharing_at, balance, drain, hold, probe, probe_at, before, pod }
 }
 
 /// The network of the host has ports of others, which are not ours to share.

@@ -11,7 +11,7 @@ use super::{
     },
     container,
     depends_on::Dependencies,
-    deploy, extension, volumes,
+    deploy, extension, hooks, volumes,
 };
 use crate::spec::{DependencyCondition, PodName, Project, RestartCondition, Service, ServiceName, Sharing};
 
@@ -66,6 +66,8 @@ pub(super) fn service(
         drain: extension.drain,
         hold: extension.hold,
         probe: extension.probe,
+        hooks: hooks::hooks(fields),
+        before: extension.before,
     });
     let (sharing_at, probe_at) = (extension.sharing_at, extension.probe_at);
     Draft { service, pod, container_name, sharing_at, probe_at, restart_at }
