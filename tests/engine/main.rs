@@ -8,6 +8,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod before;
 mod beside;
 mod clients;
 mod datagrams;
@@ -15,7 +16,10 @@ mod dependencies;
 mod everyday;
 mod exits;
 mod faults;
+mod hooks;
 mod leftovers;
+mod limits;
+mod notes;
 mod probes;
 mod pulling;
 mod restarted_engine;
