@@ -110,7 +110,13 @@ impl Planner<'_> {
             return None;
         }
         let target = self.observed.target(job);
-        let autopsy = self.observed.history.get(&target).and_then(|history| history.autopsy.as_ref());
+        let history = self.observed.history.get(&target);
+        // It is told once, with its last words.
+        if history.is_some_and(|history| history.awaits_autopsy(&job.id, exit.finished_at)) {
+            return None;
+        }
+        let autopsy = history.and_then(|history| history.autopsy.as_ref());
+        let autopsy = autopsy.filter(|autopsy| autopsy.exit.at == exit.finished_at);
         let log = autopsy.map(|autopsy| autopsy.log.as_slice()).unwrap_or_default();
         let words: String = log.iter().map(|line| format!("\n    {line}")).collect();
         let error = format!(

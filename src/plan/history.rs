@@ -150,6 +150,12 @@ impl History {
         self.counted.replace(key.clone()) != Some(key)
     }
 
+    /// Whether an end has been noted, and what was found out about it is not there yet.
+    pub(super) fn awaits_autopsy(&self, container: &ContainerId, finished_at: Timestamp) -> bool {
+        let noted = self.counted.as_ref().is_some_and(|(id, at)| id == container && *at == finished_at);
+        noted && self.autopsy.as_ref().is_none_or(|autopsy| autopsy.exit.at != finished_at)
+    }
+
     /// The engine answered a change of limits.
     pub fn note_limits(&mut self, container: &ContainerId, changes: &Limits, answer: Answer) {
         self.limits = Some((container.clone(), changes.clone(), answer));

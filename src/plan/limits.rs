@@ -20,6 +20,20 @@ impl Planner<'_> {
         }
     }
 
+    /// Whether a replica runs with other limits than are wanted, and something is going to be done about it.
+    pub(super) fn is_to_be_limited(&self, service: &Service, container: &Container) -> bool {
+        if !matches!(container.state, ContainerState::Running(_)) {
+            return false;
+        }
+        let wanted = service.container.resources.limits();
+        let Some(changes) = container.limits.changes_to(&wanted) else { return true };
+        let history = self.observed.history.get(&self.observed.target(container));
+        let ignored = history.is_some_and(|history| {
+            history.asked_limits(&container.id, &changes) && !history.refused_limits(&container.id, &changes)
+        });
+        changes != Limits::default() && !ignored
+    }
+
     /// Whether a container that does not run has other limits than are wanted.
     pub(super) fn has_other_limits(&self, service: &Service, container: &Container) -> bool {
         container.limits.changes_to(&service.container.resources.limits()) != Some(Limits::default())

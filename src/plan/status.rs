@@ -290,7 +290,8 @@ impl Planner<'_> {
                     name: self.desired.project.replica_name(service, slot),
                     generation: container.map(|c| c.labels.generation.clone()),
                     current: container
-                        .is_some_and(|c| self.desired.project.is_service(name, &c.labels.generation)),
+                        .is_some_and(|c| self.desired.project.is_service(name, &c.labels.generation))
+                        && !container.is_some_and(|c| self.is_to_be_limited(service, c)),
                     exits,
                     started_at: container.and_then(Container::started_at),
                     traffic: container.and_then(|c| self.replica_traffic(service, slot, c)),

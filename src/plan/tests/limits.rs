@@ -1,7 +1,8 @@
 //! Limits that the file moves.
 
 use crate::{
-    plan::{Action, Answer},
+    engine::EngineError,
+    plan::{Action, Answer, status::status},
     spec::{Limits, Restart, RestartCondition, Service},
 };
 
@@ -45,10 +46,21 @@ fn what_the_engine_refuses_takes_a_new_container_and_what_it_ignores_is_left() {
         let changes = Limits { memory: Some(1 << 26), ..Limits::default() };
         let history = scene.observed.history.entry(replica("web", 1)).or_default();
         history.note_limits(&id, &changes, answer);
-        scene.lines()
+        let status = status(&scene.desired, &scene.observed, scene.now);
+        (scene.lines(), status.converged)
     };
-    assert_eq!(answered(Answer::Refused), ["stop web.1"]);
-    assert_eq!(answered(Answer::Accepted), NOTHING);
+    assert_eq!(answered(Answer::Refused), (vec!["stop web.1".to_owned()], false));
+    assert_eq!(answered(Answer::Accepted), (Vec::new(), true));
+}
+
+#[test]
+fn what_waits_for_other_limits_is_not_as_wanted_yet() {
+    let mut scene = Scene::up(&[("web", 1)]).edit("web", memory(Some(1 << 26)));
+    let error = EngineError::Busy { message: "later".to_owned() };
+    let now = scene.now;
+    scene.observed.history.entry(replica("web", 1)).or_default().failed(&replica("web", 1), error, now);
+    assert_eq!(scene.lines(), NOTHING, "it is tried again after a pause");
+    assert!(!status(&scene.desired, &scene.observed, scene.now).converged);
 }
 
 #[test]
