@@ -7,8 +7,8 @@ use futures_util::{StreamExt, stream::BoxStream};
 use rustix::termios::{self, OptionalActions, Termios};
 use sameport::{
     engine::{
-        EngineError,
-        docker::{ExecControl, ExecOptions, ExecOutput, ExecSession},
+        EngineError, ExecOptions,
+        docker::{ExecControl, ExecOutput, ExecSession},
     },
     supervisor::Selector,
 };

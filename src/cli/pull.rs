@@ -54,17 +54,20 @@ pub async fn pull(
             Some(Pull::Missing) => PullPolicy::Missing,
             Some(Pull::Never) => PullPolicy::Never,
         };
-        let one = Wanted {
-            image: service.container.image.clone(),
-            platform: service.container.platform.clone(),
-            service: service.name.clone(),
-            policy,
-        };
-        // Of services with the same image, the one that asks for most decides.
-        let eager = policy == PullPolicy::Always
-            || wanted.get(&one.image).is_none_or(|other| other.policy == PullPolicy::Never);
-        if eager {
-            wanted.insert(one.image.clone(), one);
+        let of_job = service.before.as_ref().and_then(|before| before.image.as_ref());
+        for image in [&service.container.image].into_iter().chain(of_job) {
+            let one = Wanted {
+                image: image.clone(),
+                platform: service.container.platform.clone(),
+                service: service.name.clone(),
+                policy,
+            };
+            // Of services with the same image, the one that asks for most decides.
+            let eager = policy == PullPolicy::Always
+                || wanted.get(&one.image).is_none_or(|other| other.policy == PullPolicy::Never);
+            if eager {
+                wanted.insert(one.image.clone(), one);
+            }
         }
     }
     let screen = std::io::stderr().is_terminal().then(MultiProgress::new);

@@ -54,7 +54,7 @@ pub async fn list(
                 id: row.id,
                 status: row.status,
             }),
-            Role::Sandbox => None,
+            Role::Sandbox | Role::Before { .. } => None,
         })
         .filter(|replica| wanted.is_empty() || wanted.iter().any(|selector| is_of(replica, selector)))
         .collect();

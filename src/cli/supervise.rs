@@ -171,6 +171,13 @@ fn write(event: &Event) {
         EventKind::Stranger { pod, stranger } => {
             tracing::warn!(%pod, port = stranger.port, pid = stranger.pid, command = stranger.command, "a stranger");
         }
+        EventKind::PreStopFailed { target, error } => {
+            tracing::warn!(%target, error, "stopped, and its pre_stop did not succeed");
+        }
+        EventKind::JobFailed { target, exit, log } => {
+            tracing::error!(%target, code = exit.code, out_of_memory = exit.out_of_memory, ?log,
+                "the job before a new version failed");
+        }
         EventKind::Health { service, slot, health } => tracing::info!(%service, %slot, ?health, "health"),
         EventKind::Stuck { service, slot, waiting } => {
             tracing::warn!(%service, %slot, waiting, "takes no connections while others do");

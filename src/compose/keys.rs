@@ -26,7 +26,6 @@ const DAEMON: &str = "sameport does not pass it to the engine";
 const POD: &str = "the replicas of a service share the namespaces of their sandbox";
 const BUILD: &str = "build the image before, with `docker build`, and name it with `image`";
 const SECRET: &str = "mount the file with `volumes`, such as `./token:/run/secrets/token:ro`";
-const HOOK: &str = "run it in the image's entrypoint, or as a service that others wait for with `depends_on`";
 
 /// Keys at the top of a file.
 pub(super) const TOP: Table = &[
@@ -109,9 +108,12 @@ pub(super) const SERVICE: Table = &[
     ("pids_limit", Honoured),
     ("platform", Honoured),
     ("ports", Honoured),
-    ("post_start", Refused(HOOK)),
-    ("pre_start", Refused(HOOK)),
-    ("pre_stop", Refused("let the image do it when it gets its `stop_signal`")),
+    ("post_start", Honoured),
+    (
+        "pre_start",
+        Refused("run it in the image's entrypoint, or once before each new version with `x-sameport.before`"),
+    ),
+    ("pre_stop", Honoured),
     ("privileged", Honoured),
     ("profiles", Honoured),
     ("provider", Refused("sameport runs containers only; start it by its own tool")),
@@ -190,11 +192,8 @@ pub(super) const HEALTHCHECK: Table = &[
 pub(super) const LOGGING: Table = &[("driver", Honoured), ("options", Honoured)];
 
 /// Keys of an entry of `depends_on`.
-pub(super) const DEPENDENCY: Table = &[
-    ("condition", Honoured),
-    ("required", Honoured),
-    ("restart", Ignored("a service is not restarted because another one is")),
-];
+pub(super) const DEPENDENCY: Table =
+    &[("condition", Honoured), ("required", Honoured), ("restart", Honoured)];
 
 /// Keys of a long entry of `ports`.
 pub(super) const PORT: Table = &[
@@ -298,6 +297,7 @@ pub(super) const ULIMIT: Table = &[("hard", Honoured), ("soft", Honoured)];
 /// Keys of `x-sameport`.
 pub(super) const SAMEPORT: Table = &[
     ("balance", Honoured),
+    ("before", Honoured),
     ("drain", Honoured),
     ("hold", Honoured),
     ("pod", Honoured),
@@ -305,6 +305,19 @@ pub(super) const SAMEPORT: Table = &[
     ("replace_unhealthy", Honoured),
     ("sharing", Honoured),
 ];
+
+/// Keys of an entry of `post_start` or `pre_stop`.
+pub(super) const HOOK: Table = &[
+    ("command", Honoured),
+    ("environment", Honoured),
+    ("privileged", Honoured),
+    ("user", Honoured),
+    ("working_dir", Honoured),
+];
+
+/// Keys of `x-sameport.before`.
+pub(super) const BEFORE: Table =
+    &[("command", Honoured), ("environment", Honoured), ("image", Honoured), ("timeout", Honoured)];
 
 /// Keys of `x-sameport.probe`.
 pub(super) const PROBE: Table = &[
@@ -396,6 +409,8 @@ mod tests {
             SAMEPORT,
             PROBE,
             PROBE_OF,
+            HOOK,
+            BEFORE,
         ] {
             assert!(table.is_sorted_by(|a, b| a.0 < b.0), "{table:?}");
         }

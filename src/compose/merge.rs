@@ -24,6 +24,9 @@ pub(super) fn normalise(document: &mut Node, report: &Report) {
             });
         });
         with(service, "networks", |node| names(node, || None));
+        for node in commands(service) {
+            with(node, "environment", |node| pairs(node, report));
+        }
         if let Some(deploy) = child(service, "deploy") {
             with(deploy, "labels", |node| pairs(node, report));
         }
@@ -48,6 +51,24 @@ fn children<'a>(node: &'a mut Node, key: &str) -> impl Iterator<Item = &'a mut N
         _ => None,
     });
     map.into_iter().flat_map(|map| map.values_mut().map(|entry| &mut entry.node))
+}
+
+/// What a service runs besides itself: its hooks, and the job before it.
+pub(super) fn commands(service: &mut Node) -> Vec<&mut Node> {
+    let Value::Map(map) = &mut service.value else { return Vec::new() };
+    let mut found = Vec::new();
+    for (key, entry) in map {
+        match key.as_str() {
+            "post_start" | "pre_stop" => {
+                if let Value::List(hooks) = &mut entry.node.value {
+                    found.extend(hooks);
+                }
+            }
+            "x-sameport" => found.extend(child(&mut entry.node, "before")),
+            _ => {}
+        }
+    }
+    found
 }
 
 fn with(node: &mut Node, key: &str, change: impl FnOnce(&mut Node)) {
@@ -113,7 +134,9 @@ enum Rule {
 
 fn rule(path: &[&str]) -> Rule {
     match path {
-        ["services", _, "command" | "entrypoint"] | ["services", _, "healthcheck", "test"] => Rule::Replace,
+        ["services", _, "command" | "entrypoint"]
+        | ["services", _, "healthcheck", "test"]
+        | ["services", _, "x-sameport", "before", "command"] => Rule::Replace,
         ["services", _, "volumes"] => Rule::Unique(volumes::target_of),
         ["services", _, "devices" | "tmpfs"] => Rule::Unique(volumes::target_of),
         ["services", _, "env_file"] => Rule::Unique(|node| by(node, "path")),
@@ -146,7 +169,10 @@ fn merge_at(base: Node, over: Node, path: &mut Vec<String>) -> Node {
     if matches!(rule, Rule::Replace) || replaced_driver {
         return over;
     }
-    let is_variable = matches!(parts[..], ["services", _, "environment", _]);
+    let is_variable = matches!(
+        parts[..],
+        ["services", _, "environment", _] | ["services", _, "x-sameport", "before", "environment", _]
+    );
     match (base.value, over.value) {
         (Value::Map(earlier), Value::Map(later)) => {
             Node { value: Value::Map(merge_maps(earlier, later, path)), at: over.at, directive: None }

@@ -9,7 +9,7 @@ use super::{
     env_file::{self, Format},
     fields::{Fields, wrong_type},
     find::{self, Found},
-    keys,
+    keys, merge,
     node::{Entry, Map, Node, Scalar, Style, Value},
     report::{Problem, Report},
     source::At,
@@ -31,6 +31,9 @@ pub(super) fn resolve(
     top.shift_insert(0, "name".to_owned(), entry);
     if let Some(Value::Map(services)) = top.get_mut("services").map(|entry| &mut entry.node.value) {
         for entry in services.values_mut() {
+            for command in merge::commands(&mut entry.node) {
+                fill_in(command, found);
+            }
             let Value::Map(service) = &mut entry.node.value else { continue };
             environment(service, found, report)?;
             paths(service, found);
@@ -82,6 +85,21 @@ fn environment(service: &mut Map, found: &Found, report: &Report) -> Result<(), 
     }
     *variables = merged;
     Ok(())
+}
+
+/// Fills in names without a value in the `environment` of a hook or job.
+fn fill_in(command: &mut Node, found: &Found) {
+    let Value::Map(map) = &mut command.value else { return };
+    let Some(Value::Map(variables)) = map.get_mut("environment").map(|entry| &mut entry.node.value) else {
+        return;
+    };
+    for (name, entry) in variables {
+        if entry.node.is_null()
+            && let Some(value) = found.environment.get(name)
+        {
+            entry.node.value = Value::Scalar(Scalar::text(value));
+        }
+    }
 }
 
 fn read_env_file(

@@ -7,8 +7,8 @@ use std::{
 };
 
 use crate::spec::{
-    Balance, Container, Image, NameError, Network, Pod, PodName, PortBinding, Project, ProjectName, Protocol,
-    PullPolicy, Restart, Service, ServiceName, Sharing, Unhealthy,
+    Balance, Container, Hooks, Image, NameError, Network, Pod, PodName, PortBinding, Project, ProjectName,
+    Protocol, PullPolicy, Restart, Service, ServiceName, Sharing, Unhealthy,
 };
 
 /// The only service's name.
@@ -69,6 +69,8 @@ pub fn project(image: Image, replicas: u32, address: SocketAddr) -> Result<Proje
                 hold: Service::HOLD,
                 probe: None,
                 unhealthy: Unhealthy::default(),
+                hooks: Hooks::default(),
+                before: None,
             },
         )]),
         pods: BTreeMap::from([(pod, Pod { ports, ..Pod::default() })]),

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::spec::{Container, NetworkAttachment, Pod};
+use crate::spec::{Container, Hooks, Limits, NetworkAttachment, Pod};
 
 use super::Labels;
 
@@ -52,6 +52,10 @@ pub struct Inspection {
     pub name: String,
     /// `None` when it is not one of ours.
     pub labels: Option<Labels>,
+    /// What is run in it around its life.
+    pub hooks: Hooks,
+    /// The limits that are in force, of those that can be changed in place.
+    pub limits: Limits,
     /// The image's content id.
     pub image_id: String,
     /// The container whose network it joined.

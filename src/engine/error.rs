@@ -47,6 +47,16 @@ pub enum EngineError {
         /// Who refused, and in which words.
         message: String,
     },
+    /// A command of the user's did not succeed.
+    #[error("{what}: {how}{}", last_lines(output))]
+    CommandFailed {
+        /// Which one, such as ``post_start `load.sh` ``.
+        what: String,
+        /// How it ended, such as `exit code 1`.
+        how: String,
+        /// The last lines that it wrote.
+        output: Vec<String>,
+    },
     /// It refuses the request as it stands: asking again does not help.
     #[error("{message}")]
     Refused {
@@ -77,7 +87,16 @@ impl EngineError {
             Self::PortTaken { .. } => {
                 Some("another program has this port of the host: stop it, or publish another port")
             }
-            Self::Gone { .. } | Self::Conflict { .. } | Self::Busy { .. } | Self::Refused { .. } => None,
+            Self::Gone { .. }
+            | Self::Conflict { .. }
+            | Self::Busy { .. }
+            | Self::Refused { .. }
+            | Self::CommandFailed { .. } => None,
         }
     }
+}
+
+/// Lines of an output, each on a line of its own, as they follow what is told in one line.
+fn last_lines(output: &[String]) -> String {
+    output.iter().map(|line| format!("\n    {line}")).collect()
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::spec::{Generation, PodName, ProjectName, ServiceName, Slot};
+use crate::spec::{Generation, Hooks, PodName, ProjectName, ServiceName, Slot};
 
 const PREFIX: &str = "dev.sameport.";
 
@@ -11,6 +11,11 @@ const PREFIX: &str = "dev.sameport.";
 pub enum Role {
     /// It holds a pod's namespaces.
     Sandbox,
+    /// It runs to its end before the first replica of a new version of a service.
+    Before {
+        /// Of which one.
+        service: ServiceName,
+    },
     /// It is a replica of a service.
     Replica {
         /// Of which one.
@@ -36,6 +41,22 @@ pub struct Labels {
 impl Labels {
     /// The label that every container, network and volume of a project carries.
     pub const PROJECT: &'static str = "dev.sameport.project";
+    /// The label that holds the hooks of a replica that has any: those of its own version, also once the file has others.
+    const HOOKS: &'static str = "dev.sameport.hooks";
+
+    /// The labels of a container with these hooks, beside the others.
+    #[must_use]
+    pub fn of_hooks(hooks: &Hooks) -> BTreeMap<String, String> {
+        // Nothing in it can fail to be written.
+        let text = (!hooks.is_empty()).then(|| serde_json::to_string(hooks).unwrap_or_default());
+        text.into_iter().map(|text| (Self::HOOKS.to_owned(), text)).collect()
+    }
+
+    /// The hooks that labels tell; none, if what they tell cannot be read.
+    #[must_use]
+    pub fn hooks(labels: &BTreeMap<String, String>) -> Hooks {
+        labels.get(Self::HOOKS).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+    }
 
     /// As the engine stores them.
     #[must_use]
@@ -47,6 +68,9 @@ impl Labels {
         ];
         match &self.role {
             Role::Sandbox => labels.push(("role", "sandbox".to_owned())),
+            Role::Before { service } => {
+                labels.extend([("role", "before".to_owned()), ("service", service.to_string())]);
+            }
             Role::Replica { service, slot } => labels.extend([
                 ("role", "replica".to_owned()),
                 ("service", service.to_string()),
@@ -61,6 +85,7 @@ impl Labels {
         let get = |key: &str| labels.get(&format!("{PREFIX}{key}")).map(String::as_str);
         let role = match get("role")? {
             "sandbox" => Role::Sandbox,
+            "before" => Role::Before { service: get("service")?.parse().ok()? },
             "replica" => Role::Replica {
                 service: get("service")?.parse().ok()?,
                 slot: Slot::new(get("slot")?.parse().ok()?)?,
@@ -91,9 +116,28 @@ mod tests {
 
     #[test]
     fn labels_read_back_as_written() {
-        for labels in [replica(), Labels { role: Role::Sandbox, ..replica() }] {
+        let job = Role::Before { service: "web".parse().unwrap() };
+        for labels in
+            [replica(), Labels { role: Role::Sandbox, ..replica() }, Labels { role: job, ..replica() }]
+        {
             assert_eq!(Labels::from_map(&labels.to_map()), Some(labels));
         }
+    }
+
+    #[test]
+    fn hooks_read_back_as_written_and_what_is_not_ours_is_none() {
+        let hook = crate::spec::Hook {
+            command: vec!["sh".to_owned(), "-c".to_owned(), "echo \"a\"".to_owned()],
+            user: Some("0".to_owned()),
+            privileged: true,
+            working_dir: None,
+            environment: BTreeMap::from([("A".to_owned(), None)]),
+        };
+        let hooks = Hooks { post_start: vec![hook.clone()], pre_stop: vec![hook] };
+        assert_eq!(Labels::hooks(&Labels::of_hooks(&hooks)), hooks);
+        assert_eq!(Labels::of_hooks(&Hooks::default()), BTreeMap::new());
+        let strange = BTreeMap::from([("dev.sameport.hooks".to_owned(), "?".to_owned())]);
+        assert_eq!(Labels::hooks(&strange), Hooks::default());
     }
 
     #[test]

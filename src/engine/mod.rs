@@ -8,12 +8,13 @@ use std::{future::Future, time::Duration};
 use futures_util::stream::BoxStream;
 use jiff::Timestamp;
 
-use crate::spec::{Image, Network, ProjectName, Volume};
+use crate::spec::{Image, Limits, Network, ProjectName, Volume};
 
 mod container;
 mod credentials;
 pub mod docker;
 mod error;
+mod exec;
 pub mod images;
 mod labels;
 pub mod memory;
@@ -23,6 +24,7 @@ pub use container::{
     ContainerId, ContainerState, CreateContainer, Exit, Health, Inspection, Namespaces, Process, Summary,
 };
 pub use error::EngineError;
+pub use exec::{ExecOptions, LAST_LINES, Ran, Tail};
 pub use labels::{Labels, Role};
 
 /// What an engine tells about itself.
@@ -144,6 +146,20 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Sends a signal such as `SIGKILL` to its first process.
     fn kill(&self, id: &ContainerId, signal: &str) -> impl Future<Output = Result<(), EngineError>> + Send;
+
+    /// Changes limits of it, whether it runs or not; a limit that is not there stays as it is.
+    fn update(
+        &self,
+        id: &ContainerId,
+        changes: &Limits,
+    ) -> impl Future<Output = Result<(), EngineError>> + Send;
+
+    /// Runs a command in it to its end, without a terminal or an input.
+    fn run(
+        &self,
+        id: &ContainerId,
+        command: &ExecOptions,
+    ) -> impl Future<Output = Result<Ran, EngineError>> + Send;
 
     /// Removes it, also while it runs, with its anonymous volumes if asked to.
     fn remove(

@@ -2,11 +2,12 @@
 
 use std::{fmt, time::Duration};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     engine::{ContainerId, RemoveVolumes},
-    spec::{NetworkKey, PodName, ServiceName, Slot},
+    spec::{Limits, NetworkKey, PodName, ServiceName, Slot},
 };
 
 /// What an action is about. Actions on different targets may run at the same time, on one never.
@@ -21,6 +22,10 @@ pub enum Target {
     Sandbox(PodName),
     /// The container in a slot of a service.
     Replica(ServiceName, Slot),
+    /// The job before a new version of a service.
+    Before(ServiceName),
+    /// The commands after the start of a replica, whose container this is.
+    Hooks(ContainerId),
     /// A container that nothing wants: an orphan, or a second one in a slot.
     Surplus(ContainerId),
 }
@@ -32,6 +37,8 @@ impl fmt::Display for Target {
             Self::Volume(name) => write!(f, "volume {name}"),
             Self::Sandbox(pod) => write!(f, "{pod} sandbox"),
             Self::Replica(service, slot) => write!(f, "{service}.{slot}"),
+            Self::Before(service) => write!(f, "{service} before"),
+            Self::Hooks(id) => write!(f, "post_start of {}", id.short()),
             Self::Surplus(id) => write!(f, "container {}", id.short()),
         }
     }
@@ -64,6 +71,29 @@ pub enum Action {
         slot: Slot,
         /// The sandbox whose namespaces it joins; none on the host's network.
         sandbox: Option<ContainerId>,
+    },
+    /// Make and start the job before a new version of a service.
+    LaunchBefore {
+        /// Of which service.
+        service: ServiceName,
+        /// The sandbox whose namespaces it joins; none on the host's network.
+        sandbox: Option<ContainerId>,
+    },
+    /// Run the commands that come after the start of a replica.
+    Prepare {
+        /// Which one.
+        id: ContainerId,
+        /// Which process of it.
+        started_at: Timestamp,
+    },
+    /// Change limits of a container that runs.
+    Update {
+        /// What it is.
+        target: Target,
+        /// Which one.
+        id: ContainerId,
+        /// The limits that become others.
+        changes: Limits,
     },
     /// Start a container that is there.
     Start {
@@ -105,9 +135,12 @@ impl Action {
             Self::EnsureVolume { name, .. } | Self::RemoveVolume(name) => Target::Volume(name.clone()),
             Self::LaunchSandbox(pod) => Target::Sandbox(pod.clone()),
             Self::LaunchReplica { service, slot, .. } => Target::Replica(service.clone(), *slot),
-            Self::Start { target, .. } | Self::Stop { target, .. } | Self::Remove { target, .. } => {
-                target.clone()
-            }
+            Self::LaunchBefore { service, .. } => Target::Before(service.clone()),
+            Self::Prepare { id, .. } => Target::Hooks(id.clone()),
+            Self::Start { target, .. }
+            | Self::Stop { target, .. }
+            | Self::Update { target, .. }
+            | Self::Remove { target, .. } => target.clone(),
         }
     }
 
@@ -116,7 +149,9 @@ impl Action {
     pub fn verb(&self) -> Verb {
         match self {
             Self::EnsureNetwork { .. } | Self::EnsureVolume { .. } => Verb::Create,
-            Self::LaunchSandbox(_) | Self::LaunchReplica { .. } => Verb::Launch,
+            Self::LaunchSandbox(_) | Self::LaunchReplica { .. } | Self::LaunchBefore { .. } => Verb::Launch,
+            Self::Prepare { .. } => Verb::Run,
+            Self::Update { .. } => Verb::Update,
             Self::Start { .. } => Verb::Start,
             Self::Stop { .. } => Verb::Stop,
             Self::Remove { .. } | Self::RemoveNetwork(_) | Self::RemoveVolume(_) => Verb::Remove,
@@ -140,6 +175,10 @@ pub enum Verb {
     Launch,
     /// Start a container that is there.
     Start,
+    /// Run commands in a container.
+    Run,
+    /// Change limits of a container.
+    Update,
     /// Stop a container.
     Stop,
     /// Remove a thing.
@@ -152,6 +191,8 @@ impl fmt::Display for Verb {
             Self::Create => "create",
             Self::Launch => "launch",
             Self::Start => "start",
+            Self::Run => "run",
+            Self::Update => "update",
             Self::Stop => "stop",
             Self::Remove => "remove",
         })

@@ -5,7 +5,7 @@ use crate::{
     spec::{DependencyCondition, Service, ServiceName, Slot},
 };
 
-use super::{Goal, Planner};
+use super::{Container, Goal, Planner};
 
 impl Planner<'_> {
     /// The first dependency that does not hold yet.
@@ -23,9 +23,23 @@ impl Planner<'_> {
         })
     }
 
+    /// Whether a container that was stopped by the user's word, and is wanted again, has to wait for another service.
+    pub(super) fn waits_in_order(&self, service: &Service, container: &Container) -> bool {
+        self.is_next_in_order(container) && self.unmet_dependency(service).is_some()
+    }
+
+    fn is_next_in_order(&self, container: &Container) -> bool {
+        let in_order = &self.desired.in_order;
+        !in_order.is_empty()
+            && container.started_at().is_some_and(|at| in_order.contains(&(container.id.clone(), at)))
+    }
+
     fn holds(&self, name: &ServiceName, replicas: u32, condition: DependencyCondition) -> bool {
         Slot::first(replicas).all(|slot| {
             let Some(container) = self.observed.replicas(name, slot).into_iter().next() else { return false };
+            if container.process().is_some() && !self.is_prepared_by_hooks(container) {
+                return false;
+            }
             match (&container.state, condition) {
                 (ContainerState::Running(p), DependencyCondition::Healthy) => {
                     matches!(p.health, Health::Healthy | Health::None)
@@ -34,7 +48,10 @@ impl Planner<'_> {
                     true
                 }
                 (ContainerState::Exited(exit), condition) => {
-                    exit.code == 0 && condition != DependencyCondition::Healthy
+                    // One that starts again is not done.
+                    !self.is_next_in_order(container)
+                        && exit.code == 0
+                        && condition != DependencyCondition::Healthy
                 }
                 _ => false,
             }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     engine::{ContainerId, RemoveVolumes},
-    spec::{Project, ServiceName},
+    spec::{Generation, Project, ServiceName},
 };
 
 use super::{Versioned, Weights};
@@ -28,10 +28,14 @@ pub struct Desired {
     pub orphans: Orphans,
     /// Processes that shall be replaced by new ones of the same container: container and start time.
     pub superseded: BTreeSet<(ContainerId, Timestamp)>,
+    /// Processes that ended, and whose containers are started again as if for the first time: after what they depend on.
+    pub in_order: BTreeSet<(ContainerId, Timestamp)>,
     /// Overrides every service's time to end.
     pub stop_grace: Option<Duration>,
     /// Weights that users gave to single replicas.
     pub weights: Weights,
+    /// The last version of each service whose job before it succeeded.
+    pub done_before: BTreeMap<ServiceName, Generation>,
 }
 
 impl Desired {
@@ -49,8 +53,10 @@ impl Desired {
             goals,
             orphans: Orphans::Keep,
             superseded: BTreeSet::new(),
+            in_order: BTreeSet::new(),
             stop_grace: None,
             weights: Weights::new(),
+            done_before: BTreeMap::new(),
         }
     }
 

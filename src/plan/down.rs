@@ -28,6 +28,10 @@ impl Planner<'_> {
                         self.act(Action::Remove { target, id: container.id.clone(), volumes });
                     }
                 }
+                Role::Before { .. } => {
+                    let target = self.observed.target(container);
+                    self.discard(target, container, Service::STOP_GRACE, std::time::Duration::ZERO);
+                }
                 Role::Sandbox => {
                     let in_use = self
                         .observed

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     engine::{ContainerId, ContainerState, EngineError, Exit},
     kernel::steering::OtherUser,
-    spec::{Generation, Image, Restart, RestartCondition},
+    spec::{Generation, Image, Limits, Restart, RestartCondition},
 };
 
 use super::{Container, Replacement, Target, backoff, status::ExitStatus};
@@ -31,10 +31,21 @@ pub struct History {
     replaced: Option<(ContainerId, Timestamp, Duration)>,
     /// That the last end was such a one.
     pub replacement: Option<Replacement>,
+    /// The last change of limits that the engine answered, and whether it refused.
+    limits: Option<(ContainerId, Limits, Answer)>,
     /// Engine calls in a row that failed, and the last one's error.
     pub errors: Option<Errors>,
     /// What was found out about its last end that was no doing of ours.
     pub autopsy: Option<Autopsy>,
+}
+
+/// What the engine said to a change of limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It is done.
+    Accepted,
+    /// It is not, and never will be.
+    Refused,
 }
 
 /// What was found out about the end of a process.
@@ -170,7 +181,34 @@ impl History {
         (id == container && *start == started_at).then_some(*well_for)
     }
 
-    fn is_forgiven(&self, container: &ContainerId, started_at: Timestamp) -> bool {
+    /// Whether this is the first time that the end of a process is noted.
+    pub fn note_end(&mut self, container: &ContainerId, finished_at: Timestamp) -> bool {
+        let key = (container.clone(), finished_at);
+        self.counted.replace(key.clone()) != Some(key)
+    }
+
+    /// Whether an end has been noted, and what was found out about it is not there yet.
+    pub(super) fn awaits_autopsy(&self, container: &ContainerId, finished_at: Timestamp) -> bool {
+        let noted = self.counted.as_ref().is_some_and(|(id, at)| id == container && *at == finished_at);
+        noted && self.autopsy.as_ref().is_none_or(|autopsy| autopsy.exit.at != finished_at)
+    }
+
+    /// The engine answered a change of limits.
+    pub fn note_limits(&mut self, container: &ContainerId, changes: &Limits, answer: Answer) {
+        self.limits = Some((container.clone(), changes.clone(), answer));
+    }
+
+    pub(super) fn asked_limits(&self, container: &ContainerId, changes: &Limits) -> bool {
+        self.limits.as_ref().is_some_and(|(id, asked, _)| id == container && asked == changes)
+    }
+
+    pub(super) fn refused_limits(&self, container: &ContainerId, changes: &Limits) -> bool {
+        self.limits.as_ref().is_some_and(|(id, asked, answer)| {
+            id == container && asked == changes && *answer == Answer::Refused
+        })
+    }
+
+    pub(super) fn is_forgiven(&self, container: &ContainerId, started_at: Timestamp) -> bool {
         self.forgiven.as_ref().is_some_and(|(id, start)| id == container && *start == started_at)
     }
 

@@ -113,12 +113,12 @@ impl Planner<'_> {
     }
 
     /// Replaces a replica if it was chosen: takes it out of rotation, gives it a short time to finish what it can, and
-    /// ends it. The history then says when it starts again.
-    pub(super) fn treat(&mut self, service: &Service, target: &Target, container: &Container) {
+    /// ends it. The history then says when it starts again. Returns whether it was.
+    pub(super) fn treat(&mut self, service: &Service, target: &Target, container: &Container) -> bool {
         if !self.patients.contains(&container.id) {
-            return;
+            return false;
         }
-        let Some(illness) = self.illness(container).cloned() else { return };
+        let Some(illness) = self.illness(container).cloned() else { return false };
         let (grace, drain) = match illness.ailment {
             // It can finish nothing, and heeds no signal; who waits for it moves to others when it is gone.
             Ailment::Stuck(_) => (Duration::ZERO, Duration::ZERO),
@@ -126,6 +126,7 @@ impl Planner<'_> {
         };
         self.plan.replaced.insert(container.id.clone(), illness);
         self.retire(target.clone(), container, grace, drain);
+        true
     }
 
     /// Whether a replica was ended because it did not work, and has not come up again.

@@ -15,11 +15,15 @@ use crate::{engine::ContainerId, kernel::steering::Wishes};
 
 mod action;
 pub mod backoff;
+pub mod before;
 mod dependency;
+pub mod dependents;
 mod desired;
 mod down;
 mod history;
+mod hooks;
 mod illness;
+mod limits;
 mod observed;
 mod replica;
 mod resource;
@@ -34,7 +38,8 @@ mod versioned;
 
 pub use action::{Action, Target, Verb};
 pub use desired::{Desired, Goal, Orphans, Phase};
-pub use history::{Autopsy, Errors, History, PortNotShared, Verdict, WINDOW, uptime};
+pub use history::{Answer, Autopsy, Errors, History, PortNotShared, Verdict, WINDOW, uptime};
+pub use hooks::{PostStart, Stage};
 pub use illness::{Ailment, Illness, Replacement};
 pub use observed::{Container, Observed, Owner};
 pub use rotation::{Sharing, WEIGHT, WEIGHT_MAX, Weights};
@@ -65,6 +70,7 @@ pub fn plan(desired: &Desired, observed: &Observed, now: Timestamp) -> Plan {
         Phase::Up => {
             planner.resources();
             planner.sandboxes();
+            planner.befores();
             planner.replicas();
             planner.orphans();
         }

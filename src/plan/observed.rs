@@ -6,10 +6,10 @@ use jiff::Timestamp;
 
 use crate::{
     engine::{ContainerId, ContainerState, Labels, Process, Role},
-    spec::{PodName, ServiceName, Slot},
+    spec::{Hooks, Limits, PodName, ServiceName, Slot},
 };
 
-use super::{History, Illness, Sharing, Target};
+use super::{History, Illness, PostStart, Sharing, Target};
 
 /// Everything that a plan depends on besides the wish and the time.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +26,8 @@ pub struct Observed {
     pub history: BTreeMap<Target, History>,
     /// Who shares the ports of pods, and what is seen of it.
     pub sharing: Sharing,
+    /// How far the commands after the start are, of the replicas that have any.
+    pub post_start: BTreeMap<ContainerId, PostStart>,
     /// Since when each replica that gets no new connections gets none.
     pub out_since: BTreeMap<ContainerId, Timestamp>,
     /// Processes that run and do not work.
@@ -52,6 +54,10 @@ pub struct Container {
     pub labels: Labels,
     /// The sandbox whose namespaces it joined.
     pub joined: Option<ContainerId>,
+    /// What is run in it around its life: the hooks of its own version.
+    pub hooks: Hooks,
+    /// The limits that are in force, of those that can be changed in place.
+    pub limits: Limits,
     /// Where it is in its life. The times in it are the engine's, whose clock may be anywhere: they tell one
     /// process from another, and are never compared with ours.
     pub state: ContainerState,
@@ -107,6 +113,12 @@ impl Observed {
         found
     }
 
+    /// The jobs before a new version of a service, the one to keep first.
+    #[must_use]
+    pub fn jobs(&self, service: &ServiceName) -> Vec<&Container> {
+        self.pick(|role| matches!(role, Role::Before { service: s } if s == service))
+    }
+
     /// What an action on one of our containers is about: its slot or pod, or, where another container is kept
     /// there, itself.
     #[must_use]
@@ -116,6 +128,9 @@ impl Observed {
                 self.sandboxes(&container.labels.pod).first().map(|c| &c.id),
                 Target::Sandbox(container.labels.pod.clone()),
             ),
+            Role::Before { service } => {
+                (self.jobs(service).first().map(|c| &c.id), Target::Before(service.clone()))
+            }
             Role::Replica { service, slot } => (
                 self.replicas(service, *slot).first().map(|c| &c.id),
                 Target::Replica(service.clone(), *slot),

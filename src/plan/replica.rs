@@ -73,6 +73,7 @@ impl Planner<'_> {
         };
         if pod_is_ready
             && self.unmet_dependency(service).is_none()
+            && !self.awaits_before(service)
             && self.user_conflict(service, None).is_none()
             && self.missing_volumes(service, slot).is_empty()
         {
@@ -90,10 +91,12 @@ impl Planner<'_> {
     ) {
         let id = container.id.clone();
         let outdated = self.is_outdated(service, container);
+        // Its successor may not be launched yet: it goes on meanwhile.
+        let outdated = outdated && (self.is_unbound(service, container) || !self.awaits_before(service));
         match &container.state {
             ContainerState::Running(_) => {
                 let stop = match self.flaw(service, container) {
-                    Flaw::None => false,
+                    Flaw::None => self.is_spoilt_by_hooks(container),
                     Flaw::CutOff => true,
                     // Its successor could not have the port.
                     Flaw::Replaceable
@@ -104,13 +107,20 @@ impl Planner<'_> {
                     Flaw::Replaceable if !self.is_available(service, container) => true,
                     Flaw::Replaceable => std::mem::take(may_take_down),
                 };
-                if !stop {
-                    self.treat(service, &target, container);
-                } else {
+                if stop {
                     self.retire(target, container, self.grace(service), service.drain);
+                } else if !self.treat(service, &target, container) {
+                    self.prepare(container);
+                    if !outdated {
+                        self.adjust(service, target, container);
+                    }
                 }
             }
             ContainerState::Created | ContainerState::Exited(_) if outdated => {
+                self.act(Action::Remove { target, id, volumes: RemoveVolumes::Keep });
+            }
+            // It does not run: nothing is lost with it.
+            ContainerState::Created if self.has_other_limits(service, container) => {
                 self.act(Action::Remove { target, id, volumes: RemoveVolumes::Keep });
             }
             ContainerState::Created => {
@@ -131,6 +141,9 @@ impl Planner<'_> {
         if !self.can_start(service) || !self.missing_volumes(service, slot).is_empty() {
             return;
         }
+        if self.waits_in_order(service, container) {
+            return;
+        }
         let verdict = if self.desired.is_superseded(&container.id, exit.started_at) {
             Verdict::Again(container.since)
         } else {
@@ -139,13 +152,20 @@ impl Planner<'_> {
         };
         if let Verdict::Again(at) = verdict
             && self.due(at)
+            && self.may_be_prepared(container)
         {
-            self.act(Action::Start { target, id: container.id.clone() });
+            let id = container.id.clone();
+            // An old version that goes on for now keeps what it has.
+            let is_current = !self.is_outdated(service, container);
+            self.act(match is_current && self.has_other_limits(service, container) {
+                true => Action::Remove { target, id, volumes: RemoveVolumes::Keep },
+                false => Action::Start { target, id },
+            });
         }
     }
 
     /// Whether the pod is ready to be joined by a container that is there.
-    fn can_start(&self, service: &Service) -> bool {
+    pub(super) fn can_start(&self, service: &Service) -> bool {
         self.desired
             .project
             .pods
@@ -160,7 +180,7 @@ impl Planner<'_> {
             || self.is_unbound(service, container)
     }
 
-    fn is_unbound(&self, service: &Service, container: &Container) -> bool {
+    pub(super) fn is_unbound(&self, service: &Service, container: &Container) -> bool {
         match self.desired.project.pods.get(&service.pod) {
             Some(pod) if pod.has_sandbox() => {
                 self.current_sandbox(&service.pod).map(|s| &s.id) != container.joined.as_ref()
@@ -183,7 +203,10 @@ impl Planner<'_> {
         }
         let superseded =
             container.started_at().is_some_and(|at| self.desired.is_superseded(&container.id, at));
-        if superseded || self.is_outdated(service, container) { Flaw::Replaceable } else { Flaw::None }
+        // Its successor may not be launched yet.
+        let outdated = self.is_outdated(service, container) && !self.awaits_before(service);
+        let limited = !self.is_outdated(service, container) && self.needs_other_limits(service, container);
+        if superseded || outdated || limited { Flaw::Replaceable } else { Flaw::None }
     }
 
     /// Whether one replica can be taken down on purpose: every other one that is wanted serves.
@@ -216,6 +239,7 @@ impl Planner<'_> {
         matches!(&container.state, ContainerState::Running(p)
             if matches!(p.health, Health::None | Health::Healthy))
             && self.illness(container).is_none()
+            && self.is_prepared_by_hooks(container)
             && self.missing_listeners(service, container).is_empty()
     }
 

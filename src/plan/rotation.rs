@@ -207,7 +207,8 @@ impl Planner<'_> {
 
     fn weight(&self, service: &ServiceName, slot: Slot, container: &Container) -> u32 {
         let is_ready = matches!(&container.state, ContainerState::Running(process)
-            if matches!(process.health, Health::None | Health::Healthy));
+            if matches!(process.health, Health::None | Health::Healthy))
+            && self.is_prepared_by_hooks(container);
         // What is being done to one that runs is to end it: wanted again or not, it is on its way out.
         if !is_ready
             || self.illness(container).is_some()

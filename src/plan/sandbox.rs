@@ -112,6 +112,7 @@ impl Planner<'_> {
         let busy = &self.observed.busy;
         let by_role = match &container.labels.role {
             crate::engine::Role::Sandbox => Target::Sandbox(container.labels.pod.clone()),
+            crate::engine::Role::Before { service } => Target::Before(service.clone()),
             crate::engine::Role::Replica { service, slot } => Target::Replica(service.clone(), *slot),
         };
         busy.contains(&by_role) || busy.contains(&Target::Surplus(container.id.clone()))

@@ -98,6 +98,10 @@ pub enum ReplicaState {
         /// What must be true of it.
         condition: DependencyCondition,
     },
+    /// The job before its version has to succeed first.
+    AwaitsJob,
+    /// It runs, and so do the commands after its start.
+    Preparing,
     /// It runs, and its health check has not passed yet.
     Starting,
     /// It runs, and does not listen on its published ports yet.
@@ -182,7 +186,9 @@ pub struct Trouble {
 #[must_use]
 pub fn is_orphan(desired: &Desired, container: &Container) -> bool {
     match &container.labels.role {
-        Role::Replica { service, .. } => !desired.project.services.contains_key(service),
+        Role::Replica { service, .. } | Role::Before { service } => {
+            !desired.project.services.contains_key(service)
+        }
         Role::Sandbox => desired.project.pods.get(&container.labels.pod).is_none_or(|pod| !pod.has_sandbox()),
     }
 }
@@ -217,15 +223,19 @@ pub fn status(desired: &Desired, observed: &Observed, now: Timestamp) -> Project
         .iter()
         .filter_map(|(target, history)| {
             let errors = history.errors.as_ref()?;
+            let target = planner.named(target)?;
             Some(Trouble {
-                target: target.clone(),
+                target,
                 error: errors.last.to_string(),
                 help: errors.last.help().map(str::to_owned),
                 tries: errors.count,
             })
         })
         .collect::<Vec<_>>();
-    let conflicts = desired.goals.keys().filter_map(|name| planner.user_trouble(name));
+    let conflicts = desired
+        .goals
+        .keys()
+        .flat_map(|name| planner.user_trouble(name).into_iter().chain(planner.before_trouble(name)));
     let troubles = failures.into_iter().chain(conflicts).collect();
     let next = plan(desired, observed, now);
     let idle = observed.busy.is_empty() && next.actions.is_empty() && !next.draining;
@@ -236,6 +246,12 @@ pub fn status(desired: &Desired, observed: &Observed, now: Timestamp) -> Project
 }
 
 impl Planner<'_> {
+    /// A target as users know it: commands in a container are the replica's own; none of one that is gone.
+    fn named(&self, target: &Target) -> Option<Target> {
+        let Target::Hooks(id) = target else { return Some(target.clone()) };
+        self.observed.containers.get(id).map(|container| self.observed.target(container))
+    }
+
     /// Why a service cannot have the version that is wanted: it is of another user than those who have the port.
     fn user_trouble(&self, name: &ServiceName) -> Option<Trouble> {
         let service = self.desired.project.services.get(name)?;
@@ -282,7 +298,8 @@ impl Planner<'_> {
                     name: self.desired.project.replica_name(service, slot),
                     generation: container.map(|c| c.labels.generation.clone()),
                     current: container
-                        .is_some_and(|c| self.desired.project.is_service(name, &c.labels.generation)),
+                        .is_some_and(|c| self.desired.project.is_service(name, &c.labels.generation))
+                        && !container.is_some_and(|c| self.is_to_be_limited(service, c)),
                     exits,
                     started_at: container.and_then(Container::started_at),
                     traffic: container.and_then(|c| self.replica_traffic(service, slot, c)),
@@ -323,10 +340,24 @@ impl Planner<'_> {
         let Some(container) = container else {
             return match self.unmet_dependency(service) {
                 Some((name, condition)) => ReplicaState::Waiting { service: name.clone(), condition },
+                None if self.awaits_before(service) => ReplicaState::AwaitsJob,
                 None => ReplicaState::Pending,
             };
         };
+        let failed = self.observed.history.get(&Target::Hooks(container.id.clone()));
+        if let Some(errors) = failed.and_then(|history| history.errors.as_ref())
+            && !running
+            && goal != Goal::Stop
+            && container.started_at().is_some_and(|at| history.is_forgiven(&container.id, at))
+        {
+            return ReplicaState::Blocked {
+                error: errors.last.to_string(),
+                help: errors.last.help().map(str::to_owned),
+                tries: errors.count,
+            };
+        }
         match &container.state {
+            ContainerState::Running(_) if !self.is_prepared_by_hooks(container) => ReplicaState::Preparing,
             ContainerState::Created => ReplicaState::Pending,
             ContainerState::Running(process)
                 if process.health != Health::Unhealthy
@@ -349,6 +380,11 @@ impl Planner<'_> {
             ContainerState::Paused(_) => ReplicaState::Paused,
             ContainerState::Exited(_) if goal == Goal::Stop => ReplicaState::Stopped,
             ContainerState::Exited(exit) => {
+                if let (true, Some((name, condition))) =
+                    (self.waits_in_order(service, container), self.unmet_dependency(service))
+                {
+                    return ReplicaState::Waiting { service: name.clone(), condition };
+                }
                 let status = ExitStatus {
                     code: exit.code,
                     out_of_memory: exit.out_of_memory,

@@ -22,6 +22,11 @@ impl Versioned {
         self.0.services.get(name) == Some(generation)
     }
 
+    /// The version of a service of the project.
+    pub(super) fn service_generation(&self, name: &ServiceName) -> Option<&Generation> {
+        self.0.services.get(name)
+    }
+
     /// Whether a pod of the project has that version.
     pub(super) fn is_pod(&self, name: &PodName, generation: &Generation) -> bool {
         self.0.pods.get(name) == Some(generation)

@@ -6,6 +6,8 @@
 
 mod container;
 mod generation;
+mod hook;
+mod limits;
 mod name;
 mod network;
 mod pod;
@@ -20,6 +22,8 @@ pub use container::{
     Ulimit,
 };
 pub use generation::Generation;
+pub use hook::{Before, Hook, Hooks};
+pub use limits::Limits;
 pub use name::{NameError, PodName, ProjectName, ServiceName, Slot};
 pub use network::{IpamPool, Network, NetworkAttachment, NetworkKey, Volume, VolumeKey};
 pub use pod::{Pod, PodNetwork, PortBinding, Protocol};

@@ -114,6 +114,9 @@ impl From<&ServiceName> for PodName {
 pub struct Slot(u32);
 
 impl Slot {
+    /// The first one.
+    pub const FIRST: Self = Self(1);
+
     /// The slot with this number; `None` for 0, since slots count from 1.
     #[must_use]
     pub fn new(number: u32) -> Option<Self> {

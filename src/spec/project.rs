@@ -100,6 +100,12 @@ impl Project {
         format!("{}-{pod}-sandbox", self.name)
     }
 
+    /// The name of the container of the job before a new version of `service`.
+    #[must_use]
+    pub fn before_name(&self, service: &ServiceName) -> String {
+        format!("{}-{service}-before", self.name)
+    }
+
     /// The services whose replicas are in `pod`.
     pub fn services_of<'a>(&'a self, pod: &'a PodName) -> impl Iterator<Item = &'a Service> {
         self.services.values().filter(move |s| &s.pod == pod)

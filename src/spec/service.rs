@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Balance, Container, Generation, PodName, Probes, PullPolicy, Restart, ServiceName, Sharing, Unhealthy,
+    Balance, Before, Container, Generation, Hooks, PodName, Probes, PullPolicy, Restart, ServiceName,
+    Sharing, Unhealthy,
 };
 
 /// One entry under `services:`.
@@ -42,6 +43,10 @@ pub struct Service {
     /// What becomes of one that stays unhealthy.
     #[serde(default)]
     pub unhealthy: Unhealthy,
+    /// What is run in its replicas after their start, and before they are told to end.
+    pub hooks: Hooks,
+    /// What is run to its end before the first replica of a new version.
+    pub before: Option<Before>,
 }
 
 impl Service {
@@ -53,10 +58,14 @@ impl Service {
     pub const HOLD: Duration = Duration::from_secs(30);
 
     /// Which version of the service this is: a replica of another one has to be replaced. The number of
-    /// replicas, the restart rule and the order of start are not part of it.
+    /// replicas, the restart rule, the order of start and the limits are not part of it. Hooks are, as in Compose; without any the
+    /// version is what it was before there were hooks.
     #[must_use]
     pub fn generation(&self) -> Generation {
-        Generation::of(&(&self.container, &self.container_name, &self.pod))
+        // The engine can change limits in place.
+        let fixed = Container { resources: self.container.resources.fixed(), ..self.container.clone() };
+        let spec = (&fixed, &self.container_name, &self.pod);
+        if self.hooks.is_empty() { Generation::of(&spec) } else { Generation::of(&(spec, &self.hooks)) }
     }
 }
 
@@ -67,6 +76,8 @@ pub struct Dependency {
     pub condition: DependencyCondition,
     /// Whether the service may start without the other one being part of this project's run.
     pub required: bool,
+    /// Whether the service is restarted, too, after the other one was restarted or replaced on purpose.
+    pub restart: bool,
 }
 
 /// What must be true of a service that another one depends on.

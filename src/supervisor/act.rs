@@ -7,16 +7,28 @@ use crate::{
     kernel::capability,
     plan::Action,
     spec::{
-        Container, Image, NetworkAttachment, Pod, PodName, PodNetwork, Project, PullPolicy, Service,
+        Container, Hook, Image, NetworkAttachment, Pod, PodName, PodNetwork, Project, PullPolicy, Service,
         ServiceName, Slot,
     },
 };
 
-/// Carries out an action of a plan for `project`.
+use super::{EventKind, hooks};
+
+/// Carries out an action of a plan for `project`, with the commands that belong to it. Tells what happened besides.
 ///
 /// # Errors
 /// When the engine does not do it.
-pub async fn act<E: Engine>(engine: &E, project: &Project, action: &Action) -> Result<(), EngineError> {
+pub async fn act<E: Engine>(
+    engine: &E,
+    project: &Project,
+    action: &Action,
+    hooks: &[Hook],
+) -> Result<Option<EventKind>, EngineError> {
+    if let Action::Stop { target, id, grace } = action {
+        let failure = hooks::stop(engine, id, *grace, hooks).await?;
+        return Ok(failure
+            .map(|error| EventKind::PreStopFailed { target: target.clone(), error: error.to_string() }));
+    }
     match action {
         Action::EnsureNetwork { key, name } => ensure_network(engine, project, key, name).await,
         Action::EnsureVolume { name, slot } => ensure_volume(engine, project, name, *slot).await,
@@ -25,11 +37,18 @@ pub async fn act<E: Engine>(engine: &E, project: &Project, action: &Action) -> R
             launch_replica(engine, project, service, *slot, sandbox.as_ref()).await
         }
         Action::Start { id, .. } => engine.start(id).await,
-        Action::Stop { id, grace, .. } => engine.stop(id, *grace).await,
+        Action::LaunchBefore { service, sandbox } => {
+            launch_job(engine, project, service, sandbox.as_ref()).await
+        }
+        Action::Prepare { id, .. } => hooks::run(engine, id, "post_start", hooks).await,
+        Action::Update { id, changes, .. } => engine.update(id, changes).await,
+        // Done above.
+        Action::Stop { .. } => Ok(()),
         Action::Remove { id, volumes, .. } => engine.remove(id, *volumes).await,
         Action::RemoveNetwork(name) => engine.remove_network(name).await,
         Action::RemoveVolume(name) => engine.remove_volume(name).await,
     }
+    .map(|()| None)
 }
 
 async fn ensure_network<E: Engine>(
@@ -142,6 +161,8 @@ async fn launch_replica<E: Engine>(
     ) else {
         return Err(EngineError::Gone { what: format!("service {name}") });
     };
+    let mut own = service.container.for_slot(slot);
+    own.labels.extend(Labels::of_hooks(&service.hooks.for_slot(slot)));
     let container = CreateContainer {
         name: project.replica_name(service, slot),
         labels: Labels {
@@ -150,29 +171,66 @@ async fn launch_replica<E: Engine>(
             generation: service.generation(),
             role: Role::Replica { service: name.clone(), slot },
         },
-        container: service.container.for_slot(slot),
-        namespaces: match sandbox {
-            Some(id) => Namespaces::Join(id.clone()),
-            None => Namespaces::Host(Box::new(pod.clone())),
-        },
+        container: own,
+        namespaces: inside(sandbox, pod),
     };
-    let id = match engine.create(&container).await {
-        Err(EngineError::Gone { .. }) if image_is_missing(engine, service).await? => {
-            fetch(engine, service).await?;
-            engine.create(&container).await?
+    launch(engine, service, &container).await
+}
+
+/// Makes and starts the job before a new version of a service.
+async fn launch_job<E: Engine>(
+    engine: &E,
+    project: &Project,
+    name: &ServiceName,
+    sandbox: Option<&ContainerId>,
+) -> Result<(), EngineError> {
+    let service = project.services.get(name);
+    let (Some(service), Some(before), Some(pod)) = (
+        service,
+        service.and_then(|service| service.before.as_ref()),
+        service.and_then(|service| project.pods.get(&service.pod)),
+    ) else {
+        return Err(EngineError::Gone { what: format!("service {name}") });
+    };
+    let container = CreateContainer {
+        name: project.before_name(name),
+        labels: Labels {
+            project: project.name.clone(),
+            pod: service.pod.clone(),
+            generation: service.generation(),
+            role: Role::Before { service: name.clone() },
+        },
+        container: before.container(&service.container),
+        namespaces: inside(sandbox, pod),
+    };
+    launch(engine, service, &container).await
+}
+
+fn inside(sandbox: Option<&ContainerId>, pod: &Pod) -> Namespaces {
+    match sandbox {
+        Some(id) => Namespaces::Join(id.clone()),
+        None => Namespaces::Host(Box::new(pod.clone())),
+    }
+}
+
+async fn launch<E: Engine>(
+    engine: &E,
+    service: &Service,
+    container: &CreateContainer,
+) -> Result<(), EngineError> {
+    let image = &container.container.image;
+    let id = match engine.create(container).await {
+        Err(EngineError::Gone { .. }) if engine.image(image).await?.is_none() => {
+            fetch(engine, service, image).await?;
+            engine.create(container).await?
         }
         created => created?,
     };
     engine.start(&id).await
 }
 
-async fn image_is_missing<E: Engine>(engine: &E, service: &Service) -> Result<bool, EngineError> {
-    Ok(engine.image(&service.container.image).await?.is_none())
-}
-
 /// Fetches an image that went missing after the start; `up` fetches in advance, with a progress bar.
-async fn fetch<E: Engine>(engine: &E, service: &Service) -> Result<(), EngineError> {
-    let image: &Image = &service.container.image;
+async fn fetch<E: Engine>(engine: &E, service: &Service, image: &Image) -> Result<(), EngineError> {
     if service.pull_policy == PullPolicy::Never {
         return Err(EngineError::Gone { what: format!("image {image} (and `pull_policy: never`)") });
     }

@@ -148,6 +148,22 @@ pub enum EventKind {
         #[serde(flatten)]
         stranger: Stranger,
     },
+    /// The commands before the end of a replica did not succeed; it is stopped all the same.
+    PreStopFailed {
+        /// What was stopped.
+        target: Target,
+        /// Which command, and how it ended.
+        error: String,
+    },
+    /// The job before a new version failed: no replica of it is started.
+    JobFailed {
+        /// Of which service.
+        target: Target,
+        /// How.
+        exit: ExitStatus,
+        /// The last lines that it wrote.
+        log: Vec<String>,
+    },
     /// A health check changed its mind.
     Health {
         /// Of which service.

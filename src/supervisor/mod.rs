@@ -7,7 +7,9 @@
 //! after its action ended. So no decision rests on a state that our own action has changed.
 
 mod act;
+mod before;
 mod diagnosis;
+mod hooks;
 mod illness;
 mod journal;
 mod kernel;
@@ -63,6 +65,7 @@ pub async fn look<E: Engine>(
         containers: seen.containers,
         networks: seen.networks,
         volumes: seen.volumes,
+        post_start: wish.post_start().clone(),
         ..Observed::default()
     };
     Ok(status(&wish.desired, &observed, settings.clock.now()))

@@ -115,6 +115,8 @@ impl<E: Engine> Observer<E> {
                 name: inspection.name,
                 labels,
                 joined: inspection.joined,
+                hooks: inspection.hooks,
+                limits: inspection.limits,
                 state: inspection.state,
                 netns,
             };

@@ -377,6 +377,8 @@ mod tests {
                 role: Role::Replica { service: service.name.clone(), slot: Slot::new(1).unwrap() },
             },
             joined: None,
+            hooks: crate::spec::Hooks::default(),
+            limits: crate::spec::Limits::default(),
             state: ContainerState::Running(Process {
                 pid: u32::MAX,
                 started_at: jiff::Timestamp::UNIX_EPOCH,

@@ -13,12 +13,15 @@ use tokio::{
 use crate::{
     clock::Clock,
     engine::{Engine, EngineError, EngineEvent, Role},
-    plan::{Action, Observed, Phase, Plan, Replacement, Sharing, Target, plan, status},
+    plan::{
+        Action, Answer, Observed, Phase, Plan, PostStart, Replacement, Sharing, Stage, Target, plan, status,
+    },
     spec::ProjectName,
 };
 
 use super::{
     Asked, EventKind, Handle, Journal, Kernel, NetnsOf, Reply, Request, StateError, StateFile, Wish, act,
+    before, hooks,
     illness::Illnesses,
     journal::Pen,
     observe::{Dirty, Observer, Snapshot},
@@ -64,10 +67,12 @@ pub fn start<E: Engine>(
     let handle = Handle { requests, journal: journal.clone() };
     let observer = Observer::new(Arc::clone(&engine), settings.netns_of, settings.clock);
     let probed = Arc::clone(&engine);
+    let wish = Wish::new(project, settings.state)?;
+    let observed = Observed { post_start: wish.post_start().clone(), ..Observed::default() };
     let supervisor = Supervisor {
         engine,
-        wish: Wish::new(project, settings.state)?,
-        observed: Observed::default(),
+        wish,
+        observed,
         plan: Plan::default(),
         observer: Some(observer),
         dirty: Dirty::EVERYTHING,
@@ -116,7 +121,7 @@ struct Supervisor<E> {
 /// What has ended.
 enum Task<E> {
     Looked { observer: Observer<E>, dirty: Dirty, settled: BTreeSet<Target>, result: Looked },
-    Acted { action: Action, result: Result<(), EngineError> },
+    Acted { action: Action, result: Result<Option<EventKind>, EngineError> },
     Told(watch::Told),
 }
 
@@ -328,6 +333,10 @@ impl<E: Engine> Supervisor<E> {
         for kind in seen.events {
             self.journal.record(now, kind);
         }
+        for failure in before::failures(&self.wish.desired, &mut self.observed) {
+            let engine = Arc::clone(&self.engine);
+            self.tasks.spawn(async move { Task::Told(before::autopsy(&*engine, failure, now).await) });
+        }
         for death in seen.deaths {
             let engine = Arc::clone(&self.engine);
             self.tasks.spawn(async move { Task::Told(watch::autopsy(&*engine, death, now).await) });
@@ -366,7 +375,8 @@ impl<E: Engine> Supervisor<E> {
         traffic::note_out(&self.plan.wishes, &mut self.observed.out_since, now);
         self.traffic.want(std::mem::take(&mut self.plan.wishes));
         let free = AT_ONCE.saturating_sub(self.observed.busy.len());
-        for action in self.plan.actions.drain(..).take(free) {
+        let actions: Vec<_> = self.plan.actions.drain(..).take(free).collect();
+        for action in actions {
             let target = action.target();
             if let Action::Stop { id, .. } = &action
                 && let Some(started_at) = self.observed.containers.get(id).and_then(|c| c.started_at())
@@ -384,19 +394,26 @@ impl<E: Engine> Supervisor<E> {
                     None => history.forgive(id, started_at),
                 }
             }
+            let hooks = hooks::of(&action, &self.observed);
+            self.wish.note_begun(&action, &self.observed);
+            if let Action::Prepare { id, started_at } = &action {
+                let progress = PostStart { started_at: *started_at, stage: Stage::Begun };
+                self.wish.note_post_start(id, progress, &mut self.observed);
+            }
             self.observed.busy.insert(target.clone());
-            self.journal.record(now, EventKind::Begun { verb: action.verb(), target });
+            let kind = EventKind::Begun { verb: action.verb(), target: self.named(target) };
+            self.journal.record(now, kind);
             let engine = Arc::clone(&self.engine);
             let project = self.wish.desired.project.clone();
             self.tasks.spawn(async move {
-                let result = act::act(&*engine, &project, &action).await;
+                let result = act::act(&*engine, &project, &action, &hooks).await;
                 Task::Acted { action, result }
             });
         }
         self.note_convergence(now);
     }
 
-    fn acted(&mut self, action: &Action, result: Result<(), EngineError>) {
+    fn acted(&mut self, action: &Action, result: Result<Option<EventKind>, EngineError>) {
         let (now, verb, target) = (self.clock.now(), action.verb(), action.target());
         self.ended.insert(target.clone());
         match action {
@@ -404,25 +421,47 @@ impl<E: Engine> Supervisor<E> {
             | Action::EnsureVolume { .. }
             | Action::RemoveNetwork(_)
             | Action::RemoveVolume(_) => self.dirty.resources = true,
-            Action::Start { id, .. } | Action::Stop { id, .. } | Action::Remove { id, .. } => {
+            Action::Start { id, .. }
+            | Action::Stop { id, .. }
+            | Action::Update { id, .. }
+            | Action::Remove { id, .. } => {
                 self.dirty.containers.insert(id.clone());
             }
-            Action::LaunchSandbox(_) | Action::LaunchReplica { .. } => {}
+            Action::Prepare { id, started_at } => {
+                if result.is_ok() {
+                    let progress = PostStart { started_at: *started_at, stage: Stage::Done };
+                    self.wish.note_post_start(id, progress, &mut self.observed);
+                }
+            }
+            Action::LaunchSandbox(_) | Action::LaunchReplica { .. } | Action::LaunchBefore { .. } => {}
         }
         let history = self.observed.history.entry(target.clone()).or_default();
         let kind = match result {
-            Ok(()) => {
+            Ok(besides) => {
                 history.succeeded();
-                EventKind::Done { verb, target }
+                if let Action::Update { id, changes, .. } = action {
+                    history.note_limits(id, changes, Answer::Accepted);
+                }
+                besides.into_iter().for_each(|kind| self.journal.record(now, kind));
+                EventKind::Done { verb, target: self.named(target) }
             }
             Err(error) => {
+                if let (Action::Update { id, changes, .. }, false) = (action, error.is_passing()) {
+                    history.note_limits(id, changes, Answer::Refused);
+                }
                 let (message, help) = (error.to_string(), error.help().map(str::to_owned));
                 history.failed(&target, error, now);
                 self.dirty.all = true;
-                EventKind::Failed { verb, target, error: message, help }
+                EventKind::Failed { verb, target: self.named(target), error: message, help }
             }
         };
         self.journal.record(now, kind);
+    }
+
+    /// A target as users know it: commands in a container are the replica's own.
+    fn named(&self, target: Target) -> Target {
+        let Target::Hooks(id) = &target else { return target };
+        self.observed.containers.get(id).map_or(target.clone(), |container| self.observed.target(container))
     }
 
     fn note_convergence(&mut self, now: Timestamp) {

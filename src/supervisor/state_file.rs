@@ -8,7 +8,11 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{plan::Weights, spec::ServiceName};
+use crate::{
+    engine::ContainerId,
+    plan::{PostStart, Weights},
+    spec::{Generation, ServiceName},
+};
 
 /// What the user said since the file was applied.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +24,15 @@ pub struct State {
     /// How much single replicas get of the new connections.
     #[serde(default)]
     pub weights: Weights,
+    /// The last version of each service whose job before it succeeded.
+    #[serde(default)]
+    pub done_before: BTreeMap<ServiceName, Generation>,
+    /// How far the commands after the start of each replica are.
+    #[serde(default)]
+    pub post_start: BTreeMap<ContainerId, PostStart>,
+    /// Services that are to be restarted, because one that they depend on is.
+    #[serde(default)]
+    pub restart_after: BTreeSet<ServiceName>,
 }
 
 /// A replica count that overrides the file's, until the file says something new.
@@ -117,6 +130,12 @@ mod tests {
                 "web".parse().unwrap(),
                 BTreeMap::from([(Slot::new(1).unwrap(), 10)]),
             )]),
+            done_before: BTreeMap::from([("web".parse().unwrap(), Generation::from_label("0123456789ab"))]),
+            post_start: BTreeMap::from([(
+                ContainerId("1f".to_owned()),
+                PostStart { started_at: jiff::Timestamp::UNIX_EPOCH, stage: crate::plan::Stage::Begun },
+            )]),
+            restart_after: BTreeSet::from(["web".parse().unwrap()]),
         };
         file.save(&state).unwrap();
         assert_eq!(file.load().unwrap(), state);

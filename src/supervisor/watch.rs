@@ -77,6 +77,7 @@ pub fn compare(
                     seen.events.push(EventKind::PodLost { pod: container.labels.pod.clone() });
                 }
             }
+            Role::Before { .. } => {}
             Role::Replica { service, slot } => {
                 let old = before.get(&container.id);
                 if let (ContainerState::Running(now), Some(ContainerState::Running(was))) =
@@ -155,17 +156,7 @@ fn other_users(observed: &Observed, pod: &PodName) -> Vec<OtherUser> {
 
 /// Reads a dead replica's last words, and tells what it died of.
 pub async fn autopsy<E: Engine>(engine: &E, death: Death, now: Timestamp) -> Told {
-    let options =
-        LogOptions { tail: Some(LAST_WORDS), since: Some(death.started_at), ..LogOptions::default() };
-    let mut log = Vec::new();
-    match engine.logs(&death.container, &options).await {
-        Ok(mut lines) => {
-            while let Some(Ok(line)) = lines.next().await {
-                log.push(line.text);
-            }
-        }
-        Err(error) => tracing::debug!(%error, container = %death.container, "no last words"),
-    }
+    let log = last_words(engine, &death.container, death.started_at).await;
     let taken = match death.has_neighbour && death.exit.code != 0 {
         true => diagnosis::port_taken(&log, &death.ports),
         false => None,
@@ -194,4 +185,19 @@ pub async fn autopsy<E: Engine>(engine: &E, death: Death, now: Timestamp) -> Tol
     let port_not_shared = taken.map(|taken| PortNotShared { image, port: taken.port });
     let autopsy = Autopsy { exit, log, port_not_shared, other_user };
     Told { target, autopsy, events: kinds.into_iter().map(|kind| Event { time: now, kind }).collect() }
+}
+
+/// The last lines that a process wrote; none where they cannot be read, as they are no reason to do anything else.
+pub async fn last_words<E: Engine>(engine: &E, container: &ContainerId, since: Timestamp) -> Vec<String> {
+    let options = LogOptions { tail: Some(LAST_WORDS), since: Some(since), ..LogOptions::default() };
+    let mut log = Vec::new();
+    match engine.logs(container, &options).await {
+        Ok(mut lines) => {
+            while let Some(Ok(line)) = lines.next().await {
+                log.push(line.text);
+            }
+        }
+        Err(error) => tracing::debug!(%error, %container, "no last words"),
+    }
+    log
 }

@@ -13,6 +13,8 @@ use super::{
     state_file::{Scale, State, StateError, StateFile},
 };
 
+mod progress;
+
 /// Everything that users asked for so far.
 #[derive(Debug)]
 pub struct Wish {
@@ -22,6 +24,8 @@ pub struct Wish {
     state: State,
     /// Services whose ended replicas start again, whatever their restart rule says.
     revive: BTreeMap<ServiceName, Revive>,
+    /// Services whose job is run again if it failed.
+    retry: BTreeSet<ServiceName>,
 }
 
 /// Which ended replicas start again.
@@ -40,7 +44,9 @@ impl Wish {
     /// When the state file cannot be read.
     pub fn new(project: ProjectName, file: StateFile) -> Result<Self, StateError> {
         let state = file.load()?;
-        Ok(Self { desired: Desired::all(Project::empty(project)), file, state, revive: BTreeMap::new() })
+        let desired =
+            Desired { done_before: state.done_before.clone(), ..Desired::all(Project::empty(project)) };
+        Ok(Self { desired, file, state, revive: BTreeMap::new(), retry: BTreeSet::new() })
     }
 
     /// Takes in a request that wishes for something.
@@ -56,7 +62,11 @@ impl Wish {
                 self.pursue(*project);
                 Ok(())
             }
-            Request::Apply(apply) => self.apply(*apply),
+            Request::Apply(apply) => {
+                self.apply(*apply)?;
+                self.retry_jobs(observed);
+                Ok(())
+            }
             Request::Scale(counts) => self.scale(&counts),
             Request::Stop { services, grace } => {
                 let services = self.named(services)?;
@@ -125,7 +135,8 @@ impl Wish {
             let replicas = self.replicas(&name);
             self.desired.goals.insert(name.clone(), Goal::Run { replicas });
             let revive = if was_stopped.contains(&name) { Revive::All } else { Revive::Failed };
-            self.revive.insert(name, revive);
+            self.revive.insert(name.clone(), revive);
+            self.retry.insert(name);
         }
         Ok(())
     }
@@ -242,10 +253,16 @@ impl Wish {
     /// Forgets wishes that have come true, and lets ended replicas start that were asked to. To be called after
     /// each look at the engine.
     pub fn catch_up(&mut self, observed: &mut Observed) {
+        for (service, generation) in plan::before::succeeded(&self.desired, observed) {
+            self.note_before(service, generation);
+        }
         let containers = &observed.containers;
-        self.desired
-            .superseded
-            .retain(|(id, at)| containers.get(id).is_some_and(|c| c.started_at() == Some(*at)));
+        let is_there = |(id, at): &(_, _)| containers.get(id).is_some_and(|c| c.started_at() == Some(*at));
+        self.desired.superseded.retain(is_there);
+        self.desired.in_order.retain(is_there);
+        self.retry_jobs(observed);
+        self.retry.clear();
+        self.restart_dependents(observed);
         for (service, revive) in std::mem::take(&mut self.revive) {
             let ended: Vec<_> = observed
                 .service(&service)
@@ -259,6 +276,9 @@ impl Wish {
                 })
                 .collect();
             for (target, id, started_at) in ended {
+                if revive == Revive::All {
+                    self.desired.in_order.insert((id.clone(), started_at));
+                }
                 let history = observed.history.entry(target).or_default();
                 history.forgive(&id, started_at);
             }

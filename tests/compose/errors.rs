@@ -174,7 +174,7 @@ fn refused() {
             ("secrets", service("secrets: [token]")),
             ("configs", service("configs: [token]")),
             ("volumes_from", service("volumes_from: [db]")),
-            ("hooks", service("post_start:\n  - command: a")),
+            ("hooks", service("pre_start:\n  - command: a")),
             ("provider", service("provider: {type: x}")),
             ("network of a service", service("network_mode: service:db")),
             ("network of a container", service("network_mode: container:abc")),

@@ -7,9 +7,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod commands;
 mod errors;
 mod events;
 mod life;
+mod limits;
 mod output;
 mod place;
 mod sandboxes;

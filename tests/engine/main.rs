@@ -8,6 +8,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod before;
 mod beside;
 mod clients;
 mod datagrams;
@@ -16,7 +17,10 @@ mod everyday;
 mod exits;
 mod faults;
 mod health;
+mod hooks;
 mod leftovers;
+mod limits;
+mod notes;
 mod probes;
 mod pulling;
 mod restarted_engine;

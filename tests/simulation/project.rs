@@ -1,10 +1,11 @@
 //! Random projects.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use sameport::spec::{
-    Balance, Container, Dependency, DependencyCondition, Image, Mount, MountSource, Network, Pod, PodName,
-    PortBinding, Project, Protocol, PullPolicy, Restart, Service, ServiceName, Sharing, Unhealthy, Volume,
+    Balance, Before, Container, Dependency, DependencyCondition, Hook, Hooks, Image, Mount, MountSource,
+    Network, Pod, PodName, PortBinding, Project, Protocol, PullPolicy, Restart, Service, ServiceName,
+    Sharing, Unhealthy, Volume,
 };
 
 /// A project of one to three services.
@@ -30,14 +31,16 @@ pub fn edit(project: &mut Project, chance: &mut fastrand::Rng) {
     let names: Vec<_> = project.services.keys().cloned().collect();
     let name = names[chance.usize(..names.len())].clone();
     let service = project.services.get_mut(&name).unwrap();
-    match chance.u32(0..5) {
+    match chance.u32(0..6) {
         0 => service.replicas = chance.u32(0..6),
         1 => service.container.image = Image(format!("app:{}", chance.u32(0..100))),
         2 => {
             let pod = project.pods.get_mut(&service.pod).unwrap();
             pod.hostname = Some(format!("host-{}", chance.u32(0..100)));
         }
-        3 => service.restart.delay = Some(std::time::Duration::from_millis(chance.u64(0..2000))),
+        3 => service.restart.delay = Some(Duration::from_millis(chance.u64(0..2000))),
+        // Taken away again now and then.
+        4 => service.container.resources.memory = (chance.u32(0..3) > 0).then(|| chance.u64(1..4) << 26),
         _ if names.len() > 1 => {
             let pod = service.pod.clone();
             project.services.remove(&name);
@@ -65,11 +68,21 @@ fn add_service(project: &mut Project, name: &str, chance: &mut fastrand::Rng) {
             read_only: false,
         });
     }
+    let mut restart = fastrand::Rng::with_seed(chance.u64(..));
     let depends_on = project
         .services
         .keys()
         .filter(|_| chance.bool())
-        .map(|other| (other.clone(), Dependency { condition: DependencyCondition::Started, required: true }))
+        .map(|other| {
+            (
+                other.clone(),
+                Dependency {
+                    condition: DependencyCondition::Started,
+                    required: true,
+                    restart: restart.bool(),
+                },
+            )
+        })
         .collect();
     let service = Service {
         name: service_name.clone(),
@@ -87,6 +100,13 @@ fn add_service(project: &mut Project, name: &str, chance: &mut fastrand::Rng) {
         hold: Service::HOLD,
         probe: None,
         unhealthy: Unhealthy::default(),
+        hooks: Hooks { post_start: hooks(chance), pre_stop: hooks(chance) },
+        before: chance.bool().then(|| Before {
+            command: vec!["migrate".to_owned()],
+            image: None,
+            environment: BTreeMap::new(),
+            timeout: Duration::from_millis(chance.u64(5000..20_000)),
+        }),
     };
     let ports = vec![PortBinding {
         service: service_name.clone(),
@@ -97,6 +117,19 @@ fn add_service(project: &mut Project, name: &str, chance: &mut fastrand::Rng) {
     }];
     project.pods.insert(pod, Pod { ports, ..Pod::default() });
     project.services.insert(service_name, service);
+}
+
+/// None, mostly; else one or two.
+fn hooks(chance: &mut fastrand::Rng) -> Vec<Hook> {
+    let count = chance.usize(0..6).saturating_sub(3);
+    let hook = || Hook {
+        command: vec!["hook".to_owned()],
+        user: None,
+        privileged: false,
+        working_dir: None,
+        environment: BTreeMap::new(),
+    };
+    (0..count).map(|_| hook()).collect()
 }
 
 fn network(name: &str) -> Network {

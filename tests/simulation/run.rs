@@ -113,6 +113,7 @@ impl Simulation {
             lost_events: self.chance.u32(0..500),
             slow_start: self.chance.u32(0..200),
             crash_at_start: self.chance.u32(0..200),
+            command_fails: self.chance.u32(0..200),
         };
         for _ in 0..self.chance.u32(1..12) {
             self.disturb().await?;
@@ -128,6 +129,8 @@ impl Simulation {
         self.engine.world().up = true;
         // An event that was lost is made good by the next look at everything.
         sleep(RESYNC).await;
+        // A job that failed is run again when it is asked for.
+        self.apply().await?;
         self.converge().await?;
         self.check_converged()?;
         self.check_idle().await?;
@@ -216,10 +219,10 @@ impl Simulation {
         }
     }
 
-    /// How many things a plan can be about: each slot that was ever wanted, its volume, and for each service a
-    /// sandbox and the old one.
+    /// How many things a plan can be about: each slot that was ever wanted, its volume and its commands, and for each
+    /// service a sandbox, the old one, its job and that of another version.
     fn targets(&self) -> u64 {
-        self.most.values().map(|most| 2 * u64::from(*most) + 2).sum::<u64>() + 1
+        self.most.values().map(|most| 3 * u64::from(*most) + 4).sum::<u64>() + 1
     }
 
     /// As `kill -9` of the supervisor and a new `up`.
@@ -272,9 +275,20 @@ impl Simulation {
                 state => return Err(format!("a container of others was touched: {state:?}")),
             }
         }
-        let mut slots = BTreeSet::new();
+        let (mut slots, mut jobs) = (BTreeSet::new(), BTreeSet::new());
         for (_, name, labels, ..) in world.containers() {
-            let Some(Labels { role: Role::Replica { service, slot }, .. }) = labels else { continue };
+            if let Some(Labels { role: Role::Before { service }, .. }) = &labels
+                && !jobs.insert(service.clone())
+            {
+                return Err(format!("{name} is not the only job of its service"));
+            }
+            let Some(Labels { role: Role::Replica { service, slot }, generation, .. }) = labels else {
+                continue;
+            };
+            let needs_job = self.project.services.get(&service).is_some_and(|spec| spec.before.is_some());
+            if needs_job && !world.jobs_done.contains(&(service.clone(), generation)) {
+                return Err(format!("{name} is there, and the job before its version never succeeded"));
+            }
             if slot.number() > self.most.get(&service).copied().unwrap_or(0) {
                 return Err(format!("{name} was never wanted"));
             }
@@ -450,8 +464,11 @@ impl Simulation {
             .collect();
         let world = self.engine.world();
         let mut found = BTreeSet::new();
-        for (_, name, labels, state, connected) in world.containers() {
+        for (id, name, labels, state, connected) in world.containers() {
             let Some(labels) = labels else { continue };
+            if let Role::Before { .. } = labels.role {
+                return Err(format!("{name} is still there"));
+            }
             if !matches!(state, ContainerState::Running(_)) {
                 return Err(format!("{name} is {state:?}"));
             }
@@ -464,8 +481,16 @@ impl Simulation {
                     if labels.generation != spec.generation() {
                         return Err(format!("{name} runs an old version"));
                     }
+                    if world.limits(id) != Some(&spec.container.resources.limits()) {
+                        return Err(format!("{name} has other limits: {:?}", world.limits(id)));
+                    }
+                    let all = spec.hooks.post_start.len() as u64;
+                    if all > 0 && world.ran(id) < all {
+                        return Err(format!("{name} counts as ready without its post_start"));
+                    }
                     found.insert((service, slot));
                 }
+                Role::Before { .. } => {}
                 Role::Sandbox if !self.project.pods.contains_key(&labels.pod) => {
                     return Err(format!("{name} is an orphan"));
                 }

@@ -19,6 +19,9 @@ pub fn describe(event: &Event) -> Option<String> {
     Some(match &event.kind {
         EventKind::Applied { .. } | EventKind::Begun { .. } => return None,
         EventKind::Done { verb, target } => format!("{target} {}", done(*verb, target)),
+        EventKind::Failed { verb: Verb::Run, target, error, .. } => {
+            styled(&format!("{target} is stopped and started again: {error}"), red)
+        }
         EventKind::Failed { verb, target, error, help } => {
             let help = help.as_ref().map(|help| format!(" ({help})")).unwrap_or_default();
             styled(&format!("cannot {verb} {target}: {error}{help}"), red)
@@ -59,6 +62,15 @@ pub fn describe(event: &Event) -> Option<String> {
             styled(&text, yellow)
         }
         EventKind::Stranger { pod, stranger } => styled(&strange(pod, stranger), yellow),
+        EventKind::PreStopFailed { target, error } => {
+            styled(&format!("{target} is stopped, though {error}"), yellow)
+        }
+        EventKind::JobFailed { target, exit, log } => {
+            let line =
+                format!("{target} failed: {}; no replica of the new version is started", state::exit(exit));
+            let words = log.iter().map(|line| format!("\n    {line}"));
+            format!("{}{}", styled(&line, red), words.collect::<String>())
+        }
         EventKind::Health { service, slot, health } => {
             let (word, style) = match health {
                 Health::Healthy => ("is healthy", green),
@@ -93,6 +105,8 @@ fn done(verb: Verb, target: &Target) -> &'static str {
         (Verb::Create, _) => "created",
         (Verb::Launch, Target::Sandbox(_)) => "opened",
         (Verb::Launch | Verb::Start, _) => "started",
+        (Verb::Run, _) => "has run its post_start",
+        (Verb::Update, _) => "has other limits",
         (Verb::Stop, _) => "stopped",
         (Verb::Remove, _) => "removed",
     }

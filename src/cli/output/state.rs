@@ -36,6 +36,8 @@ pub fn describe(replica: &ReplicaStatus, now: Timestamp) -> String {
             DependencyCondition::Healthy => format!("waits for {service} to be healthy"),
             DependencyCondition::CompletedSuccessfully => format!("waits for {service} to finish"),
         },
+        ReplicaState::AwaitsJob => "waits for the job before its version".to_owned(),
+        ReplicaState::Preparing => "up, post_start runs".to_owned(),
         ReplicaState::Starting => "up, not healthy yet".to_owned(),
         ReplicaState::NotListening { ports } => {
             let ports: Vec<_> = ports.iter().map(ToString::to_string).collect();
@@ -52,8 +54,10 @@ pub fn describe(replica: &ReplicaStatus, now: Timestamp) -> String {
         ReplicaState::Failed { exit: status } => format!("failed: {}, given up", exit(status)),
         ReplicaState::Stopped => "stopped".to_owned(),
         ReplicaState::Removing => "being removed".to_owned(),
-        ReplicaState::Blocked { error, tries: HOPELESS, .. } => format!("blocked: {error}"),
-        ReplicaState::Blocked { error, tries, .. } => format!("blocked after {tries} tries: {error}"),
+        ReplicaState::Blocked { error, tries: HOPELESS, .. } => format!("blocked: {}", first_line(error)),
+        ReplicaState::Blocked { error, tries, .. } => {
+            format!("blocked after {tries} tries: {}", first_line(error))
+        }
     };
     let words = match (&replica.replaced, &replica.autopsy) {
         _ if !replica.state.is_up() || replica.exits == 0 => words,
@@ -65,6 +69,11 @@ pub fn describe(replica: &ReplicaStatus, now: Timestamp) -> String {
         true => words,
         false => format!("{words}, old version"),
     }
+}
+
+/// A row of a table has one; the others are below it.
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
 }
 
 fn restarting(replica: &ReplicaStatus, status: &ExitStatus, at: Timestamp, now: Timestamp) -> String {

@@ -82,7 +82,7 @@ fn image(service: &Fields<'_>, name: &str, key: At) -> Option<Image> {
 }
 
 /// A command as a list, or as a line that is split as a shell does.
-fn command(service: &Fields<'_>, key: &str) -> Option<Vec<String>> {
+pub(super) fn command(service: &Fields<'_>, key: &str) -> Option<Vec<String>> {
     let node = service.get(key)?;
     match &node.value {
         Value::List(list) => Some(

@@ -35,7 +35,7 @@ pub(super) fn depends_on(service: &Fields<'_>, services: &Services<'_>) -> Depen
     let mut found = BTreeMap::new();
     for (name, entry) in map {
         let dependency = if entry.node.is_null() {
-            Dependency { condition: DependencyCondition::Started, required: true }
+            Dependency { condition: DependencyCondition::Started, required: true, restart: false }
         } else {
             let Some(fields) = Fields::of(&entry.node, name, report) else { continue };
             dependency(&fields)
@@ -61,6 +61,7 @@ fn dependency(fields: &Fields<'_>) -> Dependency {
     Dependency {
         condition: fields.choice("condition", &conditions).unwrap_or_default(),
         required: fields.boolean("required").unwrap_or(true),
+        restart: fields.boolean("restart").unwrap_or(false),
     }
 }
 

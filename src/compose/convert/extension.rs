@@ -1,13 +1,16 @@
 //! `x-sameport` of a service: what Compose has no words for.
 
-use super::super::{
-    fields::{Fields, loose},
-    keys,
-    report::Problem,
-    source::At,
-};
 use super::probe;
-use crate::spec::{Aim, Balance, PodName, Probes, Service, Sharing, Unhealthy};
+use super::{
+    super::{
+        fields::{Fields, loose},
+        keys,
+        report::Problem,
+        source::At,
+    },
+    hooks,
+};
+use crate::spec::{Aim, Balance, Before, PodName, Probes, Service, Sharing, Unhealthy};
 use std::time::Duration;
 
 /// What a service says under `x-sameport`.
@@ -23,6 +26,7 @@ pub(super) struct Extension {
     /// Where each of them stands.
     pub probes_at: Vec<(Aim, At)>,
     pub unhealthy: Unhealthy,
+    pub before: Option<Before>,
     pub pod: Option<PodName>,
 }
 
@@ -37,6 +41,7 @@ impl Default for Extension {
             probe: None,
             probes_at: Vec::new(),
             unhealthy: Unhealthy::default(),
+            before: None,
             pod: None,
         }
     }
@@ -77,7 +82,8 @@ pub(super) fn extension(service: &Fields<'_>) -> Extension {
         .ok()
     });
     let sharing_at = fields.get("sharing").map(|node| node.at);
-    Extension { sharing, sharing_at, balance, drain, hold, probe, probes_at, unhealthy, pod }
+    let before = hooks::before(&fields);
+    Extension { sharing, sharing_at, balance, drain, hold, probe, probes_at, unhealthy, before, pod }
 }
 
 /// The network of the host has ports of others, which are not ours to share.

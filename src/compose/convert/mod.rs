@@ -6,6 +6,7 @@ mod depends_on;
 mod deploy;
 mod extension;
 mod healthcheck;
+mod hooks;
 mod networks;
 mod pod;
 mod ports;

@@ -11,7 +11,7 @@ use super::{
     },
     container,
     depends_on::Dependencies,
-    deploy, extension, volumes,
+    deploy, extension, hooks, volumes,
 };
 use crate::spec::{
     Aim, DependencyCondition, PodName, Project, RestartCondition, Service, ServiceName, Sharing,
@@ -69,6 +69,8 @@ pub(super) fn service(
         hold: extension.hold,
         probe: extension.probe,
         unhealthy: extension.unhealthy,
+        hooks: hooks::hooks(fields),
+        before: extension.before,
     });
     let (sharing_at, probes_at) = (extension.sharing_at, extension.probes_at);
     Draft { service, pod, container_name, sharing_at, probes_at, restart_at }

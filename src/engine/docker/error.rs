@@ -139,6 +139,7 @@ mod tests {
             EngineError::Denied { .. } => "denied",
             EngineError::Unauthorized { .. } => "unauthorized",
             EngineError::Refused { .. } => "refused",
+            EngineError::CommandFailed { .. } => "no answer of the engine",
         }
     }
 

@@ -14,28 +14,9 @@ use futures_util::{StreamExt, stream::BoxStream};
 use nix::{sys::signal::Signal, unistd::Pid};
 use tokio::io::AsyncWrite;
 
-use crate::engine::{Checked, ContainerId, EngineError};
+use crate::engine::{Checked, ContainerId, EngineError, ExecOptions};
 
 use super::{Docker, of};
-
-/// What is run in a container, and how.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ExecOptions {
-    /// The program and its arguments.
-    pub command: Vec<String>,
-    /// `NAME=value`, added to the container's own.
-    pub environment: Vec<String>,
-    /// `UID[:GID]` or a name in the image; `None` is the container's own.
-    pub user: Option<String>,
-    /// Where it starts; `None` is the container's own.
-    pub working_dir: Option<String>,
-    /// Whether it gets a terminal.
-    pub tty: bool,
-    /// Whether its standard input is connected.
-    pub stdin: bool,
-    /// Whether it gets all capabilities.
-    pub privileged: bool,
-}
 
 /// A piece of what a command wrote.
 #[derive(Clone, Debug, PartialEq, Eq)]

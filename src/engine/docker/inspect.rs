@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use bollard::models::{
     ContainerInspectResponse, ContainerState as Told, ContainerStateStatusEnum, ContainerSummary,
-    HealthStatusEnum, ImageInspect, NetworkSettings,
+    HealthStatusEnum, HostConfig, ImageInspect, NetworkSettings,
 };
 use jiff::Timestamp;
 
 use crate::engine::{
     ContainerId, ContainerState, Exit, Health, ImageInfo, Inspection, Labels, Process, Summary,
 };
+use crate::spec::{Limits, Resources};
 
 /// One row of the list.
 pub(super) fn summary(row: ContainerSummary) -> Option<Summary> {
@@ -27,21 +28,37 @@ pub(super) fn summary(row: ContainerSummary) -> Option<Summary> {
 pub(super) fn inspection(id: &ContainerId, told: ContainerInspectResponse) -> Inspection {
     let labels: BTreeMap<_, _> =
         told.config.and_then(|config| config.labels).unwrap_or_default().into_iter().collect();
-    let joined = told
-        .host_config
-        .and_then(|host| host.network_mode)
+    let host = told.host_config.unwrap_or_default();
+    let limits = limits(&host);
+    let joined = host
+        .network_mode
         .and_then(|mode| mode.strip_prefix("container:").map(|id| ContainerId(id.to_owned())));
     let (addresses, published) = told.network_settings.map(network).unwrap_or_default();
     Inspection {
         id: told.id.map_or_else(|| id.clone(), ContainerId),
         name: bare(told.name.as_deref().unwrap_or_default()),
         labels: Labels::from_map(&labels),
+        hooks: Labels::hooks(&labels),
+        limits,
         image_id: told.image.unwrap_or_default(),
         joined,
         state: told.state.map_or(ContainerState::Created, state),
         addresses,
         published,
     }
+}
+
+fn limits(host: &HostConfig) -> Limits {
+    let number = |told: Option<i64>| told.and_then(|number| u64::try_from(number).ok());
+    let resources = Resources {
+        memory: number(host.memory),
+        memory_reservation: number(host.memory_reservation),
+        nano_cpus: number(host.nano_cpus),
+        cpuset: host.cpuset_cpus.clone(),
+        pids: host.pids_limit,
+        shm_size: None,
+    };
+    resources.limits()
 }
 
 fn bare(name: &str) -> String {

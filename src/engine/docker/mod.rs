@@ -16,11 +16,12 @@ use bollard::{
 use futures_util::{Stream, StreamExt, TryStreamExt, stream::BoxStream};
 use tokio::sync::Semaphore;
 
-use crate::spec::{Image, Network, ProjectName, Volume};
+use crate::spec::{Image, Limits, Network, ProjectName, Volume};
 
 use super::{
-    Checked, ContainerId, CreateContainer, Engine, EngineError, EngineEvent, EngineInfo, ImageInfo,
-    Inspection, Labels, LogLine, LogOptions, Namespaces, PullProgress, RemoveVolumes, Summary, credentials,
+    Checked, ContainerId, CreateContainer, Engine, EngineError, EngineEvent, EngineInfo, ExecOptions,
+    ImageInfo, Inspection, Labels, LogLine, LogOptions, Namespaces, PullProgress, Ran, RemoveVolumes,
+    Summary, Tail, credentials,
 };
 
 mod connect;
@@ -34,7 +35,7 @@ mod translate;
 
 pub(super) use connect::config_folder;
 pub use connect::{Endpoint, Surroundings};
-pub use exec::{ExecControl, ExecOptions, ExecOutput, ExecSession};
+pub use exec::{ExecControl, ExecOutput, ExecSession};
 
 /// How many calls are under way at the same time. The daemon works on containers one after the other where it
 /// touches the kernel's mounts and networks: more at once only make each one slower. On 2 CPUs, 32 replicas took
@@ -255,6 +256,22 @@ impl Engine for Docker {
             Err(EngineError::Conflict { .. }) => Ok(()),
             other => other,
         }
+    }
+
+    async fn update(&self, id: &ContainerId, changes: &Limits) -> Result<(), EngineError> {
+        self.call(&of(id), self.client.update_container(&id.0, translate::changes(changes))).await
+    }
+
+    async fn run(&self, id: &ContainerId, command: &ExecOptions) -> Result<Ran, EngineError> {
+        let options = ExecOptions { tty: false, stdin: false, ..command.clone() };
+        let mut session = self.exec(id, options).await?;
+        let mut tail = Tail::default();
+        while let Some(piece) = session.output.next().await {
+            match piece? {
+                ExecOutput::Stdout(bytes) | ExecOutput::Stderr(bytes) => tail.push(&bytes),
+            }
+        }
+        Ok(Ran { code: session.control.exit_code().await?, output: tail.finish() })
     }
 
     async fn remove(&self, id: &ContainerId, volumes: RemoveVolumes) -> Result<(), EngineError> {

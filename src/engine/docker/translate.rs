@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 
 use bollard::models::{
-    ContainerCreateBody, DeviceMapping, EndpointIpamConfig, EndpointSettings, HealthConfig, HostConfig,
-    HostConfigLogConfig, NetworkingConfig, PortBinding, ResourcesUlimits, RestartPolicy,
-    RestartPolicyNameEnum,
+    ContainerCreateBody, ContainerUpdateBody, DeviceMapping, EndpointIpamConfig, EndpointSettings,
+    HealthConfig, HostConfig, HostConfigLogConfig, NetworkingConfig, PortBinding, ResourcesUlimits,
+    RestartPolicy, RestartPolicyNameEnum,
 };
 
 use crate::{
     engine::{CreateContainer, Namespaces},
     spec::{
-        Container, HealthTest, Healthcheck, LogDriver, NetworkAttachment, Pod, PodNetwork,
+        Container, HealthTest, Healthcheck, Limits, LogDriver, NetworkAttachment, Pod, PodNetwork,
         PortBinding as Port, Resources,
     },
 };
@@ -137,6 +137,21 @@ fn limits(own: &Container) -> HostConfig {
             own.ulimits.iter().map(limit).collect()
         }),
         ..HostConfig::default()
+    }
+}
+
+/// What is asked of the daemon to change limits.
+pub(super) fn changes(changes: &Limits) -> ContainerUpdateBody {
+    ContainerUpdateBody {
+        memory: signed(changes.memory),
+        // The daemon gives a new container as much swap again as it has memory, and refuses a limit above what is set
+        // for both together, unless it is moved with it.
+        memory_swap: signed(changes.memory.map(|bytes| bytes.saturating_mul(2))),
+        memory_reservation: signed(changes.memory_reservation),
+        nano_cpus: signed(changes.nano_cpus),
+        cpuset_cpus: changes.cpuset.clone(),
+        pids_limit: changes.pids,
+        ..ContainerUpdateBody::default()
     }
 }
 

@@ -12,12 +12,12 @@ use tokio::sync::mpsc;
 
 use crate::{
     clock::Clock,
-    spec::{Image, Network, ProjectName, Volume},
+    spec::{Image, Limits, Network, ProjectName, Volume},
 };
 
 use super::{
-    Checked, ContainerId, CreateContainer, Engine, EngineError, EngineEvent, EngineInfo, ImageInfo,
-    Inspection, LogLine, LogOptions, PullProgress, RemoveVolumes, Summary,
+    Checked, ContainerId, CreateContainer, Engine, EngineError, EngineEvent, EngineInfo, ExecOptions,
+    ImageInfo, Inspection, LogLine, LogOptions, PullProgress, Ran, RemoveVolumes, Summary,
 };
 
 mod world;
@@ -87,7 +87,42 @@ impl Engine for Memory {
     }
 
     async fn start(&self, id: &ContainerId) -> Result<(), EngineError> {
-        self.call(Call::Start(id.clone()), |world| world.start(id)).await
+        let this = self.clone();
+        self.call(Call::Start(id.clone()), |world| {
+            world.start(id)?;
+            if let (Some((time, code)), Some(pid)) = (world.end_of_job(id), world.pid(id)?) {
+                let id = id.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(time).await;
+                    let mut world = this.world();
+                    if world.pid(&id) == Ok(Some(pid)) {
+                        world.exit(&id, code);
+                    }
+                });
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn update(&self, id: &ContainerId, changes: &Limits) -> Result<(), EngineError> {
+        self.call(Call::Update(id.clone()), |world| world.update(id, changes)).await
+    }
+
+    async fn run(&self, id: &ContainerId, _command: &ExecOptions) -> Result<Ran, EngineError> {
+        let begun = self.call(Call::Run(id.clone()), |world| Ok((world.pid(id)?, world.command()))).await?;
+        let (Some(pid), (time, code)) = begun else {
+            return Err(EngineError::Conflict { message: "the container is not running".to_owned() });
+        };
+        tokio::time::sleep(time).await;
+        let mut world = self.world();
+        world.reachable()?;
+        // It ends with its container.
+        let code = if world.pid(id)? == Some(pid) { code } else { 137 };
+        if code == 0 {
+            world.note_ran(id);
+        }
+        Ok(Ran { code, output: vec!["simulated".to_owned()] })
     }
 
     async fn stop(&self, id: &ContainerId, grace: Duration) -> Result<(), EngineError> {

@@ -11,9 +11,9 @@ use crate::{
     clock::Clock,
     engine::{
         ContainerId, ContainerState, CreateContainer, EngineError, EngineEvent, Exit, Health, Inspection,
-        Labels, Namespaces, Process, Summary,
+        Labels, Namespaces, Process, Role, Summary,
     },
-    spec::ProjectName,
+    spec::{Generation, Limits, ProjectName, ServiceName},
 };
 
 /// How often things go wrong, each in a thousand.
@@ -31,6 +31,8 @@ pub struct Faults {
     pub slow_start: u32,
     /// A process ends at once after its start.
     pub crash_at_start: u32,
+    /// A command in a container, or a job before a new version, ends with an exit code other than 0.
+    pub command_fails: u32,
 }
 
 /// A call, as far as a simulation wants to tell calls apart.
@@ -46,6 +48,10 @@ pub enum Call {
     Stop(ContainerId),
     /// Removes one.
     Remove(ContainerId),
+    /// Changes limits of one.
+    Update(ContainerId),
+    /// Runs a command in one.
+    Run(ContainerId),
     /// Makes or removes a network or volume.
     Resource,
 }
@@ -58,6 +64,8 @@ struct Held {
     labels: BTreeMap<String, String>,
     joined: Option<ContainerId>,
     host_ports: BTreeSet<u16>,
+    limits: Limits,
+    ran: u64,
     state: ContainerState,
     netns: u64,
 }
@@ -74,6 +82,8 @@ pub struct World {
     pub on_change: Option<OnChange>,
     /// How many calls there were.
     pub calls: u64,
+    /// Jobs before a new version that ended well, and of which version.
+    pub jobs_done: BTreeSet<(ServiceName, Generation)>,
     pub(super) listeners: Vec<UnboundedSender<EngineEvent>>,
     pub(super) networks: BTreeMap<String, Option<ProjectName>>,
     pub(super) volumes: BTreeMap<String, Option<ProjectName>>,
@@ -91,6 +101,7 @@ impl World {
             changes: Vec::new(),
             on_change: None,
             calls: 0,
+            jobs_done: BTreeSet::new(),
             listeners: Vec::new(),
             networks: BTreeMap::new(),
             volumes: BTreeMap::new(),
@@ -188,6 +199,8 @@ impl World {
             id: id.clone(),
             name: held.name.clone(),
             labels: Labels::from_map(&held.labels),
+            hooks: Labels::hooks(&held.labels),
+            limits: held.limits.clone(),
             image_id: "sha256:0".to_owned(),
             joined: held.joined.clone(),
             state: held.state.clone(),
@@ -219,6 +232,8 @@ impl World {
             labels,
             joined,
             host_ports,
+            limits: container.container.resources.limits(),
+            ran: 0,
             state: ContainerState::Created,
             netns: 0,
         };
@@ -236,8 +251,16 @@ impl World {
     pub fn add_foreign(&mut self, name: &str, labels: BTreeMap<String, String>) -> ContainerId {
         let state = self.running();
         let netns = self.number();
-        let held =
-            Held { name: name.to_owned(), labels, joined: None, host_ports: BTreeSet::new(), state, netns };
+        let held = Held {
+            name: name.to_owned(),
+            labels,
+            joined: None,
+            host_ports: BTreeSet::new(),
+            limits: Limits::default(),
+            ran: 0,
+            state,
+            netns,
+        };
         self.add(held)
     }
 
@@ -280,12 +303,60 @@ impl World {
         if let Some(held) = self.containers.get_mut(id) {
             held.state = state;
             held.netns = netns;
+            held.ran = 0;
         }
         self.tell(&EngineEvent::Container(id.clone()));
         if self.chance(self.faults.crash_at_start) {
             self.exit(id, 1);
         }
         Ok(())
+    }
+
+    /// The limits of a container, of those that can be changed.
+    #[must_use]
+    pub fn limits(&self, id: &ContainerId) -> Option<&Limits> {
+        self.containers.get(id).map(|held| &held.limits)
+    }
+
+    /// How many commands have succeeded in a container since its process started.
+    #[must_use]
+    pub fn ran(&self, id: &ContainerId) -> u64 {
+        self.containers.get(id).map_or(0, |held| held.ran)
+    }
+
+    /// A command has ended well in a container that runs.
+    pub(super) fn note_ran(&mut self, id: &ContainerId) {
+        if let Some(held) = self.containers.get_mut(id) {
+            held.ran += 1;
+        }
+    }
+
+    pub(super) fn update(&mut self, id: &ContainerId, changes: &Limits) -> Result<(), EngineError> {
+        let held = self.containers.get_mut(id).ok_or_else(|| gone(id))?;
+        held.limits = held.limits.with(changes);
+        self.tell(&EngineEvent::Container(id.clone()));
+        Ok(())
+    }
+
+    /// How long a command takes, and how it ends.
+    pub(super) fn command(&mut self) -> (Duration, i64) {
+        let failed = self.chance(self.faults.command_fails);
+        (Duration::from_millis(self.chance.u64(1..3000)), i64::from(failed))
+    }
+
+    /// The process of a container, if it runs: its id tells it from another one of the same container.
+    pub(super) fn pid(&self, id: &ContainerId) -> Result<Option<u32>, EngineError> {
+        let held = self.containers.get(id).ok_or_else(|| gone(id))?;
+        match &held.state {
+            ContainerState::Running(process) => Ok(Some(process.pid)),
+            _ => Ok(None),
+        }
+    }
+
+    /// How a container that runs to its end by itself will do so; none if it is no job.
+    pub(super) fn end_of_job(&mut self, id: &ContainerId) -> Option<(Duration, i64)> {
+        let labels = Labels::from_map(&self.containers.get(id)?.labels)?;
+        matches!(labels.role, Role::Before { .. }).then(|| self.command())
     }
 
     pub(super) fn time_to_stop(&mut self, id: &ContainerId) -> Duration {
@@ -297,6 +368,11 @@ impl World {
     pub fn exit(&mut self, id: &ContainerId, code: i64) {
         let now = self.clock.now();
         let Some(held) = self.containers.get_mut(id) else { return };
+        if let (true, 0, Some(Labels { generation, role: Role::Before { service }, .. })) =
+            (word(&held.state) == "running", code, Labels::from_map(&held.labels))
+        {
+            self.jobs_done.insert((service, generation));
+        }
         if let ContainerState::Running(process) | ContainerState::Paused(process) = &held.state {
             held.state = ContainerState::Exited(Exit {
                 code,

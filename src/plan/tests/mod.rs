@@ -1,7 +1,11 @@
 //! Plans as sentences: a scene is put together, and the plan for it is read as lines such as `stop web.1`.
 
+mod before;
+mod dependents;
 mod down;
+mod hooks;
 mod illness;
+mod limits;
 mod replicas;
 mod restarts;
 mod rotation;
@@ -16,8 +20,8 @@ use crate::{
     engine::{ContainerId, ContainerState, Exit, Health, Labels, Process, Role},
     plan::{Container, Desired, Goal, Observed, Owner, Plan, Target, Versioned, plan},
     spec::{
-        self, Balance, Dependency, DependencyCondition, Generation, Image, Network, Pod, Project, PullPolicy,
-        Restart, Service, Sharing, Slot, Unhealthy,
+        self, Balance, Dependency, DependencyCondition, Generation, Hooks, Image, Network, Pod, Project,
+        PullPolicy, Restart, Service, Sharing, Slot, Unhealthy,
     },
 };
 
@@ -105,7 +109,9 @@ impl Scene {
 
     fn depends(self, name: &str, on: &str, condition: DependencyCondition) -> Self {
         self.edit(name, |service| {
-            service.depends_on.insert(on.parse().unwrap(), Dependency { condition, required: true });
+            service
+                .depends_on
+                .insert(on.parse().unwrap(), Dependency { condition, required: true, restart: false });
         })
     }
 
@@ -127,9 +133,21 @@ impl Scene {
         self
     }
 
+    /// The job before the version of a service that the file has now.
+    fn job(mut self, service: &str, is: Is) -> Self {
+        let name = service.parse().unwrap();
+        let generation = self.desired.project.services[&name].generation();
+        self.add(format!("{service}-before"), service, generation, Role::Before { service: name }, is);
+        self
+    }
+
     fn add(&mut self, id: String, pod: &str, generation: Generation, role: Role, is: Is) {
         let joined = (role != Role::Sandbox).then(|| ContainerId(format!("{pod}-sandbox")));
         let state = self.state(is);
+        let replica = match &role {
+            Role::Replica { service, .. } => self.desired.project.services.get(service),
+            Role::Sandbox | Role::Before { .. } => None,
+        };
         let container = Container {
             id: ContainerId(id.clone()),
             name: id.clone(),
@@ -140,6 +158,8 @@ impl Scene {
                 role: role.clone(),
             },
             joined,
+            hooks: replica.map(|service| service.hooks.clone()).unwrap_or_default(),
+            limits: replica.map(|service| service.container.resources.limits()).unwrap_or_default(),
             since: self.since(is),
             netns: matches!(state, ContainerState::Running(_) | ContainerState::Paused(_)).then_some(NETNS),
             state,
@@ -228,6 +248,8 @@ fn service(name: &str, replicas: u32) -> Service {
         hold: Service::HOLD,
         probe: None,
         unhealthy: Unhealthy::default(),
+        hooks: Hooks::default(),
+        before: None,
     }
 }
 

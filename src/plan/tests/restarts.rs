@@ -141,3 +141,24 @@ fn an_end_that_is_seen_twice_counts_once() {
     let scene = ended(Restart::default(), Is::Exited(1, 1)).replica("web", 1, Is::Exited(1, 1));
     assert_eq!(scene.observed.history[&replica("web", 1)].exits, 1);
 }
+
+#[test]
+fn what_was_stopped_by_the_users_word_starts_again_after_what_it_depends_on() {
+    let scene = |in_order: bool| {
+        let mut scene = Scene::of(&[("db", 1), ("web", 1)])
+            .depends("web", "db", crate::spec::DependencyCondition::Started)
+            .sandbox("db", Is::Up(60))
+            .sandbox("web", Is::Up(60))
+            .replica("db", 1, Is::Exited(0, 60))
+            .replica("web", 1, Is::Exited(0, 60))
+            .later(Duration::from_secs(1));
+        for id in ["db-1", "web-1"].into_iter().filter(|_| in_order) {
+            let key = (scene.container(id).id.clone(), scene.container(id).started_at().unwrap());
+            scene.desired.in_order.insert(key);
+        }
+        scene
+    };
+    assert_eq!(scene(true).lines(), ["start db.1"]);
+    // What ended by itself is back as soon as it can be.
+    assert_eq!(scene(false).lines(), ["start db.1", "start web.1"]);
+}

@@ -4,13 +4,13 @@ use super::*;
 use crate::{
     plan::Orphans,
     spec::{
-        Balance, Container, Dependency, DependencyCondition, Image, Pod, PullPolicy, Restart, Service,
+        Balance, Container, Dependency, DependencyCondition, Hooks, Image, Pod, PullPolicy, Restart, Service,
         Sharing, Slot, Unhealthy,
     },
 };
 
 fn service(name: &str, replicas: u32, depends_on: &[&str]) -> Service {
-    let dependency = Dependency { condition: DependencyCondition::Started, required: true };
+    let dependency = Dependency { condition: DependencyCondition::Started, required: true, restart: false };
     Service {
         name: name.parse().unwrap(),
         pod: name.parse().unwrap(),
@@ -27,6 +27,8 @@ fn service(name: &str, replicas: u32, depends_on: &[&str]) -> Service {
         hold: Service::HOLD,
         probe: None,
         unhealthy: Unhealthy::default(),
+        hooks: Hooks::default(),
+        before: None,
     }
 }
 

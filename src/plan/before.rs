@@ -1,0 +1,181 @@
+//! The job before a new version of a service (`x-sameport.before`): it has to succeed before the first replica of that
+//! version is launched.
+//!
+//! It is a container as any other, so a supervisor that was killed finds it again. One that failed stays, for its
+//! version, until it is asked for anew: nothing else has to remember the failure. That it succeeded is remembered in
+//! [`Desired::done_before`](super::Desired), and shown by each replica of the version: there would be none without.
+
+use crate::{
+    engine::{ContainerState, Exit, RemoveVolumes},
+    spec::{Before, Generation, Service, ServiceName, Slot},
+};
+
+use super::{
+    Action, Container, Desired, Goal, Observed, Planner, Target,
+    history::{later, uptime},
+    status::{HOPELESS, Trouble},
+};
+
+/// How a job ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Succeeded,
+    Failed,
+}
+
+impl Planner<'_> {
+    /// Brings each service's job into the state that is wanted of it.
+    pub(super) fn befores(&mut self) {
+        let desired = self.desired;
+        for (name, goal) in &desired.goals {
+            let Some(service) = desired.project.services.get(name) else { continue };
+            let launches = matches!(goal, Goal::Run { replicas } if *replicas > 0);
+            let before = service.before.as_ref().filter(|_| launches && self.awaits_before(service));
+            let mut kept = None;
+            for job in self.observed.jobs(name) {
+                let target = self.observed.target(job);
+                if before.is_some() && kept.is_none() && self.is_current_job(service, job) {
+                    kept = Some(job);
+                } else {
+                    self.discard(target, job, self.grace(service), std::time::Duration::ZERO);
+                }
+            }
+            match (before, kept) {
+                (Some(before), Some(job)) => self.keep_job(service, before, job),
+                // One that is on its way out has the name.
+                (Some(_), None) if self.observed.jobs(name).is_empty() => self.launch_job(service),
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether no replica of the version that is wanted may be launched yet.
+    pub(super) fn awaits_before(&self, service: &Service) -> bool {
+        let project = &self.desired.project;
+        service.before.is_some()
+            && self.desired.done_before.get(&service.name) != project.service_generation(&service.name)
+            && !self
+                .observed
+                .service(&service.name)
+                .any(|(_, replica)| project.is_service(&service.name, &replica.labels.generation))
+    }
+
+    fn is_current_job(&self, service: &Service, job: &Container) -> bool {
+        self.desired.project.is_service(&service.name, &job.labels.generation)
+            && !self.is_unbound(service, job)
+    }
+
+    fn launch_job(&mut self, service: &Service) {
+        if self.can_start(service)
+            && self.unmet_dependency(service).is_none()
+            && self.missing_volumes(service, Slot::FIRST).is_empty()
+        {
+            let sandbox = self.open_sandbox(&service.pod).map(|c| c.id.clone());
+            self.act(Action::LaunchBefore { service: service.name.clone(), sandbox });
+        }
+    }
+
+    fn keep_job(&mut self, service: &Service, before: &Before, job: &Container) {
+        let (target, id) = (self.observed.target(job), job.id.clone());
+        match &job.state {
+            ContainerState::Created => {
+                if self.can_start(service) {
+                    self.act(Action::Start { target, id });
+                }
+            }
+            ContainerState::Running(_) => {
+                if self.due(later(job.since, before.timeout)) {
+                    self.act(Action::Stop { target, id, grace: self.grace(service) });
+                }
+            }
+            ContainerState::Exited(exit) => {
+                if self.desired.is_superseded(&id, exit.started_at) {
+                    self.act(Action::Remove { target, id, volumes: RemoveVolumes::Remove });
+                }
+            }
+            ContainerState::Dead => self.act(Action::Remove { target, id, volumes: RemoveVolumes::Remove }),
+            ContainerState::Paused(_) | ContainerState::Removing => {}
+        }
+    }
+
+    /// Why a service cannot have the version that is wanted: its job failed.
+    pub(super) fn before_trouble(&self, name: &ServiceName) -> Option<Trouble> {
+        let service = self.desired.project.services.get(name)?;
+        let before = service.before.as_ref().filter(|_| self.awaits_before(service))?;
+        let job = self.observed.jobs(name).into_iter().find(|job| {
+            self.is_current_job(service, job) && outcome(self.observed, job) == Some(Outcome::Failed)
+        })?;
+        let ContainerState::Exited(exit) = &job.state else { return None };
+        if self.desired.is_superseded(&job.id, exit.started_at) {
+            return None;
+        }
+        let target = self.observed.target(job);
+        let history = self.observed.history.get(&target);
+        // It is told once, with its last words.
+        if history.is_some_and(|history| history.awaits_autopsy(&job.id, exit.finished_at)) {
+            return None;
+        }
+        let autopsy = history.and_then(|history| history.autopsy.as_ref());
+        let autopsy = autopsy.filter(|autopsy| autopsy.exit.at == exit.finished_at);
+        let log = autopsy.map(|autopsy| autopsy.log.as_slice()).unwrap_or_default();
+        let words: String = log.iter().map(|line| format!("\n    {line}")).collect();
+        let error = format!(
+            "{}; no replica of the new version is started, and those of an older one go on{words}",
+            how(exit, before)
+        );
+        let help = "`sameport up` runs it again, with what the file says then".to_owned();
+        Some(Trouble { target, error, help: Some(help), tries: HOPELESS })
+    }
+}
+
+/// How a job failed, in words.
+fn how(exit: &Exit, before: &Before) -> String {
+    match &exit.error {
+        Some(error) => format!("it could not start: {error}"),
+        None if uptime(exit) >= before.timeout => format!("it took longer than {:?}", before.timeout),
+        None if exit.out_of_memory => "it ran out of memory".to_owned(),
+        None => format!("it ended with exit code {}", exit.code),
+    }
+}
+
+fn outcome(observed: &Observed, job: &Container) -> Option<Outcome> {
+    let ContainerState::Exited(exit) = &job.state else { return None };
+    // One that we had to stop did not finish, whatever it says.
+    let stopped = observed
+        .history
+        .get(&observed.target(job))
+        .is_some_and(|history| history.is_forgiven(&job.id, exit.started_at));
+    let failed = stopped || exit.code != 0 || exit.out_of_memory || exit.error.is_some();
+    Some(if failed { Outcome::Failed } else { Outcome::Succeeded })
+}
+
+/// The jobs that have succeeded for the versions that are wanted, and are not known to have.
+#[must_use]
+pub fn succeeded(desired: &Desired, observed: &Observed) -> Vec<(ServiceName, Generation)> {
+    jobs_that(desired, observed, Outcome::Succeeded)
+        .filter(|(name, job)| desired.done_before.get(name) != Some(&job.labels.generation))
+        .map(|(name, job)| (name, job.labels.generation.clone()))
+        .collect()
+}
+
+/// The jobs that have failed for the versions that are wanted.
+pub fn failed<'a>(
+    desired: &'a Desired,
+    observed: &'a Observed,
+) -> impl Iterator<Item = (Target, &'a Container)> {
+    jobs_that(desired, observed, Outcome::Failed).map(|(_, job)| (observed.target(job), job))
+}
+
+fn jobs_that<'a>(
+    desired: &'a Desired,
+    observed: &'a Observed,
+    ended: Outcome,
+) -> impl Iterator<Item = (ServiceName, &'a Container)> {
+    desired.goals.keys().flat_map(move |name| {
+        let jobs = observed.jobs(name).into_iter();
+        jobs.filter(move |job| {
+            desired.project.is_service(name, &job.labels.generation) && outcome(observed, job) == Some(ended)
+        })
+        .map(|job| (name.clone(), job))
+    })
+}

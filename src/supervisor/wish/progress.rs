@@ -1,0 +1,95 @@
+//! What a supervisor has brought about and must still know after it was killed: jobs that succeeded, commands that ran,
+//! dependents that are to be restarted.
+
+use crate::{
+    engine::{ContainerId, ContainerState, Role},
+    plan::{Action, Goal, Observed, PostStart, dependents},
+    spec::{Generation, ServiceName},
+    supervisor::state_file::State,
+};
+
+use super::Wish;
+
+impl Wish {
+    /// The job before a version of a service has succeeded.
+    pub fn note_before(&mut self, service: ServiceName, generation: Generation) {
+        let mut state = self.state.clone();
+        state.done_before.insert(service, generation);
+        self.keep(state);
+        self.desired.done_before = self.state.done_before.clone();
+    }
+
+    /// The commands after the start of a replica are so far.
+    pub fn note_post_start(&mut self, id: &ContainerId, progress: PostStart, observed: &mut Observed) {
+        let mut state = self.state.clone();
+        state.post_start.retain(|other, _| observed.containers.contains_key(other));
+        state.post_start.insert(id.clone(), progress);
+        self.keep(state);
+        observed.post_start = self.state.post_start.clone();
+    }
+
+    /// How far the commands after the start of each replica are.
+    #[must_use]
+    pub fn post_start(&self) -> &std::collections::BTreeMap<ContainerId, PostStart> {
+        &self.state.post_start
+    }
+
+    /// An action begins: who depends on what it restarts or replaces on purpose, and asks for that, is restarted after
+    /// it.
+    pub fn note_begun(&mut self, action: &Action, observed: &Observed) {
+        let affected = dependents::of(action, &self.desired, observed);
+        if !affected.is_subset(&self.state.restart_after) {
+            let mut state = self.state.clone();
+            state.restart_after.extend(affected);
+            self.keep(state);
+        }
+    }
+
+    /// Has dependents restarted once what they depend on is up again.
+    pub(super) fn restart_dependents(&mut self, observed: &Observed) {
+        if self.state.restart_after.is_empty() {
+            return;
+        }
+        let mut waiting = self.state.restart_after.clone();
+        waiting.retain(|name| {
+            // Nobody of it runs for whom it would matter.
+            if !matches!(self.desired.goals.get(name), Some(Goal::Run { .. })) {
+                return false;
+            }
+            if !dependents::are_due(name, &self.desired, observed) {
+                return true;
+            }
+            let stale = dependents::stale(name, &self.desired, observed);
+            let done = stale.is_empty();
+            self.desired.superseded.extend(stale);
+            // Written off only once they are restarted: a supervisor that comes after this one knows.
+            !done
+        });
+        if waiting != self.state.restart_after {
+            let state = State { restart_after: waiting, ..self.state.clone() };
+            self.keep(state);
+        }
+    }
+
+    /// Jobs that failed are asked for anew.
+    pub(super) fn retry_jobs(&mut self, observed: &Observed) {
+        for container in observed.containers.values() {
+            if let (Role::Before { service }, ContainerState::Exited(exit)) =
+                (&container.labels.role, &container.state)
+                && self.retry.contains(service)
+            {
+                self.desired.superseded.insert((container.id.clone(), exit.started_at));
+            }
+        }
+    }
+
+    /// Remembers what cannot be asked for again. What cannot be written is known as long as this supervisor lives.
+    fn keep(&mut self, state: State) {
+        if state != self.state {
+            if let Err(error) = self.file.save(&state) {
+                tracing::warn!(%error, "what was done is not remembered");
+            }
+            self.state = state;
+        }
+    }
+}
