@@ -58,6 +58,17 @@ async fn events_are_those_so_far_and_then_those_to_come() {
     let client = shop.client().await;
     client.request(&apply(shop.project(1))).await.unwrap();
     converged(&client).await;
+    // It is told a moment after it can be seen.
+    let mut told = client.events().await.unwrap();
+    let is_told = async {
+        while let Some(Ok(Line::Past(event) | Line::Now(event))) = told.next().await {
+            if event.kind == EventKind::Converged {
+                return true;
+            }
+        }
+        false
+    };
+    assert!(timeout(LONG, is_told).await.unwrap());
 
     let mut events = client.events().await.unwrap();
     let Some(Ok(Line::Past(first))) = events.next().await else { panic!("nothing is told") };
