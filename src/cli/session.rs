@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream, stream::BoxStream};
 use sameport::{
-    api::{self, Client, protocol::Line},
+    api::{self, Client, ClientError, protocol::Line},
     engine::docker::Docker,
     plan::status::ProjectStatus,
     spec::{Project, ProjectName},
@@ -39,7 +39,21 @@ pub struct Own {
 impl Session {
     /// The supervisor that runs, if there is one.
     pub async fn running(context: &Context, project: &ProjectName) -> Result<Option<Self>, CliError> {
-        Ok(Client::connect(&context.paths()?.socket(project)).await?.map(Self::Other))
+        let socket = context.paths()?.socket(project);
+        let deadline = tokio::time::Instant::now() + OPENING;
+        loop {
+            let Some(client) = Client::connect(&socket).await? else { return Ok(None) };
+            match client.request(&Request::Status).await {
+                // One that is about to be gone may still be connected to.
+                Err(ClientError::BrokenOff(_) | ClientError::Ended)
+                    if tokio::time::Instant::now() < deadline =>
+                {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                Err(error) => return Err(error.into()),
+                Ok(_) => return Ok(Some(Self::Other(client))),
+            }
+        }
     }
 
     /// A supervisor in this process; refused when there is another one.

@@ -1,6 +1,6 @@
 //! Compares two looks: who died, and of what; whose health changed; which pod was lost.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::StreamExt;
 use jiff::Timestamp;
@@ -19,6 +19,10 @@ use super::{EventKind, diagnosis, journal::Event};
 
 /// How many of its last lines a dead replica is judged and shown by.
 const LAST_WORDS: u64 = 10;
+/// The engine tells of an end before it has written the last lines: it is asked so often for some.
+const WRITTEN_WITHIN: u32 = 4;
+/// With so much time between.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What is new.
 #[derive(Debug, Default)]
@@ -191,13 +195,19 @@ pub async fn autopsy<E: Engine>(engine: &E, death: Death, now: Timestamp) -> Tol
 pub async fn last_words<E: Engine>(engine: &E, container: &ContainerId, since: Timestamp) -> Vec<String> {
     let options = LogOptions { tail: Some(LAST_WORDS), since: Some(since), ..LogOptions::default() };
     let mut log = Vec::new();
-    match engine.logs(container, &options).await {
-        Ok(mut lines) => {
-            while let Some(Ok(line)) = lines.next().await {
-                log.push(line.text);
+    for _ in 0..WRITTEN_WITHIN {
+        match engine.logs(container, &options).await {
+            Ok(mut lines) => {
+                while let Some(Ok(line)) = lines.next().await {
+                    log.push(line.text);
+                }
             }
+            Err(error) => tracing::debug!(%error, %container, "no last words"),
         }
-        Err(error) => tracing::debug!(%error, %container, "no last words"),
+        if !log.is_empty() {
+            break;
+        }
+        tokio::time::sleep(PAUSE).await;
     }
     log
 }
