@@ -11,6 +11,7 @@ use tokio::{
 use crate::{
     clock::Clock,
     engine::{ContainerId, Engine},
+    plan::Orphans,
     spec::{Project, ProjectName},
     supervisor::{
         self, Apply, Event, EventKind, Handle, Kernel, NetnsOf, Reply, Request, Settings, StateFile,
@@ -60,7 +61,12 @@ impl<E: Engine> Stage<E> {
         };
         let (handle, supervisor) = supervisor::start(Arc::clone(&engine), name.clone(), settings)?;
         let stage = Self { engine, project: name, handle, supervisor, lock, lock_file };
-        let apply = Apply::all(project, "demo");
+        let apply = Apply {
+            project,
+            services: Vec::new(),
+            scale: std::collections::BTreeMap::new(),
+            orphans: Orphans::Keep,
+        };
         stage.ask(Request::Apply(Box::new(apply))).await?;
         Ok(stage)
     }

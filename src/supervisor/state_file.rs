@@ -2,9 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, OpenOptions},
-    io,
-    os::unix::fs::OpenOptionsExt,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -12,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     engine::ContainerId,
-    plan::{PostStart, Weights, versions::Versions},
+    plan::{PostStart, Weights},
     spec::{Generation, ServiceName},
 };
 
@@ -35,9 +33,6 @@ pub struct State {
     /// Services that are to be restarted, because one that they depend on is.
     #[serde(default)]
     pub restart_after: BTreeSet<ServiceName>,
-    /// The versions that services had and have.
-    #[serde(default)]
-    pub versions: BTreeMap<ServiceName, Versions>,
 }
 
 /// A replica count that overrides the file's, until the file says something new.
@@ -112,8 +107,7 @@ impl StateFile {
 
 fn replace(path: &Path, state: &State) -> io::Result<()> {
     let beside = path.with_extension("json.new");
-    // Environments may hold secrets.
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+    let mut file = fs::File::create(&beside)?;
     serde_json::to_writer_pretty(&mut file, state)?;
     file.sync_all()?;
     fs::rename(&beside, path)
@@ -142,7 +136,6 @@ mod tests {
                 PostStart { started_at: jiff::Timestamp::UNIX_EPOCH, stage: crate::plan::Stage::Begun },
             )]),
             restart_after: BTreeSet::from(["web".parse().unwrap()]),
-            versions: BTreeMap::from([("web".parse().unwrap(), Versions::default())]),
         };
         file.save(&state).unwrap();
         assert_eq!(file.load().unwrap(), state);

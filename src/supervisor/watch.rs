@@ -36,7 +36,6 @@ pub struct Seen {
 /// A replica ended, not by our doing.
 #[derive(Clone, Debug)]
 pub struct Death {
-    target: Target,
     service: ServiceName,
     slot: Slot,
     container: ContainerId,
@@ -77,7 +76,7 @@ pub fn compare(
         match &container.labels.role {
             Role::Sandbox => {
                 let ran = before.get(&container.id).is_some_and(|c| c.process().is_some());
-                let busy = observed.busy.contains_key(&Target::Sandbox(container.labels.pod.clone()));
+                let busy = observed.busy.contains(&Target::Sandbox(container.labels.pod.clone()));
                 if ran && container.process().is_none() && !busy {
                     seen.events.push(EventKind::PodLost { pod: container.labels.pod.clone() });
                 }
@@ -101,7 +100,8 @@ pub fn compare(
     let deaths: Vec<_> = observed.containers.values().filter_map(|c| death(desired, observed, c)).collect();
     for (mut death, container) in deaths {
         let Some(service) = desired.project.services.get(&death.service) else { continue };
-        let history = observed.history.entry(death.target.clone()).or_default();
+        let target = Target::Replica(death.service.clone(), death.slot);
+        let history = observed.history.entry(target).or_default();
         if history.note(&container, &service.restart) {
             death.exits = history.exits;
             seen.deaths.push(death);
@@ -125,7 +125,6 @@ fn death(desired: &Desired, observed: &Observed, container: &Container) -> Optio
             && c.process().is_some_and(|p| p.started_at < exit.finished_at)
     });
     let death = Death {
-        target: desired.target_of(container),
         service: service.clone(),
         slot: *slot,
         container: container.id.clone(),
@@ -171,7 +170,8 @@ pub async fn autopsy<E: Engine>(engine: &E, death: Death, now: Timestamp) -> Tol
     });
     // The one explains the other.
     let taken = taken.filter(|_| other_user.is_none());
-    let Death { target, service, slot, exit, exits, image, .. } = death;
+    let Death { service, slot, exit, exits, image, .. } = death;
+    let target = Target::Replica(service.clone(), slot);
     let mut kinds = vec![EventKind::Exited {
         service: service.clone(),
         slot,

@@ -4,7 +4,7 @@ use insta::assert_snapshot;
 
 use crate::support::Home;
 
-const COMMANDS: [&str; 21] = [
+const COMMANDS: [&str; 20] = [
     "up",
     "down",
     "ps",
@@ -14,7 +14,6 @@ const COMMANDS: [&str; 21] = [
     "restart",
     "stop",
     "start",
-    "rollout",
     "kill",
     "weight",
     "drain",

@@ -10,7 +10,7 @@ use bollard::{
     query_parameters::{
         CreateContainerOptions, CreateImageOptions, ImportImageOptions, KillContainerOptions,
         ListContainersOptions, ListNetworksOptions, ListVolumesOptions, RemoveContainerOptions,
-        RemoveVolumeOptions, RenameContainerOptions, StopContainerOptions,
+        RemoveVolumeOptions, StopContainerOptions,
     },
 };
 use futures_util::{Stream, StreamExt, TryStreamExt, stream::BoxStream};
@@ -272,11 +272,6 @@ impl Engine for Docker {
             }
         }
         Ok(Ran { code: session.control.exit_code().await?, output: tail.finish() })
-    }
-
-    async fn rename(&self, id: &ContainerId, name: &str) -> Result<(), EngineError> {
-        let options = RenameContainerOptions { name: name.to_owned() };
-        self.call(&of(id), self.client.rename_container(&id.0, options)).await
     }
 
     async fn remove(&self, id: &ContainerId, volumes: RemoveVolumes) -> Result<(), EngineError> {

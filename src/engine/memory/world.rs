@@ -13,7 +13,7 @@ use crate::{
         ContainerId, ContainerState, CreateContainer, EngineError, EngineEvent, Exit, Health, Inspection,
         Labels, Namespaces, Process, Role, Summary,
     },
-    spec::{Generation, Image, Limits, ProjectName, ServiceName},
+    spec::{Generation, Limits, ProjectName, ServiceName},
 };
 
 /// How often things go wrong, each in a thousand.
@@ -35,9 +35,6 @@ pub struct Faults {
     pub command_fails: u32,
 }
 
-/// Images with such names end at once after their start.
-const BAD: &str = "bad";
-
 /// A call, as far as a simulation wants to tell calls apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Call {
@@ -49,8 +46,6 @@ pub enum Call {
     Start(ContainerId),
     /// Ends one.
     Stop(ContainerId),
-    /// Gives one another name.
-    Rename(ContainerId),
     /// Removes one.
     Remove(ContainerId),
     /// Changes limits of one.
@@ -66,7 +61,6 @@ pub type OnChange = Box<dyn FnMut(&Call) + Send>;
 
 struct Held {
     name: String,
-    image: Image,
     labels: BTreeMap<String, String>,
     joined: Option<ContainerId>,
     host_ports: BTreeSet<u16>,
@@ -235,7 +229,6 @@ impl World {
         labels.extend(container.labels.to_map());
         let held = Held {
             name: container.name.clone(),
-            image: container.container.image.clone(),
             labels,
             joined,
             host_ports,
@@ -245,16 +238,6 @@ impl World {
             netns: 0,
         };
         Ok(self.add(held))
-    }
-
-    pub(super) fn rename(&mut self, id: &ContainerId, name: &str) -> Result<(), EngineError> {
-        if self.containers.iter().any(|(other, held)| other != id && held.name == name) {
-            let message = format!("the container name \"/{name}\" is already in use");
-            return Err(EngineError::Conflict { message });
-        }
-        self.containers.get_mut(id).ok_or_else(|| gone(id))?.name = name.to_owned();
-        self.tell(&EngineEvent::Container(id.clone()));
-        Ok(())
     }
 
     fn add(&mut self, held: Held) -> ContainerId {
@@ -275,7 +258,6 @@ impl World {
             host_ports: BTreeSet::new(),
             limits: Limits::default(),
             ran: 0,
-            image: Image("other".to_owned()),
             state,
             netns,
         };
@@ -324,8 +306,7 @@ impl World {
             held.ran = 0;
         }
         self.tell(&EngineEvent::Container(id.clone()));
-        let is_bad = self.containers.get(id).is_some_and(|held| held.image.0.starts_with(BAD));
-        if is_bad || self.chance(self.faults.crash_at_start) {
+        if self.chance(self.faults.crash_at_start) {
             self.exit(id, 1);
         }
         Ok(())
