@@ -53,6 +53,8 @@ pub async fn stop<E: Engine>(
     grace: Duration,
     pre_stop: &[Hook],
 ) -> Result<Option<EngineError>, EngineError> {
+    // Whoever is killed at once, because it hangs or by `--timeout 0`, is not asked for anything before.
+    let pre_stop = if grace.is_zero() { &[] } else { pre_stop };
     let failure = match timeout(grace, run(engine, id, "pre_stop", pre_stop)).await {
         Ok(ran) => ran.err(),
         // What still runs ends with the container.
@@ -71,4 +73,29 @@ fn named(key: &str, hook: &Hook) -> String {
     let short: String = line.chars().take(60).collect();
     let dots = if short.len() < line.len() { "…" } else { "" };
     format!("{key} `{short}{dots}`")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::{clock::Clock, engine::memory::Memory};
+
+    #[tokio::test(start_paused = true)]
+    async fn without_any_time_nothing_is_run_before_the_end() {
+        let hook = Hook {
+            command: vec!["save".to_owned()],
+            user: None,
+            privileged: false,
+            working_dir: None,
+            environment: BTreeMap::new(),
+        };
+        for (grace, runs) in [(Duration::ZERO, 0), (Duration::from_secs(600), 1)] {
+            let engine = Memory::new(Clock::starting_at(jiff::Timestamp::UNIX_EPOCH), 1);
+            let id = engine.world().add_foreign("web-1", BTreeMap::new());
+            let failure = stop(&engine, &id, grace, std::slice::from_ref(&hook)).await.unwrap();
+            assert_eq!((failure, engine.world().ran(&id)), (None, runs), "{grace:?}");
+        }
+    }
 }

@@ -195,7 +195,7 @@ pub async fn autopsy<E: Engine>(engine: &E, death: Death, now: Timestamp) -> Tol
 pub async fn last_words<E: Engine>(engine: &E, container: &ContainerId, since: Timestamp) -> Vec<String> {
     let options = LogOptions { tail: Some(LAST_WORDS), since: Some(since), ..LogOptions::default() };
     let mut log = Vec::new();
-    for _ in 0..WRITTEN_WITHIN {
+    for again in (0..WRITTEN_WITHIN).rev() {
         match engine.logs(container, &options).await {
             Ok(mut lines) => {
                 while let Some(Ok(line)) = lines.next().await {
@@ -204,10 +204,28 @@ pub async fn last_words<E: Engine>(engine: &E, container: &ContainerId, since: T
             }
             Err(error) => tracing::debug!(%error, %container, "no last words"),
         }
-        if !log.is_empty() {
+        if !log.is_empty() || again == 0 {
             break;
         }
         tokio::time::sleep(PAUSE).await;
     }
     log
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{clock::Clock, engine::memory::Memory};
+
+    #[tokio::test(start_paused = true)]
+    async fn last_words_that_are_written_late_are_read_all_the_same() {
+        let engine = Memory::new(Clock::starting_at(Timestamp::UNIX_EPOCH), 1);
+        let id = ContainerId("one".to_owned());
+        engine.world().logs = [vec![], vec![], vec!["no database".to_owned()]].into();
+        assert_eq!(last_words(&engine, &id, Timestamp::UNIX_EPOCH).await, ["no database"]);
+        // Some have nothing to say.
+        let looks = engine.world().calls;
+        assert_eq!(last_words(&engine, &id, Timestamp::UNIX_EPOCH).await, Vec::<String>::new());
+        assert_eq!(engine.world().calls - looks, u64::from(WRITTEN_WITHIN));
+    }
 }

@@ -6,7 +6,7 @@ use nix::{
 };
 
 use super::support::{
-    load::Load,
+    load::{Failure, Load},
     project::Project,
     wait::{self, check},
 };
@@ -30,6 +30,44 @@ fn ten_kills_under_load_cost_at_most_ten_requests() {
     let report = load.finish();
     assert!(report.failures.len() <= 10, "{report}");
     assert!(report.answered() > 500, "{report}");
+}
+
+/// Whoever comes while nobody is there waits, and is answered by those who come back.
+#[test]
+fn all_replicas_are_killed_under_load_and_only_what_they_had_in_hand_is_lost() {
+    /// Clients of the load, each with one request at a time.
+    const CLIENTS: usize = 4;
+    let project = Project::new(
+        r#"
+services:
+  web:
+    image: ${GO}
+    environment: { REPLICA: "{{.Slot}}" }
+    ports: ["${PORT}:8080"]
+    deploy: { replicas: 3 }
+"#,
+    );
+    project.run(&["up", "-d", "--wait"]);
+    let load = Load::start(project.in_pod("web", 8080), 200);
+    for _ in 0..3 {
+        let names: Vec<_> = (1..=3).map(|slot| format!("{}-web-{slot}", project.name)).collect();
+        let victims: Vec<_> = names.iter().map(|name| project.docker.pid(name)).collect();
+        for victim in &victims {
+            kill(Pid::from_raw(*victim), Signal::SIGKILL).unwrap();
+        }
+        wait::until("all of them are replaced", || {
+            let states: Vec<_> = names.iter().map(|n| project.docker.inspect(n)["State"].take()).collect();
+            let is_back = |(state, victim): (&serde_json::Value, &i32)| {
+                state["Running"] == true && state["Pid"] != *victim
+            };
+            check(states.iter().zip(&victims).all(is_back), states)
+        });
+        project.serves(3);
+    }
+    let report = load.finish();
+    assert!(report.failures.len() <= 3 * CLIENTS, "{report}");
+    assert!(!report.failures.iter().any(|(_, failure)| *failure == Failure::Refused), "{report}");
+    assert!(report.answered() > 100, "{report}");
 }
 
 #[test]

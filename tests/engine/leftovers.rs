@@ -75,6 +75,23 @@ fn down_works_without_a_supervisor_and_without_a_file() {
     assert_eq!(project.leftovers(), Vec::<String>::new());
 }
 
+/// It still takes a connection, and answers nothing any more.
+#[test]
+fn a_supervisor_that_is_just_ending_is_none() {
+    let project = Project::new(STORE);
+    let socket = project.socket();
+    std::fs::create_dir_all(socket.parent().unwrap()).unwrap();
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let ending = std::thread::spawn(move || {
+        // The first one looks whether somebody is there, the second one asks.
+        for _ in 0..2 {
+            drop(listener.accept().unwrap());
+        }
+    });
+    project.run(&["down", "-v"]);
+    ending.join().unwrap();
+}
+
 #[test]
 fn down_of_nothing_is_no_error() {
     let project = Project::new(STORE);

@@ -248,6 +248,11 @@ impl Project {
         });
     }
 
+    /// Where its supervisor listens.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join(format!("sameport/{}.sock", self.name))
+    }
+
     /// What the supervisor in the background has written.
     pub fn log(&self) -> String {
         let log = self.folder.path().join(format!("sameport/{}.log", self.name));

@@ -164,7 +164,11 @@ impl Engine for Memory {
         _id: &ContainerId,
         _options: &LogOptions,
     ) -> Result<BoxStream<'static, Result<LogLine, EngineError>>, EngineError> {
-        self.call(Call::Look, |_| Ok(stream::empty().boxed())).await
+        self.call(Call::Look, |world| {
+            let lines = world.logs.pop_front().unwrap_or_default().into_iter();
+            Ok(stream::iter(lines.map(|text| Ok(LogLine { time: None, stderr: false, text }))).boxed())
+        })
+        .await
     }
 
     async fn image(&self, _image: &Image) -> Result<Option<ImageInfo>, EngineError> {

@@ -1,7 +1,7 @@
 //! What an engine in memory holds, and the chances it takes.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
@@ -80,6 +80,8 @@ pub struct World {
     pub changes: Vec<Call>,
     /// Called at the beginning of each call that changes something.
     pub on_change: Option<OnChange>,
+    /// What the log of any container shows, one look after the other; nothing after the last one.
+    pub logs: VecDeque<Vec<String>>,
     /// How many calls there were.
     pub calls: u64,
     /// Jobs before a new version that ended well, and of which version.
@@ -100,6 +102,7 @@ impl World {
             up: true,
             changes: Vec::new(),
             on_change: None,
+            logs: VecDeque::new(),
             calls: 0,
             jobs_done: BTreeSet::new(),
             listeners: Vec::new(),
