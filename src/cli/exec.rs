@@ -65,6 +65,7 @@ pub async fn run(context: &Context, args: ExecArgs) -> Result<(), CliError> {
         tty,
         stdin: true,
         privileged: args.privileged,
+        limit: None,
     };
     let ExecSession { control, input, output } = docker.exec(&replica.id, options).await?;
     if tty {

@@ -1,6 +1,6 @@
 //! Commands in containers that run.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use crate::spec::Hook;
 
@@ -26,6 +26,8 @@ pub struct ExecOptions {
     pub stdin: bool,
     /// Whether it gets all capabilities.
     pub privileged: bool,
+    /// How long [`super::Engine::run`] waits for its end; then it is killed, where that is possible.
+    pub limit: Option<Duration>,
 }
 
 impl From<&Hook> for ExecOptions {

@@ -107,15 +107,6 @@ pub struct ImageInfo {
     pub healthcheck: bool,
 }
 
-/// How a command ended that was run in a container.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Checked {
-    /// Its exit code.
-    pub code: i64,
-    /// What it wrote last.
-    pub output: String,
-}
-
 /// A container engine.
 ///
 /// Every method fails with an [`EngineError`] that says whether waiting, looking again or giving up is right.
@@ -230,15 +221,6 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Removes a volume.
     fn remove_volume(&self, name: &str) -> impl Future<Output = Result<(), EngineError>> + Send;
-
-    /// Runs a command in a running container, without input, and returns once it has ended. One that takes longer than
-    /// `limit` is killed where that is possible.
-    fn check(
-        &self,
-        id: &ContainerId,
-        command: &[String],
-        limit: Duration,
-    ) -> impl Future<Output = Result<Checked, EngineError>> + Send;
 }
 
 /// What becomes of a removed container's anonymous volumes.

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    engine::{ContainerId, ContainerState, Health, Role},
+    engine::{ContainerId, ContainerState, Exit, Health, Role},
     kernel::steering::OtherUser,
     spec::{DependencyCondition, Generation, PodName, ServiceName, Slot},
 };
@@ -167,6 +167,17 @@ pub struct ExitStatus {
     pub error: Option<String>,
     /// When.
     pub at: Timestamp,
+}
+
+impl From<&Exit> for ExitStatus {
+    fn from(exit: &Exit) -> Self {
+        Self {
+            code: exit.code,
+            out_of_memory: exit.out_of_memory,
+            error: exit.error.clone(),
+            at: exit.finished_at,
+        }
+    }
 }
 
 /// Something that is in the way of what is wanted.
@@ -385,12 +396,7 @@ impl Planner<'_> {
                 {
                     return ReplicaState::Waiting { service: name.clone(), condition };
                 }
-                let status = ExitStatus {
-                    code: exit.code,
-                    out_of_memory: exit.out_of_memory,
-                    error: exit.error.clone(),
-                    at: exit.finished_at,
-                };
+                let status = ExitStatus::from(exit);
                 match history.verdict(container, exit, target, &service.restart) {
                     Verdict::Again(at) => ReplicaState::Restarting { exit: status, at },
                     Verdict::Completed => ReplicaState::Completed,

@@ -38,8 +38,8 @@ pub enum ProbeError {
     Exit {
         /// How it ended.
         code: i64,
-        /// What it wrote.
-        output: String,
+        /// The last lines that it wrote.
+        output: Vec<String>,
     },
     /// The command did not end in time.
     #[error("no end within {0:?}")]
@@ -62,8 +62,8 @@ pub fn last_line(output: &str) -> String {
     line.chars().filter(|c| !c.is_control()).take(200).collect()
 }
 
-fn said(output: &str) -> String {
-    match last_line(output) {
+fn said(output: &[String]) -> String {
+    match last_line(&output.join("\n")) {
         line if line.is_empty() => line,
         line => format!(": {line}"),
     }
@@ -140,7 +140,8 @@ mod tests {
             ("a\nno database\n\n", "exit code 1: no database"),
             ("\u{1b}[31mred\n", "exit code 1: [31mred"),
         ] {
-            let error = ProbeError::Exit { code: 1, output: output.to_owned() };
+            let output = output.lines().map(str::to_owned).collect();
+            let error = ProbeError::Exit { code: 1, output };
             assert_eq!(error.to_string(), wanted);
         }
     }

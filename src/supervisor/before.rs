@@ -41,12 +41,7 @@ pub fn failures(desired: &Desired, observed: &mut Observed) -> Vec<Failure> {
 pub async fn autopsy<E: Engine>(engine: &E, failure: Failure, now: Timestamp) -> Told {
     let Failure { target, container, exit } = failure;
     let log = watch::last_words(engine, &container, exit.started_at).await;
-    let exit = ExitStatus {
-        code: exit.code,
-        out_of_memory: exit.out_of_memory,
-        error: exit.error,
-        at: exit.finished_at,
-    };
+    let exit = ExitStatus::from(&exit);
     let kind = EventKind::JobFailed { target: target.clone(), exit: exit.clone(), log: log.clone() };
     let autopsy = Autopsy { exit, log, port_not_shared: None, other_user: None };
     Told { target, autopsy, events: vec![Event { time: now, kind }] }

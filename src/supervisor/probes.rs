@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use crate::{
-    engine::{Checked, ContainerId, ContainerState, Engine, EngineError, Health, Role},
+    engine::{ContainerId, ContainerState, Engine, EngineError, ExecOptions, Health, Ran, Role},
     kernel::Netns,
     plan::{Container, Desired, Observed, Phase, Sharing},
     probe::{self, Opinion, ProbeError, Thresholds},
@@ -25,9 +25,7 @@ use crate::{
 
 /// Runs a command in a container, bounded by a time.
 type Check = Arc<
-    dyn Fn(ContainerId, Vec<String>, Duration) -> BoxFuture<'static, Result<Checked, EngineError>>
-        + Send
-        + Sync,
+    dyn Fn(ContainerId, Vec<String>, Duration) -> BoxFuture<'static, Result<Ran, EngineError>> + Send + Sync,
 >;
 
 /// One life of a replica: its container and its process.
@@ -97,7 +95,8 @@ impl Probes {
     pub fn new<E: Engine>(engine: Arc<E>) -> Self {
         Self::by(Arc::new(move |id, command, limit| {
             let engine = Arc::clone(&engine);
-            async move { engine.check(&id, &command, limit).await }.boxed()
+            let command = ExecOptions { command, limit: Some(limit), ..ExecOptions::default() };
+            async move { engine.run(&id, &command).await }.boxed()
         }))
     }
 
@@ -303,8 +302,8 @@ impl Asker {
         let running = (self.check)(self.id.clone(), command.to_vec(), limit);
         let command = self.last.insert(Command(tokio::spawn(running)));
         match timeout(limit, &mut command.0).await {
-            Ok(Ok(Ok(Checked { code: 0, .. }))) => Ok(()),
-            Ok(Ok(Ok(Checked { code, output }))) => Err(ProbeError::Exit { code, output }),
+            Ok(Ok(Ok(Ran { code: 0, .. }))) => Ok(()),
+            Ok(Ok(Ok(Ran { code, output }))) => Err(ProbeError::Exit { code, output }),
             Ok(Ok(Err(error))) => Err(error.into()),
             Ok(Err(_)) | Err(_) => Err(ProbeError::TimedOut(limit)),
         }
@@ -312,7 +311,7 @@ impl Asker {
 }
 
 /// A command that runs in a container; nobody waits for it any more once this is dropped.
-struct Command(JoinHandle<Result<Checked, EngineError>>);
+struct Command(JoinHandle<Result<Ran, EngineError>>);
 
 impl Drop for Command {
     fn drop(&mut self) {
@@ -354,7 +353,7 @@ mod tests {
             async move {
                 asked.lock().unwrap().extend(command);
                 let code = i64::from(code.load(Ordering::Relaxed));
-                Ok(Checked { code, output: "no database\n".to_owned() })
+                Ok(Ran { code, output: vec!["no database".to_owned()] })
             }
             .boxed()
         }))

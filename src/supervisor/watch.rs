@@ -128,12 +128,7 @@ fn death(desired: &Desired, observed: &Observed, container: &Container) -> Optio
         service: service.clone(),
         slot: *slot,
         container: container.id.clone(),
-        exit: ExitStatus {
-            code: exit.code,
-            out_of_memory: exit.out_of_memory,
-            error: exit.error.clone(),
-            at: exit.finished_at,
-        },
+        exit: ExitStatus::from(exit),
         started_at: exit.started_at,
         exits: 0,
         image: spec.container.image.clone(),

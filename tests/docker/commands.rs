@@ -1,6 +1,6 @@
 //! Commands in containers that run.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use sameport::{
     engine::{Engine, EngineError, ExecOptions, LAST_LINES, Ran},
@@ -88,4 +88,15 @@ async fn a_command_ends_with_its_container() {
     bench.docker.kill(&id, "SIGKILL").await.unwrap();
     let ended = tokio::time::timeout(std::time::Duration::from_secs(60), running).await.unwrap().unwrap();
     assert!(ended.as_ref().is_ok_and(|ran| ran.code != 0) || ended.is_err(), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_command_that_takes_too_long_is_killed() {
+    let bench = Workbench::new().await;
+    let id = bench.shell("sleep 1000").await;
+    let begun = std::time::Instant::now();
+    let command = ExecOptions { limit: Some(Duration::from_secs(1)), ..sh("echo begun; exec sleep 55") };
+    let killed = bench.docker.run(&id, &command).await.unwrap();
+    assert_eq!((killed.code, killed.output), (137, vec!["begun".to_owned()]));
+    assert!(begun.elapsed() < Duration::from_secs(50), "{:?}", begun.elapsed());
 }

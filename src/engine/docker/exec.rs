@@ -14,7 +14,7 @@ use futures_util::{StreamExt, stream::BoxStream};
 use nix::{sys::signal::Signal, unistd::Pid};
 use tokio::io::AsyncWrite;
 
-use crate::engine::{Checked, ContainerId, EngineError, ExecOptions};
+use crate::engine::{ContainerId, EngineError, ExecOptions, Ran, Tail};
 
 use super::{Docker, of};
 
@@ -81,30 +81,25 @@ impl Docker {
     }
 }
 
-/// So much of what a command wrote is kept.
-const KEPT: usize = 4096;
-
 impl Docker {
-    /// Runs a command to its end, and kills it after `limit`.
-    pub(super) async fn run_bounded(
+    /// Runs a command to its end, and kills it if it takes longer than it may.
+    pub(super) async fn run_to_end(
         &self,
         id: &ContainerId,
-        command: &[String],
-        limit: Duration,
-    ) -> Result<Checked, EngineError> {
-        let options = ExecOptions { command: command.to_vec(), ..ExecOptions::default() };
+        command: &ExecOptions,
+    ) -> Result<Ran, EngineError> {
+        let options = ExecOptions { tty: false, stdin: false, ..command.clone() };
         let ExecSession { control, mut output, .. } = self.exec(id, options).await?;
-        let mut kept = Vec::new();
+        let mut tail = Tail::default();
         {
             let mut read = pin!(async {
                 while let Some(piece) = output.next().await {
                     let (ExecOutput::Stdout(bytes) | ExecOutput::Stderr(bytes)) = piece?;
-                    kept.extend_from_slice(&bytes);
-                    kept.drain(..kept.len().saturating_sub(KEPT));
+                    tail.push(&bytes);
                 }
                 Ok::<_, EngineError>(())
             });
-            match tokio::time::timeout(limit, &mut read).await {
+            match tokio::time::timeout(command.limit.unwrap_or(Duration::MAX), &mut read).await {
                 Ok(read) => read?,
                 Err(_) => {
                     control.kill().await?;
@@ -112,8 +107,7 @@ impl Docker {
                 }
             }
         }
-        let code = control.exit_code().await?;
-        Ok(Checked { code, output: String::from_utf8_lossy(&kept).into_owned() })
+        Ok(Ran { code: control.exit_code().await?, output: tail.finish() })
     }
 }
 

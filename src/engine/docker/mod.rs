@@ -19,9 +19,9 @@ use tokio::sync::Semaphore;
 use crate::spec::{Image, Limits, Network, ProjectName, Volume};
 
 use super::{
-    Checked, ContainerId, CreateContainer, Engine, EngineError, EngineEvent, EngineInfo, ExecOptions,
-    ImageInfo, Inspection, Labels, LogLine, LogOptions, Namespaces, PullProgress, Ran, RemoveVolumes,
-    Summary, Tail, credentials,
+    ContainerId, CreateContainer, Engine, EngineError, EngineEvent, EngineInfo, ExecOptions, ImageInfo,
+    Inspection, Labels, LogLine, LogOptions, Namespaces, PullProgress, Ran, RemoveVolumes, Summary,
+    credentials,
 };
 
 mod connect;
@@ -263,15 +263,7 @@ impl Engine for Docker {
     }
 
     async fn run(&self, id: &ContainerId, command: &ExecOptions) -> Result<Ran, EngineError> {
-        let options = ExecOptions { tty: false, stdin: false, ..command.clone() };
-        let mut session = self.exec(id, options).await?;
-        let mut tail = Tail::default();
-        while let Some(piece) = session.output.next().await {
-            match piece? {
-                ExecOutput::Stdout(bytes) | ExecOutput::Stderr(bytes) => tail.push(&bytes),
-            }
-        }
-        Ok(Ran { code: session.control.exit_code().await?, output: tail.finish() })
+        self.run_to_end(id, command).await
     }
 
     async fn remove(&self, id: &ContainerId, volumes: RemoveVolumes) -> Result<(), EngineError> {
@@ -400,15 +392,6 @@ impl Engine for Docker {
         };
         self.call(&format!("volume {}", volume.name), self.client.create_volume(request)).await?;
         Ok(())
-    }
-
-    async fn check(
-        &self,
-        id: &ContainerId,
-        command: &[String],
-        limit: Duration,
-    ) -> Result<Checked, EngineError> {
-        self.run_bounded(id, command, limit).await
     }
 
     async fn remove_volume(&self, name: &str) -> Result<(), EngineError> {

@@ -16,8 +16,8 @@ use crate::{
 };
 
 use super::{
-    Checked, ContainerId, CreateContainer, Engine, EngineError, EngineEvent, EngineInfo, ExecOptions,
-    ImageInfo, Inspection, LogLine, LogOptions, PullProgress, Ran, RemoveVolumes, Summary,
+    ContainerId, CreateContainer, Engine, EngineError, EngineEvent, EngineInfo, ExecOptions, ImageInfo,
+    Inspection, LogLine, LogOptions, PullProgress, Ran, RemoveVolumes, Summary,
 };
 
 mod world;
@@ -221,10 +221,6 @@ impl Engine for Memory {
             Ok(())
         })
         .await
-    }
-
-    async fn check(&self, _: &ContainerId, _: &[String], _: Duration) -> Result<Checked, EngineError> {
-        self.call(Call::Look, |_| Ok(Checked::default())).await
     }
 
     async fn remove_volume(&self, name: &str) -> Result<(), EngineError> {
