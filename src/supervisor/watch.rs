@@ -19,10 +19,9 @@ use super::{EventKind, diagnosis, journal::Event};
 
 /// How many of its last lines a dead replica is judged and shown by.
 const LAST_WORDS: u64 = 10;
-/// The engine tells of an end before it has written the last lines: it is asked so often for some.
-const WRITTEN_WITHIN: u32 = 4;
-/// With so much time between.
-const PAUSE: Duration = Duration::from_millis(100);
+/// The engine notes when a process started once it runs: one that ends at once has written its words before. Whatever
+/// ran there before ended longer ago: a start alone takes that long.
+const NOTED_WITHIN: Duration = Duration::from_millis(200);
 
 /// What is new.
 #[derive(Debug, Default)]
@@ -188,21 +187,16 @@ pub async fn autopsy<E: Engine>(engine: &E, death: Death, now: Timestamp) -> Tol
 
 /// The last lines that a process wrote; none where they cannot be read, as they are no reason to do anything else.
 pub async fn last_words<E: Engine>(engine: &E, container: &ContainerId, since: Timestamp) -> Vec<String> {
+    let since = since.checked_sub(NOTED_WITHIN).unwrap_or(since);
     let options = LogOptions { tail: Some(LAST_WORDS), since: Some(since), ..LogOptions::default() };
     let mut log = Vec::new();
-    for again in (0..WRITTEN_WITHIN).rev() {
-        match engine.logs(container, &options).await {
-            Ok(mut lines) => {
-                while let Some(Ok(line)) = lines.next().await {
-                    log.push(line.text);
-                }
+    match engine.logs(container, &options).await {
+        Ok(mut lines) => {
+            while let Some(Ok(line)) = lines.next().await {
+                log.push(line.text);
             }
-            Err(error) => tracing::debug!(%error, %container, "no last words"),
         }
-        if !log.is_empty() || again == 0 {
-            break;
-        }
-        tokio::time::sleep(PAUSE).await;
+        Err(error) => tracing::debug!(%error, %container, "no last words"),
     }
     log
 }
@@ -210,17 +204,22 @@ pub async fn last_words<E: Engine>(engine: &E, container: &ContainerId, since: T
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{clock::Clock, engine::memory::Memory};
+    use crate::{
+        clock::Clock,
+        engine::{LogLine, memory::Memory},
+    };
 
     #[tokio::test(start_paused = true)]
-    async fn last_words_that_are_written_late_are_read_all_the_same() {
+    async fn last_words_from_before_the_start_was_noted_are_read_and_those_of_another_process_are_not() {
         let engine = Memory::new(Clock::starting_at(Timestamp::UNIX_EPOCH), 1);
         let id = ContainerId("one".to_owned());
-        engine.world().logs = [vec![], vec![], vec!["no database".to_owned()]].into();
-        assert_eq!(last_words(&engine, &id, Timestamp::UNIX_EPOCH).await, ["no database"]);
-        // Some have nothing to say.
-        let looks = engine.world().calls;
-        assert_eq!(last_words(&engine, &id, Timestamp::UNIX_EPOCH).await, Vec::<String>::new());
-        assert_eq!(engine.world().calls - looks, u64::from(WRITTEN_WITHIN));
+        let started_at = Timestamp::from_millisecond(10_000).unwrap();
+        let line = |millisecond, text: &str| LogLine {
+            time: Some(Timestamp::from_millisecond(millisecond).unwrap()),
+            stderr: false,
+            text: text.to_owned(),
+        };
+        engine.world().log = vec![line(9_700, "the last one's"), line(9_999, "no database")];
+        assert_eq!(last_words(&engine, &id, started_at).await, ["no database"]);
     }
 }

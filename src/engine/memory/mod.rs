@@ -162,11 +162,11 @@ impl Engine for Memory {
     async fn logs(
         &self,
         _id: &ContainerId,
-        _options: &LogOptions,
+        options: &LogOptions,
     ) -> Result<BoxStream<'static, Result<LogLine, EngineError>>, EngineError> {
         self.call(Call::Look, |world| {
-            let lines = world.logs.pop_front().unwrap_or_default().into_iter();
-            Ok(stream::iter(lines.map(|text| Ok(LogLine { time: None, stderr: false, text }))).boxed())
+            let lines = world.log.iter().filter(|line| line.time >= options.since).cloned();
+            Ok(stream::iter(lines.map(Ok).collect::<Vec<_>>()).boxed())
         })
         .await
     }

@@ -1,7 +1,7 @@
 //! What an engine in memory holds, and the chances it takes.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
@@ -11,7 +11,7 @@ use crate::{
     clock::Clock,
     engine::{
         ContainerId, ContainerState, CreateContainer, EngineError, EngineEvent, Exit, Health, Inspection,
-        Labels, Namespaces, Process, Role, Summary,
+        Labels, LogLine, Namespaces, Process, Role, Summary,
     },
     spec::{Generation, Limits, ProjectName, ServiceName},
 };
@@ -80,8 +80,8 @@ pub struct World {
     pub changes: Vec<Call>,
     /// Called at the beginning of each call that changes something.
     pub on_change: Option<OnChange>,
-    /// What the log of any container shows, one look after the other; nothing after the last one.
-    pub logs: VecDeque<Vec<String>>,
+    /// What every container has written.
+    pub log: Vec<LogLine>,
     /// How many calls there were.
     pub calls: u64,
     /// Jobs before a new version that ended well, and of which version.
@@ -102,7 +102,7 @@ impl World {
             up: true,
             changes: Vec::new(),
             on_change: None,
-            logs: VecDeque::new(),
+            log: Vec::new(),
             calls: 0,
             jobs_done: BTreeSet::new(),
             listeners: Vec::new(),
