@@ -75,6 +75,16 @@ impl Global {
     }
 }
 
+/// Who gives this command: the name of its user, and who that was before `sudo`.
+pub fn who() -> String {
+    let user = nix::unistd::User::from_uid(nix::unistd::Uid::current()).ok().flatten();
+    let name = user.map_or_else(|| nix::unistd::Uid::current().to_string(), |user| user.name);
+    match env::var("SUDO_USER") {
+        Ok(before) if before != name => format!("{before} as {name}"),
+        _ => name,
+    }
+}
+
 /// What every command begins with.
 pub struct Context {
     /// Arguments of every command.

@@ -17,6 +17,7 @@ mod output;
 mod ps;
 mod pull;
 mod replicas;
+mod rollout;
 mod service;
 mod session;
 mod signals;
@@ -67,6 +68,8 @@ enum Command {
     Stop(service::StopArgs),
     /// Run stopped services again
     Start(service::StartArgs),
+    /// Bring a service to another version without dropping a request, and back
+    Rollout(rollout::RolloutArgs),
     /// Send a signal to a replica; what ends is replaced
     Kill(kill::KillArgs),
     /// Give replicas more or fewer of the new connections
@@ -155,6 +158,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Restart(args) => service::restart(&context, args).await,
         Command::Stop(args) => service::stop(&context, args).await,
         Command::Start(args) => service::start(&context, args).await,
+        Command::Rollout(args) => rollout::run(&context, args).await,
         Command::Kill(args) => kill::run(&context, args).await,
         Command::Weight(args) => traffic::weight(&context, args).await,
         Command::Drain(args) => traffic::drain(&context, args).await,

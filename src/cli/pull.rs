@@ -1,13 +1,16 @@
 //! Fetching images, before anything is changed.
 
-use std::{collections::BTreeMap, io::IsTerminal};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::IsTerminal,
+};
 
 use clap::ValueEnum;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use sameport::{
     engine::{Engine, EngineError, docker::Docker},
-    spec::{Image, Project, PullPolicy, ServiceName},
+    spec::{Image, Project, PullPolicy, Service, ServiceName},
 };
 
 use super::{error::CliError, output};
@@ -26,6 +29,15 @@ pub enum Pull {
 /// How many images are fetched at the same time.
 const AT_ONCE: usize = 4;
 
+/// What was found out about images.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// Their content ids.
+    pub ids: BTreeMap<Image, String>,
+    /// Those that were fetched anew.
+    pub renewed: BTreeSet<Image>,
+}
+
 struct Wanted {
     image: Image,
     platform: Option<String>,
@@ -42,7 +54,7 @@ pub async fn pull(
     project: &Project,
     services: &[ServiceName],
     pull: Option<Pull>,
-) -> Result<(), CliError> {
+) -> Result<Found, CliError> {
     let mut wanted: BTreeMap<Image, Wanted> = BTreeMap::new();
     for service in project.services.values() {
         if !services.is_empty() && !services.contains(&service.name) {
@@ -55,18 +67,19 @@ pub async fn pull(
             Some(Pull::Never) => PullPolicy::Never,
         };
         let of_job = service.before.as_ref().and_then(|before| before.image.as_ref());
-        for image in [&service.container.image].into_iter().chain(of_job) {
-            let one = Wanted {
-                image: image.clone(),
-                platform: service.container.platform.clone(),
-                service: service.name.clone(),
-                policy,
-            };
+        let of_canary = service.canary.as_ref().map(|canary| &canary.image);
+        for image in [&service.container.image].into_iter().chain(of_job).chain(of_canary) {
             // Of services with the same image, the one that asks for most decides.
             let eager = policy == PullPolicy::Always
-                || wanted.get(&one.image).is_none_or(|other| other.policy == PullPolicy::Never);
+                || wanted.get(image).is_none_or(|other| other.policy == PullPolicy::Never);
             if eager {
-                wanted.insert(one.image.clone(), one);
+                let one = Wanted {
+                    image: image.clone(),
+                    platform: service.container.platform.clone(),
+                    service: service.name.clone(),
+                    policy,
+                };
+                wanted.insert(image.clone(), one);
             }
         }
     }
@@ -74,7 +87,60 @@ pub async fn pull(
     let screen = screen.as_ref();
     stream::iter(wanted.values().map(Ok))
         .try_for_each_concurrent(AT_ONCE, |wanted| fetch(docker, wanted, screen))
-        .await
+        .await?;
+    let mut found = Found::default();
+    for (image, wanted) in wanted {
+        if let Some(info) = docker.image(&image).await? {
+            found.ids.insert(image.clone(), info.id);
+        }
+        if wanted.policy == PullPolicy::Always {
+            found.renewed.insert(image);
+        }
+    }
+    Ok(found)
+}
+
+/// What the engine's images of a project mean, as far as it has them; nothing is fetched.
+///
+/// # Errors
+/// When the engine does not answer.
+pub async fn look(docker: &Docker, project: &Project) -> Result<Found, EngineError> {
+    let mut found = Found::default();
+    for service in project.services.values() {
+        let canary = service.canary.iter().map(|canary| &canary.image);
+        for image in std::iter::once(&service.container.image).chain(canary) {
+            if let Some(info) = docker.image(image).await? {
+                found.ids.insert(image.clone(), info.id);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Fetches one image, if the engine does not have it. Returns its content's id.
+///
+/// # Errors
+/// When it cannot be had.
+pub async fn one(
+    docker: &Docker,
+    service: &Service,
+    image: &Image,
+    pull: Option<Pull>,
+) -> Result<Option<String>, CliError> {
+    let policy = match pull {
+        None => service.pull_policy,
+        Some(Pull::Always) => PullPolicy::Always,
+        Some(Pull::Missing) => PullPolicy::Missing,
+        Some(Pull::Never) => PullPolicy::Never,
+    };
+    let wanted = Wanted {
+        image: image.clone(),
+        platform: service.container.platform.clone(),
+        service: service.name.clone(),
+        policy,
+    };
+    fetch(docker, &wanted, None).await?;
+    Ok(docker.image(image).await?.map(|info| info.id))
 }
 
 async fn fetch(docker: &Docker, wanted: &Wanted, screen: Option<&MultiProgress>) -> Result<(), CliError> {

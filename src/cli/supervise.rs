@@ -13,16 +13,16 @@ use futures_util::StreamExt;
 use sameport::{
     api::protocol::Line,
     engine::docker::Docker,
-    plan::Orphans,
     spec::{Project, ProjectName},
-    supervisor::{Apply, Event, EventKind, Request, lock::Lock},
+    supervisor::{Apply, Event, EventKind, Milestone, Request, lock::Lock},
 };
 use sd_notify::NotifyState;
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
 use super::{
-    context::Context,
+    context::{Context, who},
     error::CliError,
+    pull,
     session::Session,
     signals::{Signals, Wanted},
 };
@@ -60,20 +60,26 @@ pub async fn run(context: &Context, args: SuperviseArgs) -> Result<(), CliError>
     log(context, &name, &args)?;
     let lock = Lock::acquire(&context.paths()?.lock(&name))?;
     let Some(docker) = engine(&mut signals).await? else { return Ok(()) };
-    let mut session = Session::begin_locked(context, &name, docker, lock)?;
+    let mut session = Session::begin_locked(context, &name, docker.clone(), lock)?;
     // What was asked for at the last `up` stays: services in the background are applied by who calls.
-    let begin = if args.background { Request::Load(Box::new(project)) } else { wish(project) };
+    let begin =
+        if args.background { Request::Load(Box::new(project)) } else { wish(&docker, project).await? };
     session.ask(begin).await?;
     let journal = tokio::spawn(journal(session.events().await?));
     notify(&[NotifyState::Ready]);
-    let end = supervise(context, &mut session, &mut signals).await;
+    let end = supervise(context, &docker, &mut session, &mut signals).await;
     notify(&[NotifyState::Stopping]);
     session.leave().await;
     journal.abort();
     end
 }
 
-async fn supervise(context: &Context, session: &mut Session, signals: &mut Signals) -> Result<(), CliError> {
+async fn supervise(
+    context: &Context,
+    docker: &Docker,
+    session: &mut Session,
+    signals: &mut Signals,
+) -> Result<(), CliError> {
     loop {
         tokio::select! {
             () = session.ended() => return Ok(()),
@@ -83,11 +89,8 @@ async fn supervise(context: &Context, session: &mut Session, signals: &mut Signa
             },
         }
         notify(&[NotifyState::Reloading]);
-        let applied = match context.load() {
-            Ok(loaded) => session.ask(wish(loaded.project)).await,
-            Err(error) => Err(error),
-        };
-        match applied {
+        let applied = async { session.ask(wish(docker, context.load()?.project).await?).await };
+        match applied.await {
             Ok(()) => tracing::info!("the file is read anew"),
             // What was valid before stays in force.
             Err(error) => tracing::error!(%error, "the file is not taken"),
@@ -96,13 +99,10 @@ async fn supervise(context: &Context, session: &mut Session, signals: &mut Signa
     }
 }
 
-fn wish(project: Project) -> Request {
-    Request::Apply(Box::new(Apply {
-        project,
-        services: Vec::new(),
-        scale: std::collections::BTreeMap::new(),
-        orphans: Orphans::Keep,
-    }))
+/// What a file asks for. Images that are not there are fetched when they are needed.
+async fn wish(docker: &Docker, project: Project) -> Result<Request, CliError> {
+    let found = pull::look(docker, &project).await?;
+    Ok(Request::Apply(Box::new(Apply { images: found.ids, ..Apply::all(project, who()) })))
 }
 
 /// The engine, however long it takes to come up; none when the user wants an end before.
@@ -183,6 +183,17 @@ fn write(event: &Event) {
             tracing::warn!(%service, %slot, waiting, "takes no connections while others do");
         }
         EventKind::Replaced { service, slot, why } => tracing::warn!(%service, %slot, why, "replaced"),
+        EventKind::Rollout { service, milestone } => match milestone {
+            Milestone::Begun { underway } => {
+                tracing::info!(%service, from = underway.from, to = underway.to, back = underway.back.is_some(), "rollout");
+            }
+            Milestone::Step { share } => tracing::info!(%service, %share, "rollout goes on"),
+            Milestone::Promoted => tracing::info!(%service, "rollout gets everything"),
+            Milestone::Failed { version, failure, action } => {
+                tracing::error!(%service, version, slot = %failure.slot, reason = %failure.reason, ?action, "rollout failed");
+            }
+            Milestone::Done { underway } => tracing::info!(%service, to = underway.to, "rollout done"),
+        },
         EventKind::PodLost { pod } => tracing::warn!(%pod, "lost its network"),
         EventKind::EngineLost { reason } => tracing::warn!(reason, "the engine is gone"),
         EventKind::EngineBack => tracing::info!("the engine is back"),

@@ -19,10 +19,10 @@ use tokio::time::Instant;
 
 use super::{
     args::{Count, time},
-    context::Context,
+    context::{Context, who},
     error::CliError,
     logs, output,
-    pull::{Pull, pull},
+    pull::{Found, Pull, pull},
     session::Session,
     signals::{Signals, Wanted},
     wait::{self, Until},
@@ -52,6 +52,9 @@ pub struct UpArgs {
     /// Remove containers of services that the file no longer has
     #[arg(long)]
     remove_orphans: bool,
+    /// Take a pod down whose published ports or networks have changed: until the new one is open nobody is served
+    #[arg(long)]
+    recreate_pod: bool,
     /// How long a replica may take to end, whatever the file says
     #[arg(short, long, value_name = "TIME", value_parser = time)]
     timeout: Option<Duration>,
@@ -70,22 +73,23 @@ pub async fn run(context: &Context, args: UpArgs) -> Result<(), CliError> {
     start_intervals(&docker, &project)?;
     let mut signals = Signals::new()?;
     let fetched = pull(&docker, &project, &args.services, args.pull);
-    tokio::select! {
+    let images = tokio::select! {
         fetched = fetched => fetched?,
         () = signals.end() => return Err(CliError::Interrupted),
-    }
+    };
+    let wish = Wish { args: &args, images };
     match Session::running(context, &name).await? {
         Some(session) if args.detach || args.wait => {
-            in_background(session, project, &args, &mut signals).await
+            in_background(session, project, &wish, &mut signals).await
         }
-        Some(session) => beside(session, &docker, project, &args, &mut signals).await,
+        Some(session) => beside(session, &docker, project, &wish, &mut signals).await,
         None if args.detach || args.wait => {
             let session = spawn(context, &name).await?;
-            in_background(session, project, &args, &mut signals).await
+            in_background(session, project, &wish, &mut signals).await
         }
         None => {
             let session = Session::begin(context, &name, docker.clone())?;
-            in_foreground(context, session, &docker, project, &args, &mut signals).await
+            in_foreground(context, session, &docker, project, &wish, &mut signals).await
         }
     }
 }
@@ -107,23 +111,37 @@ fn start_intervals(docker: &Docker, project: &Project) -> Result<(), CliError> {
     ))
 }
 
-fn wish(project: Project, args: &UpArgs) -> Request {
-    Request::Apply(Box::new(Apply {
-        project,
-        services: args.services.clone(),
-        scale: args.scale.iter().map(|count| (count.service.clone(), count.replicas)).collect(),
-        orphans: if args.remove_orphans { Orphans::Remove } else { Orphans::Keep },
-    }))
+/// What is asked for, whatever the file says.
+struct Wish<'a> {
+    args: &'a UpArgs,
+    images: Found,
+}
+
+impl Wish<'_> {
+    fn of(&self, project: Project) -> Request {
+        let args = self.args;
+        Request::Apply(Box::new(Apply {
+            services: args.services.clone(),
+            scale: args.scale.iter().map(|count| (count.service.clone(), count.replicas)).collect(),
+            orphans: if args.remove_orphans { Orphans::Remove } else { Orphans::Keep },
+            again: true,
+            images: self.images.ids.clone(),
+            renew: self.images.renewed.clone(),
+            recreate_pod: args.recreate_pod,
+            ..Apply::all(project, who())
+        }))
+    }
 }
 
 async fn in_background(
     session: Session,
     project: Project,
-    args: &UpArgs,
+    wish: &Wish<'_>,
     signals: &mut Signals,
 ) -> Result<(), CliError> {
-    session.ask(wish(project, args)).await?;
+    session.ask(wish.of(project)).await?;
     sharing(&session).await?;
+    let args = wish.args;
     let until = if args.wait { Until::Steady } else { Until::Started };
     tokio::select! {
         done = wait::until(&session, until, args.wait_timeout) => done?,
@@ -158,15 +176,15 @@ async fn beside(
     session: Session,
     docker: &Docker,
     project: Project,
-    args: &UpArgs,
+    wish: &Wish<'_>,
     signals: &mut Signals,
 ) -> Result<(), CliError> {
     let name = project.name.clone();
-    session.ask(wish(project, args)).await?;
+    session.ask(wish.of(project)).await?;
     output::note("a supervisor runs in the background: Ctrl-C ends this display, and nothing else")?;
     let show = async {
         wait::until(&session, Until::Up, None).await?;
-        logs::follow_all(docker, &name, &args.services).await
+        logs::follow_all(docker, &name, &wish.args.services).await
     };
     tokio::select! {
         shown = show => shown,
@@ -179,11 +197,11 @@ async fn in_foreground(
     session: Session,
     docker: &Docker,
     project: Project,
-    args: &UpArgs,
+    wish: &Wish<'_>,
     signals: &mut Signals,
 ) -> Result<(), CliError> {
-    let name = project.name.clone();
-    session.ask(wish(project, args)).await?;
+    let (name, args) = (project.name.clone(), wish.args);
+    session.ask(wish.of(project)).await?;
     sharing(&session).await?;
     let end = loop {
         let show = async {
@@ -203,24 +221,31 @@ async fn in_foreground(
             // The supervisor has ended, by `sameport down` from elsewhere; or nobody reads our output any more.
             shown = show => break shown.map(|_| ()),
             wanted = signals.next() => match wanted {
-                Wanted::Reload => reload(context, &session, args).await?,
+                Wanted::Reload => reload(context, &session, docker, wish).await?,
                 Wanted::End => break Err(CliError::Interrupted),
             },
         }
     };
     let stopped = match session.has_ended().await {
         true => Ok(()),
-        false => stop(&session, docker, &name, args, signals).await,
+        false => stop(&session, docker, &name, wish, signals).await,
     };
     session.leave().await;
     stopped.and(end)
 }
 
-async fn reload(context: &Context, session: &Session, args: &UpArgs) -> Result<(), CliError> {
-    let applied = match context.load() {
-        Ok(loaded) => session.ask(wish(loaded.project, args)).await,
-        Err(error) => Err(error),
+async fn reload(
+    context: &Context,
+    session: &Session,
+    docker: &Docker,
+    wish: &Wish<'_>,
+) -> Result<(), CliError> {
+    let applied = async {
+        let project = context.load()?.project;
+        let images = pull(docker, &project, &wish.args.services, wish.args.pull).await?;
+        session.ask(Wish { args: wish.args, images }.of(project)).await
     };
+    let applied = applied.await;
     match applied {
         Ok(()) => output::note("the file is read anew"),
         // What was valid before stays in force.
@@ -233,12 +258,12 @@ async fn stop(
     session: &Session,
     docker: &Docker,
     name: &ProjectName,
-    args: &UpArgs,
+    wish: &Wish<'_>,
     signals: &mut Signals,
 ) -> Result<(), CliError> {
     // Nobody may be there to read it.
     let _ = output::note("stopping; Ctrl-C again kills");
-    session.ask(Request::Stop { services: Vec::new(), grace: args.timeout }).await?;
+    session.ask(Request::Stop { services: Vec::new(), grace: wish.args.timeout }).await?;
     tokio::select! {
         stopped = wait::until(session, Until::Up, None) => stopped?,
         () = signals.end() => {

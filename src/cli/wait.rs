@@ -6,7 +6,8 @@ use futures_util::StreamExt;
 use jiff::Timestamp;
 use sameport::{
     api::protocol::Line,
-    plan::status::{ProjectStatus, ReplicaState, ReplicaStatus},
+    plan::status::{HOPELESS, ProjectStatus, ReplicaState, ReplicaStatus, RolloutStatus},
+    spec::ServiceName,
 };
 use tokio::time::Instant;
 
@@ -141,8 +142,49 @@ fn is_steady(replica: &ReplicaStatus) -> bool {
         || age.is_some_and(|age| Duration::try_from(age).is_ok_and(|age| age >= STEADY))
 }
 
+/// Shows what happens until a service has come to another version, or does not go on by itself.
+///
+/// # Errors
+/// When it went back because the new version failed, or is paused for that.
+pub async fn rollout(session: &Session, service: &ServiceName) -> Result<(), CliError> {
+    let mut events = session.events().await?;
+    let mut progress = Progress::new();
+    let mut shown = Ok(());
+    let mut tick = tokio::time::interval(PAUSE);
+    loop {
+        tokio::select! {
+            biased;
+            line = events.next() => match line {
+                Some(Ok(Line::Now(event))) if shown.is_ok() => shown = progress.event(&event),
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(error),
+                None => return Err(CliError::failed("the supervisor has ended", None)),
+            },
+            _ = tick.tick() => {
+                let status = session.status().await?;
+                progress.status(&status);
+                let underway = status.rollouts.iter().find(|rollout| &rollout.service == service);
+                let is_over = underway.is_none_or(|rollout| rollout.rests() && rollout.has_arrived());
+                if is_over && status.settled {
+                    return hopeless(&status).map_or(shown, Err);
+                }
+            }
+        }
+    }
+}
+
+/// What cannot become any better by waiting.
+fn hopeless(status: &ProjectStatus) -> Option<CliError> {
+    let trouble = status.troubles.iter().find(|trouble| trouble.tries == HOPELESS)?;
+    Some(CliError::failed(format!("{}: {}", trouble.target, trouble.error), trouble.help.as_deref()))
+}
+
 /// What keeps failing, if something does.
 fn failure(status: &ProjectStatus) -> Option<CliError> {
+    // Some of it goes back to a version that does not fail.
+    if !status.rollouts.iter().all(RolloutStatus::rests) {
+        return hopeless(status);
+    }
     for replica in &status.replicas {
         let name = format!("{}.{}", replica.service, replica.slot);
         match &replica.state {
@@ -192,6 +234,7 @@ mod tests {
         let replica = ReplicaStatus {
             service: "web".parse().unwrap(),
             slot: sameport::spec::Slot::new(1).unwrap(),
+            successor: false,
             pod: "web".parse().unwrap(),
             container: None,
             name: "shop-web-1".to_owned(),
@@ -210,6 +253,7 @@ mod tests {
             settled: converged,
             pods: Vec::new(),
             replicas: vec![replica],
+            rollouts: Vec::new(),
             orphans: Vec::new(),
             troubles: Vec::new(),
         }

@@ -155,8 +155,18 @@ pub(super) const DEPLOY: Table = &[
     ("replicas", Honoured),
     ("resources", Honoured),
     ("restart_policy", Honoured),
-    ("rollback_config", Ignored("this version replaces replicas one after the other")),
-    ("update_config", Ignored("this version replaces replicas one after the other")),
+    ("rollback_config", Honoured),
+    ("update_config", Honoured),
+];
+
+/// Keys of `deploy.update_config` and `deploy.rollback_config`.
+pub(super) const UPDATE: Table = &[
+    ("delay", Honoured),
+    ("failure_action", Honoured),
+    ("max_failure_ratio", Honoured),
+    ("monitor", Honoured),
+    ("order", Honoured),
+    ("parallelism", Honoured),
 ];
 
 /// Keys of `deploy.resources.limits`.
@@ -298,13 +308,18 @@ pub(super) const ULIMIT: Table = &[("hard", Honoured), ("soft", Honoured)];
 pub(super) const SAMEPORT: Table = &[
     ("balance", Honoured),
     ("before", Honoured),
+    ("canary", Honoured),
     ("drain", Honoured),
     ("hold", Honoured),
     ("pod", Honoured),
     ("probe", Honoured),
+    ("progress_deadline", Honoured),
     ("replace_unhealthy", Honoured),
     ("sharing", Honoured),
 ];
+
+/// Keys of `x-sameport.canary`.
+pub(super) const CANARY: Table = &[("image", Honoured), ("weight", Honoured)];
 
 /// Keys of an entry of `post_start` or `pre_stop`.
 pub(super) const HOOK: Table = &[
@@ -407,6 +422,8 @@ mod tests {
             DEVICE,
             ULIMIT,
             SAMEPORT,
+            CANARY,
+            UPDATE,
             PROBE,
             PROBE_OF,
             HOOK,

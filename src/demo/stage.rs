@@ -11,7 +11,6 @@ use tokio::{
 use crate::{
     clock::Clock,
     engine::{ContainerId, Engine},
-    plan::Orphans,
     spec::{Project, ProjectName},
     supervisor::{
         self, Apply, Event, EventKind, Handle, Kernel, NetnsOf, Reply, Request, Settings, StateFile,
@@ -61,12 +60,7 @@ impl<E: Engine> Stage<E> {
         };
         let (handle, supervisor) = supervisor::start(Arc::clone(&engine), name.clone(), settings)?;
         let stage = Self { engine, project: name, handle, supervisor, lock, lock_file };
-        let apply = Apply {
-            project,
-            services: Vec::new(),
-            scale: std::collections::BTreeMap::new(),
-            orphans: Orphans::Keep,
-        };
+        let apply = Apply::all(project, "demo");
         stage.ask(Request::Apply(Box::new(apply))).await?;
         Ok(stage)
     }

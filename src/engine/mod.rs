@@ -151,6 +151,8 @@ pub trait Engine: Send + Sync + 'static {
         id: &ContainerId,
         command: &ExecOptions,
     ) -> impl Future<Output = Result<Ran, EngineError>> + Send;
+    /// Gives it another name.
+    fn rename(&self, id: &ContainerId, name: &str) -> impl Future<Output = Result<(), EngineError>> + Send;
 
     /// Removes it, also while it runs, with its anonymous volumes if asked to.
     fn remove(

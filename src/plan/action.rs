@@ -1,13 +1,13 @@
 //! What can be done to get closer to what is wanted.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     engine::{ContainerId, RemoveVolumes},
-    spec::{Limits, NetworkKey, PodName, ServiceName, Slot},
+    spec::{Limits, NetworkKey, PodName, Service, ServiceName, Slot},
 };
 
 /// What an action is about. Actions on different targets may run at the same time, on one never.
@@ -26,6 +26,8 @@ pub enum Target {
     Before(ServiceName),
     /// The commands after the start of a replica, whose container this is.
     Hooks(ContainerId),
+    /// The container that is to take its place.
+    Successor(ServiceName, Slot),
     /// A container that nothing wants: an orphan, or a second one in a slot.
     Surplus(ContainerId),
 }
@@ -39,7 +41,28 @@ impl fmt::Display for Target {
             Self::Replica(service, slot) => write!(f, "{service}.{slot}"),
             Self::Before(service) => write!(f, "{service} before"),
             Self::Hooks(id) => write!(f, "post_start of {}", id.short()),
+            Self::Successor(service, slot) => write!(f, "{service}.{slot} next"),
             Self::Surplus(id) => write!(f, "container {}", id.short()),
+        }
+    }
+}
+
+/// Which place in a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seat {
+    /// That of the replica itself.
+    Incumbent,
+    /// Beside it, to take its place.
+    Successor,
+}
+
+impl Seat {
+    /// What an action on this place is about.
+    #[must_use]
+    pub fn target(self, service: ServiceName, slot: Slot) -> Target {
+        match self {
+            Self::Incumbent => Target::Replica(service, slot),
+            Self::Successor => Target::Successor(service, slot),
         }
     }
 }
@@ -65,10 +88,12 @@ pub enum Action {
     LaunchSandbox(PodName),
     /// Make and start a replica.
     LaunchReplica {
-        /// Of which service.
-        service: ServiceName,
+        /// Of which version of which service.
+        service: Arc<Service>,
         /// Its number there.
         slot: Slot,
+        /// Whether the slot is its own already.
+        seat: Seat,
         /// The sandbox whose namespaces it joins; none on the host's network.
         sandbox: Option<ContainerId>,
     },
@@ -102,6 +127,15 @@ pub enum Action {
         /// Which one.
         id: ContainerId,
     },
+    /// Give a successor the name of the one whose place it takes.
+    Rename {
+        /// What it is.
+        target: Target,
+        /// Which one.
+        id: ContainerId,
+        /// The name.
+        name: String,
+    },
     /// Ask it to end, then make it.
     Stop {
         /// What it is.
@@ -134,12 +168,13 @@ impl Action {
             Self::EnsureNetwork { name, .. } | Self::RemoveNetwork(name) => Target::Network(name.clone()),
             Self::EnsureVolume { name, .. } | Self::RemoveVolume(name) => Target::Volume(name.clone()),
             Self::LaunchSandbox(pod) => Target::Sandbox(pod.clone()),
-            Self::LaunchReplica { service, slot, .. } => Target::Replica(service.clone(), *slot),
             Self::LaunchBefore { service, .. } => Target::Before(service.clone()),
             Self::Prepare { id, .. } => Target::Hooks(id.clone()),
+            Self::LaunchReplica { service, slot, seat, .. } => seat.target(service.name.clone(), *slot),
             Self::Start { target, .. }
-            | Self::Stop { target, .. }
+            | Self::Rename { target, .. }
             | Self::Update { target, .. }
+            | Self::Stop { target, .. }
             | Self::Remove { target, .. } => target.clone(),
         }
     }
@@ -153,6 +188,7 @@ impl Action {
             Self::Prepare { .. } => Verb::Run,
             Self::Update { .. } => Verb::Update,
             Self::Start { .. } => Verb::Start,
+            Self::Rename { .. } => Verb::Promote,
             Self::Stop { .. } => Verb::Stop,
             Self::Remove { .. } | Self::RemoveNetwork(_) | Self::RemoveVolume(_) => Verb::Remove,
         }
@@ -179,10 +215,20 @@ pub enum Verb {
     Run,
     /// Change limits of a container.
     Update,
+    /// Let a container take the place of another one.
+    Promote,
     /// Stop a container.
     Stop,
     /// Remove a thing.
     Remove,
+}
+
+impl Verb {
+    /// Whether it ends what runs.
+    #[must_use]
+    pub fn ends(self) -> bool {
+        matches!(self, Self::Stop | Self::Remove)
+    }
 }
 
 impl fmt::Display for Verb {
@@ -193,6 +239,7 @@ impl fmt::Display for Verb {
             Self::Start => "start",
             Self::Run => "run",
             Self::Update => "update",
+            Self::Promote => "promote",
             Self::Stop => "stop",
             Self::Remove => "remove",
         })

@@ -85,7 +85,7 @@ impl Planner<'_> {
     /// Whether no replica of a service is to be replaced any more, or is being.
     fn is_replaced(&self, name: &ServiceName, replicas: u32) -> bool {
         Slot::first(replicas).all(|slot| {
-            let busy = self.observed.busy.contains(&Target::Replica(name.clone(), slot));
+            let busy = self.observed.busy.contains_key(&Target::Replica(name.clone(), slot));
             self.observed.replicas(name, slot).first().is_some_and(|container| {
                 !busy
                     && !is_on_purpose(self.desired, self.observed, name, container)

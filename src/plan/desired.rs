@@ -13,7 +13,7 @@ use crate::{
     spec::{Generation, Project, ServiceName},
 };
 
-use super::{Versioned, Weights};
+use super::{Rollout, Versioned, Weights, versions::Versions};
 
 /// What the user wants of a project, as far as it can be wanted: the file, and what was said since.
 #[derive(Clone, Debug)]
@@ -30,12 +30,18 @@ pub struct Desired {
     pub superseded: BTreeSet<(ContainerId, Timestamp)>,
     /// Processes that ended, and whose containers are started again as if for the first time: after what they depend on.
     pub in_order: BTreeSet<(ContainerId, Timestamp)>,
+    /// Whether pods that replicas run in may be taken down, where only a new one can be what the file says.
+    pub recreate_pods: bool,
     /// Overrides every service's time to end.
     pub stop_grace: Option<Duration>,
     /// Weights that users gave to single replicas.
     pub weights: Weights,
     /// The last version of each service whose job before it succeeded.
     pub done_before: BTreeMap<ServiceName, Generation>,
+    /// Services that are on their way to the version in `project`.
+    pub rollouts: BTreeMap<ServiceName, Rollout>,
+    /// The versions that services had and have.
+    pub versions: BTreeMap<ServiceName, Versions>,
 }
 
 impl Desired {
@@ -54,9 +60,12 @@ impl Desired {
             orphans: Orphans::Keep,
             superseded: BTreeSet::new(),
             in_order: BTreeSet::new(),
+            recreate_pods: false,
             stop_grace: None,
             weights: Weights::new(),
             done_before: BTreeMap::new(),
+            rollouts: BTreeMap::new(),
+            versions: BTreeMap::new(),
         }
     }
 

@@ -212,6 +212,13 @@ impl History {
         self.forgiven.as_ref().is_some_and(|(id, start)| id == container && *start == started_at)
     }
 
+    /// What happened so far counts no more: somebody wants it to be tried anew.
+    pub fn forget(&mut self) {
+        self.exits = 0;
+        self.errors = None;
+        self.autopsy = None;
+    }
+
     /// An engine call failed.
     pub fn failed(&mut self, target: &Target, error: EngineError, now: Timestamp) {
         let count = self.errors.as_ref().map_or(0, |e| e.count).saturating_add(1);

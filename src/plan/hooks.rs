@@ -47,7 +47,7 @@ impl Planner<'_> {
         matches!(container.state, ContainerState::Running(_))
             && !container.hooks.post_start.is_empty()
             && self.stage(container) == Some(Stage::Begun)
-            && !self.observed.busy.contains(&Target::Hooks(container.id.clone()))
+            && !self.observed.busy.contains_key(&Target::Hooks(container.id.clone()))
     }
 
     /// Runs what is to be run in a replica after its start.

@@ -134,10 +134,9 @@ impl Planner<'_> {
         let mut is_one = false;
         for slot in Slot::first(replicas) {
             let target = Target::Replica(service.name.clone(), slot);
-            let (Some(history), Some(container)) = (
-                self.observed.history.get(&target),
-                self.observed.replicas(&service.name, slot).into_iter().next(),
-            ) else {
+            let (Some(history), Some(container)) =
+                (self.observed.history.get(&target), self.seats(service, slot).incumbent)
+            else {
                 continue;
             };
             is_one |= match &container.state {
@@ -151,7 +150,7 @@ impl Planner<'_> {
                 ContainerState::Running(process)
                     if history.is_replaced(&container.id, process.started_at) =>
                 {
-                    self.observed.busy.contains(&target)
+                    self.observed.busy.contains_key(&target)
                 }
                 ContainerState::Running(_) => {
                     history.replacement.is_some()

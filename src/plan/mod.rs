@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use crate::{engine::ContainerId, kernel::steering::Wishes};
 
 mod action;
+mod assess;
 pub mod backoff;
 pub mod before;
 mod dependency;
@@ -27,21 +28,26 @@ mod limits;
 mod observed;
 mod replica;
 mod resource;
+mod rollout;
 mod rotation;
 mod sandbox;
+mod seat;
 pub mod status;
 mod stuck;
 #[cfg(test)]
 mod tests;
 mod traffic;
 mod versioned;
+pub mod versions;
 
-pub use action::{Action, Target, Verb};
+pub use action::{Action, Seat, Target, Verb};
+pub use assess::{Failure, FailureReason, Outcome, assess};
 pub use desired::{Desired, Goal, Orphans, Phase};
 pub use history::{Answer, Autopsy, Errors, History, PortNotShared, Verdict, WINDOW, uptime};
 pub use hooks::{PostStart, Stage};
 pub use illness::{Ailment, Illness, Replacement};
 pub use observed::{Container, Observed, Owner};
+pub use rollout::{Approach, Direction, Former, Rollout};
 pub use rotation::{Sharing, WEIGHT, WEIGHT_MAX, Weights};
 pub use stuck::{Doing, Queues, SILENCE, Stuck};
 pub use traffic::{PodSharing, PodTraffic, PortTraffic, ReplicaTraffic, WaitingAt};
@@ -60,6 +66,8 @@ pub struct Plan {
     pub wishes: Wishes,
     /// Whose stop, if one is planned, is because it does not work.
     pub replaced: BTreeMap<ContainerId, Illness>,
+    /// Replicas that are ready.
+    pub ready: BTreeSet<ContainerId>,
 }
 
 /// Decides what to do next.
@@ -73,10 +81,12 @@ pub fn plan(desired: &Desired, observed: &Observed, now: Timestamp) -> Plan {
             planner.befores();
             planner.replicas();
             planner.orphans();
+            planner.watch_rollouts();
         }
         Phase::Down { volumes } => planner.down(volumes),
     }
     planner.plan.wishes = planner.wishes();
+    planner.plan.ready = planner.ready();
     planner.plan
 }
 
@@ -107,7 +117,7 @@ impl<'a> Planner<'a> {
     /// Adds an action, unless its target is busy or waits after a failure.
     fn act(&mut self, action: Action) {
         let target = action.target();
-        if self.observed.busy.contains(&target) {
+        if self.observed.busy.contains_key(&target) {
             return;
         }
         if let Some(retry_at) = self.observed.history.get(&target).and_then(History::retry_at)

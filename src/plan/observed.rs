@@ -1,6 +1,6 @@
 //! What there is: the engine's containers, networks and volumes of one project, and what is being done.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
@@ -9,7 +9,7 @@ use crate::{
     spec::{Hooks, Limits, PodName, ServiceName, Slot},
 };
 
-use super::{History, Illness, PostStart, Sharing, Target};
+use super::{History, Illness, PostStart, Sharing, Target, Verb};
 
 /// Everything that a plan depends on besides the wish and the time.
 #[derive(Clone, Debug, Default)]
@@ -20,8 +20,8 @@ pub struct Observed {
     pub networks: BTreeMap<String, Owner>,
     /// Volumes that the project needs or owns, by the engine's names.
     pub volumes: BTreeMap<String, Owner>,
-    /// What an action is under way for; nothing else is planned there.
-    pub busy: BTreeSet<Target>,
+    /// What an action is under way for, and which; nothing else is planned there.
+    pub busy: BTreeMap<Target, Verb>,
     /// What was tried before, and how it went.
     pub history: BTreeMap<Target, History>,
     /// Who shares the ports of pods, and what is seen of it.
@@ -32,6 +32,8 @@ pub struct Observed {
     pub out_since: BTreeMap<ContainerId, Timestamp>,
     /// Processes that run and do not work.
     pub illnesses: BTreeMap<ContainerId, Illness>,
+    /// Since when each replica that is ready has been.
+    pub ready_since: BTreeMap<ContainerId, Timestamp>,
 }
 
 /// Who made a network or volume.

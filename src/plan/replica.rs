@@ -1,6 +1,6 @@
 //! The life of a replica, and the order in which those of a service are replaced.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
@@ -9,7 +9,9 @@ use crate::{
     spec::{Service, Slot},
 };
 
-use super::{Action, Container, Goal, Orphans, Planner, Target, history::Verdict, resource};
+use super::{
+    Action, Container, Goal, Orphans, Planner, Seat, Target, Verb, history::Verdict, resource, rollout::Pace,
+};
 
 /// How long a replica without a health check must have run before the next one is taken down on purpose.
 pub const SETTLE: Duration = Duration::from_secs(2);
@@ -21,8 +23,8 @@ enum Flaw {
     None,
     /// Its network is dead: nobody can reach it, so there is nothing to spare.
     CutOff,
-    /// It serves, but runs another version, or was asked to restart: one at a time.
-    Replaceable,
+    /// It serves, but was asked to restart: one at a time.
+    Superseded,
 }
 
 impl Planner<'_> {
@@ -42,95 +44,208 @@ impl Planner<'_> {
     }
 
     fn run(&mut self, service: &Service, replicas: u32) {
-        let mut may_take_down = self.spare_replica(service, replicas);
+        let is_asked = |container: &Container| self.flaw(service, container) == Flaw::Superseded;
+        let is_needed =
+            Slot::first(replicas).any(|slot| self.seats(service, slot).incumbent.is_some_and(is_asked));
+        let mut may_take_down = is_needed && self.spare_replica(service, replicas);
         self.choose_patient(service, replicas);
-        for slot in Slot::first(replicas) {
-            let mut found = self.observed.replicas(&service.name, slot).into_iter();
-            let kept = found.next();
-            for second in found {
+        let mut pace = self.pace(service, replicas);
+        // Where nobody serves, nobody has to wait for his turn.
+        let mut slots: Vec<_> = Slot::first(replicas).collect();
+        slots.sort_by_key(|slot| self.is_served(service, *slot));
+        for slot in slots {
+            let seats = self.seats(service, slot);
+            for second in seats.surplus {
                 self.discard(Target::Surplus(second.id.clone()), second, self.grace(service), service.drain);
             }
-            let target = Target::Replica(service.name.clone(), slot);
-            match kept {
-                None => self.launch(service, slot),
-                Some(container) => self.keep(service, slot, target, container, &mut may_take_down),
+            match (seats.incumbent, seats.successor) {
+                (None, None) => self.fill(service, slot, &mut pace),
+                (None, Some(successor)) => self.move_up(service, slot, successor),
+                (Some(incumbent), successor) if self.is_wanted(service, incumbent) => {
+                    self.keep(service, slot, incumbent, &mut may_take_down);
+                    self.release(service, slot, incumbent, successor);
+                }
+                (Some(incumbent), successor) => {
+                    self.replace(service, slot, incumbent, successor, &mut pace);
+                }
             }
         }
         for (slot, container) in self.observed.service(&service.name) {
             if slot.number() > replicas {
-                let target = Target::Replica(service.name.clone(), slot);
+                let target = self.desired.target_of(container);
                 self.discard(target, container, self.grace(service), service.drain);
             }
         }
     }
 
-    fn launch(&mut self, service: &Service, slot: Slot) {
-        let sandbox = self.open_sandbox(&service.pod).map(|c| c.id.clone());
-        let pod_is_ready = match self.desired.project.pods.get(&service.pod) {
-            Some(pod) if pod.has_sandbox() => sandbox.is_some(),
-            Some(_) => true,
-            None => false,
-        };
-        if pod_is_ready
-            && self.unmet_dependency(service).is_none()
-            && !self.awaits_before(service)
-            && self.user_conflict(service, None).is_none()
-            && self.missing_volumes(service, slot).is_empty()
-        {
-            self.act(Action::LaunchReplica { service: service.name.clone(), slot, sandbox });
+    fn is_served(&self, service: &Service, slot: Slot) -> bool {
+        let seats = self.seats(service, slot);
+        let mut there = seats.incumbent.into_iter().chain(seats.successor);
+        there.any(|container| self.is_available(service, container))
+    }
+
+    /// An empty slot gets the version that is wanted; but while that one has yet to prove itself, only as fast as the
+    /// rules say, and else the one that has.
+    fn fill(&mut self, service: &Service, slot: Slot, pace: &mut Pace) {
+        let former = self.former(service).map(|former| Arc::clone(&former.service));
+        match former {
+            Some(former) if self.beside(service).is_some() || !pace.start(slot) => {
+                // A pod of its own came with the new version.
+                let former = Arc::new(Service { pod: service.pod.clone(), ..(*former).clone() });
+                self.launch(former, slot, Seat::Incumbent);
+            }
+            // Its job comes first.
+            _ if self.awaits_before(service) => {}
+            _ => self.launch(Arc::new(service.clone()), slot, Seat::Incumbent),
         }
     }
 
-    fn keep(
+    fn launch(&mut self, service: Arc<Service>, slot: Slot, seat: Seat) {
+        if self.can_be_launched(&service)
+            && self.user_conflict(&service, None).is_none()
+            && self.missing_volumes(&service, slot).is_empty()
+        {
+            let sandbox = self.open_sandbox(&service.pod).map(|c| c.id.clone());
+            self.act(Action::LaunchReplica { service, slot, seat, sandbox });
+        }
+    }
+
+    /// Whether a new replica of a service could be started at all.
+    pub(super) fn can_be_launched(&self, service: &Service) -> bool {
+        self.can_start(service) && self.unmet_dependency(service).is_none()
+    }
+
+    /// A successor takes the place that is free.
+    fn move_up(&mut self, service: &Service, slot: Slot, successor: &Container) {
+        let target = Target::Successor(service.name.clone(), slot);
+        if self.is_wanted(service, successor) || self.former(service).is_none() {
+            let name = self.desired.project.replica_name(service, slot);
+            self.act(Action::Rename { target, id: successor.id.clone(), name });
+        } else {
+            self.discard(target, successor, self.grace(service), service.drain);
+        }
+    }
+
+    /// A successor goes that is not needed any more.
+    fn release(
         &mut self,
         service: &Service,
         slot: Slot,
-        target: Target,
-        container: &Container,
-        may_take_down: &mut bool,
+        incumbent: &Container,
+        successor: Option<&Container>,
     ) {
+        let Some(successor) = successor else { return };
+        // Until the one whose place it is serves, better this one than nobody.
+        if self.is_available(service, incumbent) || !self.is_available(service, successor) {
+            let target = Target::Successor(service.name.clone(), slot);
+            self.discard(target, successor, self.grace(service), service.drain);
+        }
+    }
+
+    /// A replica of another version makes way for one that is wanted.
+    fn replace(
+        &mut self,
+        service: &Service,
+        slot: Slot,
+        incumbent: &Container,
+        successor: Option<&Container>,
+        pace: &mut Pace,
+    ) {
+        let target = Target::Replica(service.name.clone(), slot);
+        let id = incumbent.id.clone();
+        if self.flaw(service, incumbent) == Flaw::CutOff || self.is_unbound(service, incumbent) {
+            // Nobody reaches it, and it can only be made anew.
+            self.keep(service, slot, incumbent, &mut false);
+            return;
+        }
+        if let Some(successor) = successor {
+            let stale = !self.is_wanted(service, successor)
+                || self.beside(service).is_some_and(|(replicas, _)| slot.number() > replicas);
+            if stale {
+                let target = Target::Successor(service.name.clone(), slot);
+                self.discard(target, successor, self.grace(service), service.drain);
+            } else {
+                self.keep_alive(service, slot, successor);
+                let may_go = self.beside(service).is_none() && !self.is_paused(service);
+                if may_go && self.has_proved_itself(service, successor) {
+                    self.discard_kept(target, incumbent, self.grace(service), service.drain);
+                    return;
+                }
+            }
+        } else if self.beside(service).is_some() || !self.goes_first(service, incumbent) {
+            if pace.start(slot) {
+                self.launch(Arc::new(service.clone()), slot, Seat::Successor);
+            }
+        } else if self.user_conflict(service, Some(incumbent)).is_none() {
+            let serves = self.is_available(service, incumbent);
+            if if serves { pace.take_down(slot) } else { pace.start(slot) } {
+                self.discard_kept(target, incumbent, self.grace(service), service.drain);
+                return;
+            }
+        }
+        if matches!(incumbent.state, ContainerState::Dead) {
+            self.act(Action::Remove { target, id, volumes: RemoveVolumes::Keep });
+        } else {
+            self.keep_alive(service, slot, incumbent);
+        }
+    }
+
+    /// A replica of the version that is wanted.
+    fn keep(&mut self, service: &Service, slot: Slot, container: &Container, may_take_down: &mut bool) {
+        let target = Target::Replica(service.name.clone(), slot);
         let id = container.id.clone();
-        let outdated = self.is_outdated(service, container);
-        // Its successor may not be launched yet: it goes on meanwhile.
-        let outdated = outdated && (self.is_unbound(service, container) || !self.awaits_before(service));
+        let unbound = self.is_unbound(service, container);
         match &container.state {
             ContainerState::Running(_) => {
                 let stop = match self.flaw(service, container) {
                     Flaw::None => self.is_spoilt_by_hooks(container),
                     Flaw::CutOff => true,
-                    // Its successor could not have the port.
-                    Flaw::Replaceable
-                        if outdated && self.user_conflict(service, Some(container)).is_some() =>
-                    {
-                        false
-                    }
-                    Flaw::Replaceable if !self.is_available(service, container) => true,
-                    Flaw::Replaceable => std::mem::take(may_take_down),
+                    Flaw::Superseded if !self.is_available(service, container) => true,
+                    Flaw::Superseded => std::mem::take(may_take_down),
                 };
                 if stop {
                     self.retire(target, container, self.grace(service), service.drain);
                 } else if !self.treat(service, &target, container) {
                     self.prepare(container);
-                    if !outdated {
+                    if !unbound {
                         self.adjust(service, target, container);
                     }
                 }
             }
-            ContainerState::Created | ContainerState::Exited(_) if outdated => {
+            ContainerState::Created | ContainerState::Exited(_) if unbound => {
                 self.act(Action::Remove { target, id, volumes: RemoveVolumes::Keep });
             }
+            _ => self.keep_alive(service, slot, container),
+        }
+    }
+
+    /// Starts a container that does not run and shall.
+    fn keep_alive(&mut self, service: &Service, slot: Slot, container: &Container) {
+        let target = self.desired.target_of(container);
+        let id = container.id.clone();
+        match &container.state {
             // It does not run: nothing is lost with it.
-            ContainerState::Created if self.has_other_limits(service, container) => {
+            ContainerState::Created
+                if self.is_wanted(service, container) && self.has_other_limits(service, container) =>
+            {
                 self.act(Action::Remove { target, id, volumes: RemoveVolumes::Keep });
             }
             ContainerState::Created => {
-                if self.can_start(service) && self.unmet_dependency(service).is_none() {
+                if self.can_be_launched(service) {
                     self.act(Action::Start { target, id });
                 }
             }
             ContainerState::Exited(exit) => self.revive(service, slot, target, container, exit),
             ContainerState::Dead => {
                 self.act(Action::Remove { target, id, volumes: RemoveVolumes::Keep });
+            }
+            ContainerState::Running(_) if self.is_spoilt_by_hooks(container) => {
+                self.retire(target, container, self.grace(service), service.drain);
+            }
+            ContainerState::Running(_) => {
+                if !self.treat(service, &target, container) {
+                    self.prepare(container);
+                }
             }
             // Frozen by somebody's hand, or on its way out: not ours to interfere.
             ContainerState::Paused(_) | ContainerState::Removing => {}
@@ -144,24 +259,33 @@ impl Planner<'_> {
         if self.waits_in_order(service, container) {
             return;
         }
-        let verdict = if self.desired.is_superseded(&container.id, exit.started_at) {
-            Verdict::Again(container.since)
-        } else {
-            let history = self.observed.history.get(&target).cloned().unwrap_or_default();
-            history.verdict(container, exit, &target, &service.restart)
-        };
-        if let Verdict::Again(at) = verdict
+        if let Verdict::Again(at) = self.verdict(service, &target, container, exit)
             && self.due(at)
             && self.may_be_prepared(container)
         {
             let id = container.id.clone();
             // An old version that goes on for now keeps what it has.
-            let is_current = !self.is_outdated(service, container);
+            let is_current = self.is_wanted(service, container);
             self.act(match is_current && self.has_other_limits(service, container) {
                 true => Action::Remove { target, id, volumes: RemoveVolumes::Keep },
                 false => Action::Start { target, id },
             });
         }
+    }
+
+    fn verdict(&self, service: &Service, target: &Target, container: &Container, exit: &Exit) -> Verdict {
+        if self.desired.is_superseded(&container.id, exit.started_at) {
+            return Verdict::Again(container.since);
+        }
+        let history = self.observed.history.get(target).cloned().unwrap_or_default();
+        history.verdict(container, exit, target, &service.restart)
+    }
+
+    /// Whether a replica has ended and done its work.
+    pub(super) fn has_completed(&self, service: &Service, container: &Container) -> bool {
+        let ContainerState::Exited(exit) = &container.state else { return false };
+        let target = self.desired.target_of(container);
+        self.verdict(service, &target, container, exit) == Verdict::Completed
     }
 
     /// Whether the pod is ready to be joined by a container that is there.
@@ -173,13 +297,7 @@ impl Planner<'_> {
             .is_some_and(|pod| !pod.has_sandbox() || self.open_sandbox(&service.pod).is_some())
     }
 
-    /// Whether only a new container can be what is wanted: another version, or bound to a sandbox that is no
-    /// more (the engine fixes that when a container is made).
-    fn is_outdated(&self, service: &Service, container: &Container) -> bool {
-        !self.desired.project.is_service(&service.name, &container.labels.generation)
-            || self.is_unbound(service, container)
-    }
-
+    /// Whether a container is bound to a sandbox that is no more (the engine fixes that when a container is made).
     pub(super) fn is_unbound(&self, service: &Service, container: &Container) -> bool {
         match self.desired.project.pods.get(&service.pod) {
             Some(pod) if pod.has_sandbox() => {
@@ -203,17 +321,14 @@ impl Planner<'_> {
         }
         let superseded =
             container.started_at().is_some_and(|at| self.desired.is_superseded(&container.id, at));
-        // Its successor may not be launched yet.
-        let outdated = self.is_outdated(service, container) && !self.awaits_before(service);
-        let limited = !self.is_outdated(service, container) && self.needs_other_limits(service, container);
-        if superseded || outdated || limited { Flaw::Replaceable } else { Flaw::None }
+        let limited = self.is_wanted(service, container) && self.needs_other_limits(service, container);
+        if superseded || limited { Flaw::Superseded } else { Flaw::None }
     }
 
     /// Whether one replica can be taken down on purpose: every other one that is wanted serves.
     fn spare_replica(&mut self, service: &Service, replicas: u32) -> bool {
-        let containers: Vec<_> = Slot::first(replicas)
-            .map(|slot| self.observed.replicas(&service.name, slot).into_iter().next())
-            .collect();
+        let containers: Vec<_> =
+            Slot::first(replicas).map(|slot| self.seats(service, slot).incumbent).collect();
         let mut spare = true;
         for container in containers {
             match container {
@@ -235,12 +350,14 @@ impl Planner<'_> {
         (process.health == Health::None).then(|| super::history::later(container.since, SETTLE))
     }
 
+    /// Whether a replica serves, and goes on to.
     pub(super) fn is_available(&self, service: &Service, container: &Container) -> bool {
         matches!(&container.state, ContainerState::Running(p)
             if matches!(p.health, Health::None | Health::Healthy))
             && self.illness(container).is_none()
             && self.is_prepared_by_hooks(container)
             && self.missing_listeners(service, container).is_empty()
+            && !self.doing(container).is_some_and(Verb::ends)
     }
 
     /// How long a replica of the service may take to end.
@@ -254,8 +371,12 @@ impl Planner<'_> {
         }
         for (slot, container) in self.observed.service(&service.name) {
             if container.process().is_some() {
-                let target = Target::Replica(service.name.clone(), slot);
+                let target = self.desired.target_of(container);
                 self.retire(target, container, self.grace(service), service.drain);
+            } else if self.desired.is_successor(container) {
+                // It would take a place that nobody has any more.
+                let target = Target::Successor(service.name.clone(), slot);
+                self.discard(target, container, self.grace(service), service.drain);
             }
         }
     }
@@ -285,6 +406,17 @@ impl Planner<'_> {
                     self.discard(target, container, Service::STOP_GRACE, Service::DRAIN);
                 }
             }
+        }
+    }
+
+    /// Stops and removes a container that another one has followed: its volumes are the follower's.
+    fn discard_kept(&mut self, target: Target, container: &Container, grace: Duration, drain: Duration) {
+        match container.state {
+            ContainerState::Created | ContainerState::Exited(_) | ContainerState::Dead => {
+                let id = container.id.clone();
+                self.act(Action::Remove { target, id, volumes: RemoveVolumes::Keep });
+            }
+            _ => self.discard(target, container, grace, drain),
         }
     }
 

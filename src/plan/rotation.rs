@@ -20,7 +20,7 @@ use crate::{
     spec::{PodName, Protocol, Service, ServiceName, Slot},
 };
 
-use super::{Action, Container, Goal, Phase, Planner, Target, history::later};
+use super::{Action, Container, Goal, Phase, Planner, Target, Verb, history::later};
 
 /// Who shares the ports of pods that leave it open, and what is seen of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -195,7 +195,7 @@ impl Planner<'_> {
     fn replica_wish(&self, container: &Container) -> Option<ReplicaWish> {
         let Role::Replica { service, slot } = &container.labels.role else { return None };
         let spec = self.desired.project.services.get(service);
-        let address = spec.and_then(|spec| self.desired.project.own_address(spec, *slot));
+        let address = spec.and_then(|spec| self.desired.own_address(spec, *slot, container));
         Some(ReplicaWish {
             id: container.id.clone(),
             pid: container.process()?.pid,
@@ -210,14 +210,15 @@ impl Planner<'_> {
             if matches!(process.health, Health::None | Health::Healthy))
             && self.is_prepared_by_hooks(container);
         // What is being done to one that runs is to end it: wanted again or not, it is on its way out.
-        if !is_ready
-            || self.illness(container).is_some()
-            || self.retiring.contains(&container.id)
-            || self.is_busy(container)
-        {
+        let ends = self.doing(container).is_some_and(Verb::ends);
+        if !is_ready || self.illness(container).is_some() || self.retiring.contains(&container.id) || ends {
             return 0;
         }
-        self.desired.weight(service, slot)
+        let weight = self.desired.weight(service, slot);
+        match self.desired.project.services.get(service) {
+            Some(service) => self.in_proportion(service, container, weight),
+            None => weight,
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{
     spec::{Pod, PodName},
 };
 
-use super::{Action, Container, Goal, Planner, Target};
+use super::{Action, Container, Goal, Planner, Target, Verb};
 
 /// How long a sandbox may take to end; it does so at once.
 const GRACE: Duration = Duration::from_secs(2);
@@ -87,9 +87,19 @@ impl Planner<'_> {
         self.observed.sandboxes(name).into_iter().find(|c| self.is_current(c))
     }
 
-    /// Whether a sandbox has the version of its pod that is wanted.
+    /// Whether a sandbox has the version of its pod that is wanted; or another one, for which nobody may be taken down.
     fn is_current(&self, sandbox: &Container) -> bool {
         self.desired.project.is_pod(&sandbox.labels.pod, &sandbox.labels.generation)
+            || self.is_spared(sandbox)
+    }
+
+    /// Whether a sandbox has an old version of its pod, and stays because of those who run in it.
+    pub(super) fn is_spared(&self, sandbox: &Container) -> bool {
+        !self.desired.recreate_pods
+            && !self.desired.project.is_pod(&sandbox.labels.pod, &sandbox.labels.generation)
+            && self.desired.project.pods.get(&sandbox.labels.pod).is_some_and(Pod::has_sandbox)
+            && sandbox.process().is_some()
+            && self.holds_replicas(sandbox)
     }
 
     fn pod_is_idle(&self, name: &PodName) -> bool {
@@ -109,12 +119,13 @@ impl Planner<'_> {
 
     /// Whether an action is under way for a container.
     pub(super) fn is_busy(&self, container: &Container) -> bool {
+        self.doing(container).is_some()
+    }
+
+    /// What is being done to a container.
+    pub(super) fn doing(&self, container: &Container) -> Option<Verb> {
         let busy = &self.observed.busy;
-        let by_role = match &container.labels.role {
-            crate::engine::Role::Sandbox => Target::Sandbox(container.labels.pod.clone()),
-            crate::engine::Role::Before { service } => Target::Before(service.clone()),
-            crate::engine::Role::Replica { service, slot } => Target::Replica(service.clone(), *slot),
-        };
-        busy.contains(&by_role) || busy.contains(&Target::Surplus(container.id.clone()))
+        let surplus = Target::Surplus(container.id.clone());
+        busy.get(&self.desired.target_of(container)).or_else(|| busy.get(&surplus)).copied()
     }
 }

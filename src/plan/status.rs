@@ -6,12 +6,13 @@ use serde::{Deserialize, Serialize};
 use crate::{
     engine::{ContainerId, ContainerState, Exit, Health, Role},
     kernel::steering::OtherUser,
-    spec::{DependencyCondition, Generation, PodName, ServiceName, Slot},
+    spec::{DependencyCondition, Generation, PodName, Service, ServiceName, Slot},
 };
 
 use super::{
     Ailment, Autopsy, Container, Desired, Goal, History, Illness, Observed, Phase, Planner, PodSharing,
     PodTraffic, Replacement, ReplicaTraffic, Target, Verdict, plan,
+    versions::{Pin, Underway, Why},
 };
 
 /// Instead of how often something was tried: however often it would be, it cannot succeed.
@@ -28,10 +29,47 @@ pub struct ProjectStatus {
     pub pods: Vec<PodStatus>,
     /// The replicas, wanted or there.
     pub replicas: Vec<ReplicaStatus>,
+    /// Services that are on their way to another version.
+    #[serde(default)]
+    pub rollouts: Vec<RolloutStatus>,
     /// Containers of services that the file no longer has.
     pub orphans: Vec<String>,
     /// What else is in the way, such as a network that cannot be made.
     pub troubles: Vec<Trouble>,
+}
+
+/// How far a service is on its way to another version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RolloutStatus {
+    /// Which service.
+    pub service: ServiceName,
+    /// Where it leads, and what is in its way.
+    #[serde(flatten)]
+    pub underway: Underway,
+    /// Slots that run the new version, which has proved itself there.
+    pub done: u32,
+    /// Slots in all.
+    pub of: u32,
+}
+
+impl RolloutStatus {
+    /// Whether all that is to come for now is there, or nothing more comes.
+    #[must_use]
+    pub fn has_arrived(&self) -> bool {
+        let wanted = self
+            .underway
+            .steps
+            .as_ref()
+            .map_or(self.of, |steps| if steps.whole { self.of } else { steps.share().of(self.of) });
+        self.underway.paused.is_some() || self.done >= wanted
+    }
+
+    /// Whether it goes on only when somebody says so.
+    #[must_use]
+    pub fn rests(&self) -> bool {
+        let waits = self.underway.steps.as_ref().is_some_and(|steps| steps.every.is_none());
+        self.underway.paused.is_some() || waits
+    }
 }
 
 /// Where a pod stands.
@@ -57,6 +95,9 @@ pub struct ReplicaStatus {
     pub service: ServiceName,
     /// Its number there.
     pub slot: Slot,
+    /// Whether it is to take the place of the one in its slot.
+    #[serde(default)]
+    pub successor: bool,
     /// In which pod.
     pub pod: PodName,
     /// Its container, once there is one.
@@ -247,13 +288,18 @@ pub fn status(desired: &Desired, observed: &Observed, now: Timestamp) -> Project
         .goals
         .keys()
         .flat_map(|name| planner.user_trouble(name).into_iter().chain(planner.before_trouble(name)));
-    let troubles = failures.into_iter().chain(conflicts).collect();
+    let rollouts: Vec<_> = desired.versions.keys().filter_map(|name| planner.rollout_status(name)).collect();
+    let rejected: Vec<_> = desired.versions.keys().filter_map(|name| planner.version_trouble(name)).collect();
+    let spared: Vec<_> = desired.project.pods.keys().filter_map(|name| planner.pod_trouble(name)).collect();
+    let is_as_wanted = rollouts.is_empty() && spared.is_empty() && rejected.is_empty();
+    let troubles = failures.into_iter().chain(conflicts).chain(spared).chain(rejected).collect();
     let next = plan(desired, observed, now);
     let idle = observed.busy.is_empty() && next.actions.is_empty() && !next.draining;
     let up = replicas.iter().all(|r| (r.state.is_up() && r.current) || r.state == ReplicaState::Stopped);
     // A replica that waits for its turn to be replaced is no action yet.
-    let settled = idle && desired.superseded.is_empty();
-    ProjectStatus { converged: settled && up, settled, pods, replicas, orphans, troubles }
+    let settled = idle && desired.superseded.is_empty() && rollouts.iter().all(RolloutStatus::rests);
+    let converged = settled && up && is_as_wanted;
+    ProjectStatus { converged, settled, pods, replicas, rollouts, orphans, troubles }
 }
 
 impl Planner<'_> {
@@ -261,6 +307,62 @@ impl Planner<'_> {
     fn named(&self, target: &Target) -> Option<Target> {
         let Target::Hooks(id) = target else { return Some(target.clone()) };
         self.observed.containers.get(id).map(|container| self.observed.target(container))
+    }
+
+    fn rollout_status(&self, name: &ServiceName) -> Option<RolloutStatus> {
+        let underway = self.desired.versions.get(name)?.underway.clone()?;
+        let service = self.desired.project.services.get(name)?;
+        let of = match self.desired.goals.get(name) {
+            Some(Goal::Run { replicas }) => *replicas,
+            Some(Goal::Stop) | None => 0,
+        };
+        let is_done = |slot: &Slot| {
+            let seats = self.seats(service, *slot);
+            let mut there = seats.successor.into_iter().chain(seats.incumbent);
+            let new = there.find(|container| self.is_wanted(service, container));
+            new.is_some_and(|new| self.proved_at(service, new).is_some_and(|at| at <= self.now))
+        };
+        let done = u32::try_from(Slot::first(of).filter(is_done).count()).unwrap_or(of);
+        Some(RolloutStatus { service: name.clone(), underway, done, of })
+    }
+
+    /// Why a service does not run the version of the file, or is not on its way there any more.
+    fn version_trouble(&self, name: &ServiceName) -> Option<Trouble> {
+        let versions = self.desired.versions.get(name)?;
+        let (failure, help) = match (&versions.underway, &versions.pin) {
+            (Some(Underway { paused: Some(Why::Failed(failure)), .. }), _) => (
+                failure,
+                format!("`sameport rollout resume {name}` goes on, `sameport rollout undo {name}` goes back"),
+            ),
+            (None, Some(Pin { why: Why::Failed(failure), .. })) => (
+                failure,
+                format!("mend it, then `sameport up`; `sameport rollout {name}` tries it once more as it is"),
+            ),
+            _ => return None,
+        };
+        Some(Trouble {
+            target: Target::Replica(name.clone(), failure.slot),
+            error: format!(
+                "the new version is no good: {}; version {} goes on serving",
+                failure.reason, versions.stable
+            ),
+            help: Some(help),
+            tries: HOPELESS,
+        })
+    }
+
+    /// Why a pod is not the one that is wanted.
+    fn pod_trouble(&self, name: &PodName) -> Option<Trouble> {
+        self.observed.sandboxes(name).into_iter().find(|sandbox| self.is_spared(sandbox))?;
+        Some(Trouble {
+            target: Target::Sandbox(name.clone()),
+            error: "its ports, networks, host name or other settings of its namespaces have changed, which takes a new \
+                    pod: all of its replicas would have to end first, and its ports would be closed until the new ones \
+                    are open; the old pod goes on serving"
+                .to_owned(),
+            help: Some("`sameport up --recreate-pod` does it".to_owned()),
+            tries: HOPELESS,
+        })
     }
 
     /// Why a service cannot have the version that is wanted: it is of another user than those who have the port.
@@ -291,36 +393,55 @@ impl Planner<'_> {
             Goal::Run { replicas } => replicas,
             Goal::Stop => self.observed.service(name).map(|(slot, _)| slot.number()).max().unwrap_or(0),
         };
-        Slot::first(wanted)
-            .filter_map(|slot| {
-                let container = self.observed.replicas(name, slot).into_iter().next();
-                if container.is_none() && goal == Goal::Stop {
-                    return None;
-                }
-                let target = Target::Replica(name.clone(), slot);
-                let history = self.observed.history.get(&target).cloned().unwrap_or_default();
-                let state = self.replica_state(name, goal, &target, container, &history);
-                let exits = container.map_or(0, |c| history.exits_of(c, self.now, &service.restart));
-                Some(ReplicaStatus {
-                    service: name.clone(),
-                    slot,
-                    pod: service.pod.clone(),
-                    container: container.map(|c| c.id.clone()),
-                    name: self.desired.project.replica_name(service, slot),
-                    generation: container.map(|c| c.labels.generation.clone()),
-                    current: container
-                        .is_some_and(|c| self.desired.project.is_service(name, &c.labels.generation))
-                        && !container.is_some_and(|c| self.is_to_be_limited(service, c)),
-                    exits,
-                    started_at: container.and_then(Container::started_at),
-                    traffic: container.and_then(|c| self.replica_traffic(service, slot, c)),
-                    replaced: history.replacement.filter(|_| exits > 0 && state != ReplicaState::Stopped),
-                    illness: container.and_then(|c| self.illness(c)).map(|illness| illness.why(self.now)),
-                    autopsy: history.autopsy.filter(|_| exits > 0 && state != ReplicaState::Stopped),
-                    state,
-                })
-            })
-            .collect()
+        let mut rows = Vec::new();
+        for slot in Slot::first(wanted) {
+            let seats = self.seats(service, slot);
+            if seats.incumbent.is_some() || seats.successor.is_none() {
+                rows.extend(self.replica_status(service, slot, goal, seats.incumbent));
+            }
+            if let Some(successor) = seats.successor {
+                rows.extend(self.replica_status(service, slot, goal, Some(successor)));
+            }
+        }
+        rows
+    }
+
+    fn replica_status(
+        &self,
+        service: &Service,
+        slot: Slot,
+        goal: Goal,
+        container: Option<&Container>,
+    ) -> Option<ReplicaStatus> {
+        let name = &service.name;
+        if container.is_none() && goal == Goal::Stop {
+            return None;
+        }
+        let successor = container.is_some_and(|container| self.desired.is_successor(container));
+        let target =
+            container.map_or_else(|| Target::Replica(name.clone(), slot), |c| self.desired.target_of(c));
+        let history = self.observed.history.get(&target).cloned().unwrap_or_default();
+        let state = self.replica_state(name, goal, &target, container, &history);
+        let exits = container.map_or(0, |c| history.exits_of(c, self.now, &service.restart));
+        Some(ReplicaStatus {
+            service: name.clone(),
+            slot,
+            successor,
+            pod: service.pod.clone(),
+            container: container.map(|c| c.id.clone()),
+            name: container
+                .map_or_else(|| self.desired.project.replica_name(service, slot), |c| c.name.clone()),
+            generation: container.map(|c| c.labels.generation.clone()),
+            current: container
+                .is_some_and(|c| self.is_wanted(service, c) && !self.is_to_be_limited(service, c)),
+            exits,
+            started_at: container.and_then(Container::started_at),
+            traffic: container.and_then(|c| self.replica_traffic(service, slot, c)),
+            replaced: history.replacement.clone().filter(|_| exits > 0 && state != ReplicaState::Stopped),
+            illness: container.and_then(|c| self.illness(c)).map(|illness| illness.why(self.now)),
+            autopsy: history.autopsy.filter(|_| exits > 0 && state != ReplicaState::Stopped),
+            state,
+        })
     }
 
     fn replica_state(

@@ -147,7 +147,7 @@ impl Planner<'_> {
             })
             .collect();
         Some(ReplicaTraffic {
-            address: self.desired.project.own_address(service, slot),
+            address: self.desired.own_address(service, slot, container),
             weight: if report.listens() { report.weight } else { 0 },
             wanted_weight: self.desired.weight(&service.name, slot),
             live: ports.iter().map(|port| port.live).sum(),

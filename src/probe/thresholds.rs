@@ -59,6 +59,14 @@ impl Thresholds {
         }
     }
 
+    /// The same, where an opinion is known.
+    #[must_use]
+    pub fn with(self, opinion: Opinion) -> Self {
+        let start_period =
+            if opinion == Opinion::Starting { self.start_period } else { Some(Duration::ZERO) };
+        Self { opinion, start_period, ..self }
+    }
+
     /// What the answers so far say.
     #[must_use]
     pub fn opinion(&self) -> Opinion {

@@ -36,6 +36,10 @@ pub enum PullPolicy {
 pub struct Container {
     /// The image it is made of.
     pub image: Image,
+    /// What that image meant when it was first used: its content's id, `sha256:…`. A tag that means something else
+    /// later is no other version by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_id: Option<String>,
     /// Replaces the image's `CMD`.
     pub command: Option<Vec<String>>,
     /// Replaces the image's `ENTRYPOINT`; an empty list clears it.
@@ -217,6 +221,7 @@ impl Container {
     pub fn new(image: Image) -> Self {
         Self {
             image,
+            image_id: None,
             command: None,
             entrypoint: None,
             environment: BTreeMap::new(),

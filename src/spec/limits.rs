@@ -59,6 +59,12 @@ fn change<T: Clone + PartialEq>(now: Option<&T>, wanted: Option<&T>) -> Option<O
 }
 
 impl Resources {
+    /// These limits, and of others what cannot be changed in place.
+    #[must_use]
+    pub fn with_fixed_of(&self, other: &Self) -> Self {
+        Self { shm_size: other.shm_size, ..self.clone() }
+    }
+
     /// Those that can be changed in place, as the engine shows them: a limit that is none is not there.
     #[must_use]
     pub fn limits(&self) -> Limits {

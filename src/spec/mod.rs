@@ -16,6 +16,7 @@ mod probe;
 mod project;
 mod service;
 mod template;
+mod update;
 
 pub use container::{
     Container, Device, HealthTest, Healthcheck, Image, LogDriver, Mount, MountSource, PullPolicy, Resources,
@@ -32,3 +33,4 @@ pub use probe::{Aim, Probe, ProbeKind, Probes};
 pub use project::Project;
 pub use service::{Dependency, DependencyCondition, Service};
 pub use template::expand;
+pub use update::{Canary, FailureAction, Order, Share, Update};

@@ -14,6 +14,8 @@ use super::{
 
 /// The second byte of the addresses of single replicas of a pod's first service; `kernel/bpf/sameport.h` has it too.
 const OWN_FIRST: u8 = 77;
+/// The bit of the third byte that successors have.
+const SUCCESSORS: u8 = 0x80;
 /// How many services of a pod have such addresses.
 const OWN_NETWORKS: u8 = 32;
 
@@ -72,6 +74,14 @@ impl Project {
         Some(Ipv4Addr::new(127, OWN_FIRST + place, high, low))
     }
 
+    /// The address of a replica that is to take the place of the one in its slot, as long as both are there.
+    #[must_use]
+    pub fn successor_address(&self, service: &Service, slot: Slot) -> Option<Ipv4Addr> {
+        // Slots are far fewer than would fill the upper half.
+        let [a, b, high, low] = self.own_address(service, slot)?.octets();
+        (high < SUCCESSORS).then_some(Ipv4Addr::new(a, b, high | SUCCESSORS, low))
+    }
+
     /// The port on which replicas of a service are probed: the one that the file names, or the only TCP port that its
     /// service publishes, or else the only one that its pod exposes.
     #[must_use]
@@ -92,6 +102,12 @@ impl Project {
             Some(name) => name.clone(),
             None => format!("{}-{}-{slot}", self.name, service.name),
         }
+    }
+
+    /// The name of a container that is to take the place of the one in `slot`, as long as both are there.
+    #[must_use]
+    pub fn successor_name(&self, service: &Service, slot: Slot) -> String {
+        format!("{}-next", self.replica_name(service, slot))
     }
 
     /// The name of the container that holds the namespaces of `pod`.

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Balance, Before, Container, Generation, Hooks, PodName, Probes, PullPolicy, Restart, ServiceName,
-    Sharing, Unhealthy,
+    Balance, Before, Canary, Container, Generation, Hooks, MountSource, Order, PodName, Probes, PullPolicy,
+    Restart, ServiceName, Sharing, Unhealthy, Update,
 };
 
 /// One entry under `services:`.
@@ -47,6 +47,12 @@ pub struct Service {
     pub hooks: Hooks,
     /// What is run to its end before the first replica of a new version.
     pub before: Option<Before>,
+    /// How its replicas are replaced by those of another version.
+    pub update: Update,
+    /// How they are replaced by those of the version before, when the other one has failed.
+    pub rollback: Update,
+    /// Another image that gets a part of its traffic.
+    pub canary: Option<Canary>,
 }
 
 impl Service {
@@ -66,6 +72,36 @@ impl Service {
         let fixed = Container { resources: self.container.resources.fixed(), ..self.container.clone() };
         let spec = (&fixed, &self.container_name, &self.pod);
         if self.hooks.is_empty() { Generation::of(&spec) } else { Generation::of(&(spec, &self.hooks)) }
+    }
+
+    /// Which versions of it the file declares: another one is a new wish of whoever wrote it.
+    #[must_use]
+    pub fn declared(&self) -> Generation {
+        Generation::of(&(self.generation(), &self.canary))
+    }
+
+    /// Whether an old replica goes before its successor comes, by given rules. Where they say nothing the successor
+    /// comes first, unless each replica has a volume to itself: two processes at a time would spoil their data.
+    #[must_use]
+    pub fn order(&self, rules: &Update) -> Order {
+        let is_shared_anyway = |name: &str| self.replicas > 1 && !name.contains("{{");
+        let has_data = self.container.mounts.iter().any(|mount| {
+            matches!(&mount.source, MountSource::Volume { name, .. } if !mount.read_only && !is_shared_anyway(name))
+        });
+        rules.order.unwrap_or(if has_data { Order::StopFirst } else { Order::StartFirst })
+    }
+
+    /// This service as another version of it: with that one's container, and the rules of this one.
+    #[must_use]
+    pub fn with_version_of(&self, other: &Self) -> Self {
+        let resources = self.container.resources.with_fixed_of(&other.container.resources);
+        Self {
+            container: Container { resources, ..other.container.clone() },
+            container_name: other.container_name.clone(),
+            pod: other.pod.clone(),
+            hooks: other.hooks.clone(),
+            ..self.clone()
+        }
     }
 }
 

@@ -1,18 +1,15 @@
 //! Carries out one action. Dull on purpose: whatever there is to decide, the plan has decided.
 
-use futures_util::TryStreamExt;
-
 use crate::{
     engine::{ContainerId, CreateContainer, Engine, EngineError, Labels, Namespaces, Role, sandbox},
     kernel::capability,
-    plan::Action,
+    plan::{Action, Seat},
     spec::{
-        Container, Hook, Image, NetworkAttachment, Pod, PodName, PodNetwork, Project, PullPolicy, Service,
-        ServiceName, Slot,
+        Container, Hook, NetworkAttachment, Pod, PodName, PodNetwork, Project, Service, ServiceName, Slot,
     },
 };
 
-use super::{EventKind, hooks};
+use super::{EventKind, hooks, image};
 
 /// Carries out an action of a plan for `project`, with the commands that belong to it. Tells what happened besides.
 ///
@@ -33,9 +30,14 @@ pub async fn act<E: Engine>(
         Action::EnsureNetwork { key, name } => ensure_network(engine, project, key, name).await,
         Action::EnsureVolume { name, slot } => ensure_volume(engine, project, name, *slot).await,
         Action::LaunchSandbox(pod) => launch_sandbox(engine, project, pod).await,
-        Action::LaunchReplica { service, slot, sandbox } => {
-            launch_replica(engine, project, service, *slot, sandbox.as_ref()).await
+        Action::LaunchReplica { service, slot, seat, sandbox } => {
+            let name = match seat {
+                Seat::Incumbent => project.replica_name(service, *slot),
+                Seat::Successor => project.successor_name(service, *slot),
+            };
+            launch_replica(engine, project, service, *slot, name, sandbox.as_ref()).await
         }
+        Action::Rename { id, name, .. } => engine.rename(id, name).await,
         Action::Start { id, .. } => engine.start(id).await,
         Action::LaunchBefore { service, sandbox } => {
             launch_job(engine, project, service, sandbox.as_ref()).await
@@ -151,25 +153,24 @@ fn attachments(project: &Project, name: &PodName, pod: &Pod) -> Vec<(String, Net
 async fn launch_replica<E: Engine>(
     engine: &E,
     project: &Project,
-    name: &ServiceName,
+    service: &Service,
     slot: Slot,
+    name: String,
     sandbox: Option<&ContainerId>,
 ) -> Result<(), EngineError> {
-    let (Some(service), Some(pod)) = (
-        project.services.get(name),
-        project.services.get(name).and_then(|service| project.pods.get(&service.pod)),
-    ) else {
-        return Err(EngineError::Gone { what: format!("service {name}") });
+    let Some(pod) = project.pods.get(&service.pod) else {
+        return Err(EngineError::Gone { what: format!("pod {}", service.pod) });
     };
     let mut own = service.container.for_slot(slot);
     own.labels.extend(Labels::of_hooks(&service.hooks.for_slot(slot)));
+    own.image = image::to_use(engine, &own).await?;
     let container = CreateContainer {
-        name: project.replica_name(service, slot),
+        name,
         labels: Labels {
             project: project.name.clone(),
             pod: service.pod.clone(),
             generation: service.generation(),
-            role: Role::Replica { service: name.clone(), slot },
+            role: Role::Replica { service: service.name.clone(), slot },
         },
         container: own,
         namespaces: inside(sandbox, pod),
@@ -220,20 +221,11 @@ async fn launch<E: Engine>(
 ) -> Result<(), EngineError> {
     let image = &container.container.image;
     let id = match engine.create(container).await {
-        Err(EngineError::Gone { .. }) if engine.image(image).await?.is_none() => {
-            fetch(engine, service, image).await?;
+        Err(EngineError::Gone { .. }) if image::is_missing(engine, image).await? => {
+            image::fetch(engine, service, image).await?;
             engine.create(container).await?
         }
         created => created?,
     };
     engine.start(&id).await
-}
-
-/// Fetches an image that went missing after the start; `up` fetches in advance, with a progress bar.
-async fn fetch<E: Engine>(engine: &E, service: &Service, image: &Image) -> Result<(), EngineError> {
-    if service.pull_policy == PullPolicy::Never {
-        return Err(EngineError::Gone { what: format!("image {image} (and `pull_policy: never`)") });
-    }
-    let progress = engine.pull(image, service.container.platform.as_deref()).await?;
-    progress.try_for_each(|_| std::future::ready(Ok(()))).await
 }

@@ -12,8 +12,8 @@ use tokio::sync::broadcast;
 
 use crate::{
     kernel::steering::{OtherUser, Stranger},
-    plan::{Target, Verb, status::ExitStatus},
-    spec::{Image, PodName, ServiceName, Slot},
+    plan::{Failure, Target, Verb, status::ExitStatus, versions::Underway},
+    spec::{FailureAction, Image, PodName, ServiceName, Share, Slot},
 };
 
 /// How many events are kept for somebody who comes later.
@@ -191,6 +191,14 @@ pub enum EventKind {
         /// Why, in words: `unhealthy for 10 s: no database`.
         why: String,
     },
+    /// A service is on its way to another version.
+    Rollout {
+        /// Which one.
+        service: ServiceName,
+        /// What has become of it.
+        #[serde(flatten)]
+        milestone: Milestone,
+    },
     /// A pod lost its namespaces; its replicas have to start again in new ones.
     PodLost {
         /// Which one.
@@ -207,6 +215,38 @@ pub enum EventKind {
     Converged,
     /// All that was made is removed.
     Removed,
+}
+
+/// A stage on the way to another version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "rollout", rename_all = "snake_case")]
+pub enum Milestone {
+    /// It begins, or has another aim from now on.
+    Begun {
+        /// Where it leads.
+        underway: Underway,
+    },
+    /// The new version gets more from now on.
+    Step {
+        /// How much.
+        share: Share,
+    },
+    /// The new version gets everything: the old replicas go.
+    Promoted,
+    /// The new version is not worth having.
+    Failed {
+        /// Its number.
+        version: u32,
+        /// Why.
+        failure: Failure,
+        /// What follows.
+        action: FailureAction,
+    },
+    /// All replicas run the version, and it has proved itself.
+    Done {
+        /// Where it led.
+        underway: Underway,
+    },
 }
 
 /// Takes events in, hands them out, keeps the last ones.

@@ -195,9 +195,11 @@ fn began_at(state: &ContainerState) -> Option<Timestamp> {
     }
 }
 
-/// Whether two rows of the list tell the same: the state, and in the status what the health check says. The
+/// Whether two rows of the list tell the same: name, state, and in the status what the health check says. The
 /// status also tells the age, which changes all the time.
 fn same(before: &Summary, now: &Summary) -> bool {
     let health = |status: &str| status.split_once('(').map(|(_, rest)| rest.to_owned());
-    before.state == now.state && (now.state != "running" || health(&before.status) == health(&now.status))
+    before.name == now.name
+        && before.state == now.state
+        && (now.state != "running" || health(&before.status) == health(&now.status))
 }

@@ -42,6 +42,14 @@ struct Subject {
     probe: Probe,
 }
 
+impl Subject {
+    /// Whether the same is asked, wherever.
+    fn asks_as(&self, other: &Self) -> bool {
+        let port = |subject: &Self| subject.to.map(|(_, port)| port);
+        (port(self), &self.probe) == (port(other), &other.probe)
+    }
+}
+
 /// All probes of a project.
 pub struct Probes {
     check: Check,
@@ -128,14 +136,20 @@ impl Probes {
                 wanted.extend(self.subjects(desired, &observed.sharing, container));
             }
         }
-        self.running.retain(|key, running| wanted.get(key) == Some(&running.subject));
+        self.running
+            .retain(|key, running| wanted.get(key).is_some_and(|subject| subject.asks_as(&running.subject)));
         for (key, subject) in wanted {
-            self.running.entry(key.clone()).or_insert_with(|| {
-                let verdict =
-                    Verdict { opinion: Thresholds::new(key.1, &subject.probe).opinion(), failing: None };
-                let watch = watch(key, subject.clone(), Arc::clone(&self.check), self.sender.clone());
-                Running { subject, verdict, task: tokio::spawn(watch) }
-            });
+            // One that has taken the place of another is asked elsewhere from now on, and is what it was.
+            let fresh =
+                || Verdict { opinion: Thresholds::new(key.1, &subject.probe).opinion(), failing: None };
+            let verdict = match self.running.get(&key) {
+                Some(running) if running.subject == subject => continue,
+                Some(running) => running.verdict.clone(),
+                None => fresh(),
+            };
+            let told = self.sender.clone();
+            let watch = watch(key.clone(), subject.clone(), verdict.opinion, Arc::clone(&self.check), told);
+            self.running.insert(key, Running { subject, verdict, task: tokio::spawn(watch) });
         }
     }
 
@@ -151,7 +165,10 @@ impl Probes {
         let subject = |probe: &Probe| {
             let to = match probe.needs_port() {
                 true if !by_kernel => return None,
-                true => Some((project.own_address(service, *slot)?, project.probe_port(service, probe)?)),
+                true => Some((
+                    desired.own_address(service, *slot, container)?,
+                    project.probe_port(service, probe)?,
+                )),
                 false => None,
             };
             Some(Subject { to, probe: probe.clone() })
@@ -240,9 +257,15 @@ fn together(checked: Health, opinion: Opinion) -> Health {
 }
 
 /// Asks again and again.
-async fn watch(key: Key, subject: Subject, check: Check, told: mpsc::UnboundedSender<Told>) {
+async fn watch(
+    key: Key,
+    subject: Subject,
+    opinion: Opinion,
+    check: Check,
+    told: mpsc::UnboundedSender<Told>,
+) {
     let ((id, pid), aim) = key.clone();
-    let mut thresholds = Thresholds::new(aim, &subject.probe);
+    let mut thresholds = Thresholds::new(aim, &subject.probe).with(opinion);
     let mut asker = Asker { id: id.clone(), pid, check, last: None };
     let begun = Instant::now();
     let mut failing: Option<Instant> = None;

@@ -1,12 +1,19 @@
 //! What a supervisor can be asked, and what it answers. This is what travels over the control socket.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    plan::{Orphans, status::ProjectStatus},
-    spec::{Project, ServiceName, Slot},
+    plan::{
+        Orphans,
+        status::ProjectStatus,
+        versions::{Impossible, Steps},
+    },
+    spec::{Image, Project, ServiceName, Slot},
 };
 
 /// Something that is asked of a supervisor.
@@ -40,6 +47,8 @@ pub enum Request {
     },
     /// Give replicas more or fewer of the new connections, compared with the others; 0: none.
     Weight(Vec<Weight>),
+    /// Bring a service to another version, or say how that goes on.
+    Rollout(Box<RolloutRequest>),
     /// Remove all that was made, then end.
     Down {
         /// Whether the data in volumes goes too.
@@ -64,6 +73,71 @@ pub struct Apply {
     pub scale: BTreeMap<ServiceName, u32>,
     /// What becomes of containers of services that the file no longer has.
     pub orphans: Orphans,
+    /// Who asks.
+    pub by: String,
+    /// Whether versions that failed before are tried once more.
+    pub again: bool,
+    /// What the engine's images are: content ids by reference, as far as they are known.
+    pub images: BTreeMap<Image, String>,
+    /// Images that are a new version if they mean something else by now; others stay what they were.
+    pub renew: BTreeSet<Image>,
+    /// Whether a pod whose namespaces have to be made anew may be taken down for it.
+    pub recreate_pod: bool,
+}
+
+impl Apply {
+    /// The whole file, as whoever wrote it would have it.
+    #[must_use]
+    pub fn all(project: Project, by: impl Into<String>) -> Self {
+        Self {
+            project,
+            services: Vec::new(),
+            scale: BTreeMap::new(),
+            orphans: Orphans::Keep,
+            by: by.into(),
+            again: false,
+            images: BTreeMap::new(),
+            renew: BTreeSet::new(),
+            recreate_pod: false,
+        }
+    }
+}
+
+/// What is wanted of a service's way to another version.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RolloutRequest {
+    /// Which service.
+    pub service: ServiceName,
+    /// Who asks.
+    pub by: String,
+    /// What for.
+    pub change: Change,
+}
+
+/// What is wanted of a way to another version.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// Go to another image, or to the version of the file once more.
+    Start {
+        /// Which image; `None` is that of the file.
+        image: Option<Image>,
+        /// What it means, if the engine has it.
+        image_id: Option<String>,
+        /// Beside the old replicas at first, and how.
+        steps: Option<Steps>,
+    },
+    /// Replace nothing more for now.
+    Pause,
+    /// Go on.
+    Resume,
+    /// Go back to the version before, or to that of a number.
+    Undo {
+        /// Which one.
+        to: Option<u32>,
+    },
+    /// Give the new version all traffic, and let the old replicas go.
+    Promote,
 }
 
 /// How much a replica shall get.
@@ -125,6 +199,14 @@ pub enum Rejection {
         service: ServiceName,
         /// Why.
         reason: String,
+    },
+    /// A service cannot be brought to another version as it was asked for.
+    #[error("`{service}`: {reason}")]
+    Rollout {
+        /// Which one.
+        service: ServiceName,
+        /// Why.
+        reason: Impossible,
     },
     /// A container name of the user's can only be given once.
     #[error("service `{service}` has a `container_name`, so it can have one replica only")]

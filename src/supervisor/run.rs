@@ -1,6 +1,10 @@
 //! The loop: look, plan, act, and wait for a reason to look again.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::{StreamExt, stream::BoxStream};
 use jiff::Timestamp;
@@ -12,16 +16,17 @@ use tokio::{
 
 use crate::{
     clock::Clock,
-    engine::{Engine, EngineError, EngineEvent, Role},
+    engine::{ContainerId, Engine, EngineError, EngineEvent, Role},
     plan::{
-        Action, Answer, Observed, Phase, Plan, PostStart, Replacement, Sharing, Stage, Target, plan, status,
+        Action, Answer, Container, Observed, Phase, Plan, PostStart, Replacement, Sharing, Stage, Target,
+        assess, plan, status, versions::Versions,
     },
-    spec::ProjectName,
+    spec::{ProjectName, ServiceName},
 };
 
 use super::{
-    Asked, EventKind, Handle, Journal, Kernel, NetnsOf, Reply, Request, StateError, StateFile, Wish, act,
-    before, hooks,
+    Asked, EventKind, Handle, Journal, Kernel, Milestone, NetnsOf, Reply, Request, StateError, StateFile,
+    Wish, act, before, hooks,
     illness::Illnesses,
     journal::Pen,
     observe::{Dirty, Observer, Snapshot},
@@ -182,7 +187,8 @@ impl<E: Engine> Supervisor<E> {
         }
         let applied = matches!(request, Request::Apply(_));
         let only_traffic = matches!(request, Request::Weight(_));
-        match self.wish.take(request, &self.observed) {
+        let before = self.wish.desired.versions.clone();
+        match self.wish.take(request, &self.observed, self.clock.now()) {
             // The engine has nothing to do with it, and need not be asked first.
             Ok(()) if only_traffic => Reply::Accepted,
             Ok(()) => {
@@ -190,6 +196,7 @@ impl<E: Engine> Supervisor<E> {
                     let services = self.wish.desired.goals.len();
                     self.journal.record(self.clock.now(), EventKind::Applied { services });
                 }
+                self.tell_of_new_rollouts(&before);
                 self.begin_to_steer();
                 // What failed before may succeed under the new wish: try at once.
                 self.observed.history.values_mut().for_each(crate::plan::History::succeeded);
@@ -200,6 +207,37 @@ impl<E: Engine> Supervisor<E> {
             }
             Err(rejection) => Reply::Rejected(rejection),
         }
+    }
+
+    fn tell_of_new_rollouts(&mut self, before: &BTreeMap<ServiceName, Versions>) {
+        for (name, versions) in &self.wish.desired.versions {
+            let was = before.get(name).and_then(|versions| versions.underway.as_ref());
+            let Some(underway) = &versions.underway else { continue };
+            if was.is_none_or(|was| (was.to, &was.back) != (underway.to, &underway.back)) {
+                for (target, history) in &mut self.observed.history {
+                    if let Target::Replica(service, _) | Target::Successor(service, _) = target
+                        && service == name
+                    {
+                        history.forget();
+                    }
+                }
+                let milestone = Milestone::Begun { underway: underway.clone() };
+                let kind = EventKind::Rollout { service: name.clone(), milestone };
+                self.journal.record(self.clock.now(), kind);
+            }
+        }
+    }
+
+    /// Takes in what has become of rollouts. Returns when to look again.
+    fn conclude(&mut self, now: Timestamp) -> Option<Timestamp> {
+        let before = self.wish.desired.versions.clone();
+        let outcomes = assess(&self.wish.desired, &self.observed, now);
+        let (told, wake) = self.wish.conclude(outcomes, now);
+        for (service, milestone) in told {
+            self.journal.record(now, EventKind::Rollout { service, milestone });
+        }
+        self.tell_of_new_rollouts(&before);
+        wake
     }
 
     /// Has the kernel share the project's ports, if it wants that.
@@ -323,10 +361,11 @@ impl<E: Engine> Supervisor<E> {
             self.journal.record(now, EventKind::EngineBack);
         }
         let before = std::mem::replace(&mut self.observed.containers, snapshot.containers);
+        self.follow_promoted(&before);
         self.probes.see(&self.wish.desired, &mut self.observed);
         self.observed.networks = snapshot.networks;
         self.observed.volumes = snapshot.volumes;
-        self.observed.busy.retain(|target| !settled.contains(target));
+        self.observed.busy.retain(|target, _| !settled.contains(target));
         self.wish.catch_up(&mut self.observed);
         self.steered();
         let seen = watch::compare(&self.wish.desired, &before, &mut self.observed);
@@ -340,6 +379,20 @@ impl<E: Engine> Supervisor<E> {
         for death in seen.deaths {
             let engine = Arc::clone(&self.engine);
             self.tasks.spawn(async move { Task::Told(watch::autopsy(&*engine, death, now).await) });
+        }
+    }
+
+    /// Who has taken the place of another one brings along what happened to it.
+    fn follow_promoted(&mut self, before: &BTreeMap<ContainerId, Container>) {
+        let desired = &self.wish.desired;
+        for (id, container) in &self.observed.containers {
+            let Some(was) = before.get(id).map(|was| desired.target_of(was)) else { continue };
+            let is = desired.target_of(container);
+            if was != is
+                && let Some(history) = self.observed.history.remove(&was)
+            {
+                self.observed.history.insert(is, history);
+            }
         }
     }
 
@@ -370,9 +423,14 @@ impl<E: Engine> Supervisor<E> {
         self.probed();
         let found = self.illnesses.examine(&self.wish.desired, &mut self.observed, &self.probes, now);
         found.events.into_iter().for_each(|event| self.journal.record(now, event));
+        let wake = self.conclude(now);
         self.plan = plan(&self.wish.desired, &self.observed, now);
-        self.plan.wake = self.plan.wake.into_iter().chain(found.wake).min();
+        self.plan.wake = self.plan.wake.into_iter().chain(found.wake).chain(wake).min();
         traffic::note_out(&self.plan.wishes, &mut self.observed.out_since, now);
+        self.observed.ready_since.retain(|id, _| self.plan.ready.contains(id));
+        for id in &self.plan.ready {
+            self.observed.ready_since.entry(id.clone()).or_insert(now);
+        }
         self.traffic.want(std::mem::take(&mut self.plan.wishes));
         let free = AT_ONCE.saturating_sub(self.observed.busy.len());
         let actions: Vec<_> = self.plan.actions.drain(..).take(free).collect();
@@ -400,7 +458,7 @@ impl<E: Engine> Supervisor<E> {
                 let progress = PostStart { started_at: *started_at, stage: Stage::Begun };
                 self.wish.note_post_start(id, progress, &mut self.observed);
             }
-            self.observed.busy.insert(target.clone());
+            self.observed.busy.insert(target.clone(), action.verb());
             let kind = EventKind::Begun { verb: action.verb(), target: self.named(target) };
             self.journal.record(now, kind);
             let engine = Arc::clone(&self.engine);
@@ -422,6 +480,7 @@ impl<E: Engine> Supervisor<E> {
             | Action::RemoveNetwork(_)
             | Action::RemoveVolume(_) => self.dirty.resources = true,
             Action::Start { id, .. }
+            | Action::Rename { id, .. }
             | Action::Stop { id, .. }
             | Action::Update { id, .. }
             | Action::Remove { id, .. } => {

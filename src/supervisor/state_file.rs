@@ -2,7 +2,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
+    fs::{self, OpenOptions},
+    io,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -10,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     engine::ContainerId,
-    plan::{PostStart, Weights},
+    plan::{PostStart, Weights, versions::Versions},
     spec::{Generation, ServiceName},
 };
 
@@ -33,6 +35,9 @@ pub struct State {
     /// Services that are to be restarted, because one that they depend on is.
     #[serde(default)]
     pub restart_after: BTreeSet<ServiceName>,
+    /// The versions that services had and have.
+    #[serde(default)]
+    pub versions: BTreeMap<ServiceName, Versions>,
 }
 
 /// A replica count that overrides the file's, until the file says something new.
@@ -107,7 +112,8 @@ impl StateFile {
 
 fn replace(path: &Path, state: &State) -> io::Result<()> {
     let beside = path.with_extension("json.new");
-    let mut file = fs::File::create(&beside)?;
+    // Environments may hold secrets.
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
     serde_json::to_writer_pretty(&mut file, state)?;
     file.sync_all()?;
     fs::rename(&beside, path)
@@ -136,6 +142,7 @@ mod tests {
                 PostStart { started_at: jiff::Timestamp::UNIX_EPOCH, stage: crate::plan::Stage::Begun },
             )]),
             restart_after: BTreeSet::from(["web".parse().unwrap()]),
+            versions: BTreeMap::from([("web".parse().unwrap(), Versions::default())]),
         };
         file.save(&state).unwrap();
         assert_eq!(file.load().unwrap(), state);

@@ -35,6 +35,7 @@ pub struct Seen {
 /// A replica ended, not by our doing.
 #[derive(Clone, Debug)]
 pub struct Death {
+    target: Target,
     service: ServiceName,
     slot: Slot,
     container: ContainerId,
@@ -75,7 +76,7 @@ pub fn compare(
         match &container.labels.role {
             Role::Sandbox => {
                 let ran = before.get(&container.id).is_some_and(|c| c.process().is_some());
-                let busy = observed.busy.contains(&Target::Sandbox(container.labels.pod.clone()));
+                let busy = observed.busy.contains_key(&Target::Sandbox(container.labels.pod.clone()));
                 if ran && container.process().is_none() && !busy {
                     seen.events.push(EventKind::PodLost { pod: container.labels.pod.clone() });
                 }
@@ -99,8 +100,7 @@ pub fn compare(
     let deaths: Vec<_> = observed.containers.values().filter_map(|c| death(desired, observed, c)).collect();
     for (mut death, container) in deaths {
         let Some(service) = desired.project.services.get(&death.service) else { continue };
-        let target = Target::Replica(death.service.clone(), death.slot);
-        let history = observed.history.entry(target).or_default();
+        let history = observed.history.entry(death.target.clone()).or_default();
         if history.note(&container, &service.restart) {
             death.exits = history.exits;
             seen.deaths.push(death);
@@ -124,6 +124,7 @@ fn death(desired: &Desired, observed: &Observed, container: &Container) -> Optio
             && c.process().is_some_and(|p| p.started_at < exit.finished_at)
     });
     let death = Death {
+        target: desired.target_of(container),
         service: service.clone(),
         slot: *slot,
         container: container.id.clone(),
@@ -164,8 +165,7 @@ pub async fn autopsy<E: Engine>(engine: &E, death: Death, now: Timestamp) -> Tol
     });
     // The one explains the other.
     let taken = taken.filter(|_| other_user.is_none());
-    let Death { service, slot, exit, exits, image, .. } = death;
-    let target = Target::Replica(service.clone(), slot);
+    let Death { target, service, slot, exit, exits, image, .. } = death;
     let mut kinds = vec![EventKind::Exited {
         service: service.clone(),
         slot,

@@ -2,14 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
+
 use crate::{
     engine::{ContainerState, RemoveVolumes},
-    plan::{self, Desired, Goal, Observed, Phase, Sharing, Target},
+    plan::{
+        self, Desired, Goal, Observed, Outcome, Phase, Sharing,
+        versions::{Asked, Impossible, Step},
+    },
     spec::{Project, ProjectName, ServiceName},
 };
 
 use super::{
-    Apply, Rejection, Request, Selector, Weight,
+    Apply, Change, Milestone, Rejection, Request, RolloutRequest, Selector, Weight,
     state_file::{Scale, State, StateError, StateFile},
 };
 
@@ -20,6 +25,8 @@ mod progress;
 pub struct Wish {
     /// What follows from it.
     pub desired: Desired,
+    /// The file as it was last read. What is desired may be another version of a service.
+    read: Project,
     file: StateFile,
     state: State,
     /// Services whose ended replicas start again, whatever their restart rule says.
@@ -44,16 +51,16 @@ impl Wish {
     /// When the state file cannot be read.
     pub fn new(project: ProjectName, file: StateFile) -> Result<Self, StateError> {
         let state = file.load()?;
-        let desired =
-            Desired { done_before: state.done_before.clone(), ..Desired::all(Project::empty(project)) };
-        Ok(Self { desired, file, state, revive: BTreeMap::new(), retry: BTreeSet::new() })
+        let read = Project::empty(project);
+        let desired = Desired { done_before: state.done_before.clone(), ..Desired::all(read.clone()) };
+        Ok(Self { desired, read, file, state, revive: BTreeMap::new(), retry: BTreeSet::new() })
     }
 
     /// Takes in a request that wishes for something.
     ///
     /// # Errors
     /// When it cannot be wished for; then nothing has changed.
-    pub fn take(&mut self, request: Request, observed: &Observed) -> Result<(), Rejection> {
+    pub fn take(&mut self, request: Request, observed: &Observed, now: Timestamp) -> Result<(), Rejection> {
         if matches!(self.desired.phase, Phase::Down { .. }) && !matches!(request, Request::Down { .. }) {
             return Err(Rejection::GoingDown);
         }
@@ -63,7 +70,12 @@ impl Wish {
                 Ok(())
             }
             Request::Apply(apply) => {
-                self.apply(*apply)?;
+                self.apply(*apply, now)?;
+                self.retry_jobs(observed);
+                Ok(())
+            }
+            Request::Rollout(request) => {
+                self.roll_out(*request, observed, now)?;
                 self.retry_jobs(observed);
                 Ok(())
             }
@@ -107,8 +119,8 @@ impl Wish {
         }
     }
 
-    fn apply(&mut self, apply: Apply) -> Result<(), Rejection> {
-        let Apply { project, services, scale, orphans } = apply;
+    fn apply(&mut self, apply: Apply, now: Timestamp) -> Result<(), Rejection> {
+        let Apply { mut project, services, scale, orphans, by, again, images, renew, recreate_pod } = apply;
         for (name, replicas) in &scale {
             check_scale(&project, name, *replicas)?;
         }
@@ -127,10 +139,27 @@ impl Wish {
         }
         let was_stopped: BTreeSet<_> = state.stopped.intersection(&selected).cloned().collect();
         state.stopped.retain(|name| project.services.contains_key(name) && !selected.contains(name));
+        state.versions.retain(|name, _| project.services.contains_key(name));
+        let asked = Asked { now, by: &by, cause: "up" };
+        for service in project.services.values_mut() {
+            let versions = state.versions.entry(service.name.clone()).or_default();
+            let image = &service.container.image;
+            let known = versions.known_image(image).filter(|_| !renew.contains(image));
+            service.container.image_id = known.or_else(|| images.get(image)).cloned();
+            if let Some(canary) = &mut service.canary {
+                let known = versions.known_image(&canary.image).filter(|_| !renew.contains(&canary.image));
+                canary.image_id = known.or_else(|| images.get(&canary.image)).cloned();
+            }
+            if selected.contains(&service.name) {
+                versions.apply(service, again, &asked);
+            }
+        }
+        state.versions.retain(|_, versions| !versions.revisions.is_empty());
         self.remember(state)?;
 
         self.pursue(project);
         self.desired.orphans = orphans;
+        self.desired.recreate_pods = recreate_pod;
         for name in selected {
             let replicas = self.replicas(&name);
             self.desired.goals.insert(name.clone(), Goal::Run { replicas });
@@ -138,14 +167,135 @@ impl Wish {
             self.revive.insert(name.clone(), revive);
             self.retry.insert(name);
         }
+        self.reflect();
         Ok(())
     }
 
-    fn pursue(&mut self, project: Project) {
-        self.desired.project = project.into();
+    /// Takes a file in. What it says of versions is for those who apply it.
+    fn pursue(&mut self, mut project: Project) {
+        for service in project.services.values_mut() {
+            let known = self.state.versions.get(&service.name);
+            let known = known.and_then(|versions| versions.known_image(&service.container.image)).cloned();
+            service.container.image_id = service.container.image_id.take().or(known);
+            if let (Some(canary), Some(versions)) =
+                (&mut service.canary, self.state.versions.get(&service.name))
+            {
+                let known = versions.known_image(&canary.image).cloned();
+                canary.image_id = canary.image_id.take().or(known);
+            }
+        }
+        self.read = project;
+        self.reflect();
         self.desired.weights = self.state.weights.clone();
         self.desired.stop_grace = None;
         self.desired.goals.retain(|name, _| self.desired.project.services.contains_key(name));
+    }
+
+    /// Lets what is desired follow from the file and from the versions that are wanted.
+    fn reflect(&mut self) {
+        let mut project = self.read.clone();
+        self.desired.rollouts.clear();
+        for (name, versions) in &self.state.versions {
+            let Some(service) = project.services.get_mut(name) else { continue };
+            let replicas = match self.desired.goals.get(name) {
+                Some(Goal::Run { replicas }) => *replicas,
+                Some(Goal::Stop) | None => 0,
+            };
+            if let Some(rollout) = versions.rollout(service, replicas) {
+                self.desired.rollouts.insert(name.clone(), rollout);
+            }
+            *service = versions.service(service);
+        }
+        self.desired.versions.clone_from(&self.state.versions);
+        self.desired.project = project.into();
+    }
+
+    fn roll_out(
+        &mut self,
+        request: RolloutRequest,
+        observed: &Observed,
+        now: Timestamp,
+    ) -> Result<(), Rejection> {
+        let RolloutRequest { service: name, by, change } = request;
+        self.known(&name)?;
+        let Some(file) = self.read.services.get(&name) else { return Ok(()) };
+        let mut state = self.state.clone();
+        let versions = state.versions.entry(name.clone()).or_default();
+        let asked = |cause| Asked { now, by: &by, cause };
+        let reject = |reason| Rejection::Rollout { service: name.clone(), reason };
+        match change {
+            Change::Start { image, image_id, steps } => {
+                if steps.is_some() {
+                    self.steered(&name, observed).map_err(|_| reject(Impossible::NotSteered))?;
+                }
+                versions.start(file, image.map(|image| (image, image_id)), steps, &asked("rollout"));
+                state.stopped.remove(&name);
+            }
+            Change::Pause => versions.pause().map_err(reject)?,
+            Change::Resume => versions.resume().map_err(reject)?,
+            Change::Promote => versions.promote().map_err(reject)?,
+            Change::Undo { to } => {
+                let cause = to.map_or_else(|| "undo".to_owned(), |number| format!("undo to {number}"));
+                versions.undo(file, to, &asked(&cause)).map_err(reject)?;
+            }
+        }
+        self.remember(state)?;
+        let replicas = self.replicas(&name);
+        self.desired.goals.entry(name).or_insert(Goal::Run { replicas });
+        self.reflect();
+        Ok(())
+    }
+
+    /// Takes in what has become of rollouts. Returns what there is to tell, and when to look again.
+    pub fn conclude(
+        &mut self,
+        outcomes: BTreeMap<ServiceName, Outcome>,
+        now: Timestamp,
+    ) -> (Vec<(ServiceName, Milestone)>, Option<Timestamp>) {
+        let (mut told, mut wake) = (Vec::new(), None::<Timestamp>);
+        if outcomes.is_empty() {
+            return (told, wake);
+        }
+        let mut state = self.state.clone();
+        for (name, outcome) in outcomes {
+            let (Some(versions), Some(file)) = (state.versions.get_mut(&name), self.read.services.get(&name))
+            else {
+                continue;
+            };
+            let Some(underway) = versions.underway.clone() else { continue };
+            match outcome {
+                Outcome::Done => {
+                    versions.finish(now);
+                    told.push((name, Milestone::Done { underway }));
+                    // What waited for it may begin.
+                    if file.canary.is_some() {
+                        versions.apply(file, false, &Asked { now, by: "sameport", cause: "canary" });
+                    }
+                }
+                Outcome::Reached(since) => match versions.reached(since, now) {
+                    Step::Stays => {}
+                    Step::At(time) => wake = Some(wake.map_or(time, |wake| wake.min(time))),
+                    Step::Next(share) => told.push((name, Milestone::Step { share })),
+                    Step::Promoted => told.push((name, Milestone::Promoted)),
+                },
+                Outcome::Failed(failure) => {
+                    let action = versions.fail(file, failure.clone(), now);
+                    told.push((name, Milestone::Failed { version: underway.to, failure, action }));
+                }
+            }
+        }
+        if told.is_empty() {
+            return (told, wake);
+        }
+        match self.remember(state) {
+            Ok(()) => self.reflect(),
+            // It is found out again, and tried again.
+            Err(rejection) => {
+                tracing::error!(error = %rejection, "the state of a rollout cannot be kept");
+                told.clear();
+            }
+        }
+        (told, wake)
     }
 
     /// Wishes for what was wished for last, as far as it is remembered; for a look at a project that nobody
@@ -160,6 +310,7 @@ impl Wish {
             };
             self.desired.goals.insert(name, goal);
         }
+        self.reflect();
     }
 
     fn scale(&mut self, counts: &BTreeMap<ServiceName, u32>) -> Result<(), Rejection> {
@@ -175,6 +326,7 @@ impl Wish {
         for (name, replicas) in counts {
             self.desired.goals.insert(name.clone(), Goal::Run { replicas: *replicas });
         }
+        self.reflect();
         Ok(())
     }
 
@@ -266,11 +418,11 @@ impl Wish {
         for (service, revive) in std::mem::take(&mut self.revive) {
             let ended: Vec<_> = observed
                 .service(&service)
-                .filter_map(|(slot, c)| match &c.state {
+                .filter_map(|(_, c)| match &c.state {
                     ContainerState::Exited(exit)
                         if revive == Revive::All || exit.code != 0 || exit.out_of_memory =>
                     {
-                        Some((Target::Replica(service.clone(), slot), c.id.clone(), exit.started_at))
+                        Some((self.desired.target_of(c), c.id.clone(), exit.started_at))
                     }
                     _ => None,
                 })

@@ -12,7 +12,7 @@ use sameport::{
     clock::Clock,
     compose,
     engine::memory::Memory,
-    plan::{Orphans, status::ProjectStatus},
+    plan::status::ProjectStatus,
     spec::Project,
     supervisor::{self, Apply, Handle, Reply, Request, Settings, StateFile},
 };
@@ -82,12 +82,7 @@ fn load(file: &Path) -> Project {
 
 /// Asks for a project to run.
 pub fn apply(project: Project) -> Request {
-    Request::Apply(Box::new(Apply {
-        project,
-        services: Vec::new(),
-        scale: std::collections::BTreeMap::new(),
-        orphans: Orphans::Keep,
-    }))
+    Request::Apply(Box::new(Apply::all(project, "test")))
 }
 
 /// Waits until everything is as wanted.

@@ -4,7 +4,7 @@ use insta::assert_snapshot;
 
 use crate::support::Home;
 
-const COMMANDS: [&str; 20] = [
+const COMMANDS: [&str; 21] = [
     "up",
     "down",
     "ps",
@@ -14,6 +14,7 @@ const COMMANDS: [&str; 20] = [
     "restart",
     "stop",
     "start",
+    "rollout",
     "kill",
     "weight",
     "drain",

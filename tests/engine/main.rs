@@ -24,6 +24,7 @@ mod notes;
 mod probes;
 mod pulling;
 mod restarted_engine;
+mod rollout;
 mod sharing;
 mod slots;
 mod spread;

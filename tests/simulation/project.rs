@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use sameport::spec::{
-    Balance, Before, Container, Dependency, DependencyCondition, Hook, Hooks, Image, Mount, MountSource,
-    Network, Pod, PodName, PortBinding, Project, Protocol, PullPolicy, Restart, Service, ServiceName,
-    Sharing, Unhealthy, Volume,
+    Balance, Before, Container, Dependency, DependencyCondition, FailureAction, Hook, Hooks, Image, Mount,
+    MountSource, Network, Order, Pod, PodName, PortBinding, Project, Protocol, PullPolicy, Restart, Service,
+    ServiceName, Share, Sharing, Unhealthy, Update, Volume,
 };
 
 /// A project of one to three services.
@@ -107,6 +107,9 @@ fn add_service(project: &mut Project, name: &str, chance: &mut fastrand::Rng) {
             environment: BTreeMap::new(),
             timeout: Duration::from_millis(chance.u64(5000..20_000)),
         }),
+        update: update(chance),
+        rollback: Update { failure_action: FailureAction::Pause, ..update(chance) },
+        canary: None,
     };
     let ports = vec![PortBinding {
         service: service_name.clone(),
@@ -130,6 +133,20 @@ fn hooks(chance: &mut fastrand::Rng) -> Vec<Hook> {
         environment: BTreeMap::new(),
     };
     (0..count).map(|_| hook()).collect()
+}
+
+fn update(chance: &mut fastrand::Rng) -> Update {
+    let orders = [None, Some(Order::StartFirst), Some(Order::StopFirst)];
+    let actions = [FailureAction::Rollback, FailureAction::Pause, FailureAction::Continue];
+    Update {
+        parallelism: chance.u32(0..4),
+        delay: Duration::from_millis(chance.u64(0..3000)),
+        order: orders[chance.usize(..orders.len())],
+        monitor: Duration::from_millis(chance.u64(0..4000)),
+        max_failure_ratio: Share::of_thousand(chance.u16(0..500)).unwrap(),
+        failure_action: actions[chance.usize(..actions.len())],
+        deadline: Update::DEADLINE,
+    }
 }
 
 fn network(name: &str) -> Network {

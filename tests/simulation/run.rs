@@ -13,9 +13,12 @@ use sameport::{
         ContainerId, ContainerState, Labels, Role,
         memory::{Call, Faults, Memory, OnChange},
     },
-    plan::Orphans,
-    spec::{Image, Project, ServiceName, Sharing, Slot},
-    supervisor::{Apply, Handle, Kernel, NoKernel, Reply, Request, Selector, Settings, StateFile, start},
+    plan::{Orphans, versions::Steps},
+    spec::{FailureAction, Image, Order, Project, ServiceName, Share, Sharing, Slot},
+    supervisor::{
+        Apply, Change, Handle, Kernel, NoKernel, Reply, Request, RolloutRequest, Selector, Settings,
+        StateFile, start,
+    },
 };
 use tokio::{task::JoinHandle, time::sleep};
 
@@ -129,13 +132,18 @@ impl Simulation {
         self.engine.world().up = true;
         // An event that was lost is made good by the next look at everything.
         sleep(RESYNC).await;
-        // A job that failed is run again when it is asked for.
+        // What failed, was paused or undone is wanted once more.
         self.apply().await?;
+        for service in self.project.services.keys() {
+            self.roll_out(service, Change::Start { image: None, image_id: None, steps: None }).await?;
+        }
         self.converge().await?;
         self.check_converged()?;
         self.check_idle().await?;
-        self.check_replacing().await?;
-        self.check_rolling().await?;
+        self.check_replacing().await.map_err(|failure| format!("replacing: {failure}"))?;
+        self.check_restart().await.map_err(|failure| format!("restart: {failure}"))?;
+        self.check_rollout().await.map_err(|failure| format!("rollout: {failure}"))?;
+        self.check_bad_version().await.map_err(|failure| format!("bad version: {failure}"))?;
         self.check_adoption().await?;
         self.check_down().await
     }
@@ -150,7 +158,7 @@ impl Simulation {
                 .collect()
         };
         let victim = (!ours.is_empty()).then(|| ours[self.chance.usize(..ours.len())].clone());
-        match (self.chance.u32(0..13), victim) {
+        match (self.chance.u32(0..15), victim) {
             (11..=12, Some(id)) => {
                 let is_replica = self.engine.world().containers().any(|(other, _, labels, ..)| {
                     *other == id && labels.is_some_and(|labels| labels.role != Role::Sandbox)
@@ -173,8 +181,7 @@ impl Simulation {
             }
             (6, _) => self.respawn(),
             (7, _) => {
-                let names: Vec<_> = self.project.services.keys().cloned().collect();
-                let name = names[self.chance.usize(..names.len())].clone();
+                let name = self.any_service();
                 self.ask(Request::Restart {
                     replicas: vec![Selector { service: name, slot: None }],
                     grace: None,
@@ -182,6 +189,12 @@ impl Simulation {
                 .await?;
             }
             (9, _) => self.refuse().await?,
+            (13 | 14, _) => {
+                let name = self.any_service();
+                let change = self.any_change();
+                // Some are not possible at some times.
+                let _ = self.roll_out(&name, change).await;
+            }
             (8, _) => {
                 self.ask(Request::Stop { services: Vec::new(), grace: None }).await?;
                 sleep(Duration::from_millis(self.chance.u64(1..3000))).await;
@@ -219,10 +232,10 @@ impl Simulation {
         }
     }
 
-    /// How many things a plan can be about: each slot that was ever wanted, its volume and its commands, and for each
-    /// service a sandbox, the old one, its job and that of another version.
+    /// How many things a plan can be about: each slot that was ever wanted, its successor, its volume and their commands,
+    /// and for each service a sandbox, the old one, its job and that of another version.
     fn targets(&self) -> u64 {
-        self.most.values().map(|most| 3 * u64::from(*most) + 4).sum::<u64>() + 1
+        self.most.values().map(|most| 5 * u64::from(*most) + 4).sum::<u64>() + 1
     }
 
     /// As `kill -9` of the supervisor and a new `up`.
@@ -233,16 +246,22 @@ impl Simulation {
         tokio::spawn(async move { handle.request(apply).await });
     }
 
+    /// A new supervisor that has heard what is wanted.
+    async fn respawn_and_wait(&mut self) {
+        self.respawn();
+        sleep(Duration::from_millis(100)).await;
+    }
+
     fn wish(&mut self) -> Request {
         for service in self.project.services.values() {
             let most = self.most.entry(service.name.clone()).or_default();
             *most = (*most).max(service.replicas);
         }
         Request::Apply(Box::new(Apply {
-            project: self.project.clone(),
-            services: Vec::new(),
-            scale: BTreeMap::new(),
             orphans: Orphans::Remove,
+            recreate_pod: true,
+            again: true,
+            ..Apply::all(self.project.clone(), "simulation")
         }))
     }
 
@@ -292,7 +311,7 @@ impl Simulation {
             if slot.number() > self.most.get(&service).copied().unwrap_or(0) {
                 return Err(format!("{name} was never wanted"));
             }
-            if !slots.insert((service, slot)) {
+            if !slots.insert((service, slot, name.ends_with("-next"))) {
                 return Err(format!("{name} is not alone in its slot"));
             }
         }
@@ -390,33 +409,171 @@ impl Simulation {
         replicas.map(|(id, ..)| id.clone()).collect()
     }
 
-    /// A restart and a new version take down one replica of a service at a time.
-    async fn check_rolling(&mut self) -> Result<(), String> {
+    fn any_service(&mut self) -> ServiceName {
         let names: Vec<_> = self.project.services.keys().cloned().collect();
-        let name = names[self.chance.usize(..names.len())].clone();
-        let least = self.project.services[&name].replicas.saturating_sub(1);
-        if self.chance.bool() {
-            let replicas = vec![Selector { service: name.clone(), slot: None }];
-            self.ask(Request::Restart { replicas, grace: None }).await?;
-        } else {
-            self.project.services.get_mut(&name).unwrap().container.image = Image("app:next".to_owned());
-            self.apply().await?;
+        names[self.chance.usize(..names.len())].clone()
+    }
+
+    /// Anything that can be wanted of a rollout.
+    fn any_change(&mut self) -> Change {
+        let shares = |chance: &mut fastrand::Rng| {
+            (0..chance.usize(1..4)).map(|_| Share::of_thousand(chance.u16(0..=1000)).unwrap()).collect()
+        };
+        let chance = &mut self.chance;
+        match chance.u32(0..7) {
+            0 => Change::Pause,
+            1 => Change::Resume,
+            2 => Change::Undo { to: None },
+            3 => Change::Undo { to: Some(chance.u32(1..4)) },
+            4 => Change::Promote,
+            5 => Change::Start {
+                image: Some(Image(format!("app:{}", chance.u32(0..4)))),
+                image_id: None,
+                steps: None,
+            },
+            _ => Change::Start {
+                image: Some(Image(format!("app:{}", chance.u32(0..4)))),
+                image_id: None,
+                steps: Some(Steps::of(
+                    shares(chance),
+                    Some(Duration::from_millis(chance.u64(0..2000))),
+                    chance.bool(),
+                )),
+            },
         }
+    }
+
+    async fn roll_out(&self, service: &ServiceName, change: Change) -> Result<(), String> {
+        let request = RolloutRequest { service: service.clone(), by: "simulation".to_owned(), change };
+        self.ask(Request::Rollout(Box::new(request))).await
+    }
+
+    /// A restart takes down one replica of a service at a time.
+    async fn check_restart(&mut self) -> Result<(), String> {
+        let name = self.any_service();
+        let least = self.project.services[&name].replicas.saturating_sub(1);
+        let replicas = vec![Selector { service: name.clone(), slot: None }];
+        self.ask(Request::Restart { replicas, grace: None }).await?;
+        self.watch(&name, least, |_| false).await?;
+        self.check_converged()
+    }
+
+    /// A new version comes without anybody missing, or no more than the file allows, whatever comes in between.
+    async fn check_rollout(&mut self) -> Result<(), String> {
+        let name = self.any_service();
+        self.project.services.get_mut(&name).unwrap().container.image = Image("app:next".to_owned());
+        let least = self.least(&name);
+        self.apply().await?;
+        let mind = self.chance.u32(0..6);
+        if mind < 4 {
+            let pause = Duration::from_millis(self.chance.u64(0..8000));
+            let end = tokio::time::Instant::now() + pause;
+            self.watch(&name, least, |now| now >= end).await?;
+        }
+        match mind {
+            0 => self.respawn_and_wait().await,
+            1 => {
+                let _ = self.roll_out(&name, Change::Pause).await;
+                let end = tokio::time::Instant::now() + Duration::from_secs(20);
+                self.watch(&name, least, |now| now >= end).await?;
+                let _ = self.roll_out(&name, Change::Resume).await;
+            }
+            2 => {
+                self.project.services.get_mut(&name).unwrap().container.image = Image("app:after".to_owned());
+                self.apply().await?;
+            }
+            3 => {
+                let _ = self.roll_out(&name, Change::Undo { to: None }).await;
+                let end = tokio::time::Instant::now() + Duration::from_secs(5);
+                self.watch(&name, least, |now| now >= end).await?;
+                self.roll_out(&name, Change::Start { image: None, image_id: None, steps: None }).await?;
+            }
+            _ => {}
+        }
+        self.watch(&name, least, |_| false).await?;
+        self.check_converged()
+    }
+
+    /// A version that ends at once takes nobody's place, and everything is as it was in the end.
+    async fn check_bad_version(&mut self) -> Result<(), String> {
+        let name = self.any_service();
+        let before = self.project.clone();
+        let service = self.project.services.get_mut(&name).unwrap();
+        service.container.image = Image("bad:1".to_owned());
+        service.update.failure_action = FailureAction::Rollback;
+        service.update.max_failure_ratio = Share::NONE;
+        let least = self.least(&name);
+        self.apply().await?;
+        sleep(Duration::from_millis(self.chance.u64(1..500))).await;
+        if self.chance.bool() {
+            self.respawn_and_wait().await;
+        }
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while !self.has_gone_back(&name).await? {
+            sleep(Duration::from_millis(self.chance.u64(1..200))).await;
+            let running = self.running(&name);
+            if running < least {
+                return Err(format!("{running} replicas of {name} run, {least} have to"));
+            }
+            self.check_always()?;
+            if tokio::time::Instant::now() > deadline {
+                let status = self.handle.request(Request::Status).await;
+                return Err(format!("{name} never goes back: {status:#?}"));
+            }
+        }
+        self.project = before;
+        self.check_converged()?;
+        // The file says what it said before, which is what runs.
+        self.apply().await?;
+        self.converge().await
+    }
+
+    /// Whether a version was tried, and is no more.
+    async fn has_gone_back(&self, name: &ServiceName) -> Result<bool, String> {
+        let Ok(Reply::Status(status)) = self.handle.request(Request::Status).await else {
+            return Err("no status".to_owned());
+        };
+        let is_tried = self.project.services[name].replicas == 0 || !status.troubles.is_empty();
+        Ok(status.settled && status.rollouts.is_empty() && is_tried)
+    }
+
+    /// How many replicas of a service must run while it is on its way to another version.
+    fn least(&self, name: &ServiceName) -> u32 {
+        let service = &self.project.services[name];
+        match (service.order(&service.update), service.update.parallelism) {
+            (Order::StartFirst, _) => service.replicas,
+            (Order::StopFirst, 0) => 0,
+            (Order::StopFirst, at_once) => service.replicas.saturating_sub(at_once),
+        }
+    }
+
+    /// Looks on until all is as wanted, or for as long as it is told to; so many replicas have to run all the time.
+    async fn watch(
+        &mut self,
+        name: &ServiceName,
+        least: u32,
+        is_over: impl Fn(tokio::time::Instant) -> bool,
+    ) -> Result<(), String> {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         while !self.is_converged().await? {
             for _ in 0..5 {
                 sleep(Duration::from_millis(self.chance.u64(1..200))).await;
-                let running = self.running(&name);
+                let running = self.running(name);
                 if running < least {
                     return Err(format!("{running} replicas of {name} run, {least} have to"));
                 }
             }
             self.check_always()?;
-            if tokio::time::Instant::now() > deadline {
-                return Err(format!("{name} is never replaced"));
+            let now = tokio::time::Instant::now();
+            if is_over(now) {
+                return Ok(());
+            }
+            if now > deadline {
+                let status = self.handle.request(Request::Status).await;
+                return Err(format!("{name} is never replaced: {status:#?}"));
             }
         }
-        self.check_converged()
+        Ok(())
     }
 
     fn running(&self, name: &ServiceName) -> u32 {
@@ -518,8 +675,7 @@ impl Simulation {
     /// `kill -9` of the supervisor, then `up`: everything is adopted, nothing is started.
     async fn check_adoption(&mut self) -> Result<(), String> {
         let before = self.engine.world().changes.len();
-        self.respawn();
-        sleep(Duration::from_millis(100)).await;
+        self.respawn_and_wait().await;
         self.converge().await?;
         let world = self.engine.world();
         if world.changes.len() > before {

@@ -87,6 +87,12 @@ impl Project {
         project
     }
 
+    /// What a variable of the file such as `${GO}` stands for.
+    pub fn image(&self, name: &str) -> String {
+        let found = self.variables.iter().find(|(variable, _)| *variable == name);
+        found.map(|(_, image)| image.clone()).unwrap()
+    }
+
     /// Replaces the file.
     pub fn write(&self, compose: &str) {
         fs::write(self.folder.path().join("compose.yaml"), compose).unwrap();

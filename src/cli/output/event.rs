@@ -4,9 +4,9 @@ use anstyle::{AnsiColor, Style};
 use sameport::{
     engine::Health,
     kernel::steering::{OtherUser, Stranger},
-    plan::{Target, Verb},
-    spec::{Image, PodName},
-    supervisor::{Event, EventKind},
+    plan::{Failure, Target, Verb, versions::Underway},
+    spec::{FailureAction, Image, PodName, ServiceName},
+    supervisor::{Event, EventKind, Milestone},
 };
 
 use super::state::{self, CRASH_LOOP};
@@ -88,6 +88,7 @@ pub fn describe(event: &Event) -> Option<String> {
         EventKind::Replaced { service, slot, why } => {
             styled(&format!("{service}.{slot} is replaced: {why}"), red)
         }
+        EventKind::Rollout { service, milestone } => rollout(service, milestone),
         EventKind::PodLost { pod } => {
             styled(&format!("{pod} lost its network: its sandbox ended; it is rebuilt"), yellow)
         }
@@ -100,6 +101,35 @@ pub fn describe(event: &Event) -> Option<String> {
     })
 }
 
+fn rollout(service: &ServiceName, milestone: &Milestone) -> String {
+    let (red, yellow) = (AnsiColor::Red.on_default(), AnsiColor::Yellow.on_default());
+    match milestone {
+        Milestone::Begun { underway: Underway { from, to, back: Some(_), .. } } => {
+            styled(&format!("{service} goes back from version {from} to version {to}"), yellow)
+        }
+        Milestone::Begun { underway: Underway { from, to, back: None, .. } } => {
+            format!("{service} goes from version {from} to version {to}")
+        }
+        Milestone::Step { share } => format!("the new version of {service} gets {share} of the connections"),
+        Milestone::Promoted => format!("the new version of {service} gets all connections"),
+        Milestone::Failed { version, failure, action } => {
+            let then = match action {
+                FailureAction::Rollback => "it goes back",
+                FailureAction::Pause => "nothing more is replaced",
+                FailureAction::Continue => "the others go on",
+            };
+            let Failure { slot, reason } = failure;
+            styled(
+                &format!("version {version} of {service} is no good, {then}: in slot {slot} {reason}"),
+                red,
+            )
+        }
+        Milestone::Done { underway: Underway { to, .. } } => {
+            styled(&format!("{service} runs version {to}"), AnsiColor::Green.on_default())
+        }
+    }
+}
+
 fn done(verb: Verb, target: &Target) -> &'static str {
     match (verb, target) {
         (Verb::Create, _) => "created",
@@ -107,6 +137,7 @@ fn done(verb: Verb, target: &Target) -> &'static str {
         (Verb::Launch | Verb::Start, _) => "started",
         (Verb::Run, _) => "has run its post_start",
         (Verb::Update, _) => "has other limits",
+        (Verb::Promote, _) => "takes over",
         (Verb::Stop, _) => "stopped",
         (Verb::Remove, _) => "removed",
     }

@@ -15,16 +15,7 @@ pub const CRASH_LOOP: u32 = 3;
 
 /// How a process ended: `exit code 1`, `killed by SIGKILL`, `out of memory`.
 pub fn exit(exit: &ExitStatus) -> String {
-    if let Some(error) = &exit.error {
-        return format!("could not start: {error}");
-    }
-    if exit.out_of_memory {
-        return "out of memory".to_owned();
-    }
-    match i32::try_from(exit.code - 128).ok().and_then(|n| nix::sys::signal::Signal::try_from(n).ok()) {
-        Some(signal) if exit.code > 128 => format!("killed by {signal}"),
-        _ => format!("exit code {}", exit.code),
-    }
+    exit.to_string()
 }
 
 /// Where a replica stands.

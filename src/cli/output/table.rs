@@ -44,6 +44,14 @@ const COLUMNS: [(&str, Option<u8>); 11] = [
 ];
 const MOST_DISPENSABLE: u8 = 8;
 
+/// A table without lines, as wide as it has to be.
+pub fn plain(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.set_header(header).load_style(presets::NOTHING);
+    table.set_content_arrangement(ContentArrangement::Disabled);
+    table
+}
+
 type Row = [Cell; COLUMNS.len()];
 
 /// The table, as wide as the terminal at most. In a pipe a line is a replica, however long it gets.
@@ -89,7 +97,12 @@ fn row(replica: &ReplicaStatus, sharing: Option<&PodSharing>, ports: &Ports, now
     let container = replica.container.as_ref().map(|id| id.short().to_owned());
     let generation = replica.generation.as_ref().map(ToString::to_string);
     [
-        Cell::new(format!("{}.{}", replica.service, replica.slot)),
+        Cell::new(format!(
+            "{}.{}{}",
+            replica.service,
+            replica.slot,
+            if replica.successor { " next" } else { "" }
+        )),
         colored(Cell::new(state::describe(replica, now)), state::mood(replica)),
         Cell::new(since(replica, now)),
         Cell::new(weight),

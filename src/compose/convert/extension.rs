@@ -1,6 +1,5 @@
 //! `x-sameport` of a service: what Compose has no words for.
 
-use super::probe;
 use super::{
     super::{
         fields::{Fields, loose},
@@ -8,9 +7,9 @@ use super::{
         report::Problem,
         source::At,
     },
-    hooks,
+    hooks, probe, update,
 };
-use crate::spec::{Aim, Balance, Before, PodName, Probes, Service, Sharing, Unhealthy};
+use crate::spec::{Aim, Balance, Before, Canary, PodName, Probes, Service, Sharing, Unhealthy};
 use std::time::Duration;
 
 /// What a service says under `x-sameport`.
@@ -28,6 +27,9 @@ pub(super) struct Extension {
     pub unhealthy: Unhealthy,
     pub before: Option<Before>,
     pub pod: Option<PodName>,
+    /// How long a new replica may take to get ready.
+    pub deadline: Option<Duration>,
+    pub canary: Option<Canary>,
 }
 
 impl Default for Extension {
@@ -43,6 +45,8 @@ impl Default for Extension {
             unhealthy: Unhealthy::default(),
             before: None,
             pod: None,
+            deadline: None,
+            canary: None,
         }
     }
 }
@@ -83,7 +87,21 @@ pub(super) fn extension(service: &Fields<'_>) -> Extension {
     });
     let sharing_at = fields.get("sharing").map(|node| node.at);
     let before = hooks::before(&fields);
-    Extension { sharing, sharing_at, balance, drain, hold, probe, probes_at, unhealthy, before, pod }
+    let (deadline, canary) = (fields.duration("progress_deadline"), update::canary(&fields));
+    Extension {
+        sharing,
+        sharing_at,
+        balance,
+        drain,
+        hold,
+        probe,
+        probes_at,
+        unhealthy,
+        before,
+        pod,
+        deadline,
+        canary,
+    }
 }
 
 /// The network of the host has ports of others, which are not ours to share.
@@ -102,7 +120,7 @@ fn without_the_kernel(extension: &Fields<'_>, sharing: Sharing) {
     if sharing != Sharing::Application {
         return;
     }
-    for key in ["balance", "drain", "hold"] {
+    for key in ["balance", "canary", "drain", "hold"] {
         if extension.get(key).is_some() {
             let message = format!("`{key}` has no effect with `sharing: application`");
             let problem = Problem::warning(extension.key_at(key), message);

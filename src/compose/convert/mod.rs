@@ -13,6 +13,7 @@ mod ports;
 mod probe;
 mod resources;
 mod service;
+mod update;
 pub(super) mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -11,7 +11,7 @@ use super::{
     },
     container,
     depends_on::Dependencies,
-    deploy, extension, hooks, volumes,
+    deploy, extension, hooks, update, volumes,
 };
 use crate::spec::{
     Aim, DependencyCondition, PodName, Project, RestartCondition, Service, ServiceName, Sharing,
@@ -52,6 +52,7 @@ pub(super) fn service(
     let pod = extension.pod.unwrap_or_else(|| name.into());
     let container_name = container_name(fields, name, replicas);
     let stop_grace = fields.duration("stop_grace_period").unwrap_or(Service::STOP_GRACE);
+    let (update, rollback) = update::updates(fields, extension.deadline);
     let container = container::container(fields, name.as_str(), key, known);
     let service = container.map(|container| Service {
         name: name.clone(),
@@ -71,6 +72,9 @@ pub(super) fn service(
         unhealthy: extension.unhealthy,
         hooks: hooks::hooks(fields),
         before: extension.before,
+        update,
+        rollback,
+        canary: extension.canary,
     });
     let (sharing_at, probes_at) = (extension.sharing_at, extension.probes_at);
     Draft { service, pod, container_name, sharing_at, probes_at, restart_at }

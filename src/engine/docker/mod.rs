@@ -10,7 +10,7 @@ use bollard::{
     query_parameters::{
         CreateContainerOptions, CreateImageOptions, ImportImageOptions, KillContainerOptions,
         ListContainersOptions, ListNetworksOptions, ListVolumesOptions, RemoveContainerOptions,
-        RemoveVolumeOptions, StopContainerOptions,
+        RemoveVolumeOptions, RenameContainerOptions, StopContainerOptions,
     },
 };
 use futures_util::{Stream, StreamExt, TryStreamExt, stream::BoxStream};
@@ -264,6 +264,11 @@ impl Engine for Docker {
 
     async fn run(&self, id: &ContainerId, command: &ExecOptions) -> Result<Ran, EngineError> {
         self.run_to_end(id, command).await
+    }
+
+    async fn rename(&self, id: &ContainerId, name: &str) -> Result<(), EngineError> {
+        let options = RenameContainerOptions { name: name.to_owned() };
+        self.call(&of(id), self.client.rename_container(&id.0, options)).await
     }
 
     async fn remove(&self, id: &ContainerId, volumes: RemoveVolumes) -> Result<(), EngineError> {

@@ -142,6 +142,10 @@ impl Engine for Memory {
         .await
     }
 
+    async fn rename(&self, id: &ContainerId, name: &str) -> Result<(), EngineError> {
+        self.call(Call::Rename(id.clone()), |world| world.rename(id, name)).await
+    }
+
     async fn remove(&self, id: &ContainerId, _volumes: RemoveVolumes) -> Result<(), EngineError> {
         self.call(Call::Remove(id.clone()), |world| {
             world.remove(id);

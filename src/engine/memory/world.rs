@@ -13,7 +13,7 @@ use crate::{
         ContainerId, ContainerState, CreateContainer, EngineError, EngineEvent, Exit, Health, Inspection,
         Labels, LogLine, Namespaces, Process, Role, Summary,
     },
-    spec::{Generation, Limits, ProjectName, ServiceName},
+    spec::{Generation, Image, Limits, ProjectName, ServiceName},
 };
 
 /// How often things go wrong, each in a thousand.
@@ -35,6 +35,9 @@ pub struct Faults {
     pub command_fails: u32,
 }
 
+/// Images with such names end at once after their start.
+const BAD: &str = "bad";
+
 /// A call, as far as a simulation wants to tell calls apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Call {
@@ -46,6 +49,8 @@ pub enum Call {
     Start(ContainerId),
     /// Ends one.
     Stop(ContainerId),
+    /// Gives one another name.
+    Rename(ContainerId),
     /// Removes one.
     Remove(ContainerId),
     /// Changes limits of one.
@@ -61,6 +66,7 @@ pub type OnChange = Box<dyn FnMut(&Call) + Send>;
 
 struct Held {
     name: String,
+    image: Image,
     labels: BTreeMap<String, String>,
     joined: Option<ContainerId>,
     host_ports: BTreeSet<u16>,
@@ -232,6 +238,7 @@ impl World {
         labels.extend(container.labels.to_map());
         let held = Held {
             name: container.name.clone(),
+            image: container.container.image.clone(),
             labels,
             joined,
             host_ports,
@@ -241,6 +248,16 @@ impl World {
             netns: 0,
         };
         Ok(self.add(held))
+    }
+
+    pub(super) fn rename(&mut self, id: &ContainerId, name: &str) -> Result<(), EngineError> {
+        if self.containers.iter().any(|(other, held)| other != id && held.name == name) {
+            let message = format!("the container name \"/{name}\" is already in use");
+            return Err(EngineError::Conflict { message });
+        }
+        self.containers.get_mut(id).ok_or_else(|| gone(id))?.name = name.to_owned();
+        self.tell(&EngineEvent::Container(id.clone()));
+        Ok(())
     }
 
     fn add(&mut self, held: Held) -> ContainerId {
@@ -261,6 +278,7 @@ impl World {
             host_ports: BTreeSet::new(),
             limits: Limits::default(),
             ran: 0,
+            image: Image("other".to_owned()),
             state,
             netns,
         };
@@ -309,7 +327,8 @@ impl World {
             held.ran = 0;
         }
         self.tell(&EngineEvent::Container(id.clone()));
-        if self.chance(self.faults.crash_at_start) {
+        let is_bad = self.containers.get(id).is_some_and(|held| held.image.0.starts_with(BAD));
+        if is_bad || self.chance(self.faults.crash_at_start) {
             self.exit(id, 1);
         }
         Ok(())

@@ -58,20 +58,18 @@ pub struct Door {
 pub struct Part {
     /// Its number among the project's endpoints.
     pub number: u32,
-    /// By which it is reached alone.
-    pub address: Ipv4Addr,
     /// Its listeners, by group: socket cookies and places in the array of sockets.
     pub listeners: [Vec<(u64, u32)>; DOORS],
     /// What the kernel has of it; none before it was written.
     written: Option<Box<Endpoint>>,
-    /// Whether it is entered under its own address.
-    own: bool,
+    /// The address under which it is entered, to be reached alone.
+    own: Option<Ipv4Addr>,
 }
 
 impl Part {
     /// A part without listeners.
-    pub fn new(number: u32, address: Ipv4Addr) -> Self {
-        Self { number, address, listeners: Default::default(), written: None, own: false }
+    pub fn new(number: u32) -> Self {
+        Self { number, listeners: Default::default(), written: None, own: None }
     }
 
     /// Whether it listens.
@@ -144,12 +142,13 @@ impl Port {
         &mut self,
         kernel: &mut InKernel,
         rules: &Rules,
-        weight_of: impl Fn(&Life) -> u32,
+        wanted: impl Fn(&Life) -> Option<(Ipv4Addr, u32)>,
     ) -> Result<(), KernelError> {
         self.rules = *rules;
         let mut weights = Vec::new();
+        let mut moves = Vec::new();
         for (life, part) in &mut self.endpoints {
-            let weight = weight_of(life);
+            let wanted = wanted(life);
             let endpoint = part.endpoint();
             if part.written.as_deref() != Some(&endpoint) {
                 kernel.write_endpoint(part.number, &endpoint)?;
@@ -158,13 +157,26 @@ impl Port {
             let reached_by_v4 = part.listeners.iter().zip(&self.doors).any(|(list, door)| {
                 !list.is_empty() && door.as_ref().is_some_and(|door| door.bound.takes_v4())
             });
-            if part.own != reached_by_v4 {
-                let key = OwnKey { port: self.number, address: part.address.to_bits() };
-                kernel.write_own(key, reached_by_v4.then_some(part.number))?;
-                part.own = reached_by_v4;
+            let own = wanted.map(|(address, _)| address).filter(|_| reached_by_v4);
+            if part.own != own {
+                moves.push((part.number, part.own, own));
+                part.own = own;
             }
             if part.listens() {
-                weights.push((part.address, u16::try_from(part.number).unwrap_or(0), weight));
+                let (address, weight) = wanted.unwrap_or((Ipv4Addr::UNSPECIFIED, 0));
+                weights.push((address, u16::try_from(part.number).unwrap_or(0), weight));
+            }
+        }
+        // One may move to where another one was: all go first.
+        let key = |address: Ipv4Addr| OwnKey { port: self.number, address: address.to_bits() };
+        for (_, old, _) in &moves {
+            if let Some(old) = old {
+                kernel.write_own(key(*old), None)?;
+            }
+        }
+        for (number, _, new) in moves {
+            if let Some(new) = new {
+                kernel.write_own(key(new), Some(number))?;
             }
         }
         weights.sort_unstable();

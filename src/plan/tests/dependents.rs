@@ -35,7 +35,8 @@ fn what_is_done_on_purpose_affects_dependents() {
     assert_eq!(restarted.lines(), ["stop db.1"]);
     assert_eq!(affected(&restarted), app());
     assert_eq!(affected(&scene().edit("db", new_version)), app());
-    let moved = scene().edit_pod("db", |pod| pod.hostname = Some("other".to_owned()));
+    let mut moved = scene().edit_pod("db", |pod| pod.hostname = Some("other".to_owned()));
+    moved.desired.recreate_pods = true;
     assert_eq!(moved.lines(), ["stop db.1"]);
     assert_eq!(affected(&moved), app());
 }

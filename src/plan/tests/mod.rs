@@ -8,6 +8,7 @@ mod illness;
 mod limits;
 mod replicas;
 mod restarts;
+mod rollout;
 mod rotation;
 mod sandboxes;
 mod status;
@@ -18,7 +19,7 @@ use jiff::{Timestamp, ToSpan};
 
 use crate::{
     engine::{ContainerId, ContainerState, Exit, Health, Labels, Process, Role},
-    plan::{Container, Desired, Goal, Observed, Owner, Plan, Target, Versioned, plan},
+    plan::{Container, Desired, Goal, Observed, Owner, Plan, Target, Verb, Versioned, plan},
     spec::{
         self, Balance, Dependency, DependencyCondition, Generation, Hooks, Image, Network, Pod, Project,
         PullPolicy, Restart, Service, Sharing, Slot, Unhealthy,
@@ -125,11 +126,15 @@ impl Scene {
         self
     }
 
-    fn replica(mut self, service: &str, slot: u32, is: Is) -> Self {
+    fn replica(self, service: &str, slot: u32, is: Is) -> Self {
+        self.replica_named(&format!("{service}-{slot}"), service, slot, is)
+    }
+
+    fn replica_named(mut self, container: &str, service: &str, slot: u32, is: Is) -> Self {
         let name = service.parse().unwrap();
         let generation = self.desired.project.services[&name].generation();
         let role = Role::Replica { service: name, slot: Slot::new(slot).unwrap() };
-        self.add(format!("{service}-{slot}"), service, generation, role, is);
+        self.add(container.to_owned(), service, generation, role, is);
         self
     }
 
@@ -139,6 +144,12 @@ impl Scene {
         let generation = self.desired.project.services[&name].generation();
         self.add(format!("{service}-before"), service, generation, Role::Before { service: name }, is);
         self
+    }
+
+    /// A replica of the version that is wanted, which is to take the place of another one.
+    fn successor(self, service: &str, slot: u32, is: Is) -> Self {
+        let name = format!("shop-{service}-{slot}-next");
+        self.replica_named(&name, service, slot, is)
     }
 
     fn add(&mut self, id: String, pod: &str, generation: Generation, role: Role, is: Is) {
@@ -164,10 +175,13 @@ impl Scene {
             netns: matches!(state, ContainerState::Running(_) | ContainerState::Paused(_)).then_some(NETNS),
             state,
         };
-        if let Role::Replica { service, slot } = role {
-            let rule = self.desired.project.services[&service].restart;
-            let history = self.observed.history.entry(Target::Replica(service, slot)).or_default();
-            history.note(&container, &rule);
+        if let Role::Replica { service, .. } = &role {
+            let rule = self.desired.project.services[service].restart;
+            let target = self.desired.target_of(&container);
+            self.observed.history.entry(target).or_default().note(&container, &rule);
+        }
+        if matches!(is, Is::Up(_) | Is::UpAnd(Health::Healthy, _)) {
+            self.observed.ready_since.insert(container.id.clone(), container.since);
         }
         self.observed.containers.insert(ContainerId(id), container);
     }
@@ -203,7 +217,7 @@ impl Scene {
     }
 
     fn busy(mut self, target: Target) -> Self {
-        self.observed.busy.insert(target);
+        self.observed.busy.insert(target, Verb::Stop);
         self
     }
 
@@ -250,6 +264,9 @@ fn service(name: &str, replicas: u32) -> Service {
         unhealthy: Unhealthy::default(),
         hooks: Hooks::default(),
         before: None,
+        update: spec::Update::default(),
+        rollback: spec::Update::default(),
+        canary: None,
     }
 }
 
@@ -261,9 +278,10 @@ fn replica(service: &str, slot: u32) -> Target {
     Target::Replica(service.parse().unwrap(), Slot::new(slot).unwrap())
 }
 
-/// A change that makes another version of a service.
+/// A change that makes another version of a service, and lets old replicas go before their successors come.
 fn new_version(service: &mut Service) {
     service.container.image = Image("app:2".to_owned());
+    service.update.order = Some(spec::Order::StopFirst);
 }
 
 /// No action at all.

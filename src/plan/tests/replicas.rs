@@ -10,7 +10,8 @@ use crate::{
 #[test]
 fn a_project_as_wanted_is_left_alone() {
     let scene = Scene::up(&[("api", 1), ("web", 3)]);
-    assert_eq!(scene.plan(), super::Plan::default());
+    let plan = scene.plan();
+    assert_eq!((plan.actions, plan.wake, plan.draining), (vec![], None, false));
 }
 
 #[test]
@@ -57,12 +58,12 @@ fn a_new_version_replaces_one_replica_at_a_time() {
 fn the_next_one_goes_when_the_new_one_has_settled() {
     let scene = Scene::up(&[("web", 2)]).edit("web", new_version).replica("web", 1, Is::Up(1));
     assert_eq!(scene.lines(), NOTHING);
-    assert_eq!(scene.plan().wake, Some(scene.now + Duration::from_secs(1)));
-    assert_eq!(scene.later(Duration::from_secs(1)).lines(), ["stop web.2"]);
+    assert_eq!(scene.plan().wake, Some(scene.now + Duration::from_secs(4)));
+    assert_eq!(scene.later(Duration::from_secs(4)).lines(), ["stop web.2"]);
     for (health, wanted) in
         [(Health::Starting, None), (Health::Unhealthy, None), (Health::Healthy, Some("stop web.2"))]
     {
-        let scene = Scene::up(&[("web", 2)]).edit("web", new_version).replica("web", 1, Is::UpAnd(health, 1));
+        let scene = Scene::up(&[("web", 2)]).edit("web", new_version).replica("web", 1, Is::UpAnd(health, 6));
         assert_eq!(scene.lines(), wanted.into_iter().collect::<Vec<_>>());
     }
 }

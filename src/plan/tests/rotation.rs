@@ -224,8 +224,8 @@ fn a_version_of_another_user_never_takes_a_replica_down_while_others_share_the_p
         ("known to the image only", "nobody", false),
     ] {
         let scene = of_user(Scene::steered(2), user);
-        let wanted = if blocked { vec![WEIGHT, WEIGHT] } else { vec![0, WEIGHT] };
-        assert_eq!(scene.weights(), wanted, "{case}");
+        let launched: Vec<_> = (!blocked).then(|| "launch web.1 next".to_owned()).into_iter().collect();
+        assert_eq!((scene.weights(), scene.lines()), (vec![WEIGHT, WEIGHT], launched), "{case}");
         let told = status(&scene.desired, &scene.observed, scene.now).troubles;
         assert_eq!(told.len(), usize::from(blocked), "{case}");
         if let Some(trouble) = told.first() {

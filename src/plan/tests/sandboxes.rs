@@ -53,13 +53,18 @@ fn a_replica_of_a_removed_sandbox_is_made_anew() {
 
 #[test]
 fn a_changed_pod_is_emptied_before_its_sandbox_goes() {
-    let scene = Scene::up(&[("web", 2)]).edit_pod("web", |pod| pod.hostname = Some("shop".to_owned()));
+    let mut scene = Scene::up(&[("web", 2)]).edit_pod("web", |pod| pod.hostname = Some("shop".to_owned()));
+    assert_eq!(scene.lines(), NOTHING, "nobody is taken down for it unasked");
+    let told = super::super::status::status(&scene.desired, &scene.observed, scene.now);
+    assert!(!told.converged && told.troubles.len() == 1, "{told:#?}");
+    scene.desired.recreate_pods = true;
     assert_eq!(scene.lines(), ["stop web.1", "stop web.2"]);
-    let scene = Scene::of(&[("web", 2)])
+    let mut scene = Scene::of(&[("web", 2)])
         .sandbox("web", Is::Up(60))
         .replica("web", 1, Is::Exited(0, 60))
         .replica("web", 2, Is::Up(60))
         .edit_pod("web", |pod| pod.hostname = Some("shop".to_owned()));
+    scene.desired.recreate_pods = true;
     assert_eq!(scene.lines(), ["remove web.1", "stop web.2"]);
     let scene = Scene::of(&[("web", 2)])
         .sandbox("web", Is::Up(60))

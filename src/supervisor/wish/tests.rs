@@ -1,12 +1,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::*;
-use crate::{
-    plan::Orphans,
-    spec::{
-        Balance, Container, Dependency, DependencyCondition, Hooks, Image, Pod, PullPolicy, Restart, Service,
-        Sharing, Slot, Unhealthy,
-    },
+use crate::spec::{
+    Balance, Container, Dependency, DependencyCondition, Hooks, Image, Pod, PullPolicy, Restart, Service,
+    Sharing, Slot, Unhealthy,
 };
 
 fn service(name: &str, replicas: u32, depends_on: &[&str]) -> Service {
@@ -29,6 +26,9 @@ fn service(name: &str, replicas: u32, depends_on: &[&str]) -> Service {
         unhealthy: Unhealthy::default(),
         hooks: Hooks::default(),
         before: None,
+        update: crate::spec::Update::default(),
+        rollback: crate::spec::Update::default(),
+        canary: None,
     }
 }
 
@@ -49,7 +49,7 @@ fn project() -> Project {
 }
 
 fn apply(project: Project) -> Apply {
-    Apply { project, services: Vec::new(), scale: BTreeMap::new(), orphans: Orphans::Keep }
+    Apply::all(project, "test")
 }
 
 fn name(name: &str) -> ServiceName {
@@ -77,7 +77,7 @@ impl User {
     }
 
     fn asks(&mut self, request: Request) -> Result<(), Rejection> {
-        self.wish.take(request, &Observed::default())
+        self.wish.take(request, &Observed::default(), jiff::Timestamp::UNIX_EPOCH)
     }
 
     /// As `kill -9`, and `up` with a file.

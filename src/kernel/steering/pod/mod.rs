@@ -194,6 +194,10 @@ impl Pod {
         for (life, replica) in wanted {
             if let Some(resident) = self.residents.get_mut(&life) {
                 resident.weight = replica.weight;
+                if resident.address != replica.address {
+                    kernel.write_home(resident.cgroup.id, Some(replica.address))?;
+                    resident.address = replica.address;
+                }
                 continue;
             }
             // It may have ended just now: then it is no longer wanted soon.
@@ -350,7 +354,7 @@ impl Pod {
                 index
             }
         };
-        let part = port.endpoints.entry(life.clone()).or_insert_with(|| Part::new(number, resident.address));
+        let part = port.endpoints.entry(life.clone()).or_insert_with(|| Part::new(number));
         if let Some(listeners) = part.listeners.get_mut(door) {
             listeners.push((row.cookie, index));
         }
@@ -415,7 +419,9 @@ impl Pod {
         let Some(port) = self.ports.get_mut(&name) else { return Ok(()) };
         let rules = rules(port);
         let residents = &self.residents;
-        port.write(kernel, &rules, |life| residents.get(life).map_or(0, |resident| resident.weight))
+        port.write(kernel, &rules, |life| {
+            residents.get(life).map(|resident| (resident.address, resident.weight))
+        })
     }
 
     fn attend(

@@ -1,0 +1,385 @@
+//! `sameport rollout`: to another version of a service, and how that goes on.
+
+use std::{str::FromStr, time::Duration};
+
+use clap::{Args, Subcommand, ValueEnum};
+use jiff::Timestamp;
+use sameport::{
+    engine::docker::Docker,
+    plan::{
+        status::RolloutStatus,
+        versions::{Pin, Revision, Steps, Versions, Why},
+    },
+    spec::{Image, ServiceName, Share},
+    supervisor::{Change, Request, RolloutRequest},
+};
+use serde::Serialize;
+
+use super::{
+    args::time,
+    context::{Context, who},
+    error::CliError,
+    output,
+    pull::{self, Pull},
+    session::Session,
+    signals::Signals,
+    wait,
+};
+
+/// Arguments of `sameport rollout`.
+#[derive(Args, Debug)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "Examples:
+  sameport rollout web --image shop:1.5           to another image, one replica after the other
+  sameport rollout web                            once more what the file says: also if its tag means another image now
+  sameport rollout web --image shop:1.5 --canary 10%
+  sameport rollout promote web                    the new version gets everything, or
+  sameport rollout abort web                      nothing
+  sameport rollout web --image shop:1.5 --steps 10,25,50,100 --every 2m
+  sameport rollout web --image shop:1.5 --strategy blue-green
+  sameport rollout undo web                       the version before"
+)]
+pub struct RolloutArgs {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    #[command(flatten)]
+    begin: Begin,
+}
+
+/// A rollout that begins.
+#[derive(Args, Debug)]
+struct Begin {
+    /// To this image; until the file names another one, it stays
+    #[arg(long)]
+    image: Option<String>,
+    /// When the image is fetched, whatever the file says
+    #[arg(long, value_enum)]
+    pull: Option<Pull>,
+    /// Let new replicas come beside the old ones, and get this part of the connections until `promote` or `abort`
+    #[arg(long, value_name = "PERCENT", value_parser = percent, conflicts_with_all = ["steps", "strategy"])]
+    canary: Option<Share>,
+    /// Let the new replicas get more and more
+    #[arg(long, value_name = "PERCENT,…", conflicts_with = "strategy", requires = "every")]
+    steps: Option<Shares>,
+    /// How long each step lasts, once its replicas have proved themselves
+    #[arg(long, value_name = "TIME", value_parser = time, requires = "steps")]
+    every: Option<Duration>,
+    /// How the new replicas come to the old ones
+    #[arg(long, value_enum)]
+    strategy: Option<Strategy>,
+    /// Do not wait until it is done
+    #[arg(short, long)]
+    detach: bool,
+    /// Which service
+    #[arg(required = true)]
+    service: Option<ServiceName>,
+}
+
+/// How the new replicas come to the old ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Strategy {
+    /// Slot after slot, as `deploy.update_config` says
+    Rolling,
+    /// All of them beside the old ones, which get everything until the new ones are ready; then the other way round
+    BlueGreen,
+}
+
+/// What can be done with a rollout.
+#[derive(Subcommand, Debug)]
+enum Verb {
+    /// How far it is
+    Status(Which),
+    /// Replace nothing more for now
+    Pause(Which),
+    /// Go on
+    Resume(Which),
+    /// Go back to the version before
+    Undo(Undo),
+    /// Give the new version all connections, and let the old replicas go
+    Promote(Which),
+    /// Let the new replicas go
+    Abort(Which),
+    /// The versions that a service had
+    History(Which),
+}
+
+#[derive(Args, Debug)]
+struct Which {
+    /// Which service
+    service: ServiceName,
+}
+
+#[derive(Args, Debug)]
+struct Undo {
+    /// To the version of this number; see `sameport rollout history`
+    #[arg(long, value_name = "N")]
+    to: Option<u32>,
+    /// Do not wait until it is done
+    #[arg(short, long)]
+    detach: bool,
+    /// Which service
+    service: ServiceName,
+}
+
+/// Percentages, one after the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Shares(Vec<Share>);
+
+impl FromStr for Shares {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let shares = text.split(',').map(percent).collect::<Result<Vec<_>, _>>()?;
+        if shares.is_sorted() {
+            Ok(Self(shares))
+        } else {
+            Err("each step has to be more than the one before".to_owned())
+        }
+    }
+}
+
+fn percent(text: &str) -> Result<Share, String> {
+    Share::from_percent(text).ok_or_else(|| format!("`{text}` is no percentage: write one such as 10%"))
+}
+
+/// Runs `sameport rollout`.
+pub async fn run(context: &Context, args: RolloutArgs) -> Result<(), CliError> {
+    match args.verb {
+        None => begin(context, args.begin).await,
+        Some(Verb::Status(which)) => status(context, &which.service).await,
+        Some(Verb::History(which)) => history(context, &which.service).await,
+        Some(Verb::Pause(which)) => change(context, which.service, Change::Pause, After::Return).await,
+        Some(Verb::Resume(which)) => change(context, which.service, Change::Resume, After::Wait).await,
+        Some(Verb::Promote(which)) => change(context, which.service, Change::Promote, After::Wait).await,
+        Some(Verb::Abort(which)) => {
+            change(context, which.service, Change::Undo { to: None }, After::Wait).await
+        }
+        Some(Verb::Undo(Undo { to, detach, service })) => {
+            let after = if detach { After::Return } else { After::Wait };
+            change(context, service, Change::Undo { to }, after).await
+        }
+    }
+}
+
+/// What comes after something was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum After {
+    Return,
+    Wait,
+}
+
+async fn begin(context: &Context, args: Begin) -> Result<(), CliError> {
+    let Some(name) = args.service else {
+        return Err(CliError::Usage {
+            message: "no service is named".to_owned(),
+            help: "write `sameport rollout SERVICE`".to_owned(),
+        });
+    };
+    let project = context.load()?.project;
+    let Some(service) = project.services.get(&name) else {
+        return Err(CliError::Usage {
+            message: format!("there is no service `{name}`"),
+            help: "`sameport config --services` names those of the file".to_owned(),
+        });
+    };
+    let docker = context.engine().await?;
+    let image = args.image.map(Image);
+    let wanted = image.clone().unwrap_or_else(|| service.container.image.clone());
+    let image_id = fetch(&docker, service, &wanted, args.pull).await?;
+    let steps = match (args.canary, args.steps, args.strategy) {
+        (Some(share), ..) => Some(Steps::of(vec![share], None, false)),
+        (None, Some(Shares(shares)), _) => Some(Steps::of(shares, args.every, false)),
+        (None, None, Some(Strategy::BlueGreen)) => {
+            Some(Steps::of(vec![Share::NONE, Share::ALL], Some(service.update.monitor), true))
+        }
+        (None, None, Some(Strategy::Rolling) | None) => None,
+    };
+    let after = if args.detach { After::Return } else { After::Wait };
+    change(context, name, Change::Start { image, image_id, steps }, after).await
+}
+
+async fn fetch(
+    docker: &Docker,
+    service: &sameport::spec::Service,
+    image: &Image,
+    pull: Option<Pull>,
+) -> Result<Option<String>, CliError> {
+    let mut signals = Signals::new()?;
+    tokio::select! {
+        id = pull::one(docker, service, image, pull) => id,
+        () = signals.end() => Err(CliError::Interrupted),
+    }
+}
+
+async fn change(
+    context: &Context,
+    service: ServiceName,
+    change: Change,
+    after: After,
+) -> Result<(), CliError> {
+    let project = context.load()?.project;
+    let name = project.name.clone();
+    let session = Session::open(context, &name, Some(project)).await?;
+    let mut signals = Signals::new()?;
+    let request = RolloutRequest { service: service.clone(), by: who(), change };
+    session.ask(Request::Rollout(Box::new(request))).await?;
+    let done = match after {
+        // A supervisor of our own would end with us.
+        After::Return if matches!(session, Session::Other(_)) => Ok(()),
+        After::Return | After::Wait => tokio::select! {
+            done = wait::rollout(&session, &service) => done,
+            // It goes on where another process supervises.
+            () = signals.end() => Err(CliError::Interrupted),
+        },
+    };
+    session.leave().await;
+    done
+}
+
+async fn versions(
+    context: &Context,
+    service: &ServiceName,
+) -> Result<(Versions, Option<RolloutStatus>), CliError> {
+    let project = context.load()?.project;
+    let name = project.name.clone();
+    if !project.services.contains_key(service) {
+        return Err(CliError::Usage {
+            message: format!("there is no service `{service}`"),
+            help: "`sameport config --services` names those of the file".to_owned(),
+        });
+    }
+    // What is remembered of versions is in the state file, whoever supervises.
+    let docker = context.engine().await?;
+    let mut state = context.settings(&name, &docker)?.state.load()?;
+    let versions = state.versions.remove(service).unwrap_or_default();
+    let status = match Session::running(context, &name).await? {
+        Some(session) => session.status().await?,
+        None => super::ps::look(context, &docker, project).await?,
+    };
+    let rollout = status.rollouts.into_iter().find(|rollout| &rollout.service == service);
+    Ok((versions, rollout))
+}
+
+#[derive(Serialize)]
+struct Shown<'a> {
+    service: &'a ServiceName,
+    #[serde(flatten)]
+    versions: &'a Versions,
+    progress: Option<&'a RolloutStatus>,
+}
+
+async fn status(context: &Context, service: &ServiceName) -> Result<(), CliError> {
+    let (versions, rollout) = versions(context, service).await?;
+    if context.is_json() {
+        return output::json(&Shown { service, versions: &versions, progress: rollout.as_ref() });
+    }
+    for line in describe(service, &versions, rollout.as_ref()) {
+        output::line(&line)?;
+    }
+    Ok(())
+}
+
+/// Where a service stands on its way, in a few lines.
+fn describe(service: &ServiceName, versions: &Versions, rollout: Option<&RolloutStatus>) -> Vec<String> {
+    let mut lines = Vec::new();
+    let image = |number| {
+        let revision = versions.revision(number);
+        revision.map_or_else(String::new, |revision| format!(" ({})", revision.service.container.image))
+    };
+    match (&versions.underway, rollout) {
+        (Some(underway), Some(rollout)) => {
+            let way = if underway.back.is_some() { "back from" } else { "from" };
+            lines.push(format!(
+                "{service} is on its way {way} version {}{} to version {}{}: {} of {} done",
+                underway.from,
+                image(underway.from),
+                underway.to,
+                image(underway.to),
+                rollout.done,
+                rollout.of
+            ));
+            if let Some(steps) = &underway.steps {
+                lines.push(format!("the new version gets {} of the connections", steps.share()));
+                if steps.every.is_none() {
+                    lines.push(format!("`sameport rollout promote {service}` or `abort` ends that"));
+                }
+            }
+            if let Some(Why::Failed(failure)) = &underway.back {
+                lines.push(format!("version {} is no good: {}", underway.from, failure.reason));
+            }
+            match &underway.paused {
+                None => {}
+                Some(Why::Asked) => lines.push(format!("it is paused; `sameport rollout resume {service}`")),
+                Some(Why::Failed(failure)) => lines.push(format!(
+                    "it is paused, because in slot {} {}; `sameport rollout resume {service}` or `undo`",
+                    failure.slot, failure.reason
+                )),
+            }
+        }
+        _ if versions.revisions.is_empty() => {
+            lines.push(format!("nothing is known of versions of {service}"))
+        }
+        _ => lines.push(format!("{service} runs version {}{}", versions.stable, image(versions.stable))),
+    }
+    match &versions.pin {
+        Some(Pin { why: Why::Failed(failure), .. }) if versions.underway.is_none() => lines.push(format!(
+            "the file's version is no good: in slot {} {}; `sameport rollout {service}` tries it once more",
+            failure.slot, failure.reason
+        )),
+        Some(Pin { why: Why::Asked, .. }) => {
+            lines.push(
+                "the file says another version; this one was asked for, until the file changes".to_owned(),
+            );
+        }
+        _ => {}
+    }
+    lines
+}
+
+async fn history(context: &Context, service: &ServiceName) -> Result<(), CliError> {
+    let (versions, _) = versions(context, service).await?;
+    if context.is_json() {
+        return output::json(&versions.revisions);
+    }
+    if versions.revisions.is_empty() {
+        return output::note(&format!("nothing is known of versions of {service}"));
+    }
+    let now = Timestamp::now();
+    let mut table = output::table::plain(&["VERSION", "AGE", "BY", "CAUSE", "IMAGE", "GENERATION", ""]);
+    for revision in versions.revisions.iter().rev() {
+        table.add_row(row(&versions, revision, now));
+    }
+    output::line(&table.trim_fmt())
+}
+
+fn row(versions: &Versions, revision: &Revision, now: Timestamp) -> Vec<String> {
+    let number = revision.number;
+    let note = match &versions.underway {
+        Some(underway) if underway.to == number => "on its way",
+        _ if versions.stable == number => "runs",
+        _ => "",
+    };
+    vec![
+        number.to_string(),
+        output::state::age(now.duration_since(revision.at)),
+        revision.by.clone(),
+        revision.cause.clone(),
+        revision.service.container.image.to_string(),
+        revision.service.generation().to_string(),
+        note.to_owned(),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_grow() {
+        assert_eq!("10,25%,100".parse::<Shares>().map(|shares| shares.0.len()), Ok(3));
+        assert!("50,10".parse::<Shares>().is_err());
+        assert!("10,x".parse::<Shares>().is_err());
+    }
+}

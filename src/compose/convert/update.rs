@@ -1,0 +1,82 @@
+//! How a service is brought to another version: `deploy.update_config`, `deploy.rollback_config`, and what
+//! `x-sameport` adds to them.
+
+use std::time::Duration;
+
+use super::{
+    super::{
+        fields::{Fields, loose},
+        keys,
+        report::Problem,
+    },
+    deploy,
+};
+use crate::spec::{Canary, FailureAction, Image, Order, Share, Update};
+
+/// Both sets of rules: for going on, and for going back. `deadline` is how long a new replica may take to get ready.
+pub(super) fn updates(service: &Fields<'_>, deadline: Option<Duration>) -> (Update, Update) {
+    let rules = |key: &str| {
+        let rules = deploy::fields(service)
+            .and_then(|deploy| Fields::of(deploy.get(key)?, key, deploy.report))
+            .map(|fields| update(&fields, key));
+        let rules = rules.unwrap_or_default();
+        Update { deadline: deadline.unwrap_or(rules.deadline), ..rules }
+    };
+    let back = rules("rollback_config");
+    let back = match back.failure_action {
+        // There is nothing further back.
+        FailureAction::Rollback => Update { failure_action: FailureAction::Pause, ..back },
+        FailureAction::Pause | FailureAction::Continue => back,
+    };
+    (rules("update_config"), back)
+}
+
+fn update(fields: &Fields<'_>, key: &str) -> Update {
+    keys::check(fields.node, &format!("`{key}`"), keys::UPDATE, fields.report);
+    let default = Update::default();
+    let orders = [("start-first", Order::StartFirst), ("stop-first", Order::StopFirst)];
+    let actions = [
+        ("pause", FailureAction::Pause),
+        ("continue", FailureAction::Continue),
+        ("rollback", FailureAction::Rollback),
+    ];
+    let actions = if key == "rollback_config" { &actions[..2] } else { &actions[..] };
+    Update {
+        parallelism: fields.integer("parallelism").unwrap_or(default.parallelism),
+        delay: fields.duration("delay").unwrap_or(default.delay),
+        order: fields.choice("order", &orders),
+        monitor: fields.duration("monitor").unwrap_or(default.monitor),
+        max_failure_ratio: fields
+            .parsed(
+                "max_failure_ratio",
+                "a number from 0 to 1",
+                "write the part of the replicas that may fail, such as `0.25`",
+                |text| Share::from_ratio(text.parse().ok()?),
+            )
+            .unwrap_or(default.max_failure_ratio),
+        failure_action: fields.choice("failure_action", actions).unwrap_or_default(),
+        deadline: default.deadline,
+    }
+}
+
+/// `x-sameport.canary`.
+pub(super) fn canary(extension: &Fields<'_>) -> Option<Canary> {
+    let report = extension.report;
+    let fields = extension.get("canary").and_then(|node| Fields::of(node, "canary", report))?;
+    keys::check(fields.node, "`canary`", keys::CANARY, report);
+    let missing = |key: &str, help: &str| {
+        if fields.get(key).and_then(loose).is_none() {
+            report.push(Problem::error(fields.node.at, format!("`canary` needs `{key}`")).help(help));
+        }
+    };
+    missing("image", "write the image that gets a part of the traffic");
+    missing("weight", "write the part of the new connections that it gets, such as `weight: 10%`");
+    let image = fields.text("image");
+    let share = fields.parsed(
+        "weight",
+        "a percentage from 0 to 100",
+        "write the part of the new connections that it gets, such as `10%`",
+        Share::from_percent,
+    );
+    Some(Canary { image: Image(image?), image_id: None, share: share? })
+}

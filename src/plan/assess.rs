@@ -1,0 +1,264 @@
+//! What has become of a rollout: whether it is done, and whether the new version is worth having.
+
+use std::{collections::BTreeMap, fmt};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    engine::{ContainerState, Health},
+    kernel::steering::OtherUser,
+    spec::{FailureAction, Service, ServiceName, Slot},
+};
+
+use super::{
+    Approach, Autopsy, Container, Desired, Goal, Observed, Phase, Planner, Rollout, Target, history::later,
+};
+
+/// What has become of a rollout.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Every slot runs the version that was wanted, and that has proved itself.
+    Done,
+    /// All that was to come beside the old ones has proved itself, since then.
+    Reached(Timestamp),
+    /// More slots failed than may.
+    Failed(Failure),
+}
+
+/// Why a version is not worth having.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Where it was seen first.
+    pub slot: Slot,
+    /// What it was.
+    #[serde(flatten)]
+    pub reason: FailureReason,
+}
+
+/// What a replica of a new version did wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reason", rename_all = "snake_case")]
+pub enum FailureReason {
+    /// It ended.
+    Ended {
+        /// How, and with which last words.
+        autopsy: Box<Autopsy>,
+    },
+    /// The engine will not run it.
+    Refused {
+        /// What the engine said.
+        error: String,
+    },
+    /// The job before it failed.
+    Job {
+        /// How.
+        error: String,
+    },
+    /// Its health check fails.
+    Unhealthy,
+    /// It does not listen where it should, but elsewhere.
+    ListensElsewhere {
+        /// Where it should.
+        wanted: Vec<u16>,
+        /// Where it does.
+        found: Vec<u16>,
+    },
+    /// It did not get ready in time.
+    TooSlow {
+        /// So many seconds.
+        seconds: u64,
+    },
+    /// It runs as another user than those who have the port.
+    OtherUser {
+        /// Who wants it, and who has it.
+        other: OtherUser,
+    },
+}
+
+impl fmt::Display for FailureReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |ports: &[u16]| ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
+        match self {
+            Self::Ended { autopsy } => match (&autopsy.other_user, &autopsy.port_not_shared) {
+                (Some(other), _) => Self::OtherUser { other: *other }.fmt(f),
+                (None, Some(_)) => f.write_str("it opens its port for itself alone, and others have it"),
+                (None, None) => {
+                    write!(f, "it ended: {}", autopsy.exit)?;
+                    autopsy.log.iter().rev().take(3).rev().try_for_each(|line| write!(f, "\n    {line}"))
+                }
+            },
+            Self::Refused { error } => write!(f, "the engine does not run it: {error}"),
+            Self::Job { error } => write!(f, "the job before it failed: {error}"),
+            Self::Unhealthy => f.write_str("its health check fails"),
+            Self::ListensElsewhere { wanted, found } => {
+                write!(f, "it listens on port {}, and not on {}", list(found), list(wanted))
+            }
+            Self::TooSlow { seconds } => write!(f, "it did not get ready within {seconds} s"),
+            Self::OtherUser { other: OtherUser { port, user, owner } } => write!(
+                f,
+                "it runs as user {user}, and replicas of user {owner} share port {port}: the kernel lets only one user \
+                 share a port"
+            ),
+        }
+    }
+}
+
+/// Tells of each rollout what has become of it, if something has.
+#[must_use]
+pub fn assess(desired: &Desired, observed: &Observed, now: Timestamp) -> BTreeMap<ServiceName, Outcome> {
+    if desired.phase != Phase::Up {
+        return BTreeMap::new();
+    }
+    let mut planner = Planner::new(desired, observed, now);
+    let outcome = |(name, rollout): (&ServiceName, &Rollout)| {
+        let service = desired.project.services.get(name)?;
+        let Some(Goal::Run { replicas }) = desired.goals.get(name) else { return None };
+        Some((name.clone(), planner.outcome(service, rollout, *replicas)?))
+    };
+    desired.rollouts.iter().filter_map(outcome).collect()
+}
+
+impl Planner<'_> {
+    fn outcome(&mut self, service: &Service, rollout: &Rollout, replicas: u32) -> Option<Outcome> {
+        if rollout.paused {
+            return None;
+        }
+        match rollout.approach {
+            Approach::Rolling if self.is_done(service, replicas) => return Some(Outcome::Done),
+            Approach::Beside { replicas: new, .. } => {
+                if let Some(since) = self.have_joined(service, new.min(replicas)) {
+                    return Some(Outcome::Reached(since));
+                }
+            }
+            Approach::Rolling => {}
+        }
+        if let Some(trouble) = self.before_trouble(&service.name) {
+            let reason = FailureReason::Job { error: trouble.error };
+            return Some(Outcome::Failed(Failure { slot: Slot::FIRST, reason }));
+        }
+        let rules = self.rules_of(service);
+        if rules.failure_action == FailureAction::Continue {
+            return None;
+        }
+        let most = u64::from(rules.max_failure_ratio.thousandths()) * u64::from(replicas);
+        let mut failures = Slot::first(replicas).filter_map(|slot| {
+            let reason = self.failure_in(service, slot)?;
+            Some(Failure { slot, reason })
+        });
+        let first = failures.next()?;
+        let count = 1 + u64::try_from(failures.count()).unwrap_or(u64::MAX - 1);
+        (count * 1000 > most).then_some(Outcome::Failed(first))
+    }
+
+    fn is_done(&mut self, service: &Service, replicas: u32) -> bool {
+        Slot::first(replicas).all(|slot| {
+            let seats = self.seats(service, slot);
+            let proved = seats.incumbent.is_some_and(|incumbent| {
+                self.is_wanted(service, incumbent) && self.has_proved_itself(service, incumbent)
+            });
+            proved && seats.successor.is_none() && seats.surplus.is_empty()
+        })
+    }
+
+    /// Since when all of the first slots have a successor that has proved itself.
+    fn have_joined(&self, service: &Service, replicas: u32) -> Option<Timestamp> {
+        let mut since = Timestamp::MIN;
+        for slot in Slot::first(replicas) {
+            let seats = self.seats(service, slot);
+            let mut there = seats.successor.into_iter().chain(seats.incumbent);
+            let new = there.find(|container| self.is_wanted(service, container))?;
+            since = since.max(self.proved_at(service, new).filter(|at| *at <= self.now)?);
+        }
+        Some(since)
+    }
+
+    /// What a replica of the new version does wrong in a slot.
+    pub(super) fn failure_in(&self, service: &Service, slot: Slot) -> Option<FailureReason> {
+        let seats = self.seats(service, slot);
+        let there: Vec<_> = seats.successor.into_iter().chain(seats.incumbent).collect();
+        if let Some(new) = there.iter().find(|container| self.is_wanted(service, container)) {
+            return self.failure_of(service, new);
+        }
+        if let Some(other) = seats.incumbent.and_then(|old| self.user_conflict(service, Some(old))) {
+            return Some(FailureReason::OtherUser { other });
+        }
+        // What could not even be made.
+        self.refusal(&match seats.incumbent {
+            Some(_) => Target::Successor(service.name.clone(), slot),
+            None => Target::Replica(service.name.clone(), slot),
+        })
+    }
+
+    fn refusal(&self, target: &Target) -> Option<FailureReason> {
+        /// What is refused so often will be again.
+        const OFTEN: u32 = 3;
+        let errors = self.observed.history.get(target)?.errors.as_ref()?;
+        let is_final = !errors.last.is_passing() && errors.count >= OFTEN;
+        is_final.then(|| FailureReason::Refused { error: errors.last.to_string() })
+    }
+
+    fn failure_of(&self, service: &Service, container: &Container) -> Option<FailureReason> {
+        let target = self.desired.target_of(container);
+        let history = self.observed.history.get(&target);
+        let rules = self.rules_of(service);
+        if history.is_some_and(|history| history.exits_of(container, self.now, &service.restart) > 0)
+            && !self.has_completed(service, container)
+        {
+            // It is found out a moment later what it died of.
+            let autopsy = history.and_then(|history| history.autopsy.clone())?;
+            return Some(FailureReason::Ended { autopsy: Box::new(autopsy) });
+        }
+        if let Some(reason) = self.refusal(&target) {
+            return Some(reason);
+        }
+        let ContainerState::Running(process) = &container.state else { return None };
+        if process.health == Health::Unhealthy {
+            return Some(FailureReason::Unhealthy);
+        }
+        if self.is_available(service, container) {
+            return None;
+        }
+        let wanted = self.missing_listeners(service, container);
+        let found = self.listeners(container);
+        if process.health != Health::Starting
+            && !wanted.is_empty()
+            && !found.is_empty()
+            && later(container.since, rules.monitor) <= self.now
+        {
+            return Some(FailureReason::ListensElsewhere { wanted, found });
+        }
+        let deadline = later(container.since, rules.deadline);
+        (deadline <= self.now).then(|| FailureReason::TooSlow { seconds: rules.deadline.as_secs() })
+    }
+
+    /// When a replica of a new version that is not ready will have failed.
+    pub(super) fn fails_at(&self, service: &Service, container: &Container) -> Timestamp {
+        let rules = self.rules_of(service);
+        let elsewhere =
+            !self.listeners(container).is_empty() && !self.missing_listeners(service, container).is_empty();
+        later(container.since, if elsewhere { rules.monitor.min(rules.deadline) } else { rules.deadline })
+    }
+
+    fn listeners(&self, container: &Container) -> Vec<u16> {
+        let ports = self.replica_report(container).map(|report| &report.ports);
+        let listening = ports.into_iter().flatten().filter(|(_, traffic)| traffic.listens);
+        listening.map(|((_, port), _)| *port).collect()
+    }
+}
+
+impl fmt::Display for super::status::ExitStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(error) = &self.error {
+            return write!(f, "could not start: {error}");
+        }
+        if self.out_of_memory {
+            return f.write_str("out of memory");
+        }
+        let signal = i32::try_from(self.code - 128).ok().filter(|_| self.code > 128);
+        match signal.and_then(|number| nix::sys::signal::Signal::try_from(number).ok()) {
+            Some(signal) => write!(f, "killed by {signal}"),
+            None => write!(f, "exit code {}", self.code),
+        }
+    }
+}

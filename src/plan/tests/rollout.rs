@@ -1,0 +1,302 @@
+//! On the way to another version: who comes, who goes, and what happens when the new one is no good.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Is, NOTHING, Scene, replica};
+use crate::{
+    engine::{ContainerId, EngineError, Health},
+    plan::{
+        Approach, Autopsy, Direction, Former, Goal, Outcome, Rollout, Target, assess,
+        assess::FailureReason,
+        status::{self, ExitStatus},
+    },
+    spec::{FailureAction, Image, Order, Service, Share},
+};
+
+const MONITOR: i64 = 5;
+
+impl Scene {
+    /// Another version is wanted of a service; the one that runs has proved itself.
+    fn roll_out(self, name: &str) -> Self {
+        let old = self.desired.project.services[&name.parse().unwrap()].clone();
+        let scene = self.edit(name, |service| service.container.image = Image("app:2".to_owned()));
+        let former = Former { generation: old.generation(), service: Arc::new(old) };
+        scene.on_its_way(name, |rollout| rollout.direction = Direction::Forward { former: Some(former) })
+    }
+
+    fn on_its_way(mut self, name: &str, change: impl FnOnce(&mut Rollout)) -> Self {
+        let begun = Rollout { direction: Direction::Back, paused: false, approach: Approach::Rolling };
+        change(self.desired.rollouts.entry(name.parse().unwrap()).or_insert(begun));
+        self
+    }
+
+    fn rules(self, change: impl FnOnce(&mut crate::spec::Update)) -> Self {
+        self.edit("web", |service| change(&mut service.update))
+    }
+
+    fn outcome(&self) -> Option<Outcome> {
+        assess(&self.desired, &self.observed, self.now).into_values().next()
+    }
+
+    fn reason(&self) -> Option<FailureReason> {
+        match self.outcome() {
+            Some(Outcome::Failed(failure)) => Some(failure.reason),
+            _ => None,
+        }
+    }
+
+    fn without(mut self, id: &str) -> Self {
+        self.observed.containers.remove(&ContainerId(id.to_owned()));
+        self
+    }
+
+    fn weight(&self, id: &str) -> u32 {
+        let containers = &self.observed.containers;
+        let container = &containers[&ContainerId(id.to_owned())];
+        let planner = super::super::Planner::new(&self.desired, &self.observed, self.now);
+        let service = self.desired.project.services.values().next().unwrap();
+        planner.in_proportion(service, container, 100)
+    }
+}
+
+#[test]
+fn a_successor_comes_first_proves_itself_and_takes_the_place() {
+    let scene = || Scene::up(&[("web", 2)]).roll_out("web");
+    assert_eq!(scene().lines(), ["launch web.1 next"]);
+    let young = scene().successor("web", 1, Is::Up(1));
+    assert_eq!(young.lines(), NOTHING);
+    assert_eq!(young.plan().wake, Some(young.now + Duration::from_secs(4)));
+    let proved = || scene().successor("web", 1, Is::Up(MONITOR));
+    // The next one begins at once: nobody is missing.
+    assert_eq!(proved().lines(), ["launch web.2 next", "stop web.1"]);
+    let alone = proved().without("web-1");
+    assert_eq!(alone.lines(), ["launch web.2 next", "promote web.1 next"]);
+    let ended = scene().edit("web", |_| {}).successor("web", 1, Is::Up(MONITOR));
+    let mut ended = ended;
+    let exit = ended.state(Is::Exited(0, 60));
+    ended.container("web-1").state = exit;
+    assert_eq!(ended.lines(), ["launch web.2 next", "remove web.1"]);
+}
+
+#[test]
+fn a_successor_that_is_not_ready_takes_nobodys_place() {
+    for is in [Is::UpAnd(Health::Starting, 60), Is::UpAnd(Health::Unhealthy, 60), Is::Paused] {
+        let scene = Scene::up(&[("web", 2)]).roll_out("web").successor("web", 1, is);
+        assert_eq!(scene.lines(), NOTHING);
+    }
+    let crashed = Scene::up(&[("web", 2)]).roll_out("web").successor("web", 1, Is::Exited(1, 1));
+    assert_eq!(crashed.lines(), NOTHING, "it waits for its next try");
+}
+
+#[test]
+fn so_many_at_once_and_so_long_between_them() {
+    let scene = || Scene::up(&[("web", 4)]).roll_out("web");
+    assert_eq!(
+        scene().rules(|rules| rules.parallelism = 2).lines(),
+        ["launch web.1 next", "launch web.2 next"]
+    );
+    assert_eq!(scene().rules(|rules| rules.parallelism = 0).lines().len(), 4);
+    let delayed = scene()
+        .rules(|rules| rules.delay = Duration::from_secs(30))
+        .successor("web", 1, Is::Up(MONITOR + 10))
+        .without("web-1");
+    assert_eq!(delayed.lines(), ["promote web.1 next"]);
+    assert_eq!(delayed.plan().wake, Some(delayed.now + Duration::from_secs(20)));
+    assert!(delayed.later(Duration::from_secs(20)).lines().contains(&"launch web.2 next".to_owned()));
+}
+
+#[test]
+fn with_stop_first_nobody_goes_while_another_one_is_missing() {
+    let scene =
+        || Scene::up(&[("web", 3)]).roll_out("web").rules(|rules| rules.order = Some(Order::StopFirst));
+    assert_eq!(scene().lines(), ["stop web.1"]);
+    assert_eq!(scene().without("web-1").lines(), ["launch web.1"], "of the new version");
+    let unready = scene().replica("web", 1, Is::UpAnd(Health::Starting, 60));
+    assert_eq!(unready.lines(), NOTHING);
+    assert_eq!(scene().replica("web", 1, Is::Up(MONITOR)).lines(), ["stop web.2"]);
+}
+
+#[test]
+fn each_with_data_of_its_own_is_never_there_twice() {
+    let mount = |name: &str| crate::spec::Mount {
+        target: "/data".to_owned(),
+        source: crate::spec::MountSource::Volume { name: name.to_owned(), no_copy: false, subpath: None },
+        read_only: false,
+    };
+    for (name, replicas, order) in [
+        ("data", 1, Order::StopFirst),
+        ("data", 3, Order::StartFirst),
+        ("data-{{.Slot}}", 3, Order::StopFirst),
+    ] {
+        let mut service = super::service("db", replicas);
+        service.container.mounts.push(mount(name));
+        assert_eq!(service.order(&service.update), order, "{name} of {replicas}");
+        service.container.mounts[0].read_only = true;
+        assert_eq!(service.order(&service.update), Order::StartFirst);
+    }
+}
+
+#[test]
+fn what_dies_on_the_way_comes_back_as_it_was() {
+    let scene = || Scene::up(&[("web", 3)]).roll_out("web").successor("web", 1, Is::Up(1));
+    let launched = |scene: &Scene, line: &str| {
+        let plan = scene.plan();
+        let found = plan.actions.iter().find(|action| action.to_string() == line).cloned();
+        match found {
+            Some(crate::plan::Action::LaunchReplica { service, .. }) => service.container.image.0.clone(),
+            other => panic!("{other:?} in {plan:?}"),
+        }
+    };
+    // One slot is under way already: an empty one gets the version that has proved itself.
+    assert_eq!(launched(&scene().without("web-3"), "launch web.3"), "web:1");
+    // More replicas are wanted in the middle of it.
+    let more = scene().goal("web", Goal::Run { replicas: 4 });
+    assert_eq!(launched(&more, "launch web.4"), "web:1");
+    // Nothing is known of a version before.
+    let unknown =
+        scene().without("web-3").on_its_way("web", |r| r.direction = Direction::Forward { former: None });
+    assert_eq!(launched(&unknown, "launch web.3"), "app:2");
+}
+
+#[test]
+fn while_paused_everything_stays() {
+    let paused = |scene: Scene| scene.on_its_way("web", |rollout| rollout.paused = true);
+    let scene = || Scene::up(&[("web", 2)]).roll_out("web");
+    assert_eq!(paused(scene()).lines(), NOTHING);
+    assert_eq!(paused(scene().successor("web", 1, Is::Up(60))).lines(), NOTHING);
+    assert_eq!(paused(scene()).outcome(), None);
+}
+
+#[test]
+fn on_the_way_back_whoever_is_no_good_goes_at_once() {
+    // The old version is wanted again: the successors are of another one.
+    let scene = Scene::up(&[("web", 2)]).roll_out("web").successor("web", 1, Is::Up(1));
+    let back = scene
+        .edit("web", |service| service.container.image = Image("web:1".to_owned()))
+        .on_its_way("web", |rollout| rollout.direction = Direction::Back);
+    assert_eq!(back.lines(), ["stop web.1 next"]);
+    let mut gone = back.without("shop-web-1-next");
+    assert_eq!((gone.lines(), gone.outcome()), (vec![], Some(Outcome::Done)));
+    // Whoever is to serve does not yet: better the other one than nobody.
+    gone = gone.edit("web", |service| service.container.image = Image("app:2".to_owned()));
+    gone = gone.successor("web", 1, Is::Up(60));
+    gone = gone.edit("web", |service| service.container.image = Image("web:1".to_owned()));
+    let exited = gone.state(Is::Exited(0, 60));
+    gone.container("web-1").state = exited;
+    gone.observed.history.clear();
+    assert_eq!(gone.lines(), ["start web.1"]);
+}
+
+#[test]
+fn a_rollout_is_done_when_every_slot_has_proved_itself() {
+    let scene = Scene::up(&[("web", 2)]).roll_out("web").replica("web", 1, Is::Up(60));
+    assert_eq!(scene.outcome(), None);
+    assert_eq!(scene.replica("web", 2, Is::Up(MONITOR - 1)).outcome(), None);
+    let scene = Scene::up(&[("web", 2)]).roll_out("web").replica("web", 1, Is::Up(60));
+    assert_eq!(scene.replica("web", 2, Is::Up(MONITOR)).outcome(), Some(Outcome::Done));
+    let nobody = Scene::up(&[("web", 2)]).roll_out("web").goal("web", Goal::Run { replicas: 0 });
+    assert_eq!(nobody.outcome(), Some(Outcome::Done));
+}
+
+#[test]
+fn a_new_version_fails_by_what_its_replicas_do() {
+    let scene = |is| Scene::up(&[("web", 4)]).roll_out("web").successor("web", 1, is);
+    assert_eq!(scene(Is::UpAnd(Health::Unhealthy, 3)).reason(), Some(FailureReason::Unhealthy));
+    assert_eq!(scene(Is::UpAnd(Health::Starting, 599)).reason(), None);
+    assert_eq!(
+        scene(Is::UpAnd(Health::Starting, 600)).later(Duration::from_secs(600)).reason(),
+        Some(FailureReason::TooSlow { seconds: 600 })
+    );
+    let mut crashed = scene(Is::Exited(3, 1));
+    assert_eq!(crashed.reason(), None, "what it died of is found out first");
+    let autopsy = Autopsy {
+        exit: ExitStatus { code: 3, out_of_memory: false, error: None, at: crashed.now },
+        log: vec!["no database".to_owned()],
+        port_not_shared: None,
+        other_user: None,
+    };
+    let target = Target::Successor("web".parse().unwrap(), crate::spec::Slot::new(1).unwrap());
+    crashed.observed.history.get_mut(&target).unwrap().autopsy = Some(autopsy.clone());
+    let reason = crashed.reason().unwrap();
+    assert_eq!(reason, FailureReason::Ended { autopsy: Box::new(autopsy) });
+    assert!(reason.to_string().contains("exit code 3") && reason.to_string().contains("no database"));
+    // One of four may fail.
+    let some = crashed.rules(|rules| rules.max_failure_ratio = Share::of_thousand(250).unwrap());
+    assert_eq!(some.outcome(), None);
+    let none = some.rules(|rules| {
+        rules.max_failure_ratio = Share::NONE;
+        rules.failure_action = FailureAction::Continue;
+    });
+    assert_eq!(none.outcome(), None);
+    assert_eq!(none.lines(), ["launch web.2 next"], "the others go on");
+}
+
+#[test]
+fn an_image_that_cannot_be_run_fails_after_a_few_tries() {
+    let mut scene = Scene::up(&[("web", 2)]).roll_out("web");
+    let target = Target::Successor("web".parse().unwrap(), crate::spec::Slot::new(1).unwrap());
+    let refused = EngineError::Gone { what: "image app:2".to_owned() };
+    let busy = EngineError::Busy { message: "later".to_owned() };
+    for (error, tries, fails) in [(&refused, 2, false), (&refused, 3, true), (&busy, 9, false)] {
+        let history = scene.observed.history.entry(target.clone()).or_default();
+        history.succeeded();
+        (0..tries).for_each(|_| history.failed(&target, error.clone(), scene.now));
+        assert_eq!(scene.reason().is_some(), fails, "{error} {tries} times");
+    }
+    // What goes wrong with an old one is not the new one's fault.
+    let mut scene = Scene::up(&[("web", 2)]).roll_out("web");
+    let history = scene.observed.history.entry(replica("web", 1)).or_default();
+    (0..3).for_each(|_| history.failed(&replica("web", 1), refused.clone(), scene.now));
+    assert_eq!(scene.reason(), None);
+}
+
+#[test]
+fn beside_the_old_ones_so_many_come_as_their_share_needs() {
+    let beside = |new, share| {
+        let approach = Approach::Beside { replicas: new, share: Share::of_thousand(share).unwrap() };
+        Scene::up(&[("web", 4)]).roll_out("web").on_its_way("web", |rollout| rollout.approach = approach)
+    };
+    assert_eq!(beside(1, 100).lines(), ["launch web.1 next"]);
+    assert_eq!(beside(4, 0).lines().len(), 4);
+    let there = beside(1, 100).successor("web", 1, Is::Up(60));
+    assert_eq!(there.lines(), NOTHING, "nobody goes");
+    assert!(matches!(there.outcome(), Some(Outcome::Reached(_))));
+    // Fewer are wanted than there are.
+    let fewer = beside(1, 100).successor("web", 1, Is::Up(60)).successor("web", 2, Is::Up(60));
+    assert_eq!(fewer.lines(), ["stop web.2 next"]);
+    for (new, share, weights) in [
+        (1, 0, (100, 0)),
+        (1, 100, (100, 44)),
+        (1, 250, (100, 133)),
+        (2, 500, (100, 200)),
+        (4, 900, (11, 100)),
+        (4, 1000, (0, 100)),
+    ] {
+        let scene = beside(new, share).successor("web", 1, Is::Up(60));
+        assert_eq!((scene.weight("web-2"), scene.weight("shop-web-1-next")), weights, "{share} to {new}");
+    }
+}
+
+#[test]
+fn both_are_shown_while_both_are_there() {
+    let scene = Scene::up(&[("web", 2)]).roll_out("web").successor("web", 1, Is::Up(1));
+    let status = status::status(&scene.desired, &scene.observed, scene.now);
+    let rows: Vec<_> =
+        status.replicas.iter().map(|row| (row.slot.number(), row.successor, row.current)).collect();
+    assert_eq!(rows, [(1, false, false), (1, true, true), (2, false, false)]);
+    assert!(!status.converged);
+}
+
+#[test]
+fn a_service_of_another_version_has_its_rules_from_the_file() {
+    let mut file: Service = super::service("web", 3);
+    let mut old = file.clone();
+    old.container.image = Image("web:0".to_owned());
+    old.replicas = 9;
+    file.drain = Duration::from_secs(1);
+    let mixed = file.with_version_of(&old);
+    assert_eq!(
+        (mixed.generation(), mixed.replicas, mixed.drain),
+        (old.generation(), 3, Duration::from_secs(1))
+    );
+}

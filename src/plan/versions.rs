@@ -1,0 +1,459 @@
+//! Which versions a service had, which one has proved itself, and which one it is on its way to. Pure: what is asked and
+//! what is found out go in, and [`Versions`] is what is remembered of it.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::spec::{FailureAction, Generation, Image, Service, Share};
+
+use super::{Approach, Direction, Failure, Former, Rollout};
+
+/// How many versions are remembered.
+const KEPT: usize = 10;
+
+/// The versions of a service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Versions {
+    /// Oldest first.
+    pub revisions: Vec<Revision>,
+    /// The number of the one that has proved itself, or was the first.
+    pub stable: u32,
+    /// On its way to another one.
+    pub underway: Option<Underway>,
+    /// Another one than the file's is wanted, as long as the file does not say something new.
+    pub pin: Option<Pin>,
+    /// How the last rollout ended.
+    pub last: Option<Ended>,
+}
+
+/// A version of a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revision {
+    /// Its number, from 1.
+    pub number: u32,
+    /// When it was first wanted.
+    pub at: Timestamp,
+    /// By whom.
+    pub by: String,
+    /// Why, such as `up` or `undo to 3`.
+    pub cause: String,
+    /// What it is.
+    pub service: Box<Service>,
+}
+
+/// A rollout that has not ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Underway {
+    /// The number of the version that it leads to.
+    pub to: u32,
+    /// The number of the one that it leads away from.
+    pub from: u32,
+    /// Why it leads back, if it does.
+    pub back: Option<Why>,
+    /// Why nothing more is replaced for now.
+    pub paused: Option<Why>,
+    /// How much traffic goes to the new version, step by step; none: slot after slot is replaced.
+    pub steps: Option<Steps>,
+    /// When it began.
+    pub began: Timestamp,
+}
+
+/// Old and new replicas beside each other, and how much the new ones get.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Steps {
+    /// How much they get, one after the other. After all of it the old ones go.
+    pub shares: Vec<Share>,
+    /// How many of them have been left behind.
+    pub at: usize,
+    /// How long each one lasts, once its replicas have proved themselves; `None`: until somebody says so.
+    pub every: Option<std::time::Duration>,
+    /// Whether all new replicas come at the first step.
+    pub whole: bool,
+    /// Whether the file asks for it, which may also end it.
+    pub by_file: bool,
+}
+
+impl Steps {
+    /// New replicas get these shares, one after the other. `whole`: all of them are there from the beginning on.
+    #[must_use]
+    pub fn of(shares: Vec<Share>, every: Option<std::time::Duration>, whole: bool) -> Self {
+        Self { shares, at: 0, every, whole, by_file: false }
+    }
+
+    /// The share of the step that it is at.
+    #[must_use]
+    pub fn share(&self) -> Share {
+        self.shares.get(self.at).copied().unwrap_or(Share::ALL)
+    }
+}
+
+/// Why something is not as a file or a command would have it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Why {
+    /// Somebody wants it.
+    Asked,
+    /// The new version failed.
+    Failed(Box<Failure>),
+}
+
+/// A version that is wanted though the file says another one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pin {
+    /// What the file says.
+    pub file: Generation,
+    /// The number of the one that is wanted.
+    pub revision: u32,
+    /// Why.
+    pub why: Why,
+}
+
+/// How a rollout ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// The number of the version that it led to.
+    pub to: u32,
+    /// When.
+    pub at: Timestamp,
+    /// The version that failed, and why, if it led back.
+    pub failed: Option<(u32, Failure)>,
+}
+
+/// Who asks for another version, when, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked<'a> {
+    /// When.
+    pub now: Timestamp,
+    /// Who.
+    pub by: &'a str,
+    /// By which command.
+    pub cause: &'a str,
+}
+
+/// Why a service cannot be brought to another version as it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum Impossible {
+    /// Nothing is on its way.
+    #[error("it is not on its way to another version")]
+    NotUnderway,
+    /// Nothing is paused.
+    #[error("its rollout is not paused")]
+    NotPaused,
+    /// There is none before.
+    #[error("there is no version before this one")]
+    NoFormer,
+    /// There is none of that number.
+    #[error("there is no version {number}; there are {}", known.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
+    NoRevision {
+        /// Which one was asked for.
+        number: u32,
+        /// Which ones there are.
+        known: Vec<u32>,
+    },
+    /// The version is there already.
+    #[error("it runs version {number} already")]
+    AlreadyThere {
+        /// Which one.
+        number: u32,
+    },
+    /// Where the kernel does not choose, nobody gets a share.
+    #[error("the kernel does not choose among its replicas, so none can get a part of the traffic")]
+    NotSteered,
+}
+
+impl Versions {
+    /// The version of a number.
+    #[must_use]
+    pub fn revision(&self, number: u32) -> Option<&Revision> {
+        self.revisions.iter().find(|revision| revision.number == number)
+    }
+
+    /// The number of the version that is wanted.
+    #[must_use]
+    pub fn wanted(&self) -> u32 {
+        self.underway.as_ref().map_or(self.stable, |underway| underway.to)
+    }
+
+    /// The service as it is wanted now: the rules of the file, and the container of the version that is wanted.
+    #[must_use]
+    pub fn service(&self, file: &Service) -> Service {
+        self.revision(self.wanted())
+            .map_or_else(|| file.clone(), |wanted| file.with_version_of(&wanted.service))
+    }
+
+    /// What a plan has to know of the way there; none where there is none.
+    #[must_use]
+    pub fn rollout(&self, file: &Service, replicas: u32) -> Option<Rollout> {
+        let underway = self.underway.as_ref()?;
+        let former = || {
+            let stable = self.revision(self.stable)?;
+            Some(Former::from(file.with_version_of(&stable.service)))
+        };
+        let direction = match underway.back {
+            Some(_) => Direction::Back,
+            None => Direction::Forward { former: former() },
+        };
+        let approach = match &underway.steps {
+            None => Approach::Rolling,
+            Some(steps) => {
+                let share = steps.share();
+                let count = if steps.whole { replicas } else { share.of(replicas) };
+                Approach::Beside { replicas: count, share }
+            }
+        };
+        Some(Rollout { direction, paused: underway.paused.is_some(), approach })
+    }
+
+    /// The image id that the file's image is known by, so that a tag that has moved is no new version.
+    #[must_use]
+    pub fn known_image(&self, image: &Image) -> Option<&String> {
+        let wanted = self.revision(self.wanted())?;
+        let known = std::iter::once(wanted).chain(self.revisions.iter().rev());
+        known
+            .map(|revision| &revision.service.container)
+            .find(|container| container.image == *image)
+            .and_then(|container| container.image_id.as_ref())
+    }
+
+    /// A file is pursued from now on. `again`: also a version that has failed before.
+    pub fn apply(&mut self, file: &Service, again: bool, asked: &Asked<'_>) {
+        let declared = file.declared();
+        if let Some(pin) = &self.pin {
+            let is_tried_again = again && matches!(pin.why, Why::Failed(_));
+            if pin.file == declared && !is_tried_again {
+                return;
+            }
+            self.pin = None;
+        }
+        match &file.canary {
+            // What another version is put beside comes first.
+            Some(canary) if self.is(self.stable, &file.generation()) => {
+                let mut other = file.clone();
+                other.container.image = canary.image.clone();
+                other.container.image_id =
+                    canary.image_id.clone().or_else(|| self.known_image(&canary.image).cloned());
+                if !self.is(self.wanted(), &other.generation()) {
+                    let to = self.add(&other, asked);
+                    self.begin(to, asked.now);
+                }
+                let steps = Steps { by_file: true, ..Steps::of(vec![canary.share], None, false) };
+                if let Some(underway) = self.underway.as_mut().filter(|underway| underway.to != self.stable) {
+                    underway.steps = Some(steps);
+                }
+            }
+            _ => self.want(file, again, asked),
+        }
+    }
+
+    fn is(&self, number: u32, generation: &Generation) -> bool {
+        self.revision(number).is_some_and(|revision| revision.service.generation() == *generation)
+    }
+
+    /// Brings it to a version that may be a new one.
+    fn want(&mut self, service: &Service, again: bool, asked: &Asked<'_>) {
+        if self.revisions.is_empty() {
+            self.stable = self.add(service, asked);
+            return;
+        }
+        let generation = service.generation();
+        if self.is(self.wanted(), &generation) {
+            if let Some(underway) = &mut self.underway {
+                if again && matches!(underway.paused, Some(Why::Failed(_))) {
+                    underway.paused = None;
+                }
+                // What the file had beside the old version it has in its place now.
+                underway.steps.take_if(|steps| steps.by_file);
+            }
+        } else if self.is(self.stable, &generation) {
+            self.back(Why::Asked, asked.now);
+        } else {
+            let to = self.add(service, asked);
+            self.begin(to, asked.now);
+        }
+    }
+
+    fn add(&mut self, service: &Service, asked: &Asked<'_>) -> u32 {
+        let number = self.revisions.last().map_or(1, |last| last.number.saturating_add(1));
+        self.revisions.push(Revision {
+            number,
+            at: asked.now,
+            by: asked.by.to_owned(),
+            cause: asked.cause.to_owned(),
+            service: Box::new(service.clone()),
+        });
+        let in_use = [self.stable, number, self.wanted()];
+        while self.revisions.len() > KEPT
+            && let Some(oldest) = self.revisions.iter().position(|r| !in_use.contains(&r.number))
+        {
+            self.revisions.remove(oldest);
+        }
+        number
+    }
+
+    fn begin(&mut self, to: u32, now: Timestamp) {
+        let from = self.stable;
+        self.underway = Some(Underway { to, from, back: None, paused: None, steps: None, began: now });
+    }
+
+    /// Goes back to the version that has proved itself.
+    fn back(&mut self, why: Why, now: Timestamp) {
+        let from = self.wanted();
+        let to = self.stable;
+        self.underway = Some(Underway { to, from, back: Some(why), paused: None, steps: None, began: now });
+    }
+
+    /// Begins a rollout to a version that the file does not have, or once more to that of the file.
+    ///
+    /// `image` is another one than the file's, and what it means, if that is known.
+    pub fn start(
+        &mut self,
+        file: &Service,
+        image: Option<(Image, Option<String>)>,
+        steps: Option<Steps>,
+        asked: &Asked<'_>,
+    ) {
+        self.pin = None;
+        let mut wanted = file.clone();
+        if let Some((image, id)) = image {
+            wanted.container.image_id = id.or_else(|| self.known_image(&image).cloned());
+            wanted.container.image = image;
+        }
+        self.want(&wanted, true, asked);
+        if wanted.generation() != file.generation() {
+            self.pin = Some(Pin { file: file.declared(), revision: self.wanted(), why: Why::Asked });
+        }
+        if let Some(underway) = &mut self.underway {
+            underway.paused = None;
+            if underway.back.is_none() {
+                underway.steps = steps;
+            }
+        }
+    }
+
+    /// Goes back: from a rollout that has not ended to where it came from; else to the version before, or to that of a
+    /// number.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn undo(&mut self, file: &Service, to: Option<u32>, asked: &Asked<'_>) -> Result<(), Impossible> {
+        let is_under_way = self.underway.as_ref().is_some_and(|underway| underway.back.is_none());
+        let target = match to {
+            Some(number) => number,
+            None if is_under_way => self.stable,
+            None => {
+                let current = self.revision(self.stable).map(|r| r.service.generation());
+                let before = self.revisions.iter().rev().filter(|r| r.number < self.stable);
+                let mut other = before.filter(|r| Some(r.service.generation()) != current);
+                other.next().map(|revision| revision.number).ok_or(Impossible::NoFormer)?
+            }
+        };
+        let known = || self.revisions.iter().map(|revision| revision.number).collect();
+        let Some(revision) = self.revision(target).cloned() else {
+            return Err(Impossible::NoRevision { number: target, known: known() });
+        };
+        if target == self.wanted() {
+            return Err(Impossible::AlreadyThere { number: target });
+        }
+        if target == self.stable {
+            self.back(Why::Asked, asked.now);
+        } else {
+            self.want(&revision.service, true, asked);
+        }
+        self.pin = Some(Pin { file: file.declared(), revision: self.wanted(), why: Why::Asked });
+        Ok(())
+    }
+
+    /// Nothing more is replaced until it is resumed.
+    ///
+    /// # Errors
+    /// When nothing is.
+    pub fn pause(&mut self) -> Result<(), Impossible> {
+        let underway = self.underway.as_mut().ok_or(Impossible::NotUnderway)?;
+        underway.paused.get_or_insert(Why::Asked);
+        Ok(())
+    }
+
+    /// Goes on, also after a failure.
+    ///
+    /// # Errors
+    /// When it is not paused.
+    pub fn resume(&mut self) -> Result<(), Impossible> {
+        let underway = self.underway.as_mut().ok_or(Impossible::NotUnderway)?;
+        underway.paused.take().map(|_| ()).ok_or(Impossible::NotPaused)
+    }
+
+    /// The new version, which had a part of the traffic, gets all of it: the old replicas go.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn promote(&mut self) -> Result<(), Impossible> {
+        let underway = self.underway.as_mut().filter(|underway| underway.steps.is_some());
+        let underway = underway.ok_or(Impossible::NotUnderway)?;
+        underway.steps = None;
+        underway.paused = None;
+        Ok(())
+    }
+
+    /// All new replicas of a step have proved themselves since that time. Returns when to look again, if it goes on by
+    /// itself, and whether something has changed.
+    pub fn reached(&mut self, since: Timestamp, now: Timestamp) -> Step {
+        let Some(Underway { steps: slot @ Some(_), .. }) = &mut self.underway else { return Step::Stays };
+        let Some(steps) = slot.as_mut() else { return Step::Stays };
+        let Some(every) = steps.every else { return Step::Stays };
+        let due = since.checked_add(every).unwrap_or(Timestamp::MAX);
+        if due > now {
+            return Step::At(due);
+        }
+        if steps.share() == Share::ALL || steps.at + 1 >= steps.shares.len() {
+            *slot = None;
+            return Step::Promoted;
+        }
+        steps.at += 1;
+        Step::Next(steps.share())
+    }
+
+    /// The version has proved itself.
+    pub fn finish(&mut self, now: Timestamp) {
+        let Some(underway) = self.underway.take() else { return };
+        self.stable = underway.to;
+        let failed = match underway.back {
+            Some(Why::Failed(failure)) => Some((underway.from, *failure)),
+            Some(Why::Asked) | None => None,
+        };
+        self.last = Some(Ended { to: underway.to, at: now, failed });
+    }
+
+    /// The version has failed. Returns what follows.
+    pub fn fail(&mut self, file: &Service, failure: Failure, now: Timestamp) -> FailureAction {
+        let Some(underway) = &mut self.underway else { return FailureAction::Continue };
+        let rules = if underway.back.is_some() { &file.rollback } else { &file.update };
+        let can_go_back = underway.back.is_none() && underway.to != self.stable;
+        match rules.failure_action {
+            FailureAction::Rollback if can_go_back => {
+                let why = Why::Failed(Box::new(failure));
+                self.back(why.clone(), now);
+                self.pin = Some(Pin { file: file.declared(), revision: self.stable, why });
+                FailureAction::Rollback
+            }
+            FailureAction::Continue => FailureAction::Continue,
+            FailureAction::Rollback | FailureAction::Pause => {
+                underway.paused = Some(Why::Failed(Box::new(failure)));
+                FailureAction::Pause
+            }
+        }
+    }
+}
+
+/// What follows from a step that is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// It stays until somebody says otherwise.
+    Stays,
+    /// The next one is due then.
+    At(Timestamp),
+    /// The next one has begun.
+    Next(Share),
+    /// There is no next one: the old replicas go.
+    Promoted,
+}

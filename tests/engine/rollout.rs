@@ -1,0 +1,182 @@
+//! Changes of version on a real engine: nobody notices the good ones, and the bad ones undo themselves.
+
+use std::{thread, time::Duration};
+
+use serde_json::Value;
+
+use super::support::{
+    load::{self, Load},
+    project::Project,
+    wait::{self, check},
+};
+
+/// Replicas of Go that answer with the name of their version.
+fn go(version: &str, more: &str) -> String {
+    format!(
+        r#"
+services:
+  web:
+    image: ${{GO}}
+    environment: {{ REPLICA: "{version}" }}
+    ports: ["${{PORT}}:8080"]
+    deploy: {{ replicas: 3, update_config: {{ monitor: 1s }} }}
+{more}"#
+    )
+}
+
+fn up(compose: &str) -> Project {
+    let project = Project::new(compose);
+    project.run(&["up", "-d", "--wait"]);
+    project
+}
+
+fn versions(project: &Project) -> Value {
+    serde_json::from_str(&project.run(&["rollout", "status", "web", "--format", "json"])).unwrap()
+}
+
+/// Who answers: version to number of answers.
+fn answers(project: &Project) -> Vec<String> {
+    load::send(project.loopback(), 30).answers.into_keys().collect()
+}
+
+#[test]
+fn a_new_version_comes_and_goes_back_and_no_request_fails() {
+    let project = up(&go("1", ""));
+    let load = Load::start(project.loopback(), 100);
+    project.write(&go("2", ""));
+    project.run(&["up", "-d", "--wait"]);
+    assert_eq!(answers(&project), ["2"]);
+    project.run(&["rollout", "undo", "web"]);
+    assert_eq!(answers(&project), ["1"]);
+    // As long as the file says nothing new, what was asked for stays.
+    project.run(&["up", "-d", "--wait"]);
+    assert_eq!(answers(&project), ["1"]);
+    project.run(&["rollout", "web"]);
+    assert_eq!(answers(&project), ["2"]);
+    let names: Vec<_> = project.replicas("web").into_iter().map(|replica| replica.name).collect();
+    assert_eq!(
+        names,
+        [1, 2, 3].map(|slot| format!("{}-web-{slot}", project.name)),
+        "they have their own names"
+    );
+    let report = load.finish();
+    assert!(report.failures.is_empty(), "{report}");
+    assert_eq!(report.answers.len(), 2, "{report}");
+    println!("{report}");
+    let history: Value =
+        serde_json::from_str(&project.run(&["rollout", "history", "web", "--format", "json"])).unwrap();
+    let causes: Vec<_> = history.as_array().unwrap().iter().map(|r| r["cause"].as_str().unwrap()).collect();
+    assert_eq!(causes, ["up", "up", "undo", "rollout"]);
+}
+
+/// A version that is no good never gets the place of one that is, and `up` says why.
+fn fails(bad: &str, words: &[&str]) {
+    let project = up(&go("1", ""));
+    let before = project.processes();
+    let load = Load::start(project.loopback(), 50);
+    project.write(bad);
+    let up = project.try_run(&["up", "-d", "--wait", "--pull", "missing"]);
+    assert_eq!(up.code, Some(1), "{up:#?}");
+    for words in words {
+        assert!(up.stderr.contains(words), "{words}: {up:#?}");
+    }
+    wait::until("everything is as before", || {
+        let now = project.processes();
+        check(now == before, (&before, now))
+    });
+    let report = load.finish();
+    assert!(report.failures.is_empty(), "{report}");
+    // The next good one is as welcome as ever.
+    project.write(&go("3", ""));
+    project.run(&["up", "-d", "--wait"]);
+    assert_eq!(answers(&project), ["3"]);
+}
+
+#[test]
+fn a_version_that_crashes_at_its_start_changes_nothing() {
+    fails(&go("2", "    command: [sh, -c, \"echo no database; exit 3\"]\n"), &["exit code 3", "no database"]);
+}
+
+#[test]
+fn a_version_that_never_gets_healthy_changes_nothing() {
+    let check = "    healthcheck: { test: [CMD, \"false\"], interval: 300ms, retries: 2 }\n";
+    fails(&go("2", check), &["its health check fails"]);
+}
+
+#[test]
+fn a_version_that_crashes_soon_after_its_start_changes_nothing() {
+    let soon = "    command: [sh, -c, \"timeout 0.7 /usr/bin/server; exit 4\"]\n";
+    fails(&go("2", soon), &["exit code 4"]);
+}
+
+#[test]
+fn a_version_that_listens_elsewhere_changes_nothing() {
+    fails(&go("2", "    command: [sh, -c, \"exec httpd -f -p 9090\"]\n"), &["9090", "8080"]);
+}
+
+#[test]
+fn a_version_of_another_user_changes_nothing() {
+    fails(&go("2", "    user: \"1000\"\n"), &["user 1000", "user 0"]);
+}
+
+#[test]
+fn a_program_that_does_not_exist_changes_nothing() {
+    fails(&go("2", "    entrypoint: [/usr/bin/nothing]\n"), &["no such file"]);
+}
+
+#[test]
+fn a_rollout_outlives_its_supervisor() {
+    let project = up(&go("1", ""));
+    let load = Load::start(project.loopback(), 50);
+    project.write(&go("2", ""));
+    let _up = project.start(&["up", "-d", "--wait"]);
+    wait::until("the first one is replaced", || {
+        let status = versions(&project);
+        check(status["progress"]["done"].as_u64() >= Some(1), status)
+    });
+    project.kill_supervisor();
+    thread::sleep(Duration::from_millis(500));
+    project.run(&["up", "-d", "--wait"]);
+    assert_eq!(answers(&project), ["2"]);
+    let report = load.finish();
+    assert!(report.failures.is_empty(), "{report}");
+}
+
+#[test]
+fn a_canary_gets_its_part_until_it_is_promoted() {
+    let file = |version: &str| go(version, "");
+    let project = up(&file("1"));
+    let load = Load::start(project.loopback(), 100);
+    // The same image by another name is another version.
+    let image = project.image("GO");
+    let other = format!("localhost/{}-canary:1", project.name);
+    project.docker.run(&["tag", &image, &other]);
+    project.run(&["rollout", "web", "--image", &other, "--canary", "25%"]);
+    let status = versions(&project);
+    assert_eq!(status["progress"]["done"], 1, "{status:#}");
+    let weights: Vec<_> = project
+        .replicas("web")
+        .into_iter()
+        .map(|replica| (replica.successor, replica.traffic.map(|traffic| traffic.weight)))
+        .collect();
+    let wanted = [(false, 100), (true, 100), (false, 100), (false, 100)].map(|(s, w)| (s, Some(w)));
+    assert_eq!(weights, wanted);
+    project.run(&["rollout", "abort", "web"]);
+    assert_eq!(project.replicas("web").len(), 3);
+    project.run(&["rollout", "web", "--image", &other, "--strategy", "blue-green"]);
+    let images: Vec<_> = (1..=3)
+        .map(|slot| {
+            project.docker.lines(&[
+                "inspect",
+                "-f",
+                "{{.Config.Image}}",
+                &format!("{}-web-{slot}", project.name),
+            ])
+        })
+        .collect();
+    assert_eq!(images, vec![vec![other.clone()]; 3]);
+    let report = load.finish();
+    assert!(report.failures.is_empty() && report.answered() > 500, "{report}");
+    project.run(&["down"]);
+    project.docker.run(&["rmi", &other]);
+}
