@@ -12,7 +12,7 @@ use crate::{
 };
 
 use super::{
-    Approach, Autopsy, Container, Desired, Goal, Observed, Phase, Planner, Rollout, Target, history::later,
+    Approach, Autopsy, Container, Desired, Goal, Observed, Phase, Planner, Rollout, Target, Verb, history::later,
 };
 
 /// What has become of a rollout.
@@ -216,19 +216,21 @@ impl Planner<'_> {
         if process.health == Health::Unhealthy {
             return Some(FailureReason::Unhealthy);
         }
-        if self.is_available(service, container) {
+        // What we tell to end has not failed by that.
+        if self.is_available(service, container) || self.doing(container).is_some_and(Verb::ends) {
             return None;
         }
+        let since = self.tried_since(service, container);
         let wanted = self.missing_listeners(service, container);
         let found = self.listeners(container);
         if process.health != Health::Starting
             && !wanted.is_empty()
             && !found.is_empty()
-            && later(container.since, rules.monitor) <= self.now
+            && later(since, rules.monitor) <= self.now
         {
             return Some(FailureReason::ListensElsewhere { wanted, found });
         }
-        let deadline = later(container.since, rules.deadline);
+        let deadline = later(since, rules.deadline);
         (deadline <= self.now).then(|| FailureReason::TooSlow { seconds: rules.deadline.as_secs() })
     }
 
@@ -237,7 +239,15 @@ impl Planner<'_> {
         let rules = self.rules_of(service);
         let elsewhere =
             !self.listeners(container).is_empty() && !self.missing_listeners(service, container).is_empty();
-        later(container.since, if elsewhere { rules.monitor.min(rules.deadline) } else { rules.deadline })
+        let least = if elsewhere { rules.monitor.min(rules.deadline) } else { rules.deadline };
+        later(self.tried_since(service, container), least)
+    }
+
+    /// Since when a replica has had its time to get ready. One that was there before us began at a time by the engine's
+    /// clock, which may be anywhere; the rollout began by ours.
+    fn tried_since(&self, service: &Service, container: &Container) -> Timestamp {
+        let began = self.desired.rollouts.get(&service.name).map(|rollout| rollout.began);
+        began.map_or(container.since, |began| began.max(container.since))
     }
 
     fn listeners(&self, container: &Container) -> Vec<u16> {

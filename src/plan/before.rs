@@ -21,6 +21,8 @@ use super::{
 enum Outcome {
     Succeeded,
     Failed,
+    /// Nobody wanted it any more, and it was told to end: how it ended says nothing.
+    Interrupted,
 }
 
 impl Planner<'_> {
@@ -89,7 +91,9 @@ impl Planner<'_> {
                 }
             }
             ContainerState::Exited(exit) => {
-                if self.desired.is_superseded(&id, exit.started_at) {
+                if self.desired.is_superseded(&id, exit.started_at)
+                    || outcome(self.desired, before, job) == Some(Outcome::Interrupted)
+                {
                     self.act(Action::Remove { target, id, volumes: RemoveVolumes::Remove });
                 }
             }
@@ -103,7 +107,7 @@ impl Planner<'_> {
         let service = self.desired.project.services.get(name)?;
         let before = service.before.as_ref().filter(|_| self.awaits_before(service))?;
         let job = self.observed.jobs(name).into_iter().find(|job| {
-            self.is_current_job(service, job) && outcome(self.observed, job) == Some(Outcome::Failed)
+            self.is_current_job(service, job) && outcome(self.desired, before, job) == Some(Outcome::Failed)
         })?;
         let ContainerState::Exited(exit) = &job.state else { return None };
         if self.desired.is_superseded(&job.id, exit.started_at) {
@@ -138,15 +142,16 @@ fn how(exit: &Exit, before: &Before) -> String {
     }
 }
 
-fn outcome(observed: &Observed, job: &Container) -> Option<Outcome> {
+fn outcome(desired: &Desired, before: &Before, job: &Container) -> Option<Outcome> {
     let ContainerState::Exited(exit) = &job.state else { return None };
     // One that we had to stop did not finish, whatever it says.
-    let stopped = observed
-        .history
-        .get(&observed.target(job))
-        .is_some_and(|history| history.is_forgiven(&job.id, exit.started_at));
-    let failed = stopped || exit.code != 0 || exit.out_of_memory || exit.error.is_some();
-    Some(if failed { Outcome::Failed } else { Outcome::Succeeded })
+    let took_too_long = uptime(exit) >= before.timeout;
+    let failed = took_too_long || exit.code != 0 || exit.out_of_memory || exit.error.is_some();
+    Some(match desired.interrupted_jobs.get(&job.id) == Some(&exit.started_at) {
+        true if !took_too_long => Outcome::Interrupted,
+        _ if failed => Outcome::Failed,
+        _ => Outcome::Succeeded,
+    })
 }
 
 /// The jobs that have succeeded for the versions that are wanted, and are not known to have.
@@ -171,10 +176,15 @@ fn jobs_that<'a>(
     observed: &'a Observed,
     ended: Outcome,
 ) -> impl Iterator<Item = (ServiceName, &'a Container)> {
-    desired.goals.keys().flat_map(move |name| {
+    let befores = desired.goals.keys().filter_map(|name| {
+        let before = desired.project.services.get(name)?.before.as_ref()?;
+        Some((name, before))
+    });
+    befores.flat_map(move |(name, before)| {
         let jobs = observed.jobs(name).into_iter();
         jobs.filter(move |job| {
-            desired.project.is_service(name, &job.labels.generation) && outcome(observed, job) == Some(ended)
+            desired.project.is_service(name, &job.labels.generation)
+                && outcome(desired, before, job) == Some(ended)
         })
         .map(|job| (name.clone(), job))
     })

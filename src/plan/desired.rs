@@ -38,6 +38,8 @@ pub struct Desired {
     pub weights: Weights,
     /// The last version of each service whose job before it succeeded.
     pub done_before: BTreeMap<ServiceName, Generation>,
+    /// Jobs before a version that were told to end, and when the process began that was.
+    pub interrupted_jobs: BTreeMap<ContainerId, Timestamp>,
     /// Services that are on their way to the version in `project`.
     pub rollouts: BTreeMap<ServiceName, Rollout>,
     /// The versions that services had and have.
@@ -64,6 +66,7 @@ impl Desired {
             stop_grace: None,
             weights: Weights::new(),
             done_before: BTreeMap::new(),
+            interrupted_jobs: BTreeMap::new(),
             rollouts: BTreeMap::new(),
             versions: BTreeMap::new(),
         }

@@ -23,6 +23,8 @@ pub struct Rollout {
     pub paused: bool,
     /// How the new ones come to the old ones.
     pub approach: Approach,
+    /// When it began.
+    pub began: Timestamp,
 }
 
 /// Which way a rollout goes.

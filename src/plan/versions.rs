@@ -202,7 +202,7 @@ impl Versions {
                 Approach::Beside { replicas: count, share }
             }
         };
-        Some(Rollout { direction, paused: underway.paused.is_some(), approach })
+        Some(Rollout { direction, paused: underway.paused.is_some(), approach, began: underway.began })
     }
 
     /// The image id that the file's image is known by, so that a tag that has moved is no new version.

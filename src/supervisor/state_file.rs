@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -29,6 +30,9 @@ pub struct State {
     /// The last version of each service whose job before it succeeded.
     #[serde(default)]
     pub done_before: BTreeMap<ServiceName, Generation>,
+    /// Jobs before a version that were told to end, and when the process began that was.
+    #[serde(default)]
+    pub interrupted_jobs: BTreeMap<ContainerId, Timestamp>,
     /// How far the commands after the start of each replica are.
     #[serde(default)]
     pub post_start: BTreeMap<ContainerId, PostStart>,
@@ -137,6 +141,7 @@ mod tests {
                 BTreeMap::from([(Slot::new(1).unwrap(), 10)]),
             )]),
             done_before: BTreeMap::from([("web".parse().unwrap(), Generation::from_label("0123456789ab"))]),
+            interrupted_jobs: BTreeMap::from([(ContainerId("job".to_owned()), Timestamp::UNIX_EPOCH)]),
             post_start: BTreeMap::from([(
                 ContainerId("1f".to_owned()),
                 PostStart { started_at: jiff::Timestamp::UNIX_EPOCH, stage: crate::plan::Stage::Begun },

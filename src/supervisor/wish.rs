@@ -52,7 +52,11 @@ impl Wish {
     pub fn new(project: ProjectName, file: StateFile) -> Result<Self, StateError> {
         let state = file.load()?;
         let read = Project::empty(project);
-        let desired = Desired { done_before: state.done_before.clone(), ..Desired::all(read.clone()) };
+        let desired = Desired {
+            done_before: state.done_before.clone(),
+            interrupted_jobs: state.interrupted_jobs.clone(),
+            ..Desired::all(read.clone())
+        };
         Ok(Self { desired, read, file, state, revive: BTreeMap::new(), retry: BTreeSet::new() })
     }
 

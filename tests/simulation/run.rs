@@ -517,8 +517,7 @@ impl Simulation {
             }
             self.check_always()?;
             if tokio::time::Instant::now() > deadline {
-                let status = self.handle.request(Request::Status).await;
-                return Err(format!("{name} never goes back: {status:#?}"));
+                return Err(format!("{name} never goes back: {}", self.situation(&name).await));
             }
         }
         self.project = before;
@@ -569,11 +568,29 @@ impl Simulation {
                 return Ok(());
             }
             if now > deadline {
-                let status = self.handle.request(Request::Status).await;
-                return Err(format!("{name} is never replaced: {status:#?}"));
+                return Err(format!("{name} is never replaced: {}", self.situation(name).await));
             }
         }
         Ok(())
+    }
+
+    /// What is known of a service, for whoever looks for a fault.
+    async fn situation(&self, name: &ServiceName) -> String {
+        let Ok(Reply::Status(status)) = self.handle.request(Request::Status).await else {
+            return "no status".to_owned();
+        };
+        let replicas = status.replicas.iter().filter(|replica| replica.service == *name);
+        let replicas: Vec<_> = replicas
+            .map(|replica| {
+                let version = if replica.current { "current" } else { "another" };
+                let other = [replica.illness.is_some(), replica.autopsy.is_some()];
+                format!("{} ({version}, {:?}, ill, died: {other:?})", replica.name, replica.state)
+            })
+            .collect();
+        format!(
+            "replicas {replicas:#?}\nrollouts {:#?}\ntroubles {:#?}",
+            status.rollouts, status.troubles
+        )
     }
 
     fn running(&self, name: &ServiceName) -> u32 {

@@ -105,12 +105,27 @@ fn a_job_that_takes_too_long_is_stopped_and_has_failed() {
     assert_eq!(scene.lines(), ["stop web before"]);
     // Also if it then says that all is well.
     let mut scene = update().job("web", Is::Exited(0, 61));
-    let job_container = scene.container("web-before");
-    let (id, started_at) = (job_container.id.clone(), job_container.started_at().unwrap());
-    scene.observed.history.entry(job()).or_default().forgive(&id, started_at);
+    interrupt(&mut scene);
     assert_eq!(before::succeeded(&scene.desired, &scene.observed), []);
     let troubles = status(&scene.desired, &scene.observed, scene.now).troubles;
     assert!(troubles[0].error.starts_with("it took longer than 60s"), "{troubles:?}");
+}
+
+fn interrupt(scene: &mut Scene) {
+    let job = scene.container("web-before");
+    let process = (job.id.clone(), job.started_at().unwrap());
+    scene.desired.interrupted_jobs.extend([process]);
+}
+
+#[test]
+fn a_job_that_was_told_to_end_is_run_again_when_it_is_wanted_again() {
+    for code in [0, 143] {
+        let mut scene = update().job("web", Is::Exited(code, 5));
+        interrupt(&mut scene);
+        assert_eq!(before::succeeded(&scene.desired, &scene.observed), []);
+        assert_eq!(status(&scene.desired, &scene.observed, scene.now).troubles, []);
+        assert_eq!(scene.lines(), ["remove web before"]);
+    }
 }
 
 #[test]

@@ -25,7 +25,12 @@ impl Scene {
     }
 
     fn on_its_way(mut self, name: &str, change: impl FnOnce(&mut Rollout)) -> Self {
-        let begun = Rollout { direction: Direction::Back, paused: false, approach: Approach::Rolling };
+        let begun = Rollout {
+            direction: Direction::Back,
+            paused: false,
+            approach: Approach::Rolling,
+            began: jiff::Timestamp::MIN,
+        };
         change(self.desired.rollouts.entry(name.parse().unwrap()).or_insert(begun));
         self
     }

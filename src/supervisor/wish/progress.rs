@@ -3,7 +3,7 @@
 
 use crate::{
     engine::{ContainerId, ContainerState, Role},
-    plan::{Action, Goal, Observed, PostStart, dependents},
+    plan::{Action, Container, Goal, Observed, PostStart, Target, dependents},
     spec::{Generation, ServiceName},
     supervisor::state_file::State,
 };
@@ -35,8 +35,17 @@ impl Wish {
     }
 
     /// An action begins: who depends on what it restarts or replaces on purpose, and asks for that, is restarted after
-    /// it.
+    /// it; how a job ends that it tells to end says nothing of its success.
     pub fn note_begun(&mut self, action: &Action, observed: &Observed) {
+        if let Action::Stop { target: Target::Before(_), id, .. } = action
+            && let Some(started_at) = observed.containers.get(id).and_then(Container::started_at)
+        {
+            let mut state = self.state.clone();
+            state.interrupted_jobs.retain(|other, _| observed.containers.contains_key(other));
+            state.interrupted_jobs.insert(id.clone(), started_at);
+            self.keep(state);
+            self.desired.interrupted_jobs = self.state.interrupted_jobs.clone();
+        }
         let affected = dependents::of(action, &self.desired, observed);
         if !affected.is_subset(&self.state.restart_after) {
             let mut state = self.state.clone();
