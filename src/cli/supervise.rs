@@ -192,7 +192,10 @@ fn write(event: &Event) {
             Milestone::Failed { version, failure, action } => {
                 tracing::error!(%service, version, slot = %failure.slot, reason = %failure.reason, ?action, "rollout failed");
             }
-            Milestone::Done { underway } => tracing::info!(%service, to = underway.to, "rollout done"),
+            Milestone::Done { underway, proof } => {
+                let proof = proof.map(|proof| proof.to_string());
+                tracing::info!(%service, to = underway.to, proof, "rollout done");
+            }
         },
         EventKind::PodLost { pod } => tracing::warn!(%pod, "lost its network"),
         EventKind::EngineLost { reason } => tracing::warn!(reason, "the engine is gone"),

@@ -310,6 +310,7 @@ pub(super) const SAMEPORT: Table = &[
     ("before", Honoured),
     ("canary", Honoured),
     ("drain", Honoured),
+    ("error_budget", Honoured),
     ("hold", Honoured),
     ("pod", Honoured),
     ("probe", Honoured),

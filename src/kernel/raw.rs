@@ -67,8 +67,10 @@ pub struct Counts {
     pub total: u64,
     /// Of UDP: when the last datagram came, in nanoseconds since boot.
     pub last: u64,
+    /// Connections that ended without a goodbye; of those who wait, ones that were refused.
+    pub reset: u64,
     /// The rest of a cache line.
-    pub unused: [u64; 5],
+    pub unused: [u64; 4],
 }
 
 /// What a listener is; each connection that it accepts inherits it.

@@ -90,6 +90,9 @@ pub struct Row {
     pub cgroup: Option<u64>,
     /// Of TCP: how many connections wait to be accepted. Of UDP: bytes that wait.
     pub waiting: u32,
+    /// Handshakes, or datagrams, that it had no room for so far (`sk_drops`). A client tries its handshake again, so it may
+    /// count several times.
+    pub dropped: u32,
 }
 
 /// Asks a network for its sockets.
@@ -151,7 +154,7 @@ impl Diagnosis {
         let request = InetRequest {
             family,
             protocol: transport.number(),
-            extensions: ExtensionFlags::empty(),
+            extensions: ExtensionFlags::SKMEMINFO,
             states: if transport == Transport::Tcp { LISTEN } else { UNCONNECTED },
             socket_id: if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() },
         };
@@ -205,7 +208,13 @@ fn row(transport: Transport, response: &InetResponse) -> Row {
         cgroup: bytes(INET_DIAG_CGROUP_ID)
             .and_then(|value| Some(u64::from_ne_bytes(value.get(..8)?.try_into().ok()?))),
         waiting: header.recv_queue,
+        dropped: response.nlas.iter().find_map(dropped).unwrap_or(0),
     }
+}
+
+fn dropped(nla: &Nla) -> Option<u32> {
+    let Nla::MemInfo(memory) = nla else { return None };
+    Some(memory.drops)
 }
 
 /// The value of an attribute that the crate has no name for.

@@ -6,13 +6,14 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    engine::{ContainerState, Health},
+    engine::{ContainerState, Health, Role},
     kernel::steering::OtherUser,
-    spec::{FailureAction, Service, ServiceName, Slot},
+    spec::{FailureAction, Service, ServiceName, Slot, Update},
 };
 
 use super::{
-    Approach, Autopsy, Container, Desired, Goal, Observed, Phase, Planner, Rollout, Target, Verb, history::later,
+    Approach, Autopsy, Container, Desired, Goal, Observed, Phase, Planner, Rollout, Sharing, Signs, Target,
+    Verb, Worse, history::later, signals,
 };
 
 /// What has become of a rollout.
@@ -69,6 +70,36 @@ pub enum FailureReason {
         /// So many seconds.
         seconds: u64,
     },
+    /// It runs, and does not work.
+    Ill {
+        /// What is wrong, and for how long.
+        why: String,
+    },
+    /// More of its connections end without a goodbye than of the version before.
+    Resets {
+        /// How many.
+        reset: u64,
+        /// Of how many.
+        connections: u64,
+        /// How many of the version before.
+        old_reset: u64,
+        /// Of how many.
+        old_connections: u64,
+    },
+    /// Its queues have no room for all who come.
+    Overflows {
+        /// How many handshakes found none.
+        overflowed: u64,
+        /// Beside so many connections.
+        connections: u64,
+    },
+    /// Far more connections wait for it than for the version before.
+    Queues {
+        /// At one of its replicas.
+        waiting: u64,
+        /// At one of the version before.
+        old_waiting: u64,
+    },
     /// It runs as another user than those who have the port.
     OtherUser {
         /// Who wants it, and who has it.
@@ -94,6 +125,20 @@ impl fmt::Display for FailureReason {
             Self::ListensElsewhere { wanted, found } => {
                 write!(f, "it listens on port {}, and not on {}", list(found), list(wanted))
             }
+            Self::Ill { why } => f.write_str(why),
+            Self::Resets { reset, connections, old_reset, old_connections } => write!(
+                f,
+                "{reset} of {connections} connections ended without a goodbye, and {old_reset} of {old_connections} of the \
+                 version before"
+            ),
+            Self::Overflows { overflowed, connections } => write!(
+                f,
+                "its queue had no room for {overflowed} handshakes, beside {connections} connections that it took"
+            ),
+            Self::Queues { waiting, old_waiting } => write!(
+                f,
+                "{waiting} connections wait for it to accept them, and {old_waiting} for one of the version before"
+            ),
             Self::TooSlow { seconds } => write!(f, "it did not get ready within {seconds} s"),
             Self::OtherUser { other: OtherUser { port, user, owner } } => write!(
                 f,
@@ -141,6 +186,9 @@ impl Planner<'_> {
         if rules.failure_action == FailureAction::Continue {
             return None;
         }
+        if let Some(failure) = self.failure_in_kernel(service, rules) {
+            return Some(Outcome::Failed(failure));
+        }
         let most = u64::from(rules.max_failure_ratio.thousandths()) * u64::from(replicas);
         let mut failures = Slot::first(replicas).filter_map(|slot| {
             let reason = self.failure_in(service, slot)?;
@@ -159,6 +207,33 @@ impl Planner<'_> {
             });
             proved && seats.successor.is_none() && seats.surplus.is_empty()
         })
+    }
+
+    /// What the kernel shows of a new version that does worse than the old one.
+    fn failure_in_kernel(&self, service: &Service, rules: &Update) -> Option<Failure> {
+        let Sharing::ByKernel(report) = &self.observed.sharing else { return None };
+        let signs = self.observed.signs.get(&service.name)?;
+        let worse = signs.worse(rules, self.now)?;
+        let Signs { new, old, queues, .. } = *signs;
+        let reason = match worse {
+            Worse::Resets => FailureReason::Resets {
+                reset: new.reset,
+                connections: new.connections,
+                old_reset: old.reset,
+                old_connections: old.connections,
+            },
+            Worse::Overflows => {
+                FailureReason::Overflows { overflowed: new.overflowed, connections: new.connections }
+            }
+            Worse::Queues => FailureReason::Queues { waiting: queues.0, old_waiting: queues.1 },
+        };
+        let replicas = self.observed.service(&service.name).map(|(_, container)| container);
+        let new = replicas.filter(|container| self.is_wanted(service, container));
+        let slot = match signals::worst(report, new, worse).map(|container| &container.labels.role) {
+            Some(Role::Replica { slot, .. }) => *slot,
+            _ => Slot::FIRST,
+        };
+        Some(Failure { slot, reason })
     }
 
     /// Since when all of the first slots have a successor that has proved itself.
@@ -216,6 +291,11 @@ impl Planner<'_> {
         if process.health == Health::Unhealthy {
             return Some(FailureReason::Unhealthy);
         }
+        if let Some(illness) = self.illness(container)
+            && illness.replace_at.is_some_and(|at| at <= self.now)
+        {
+            return Some(FailureReason::Ill { why: illness.why(self.now) });
+        }
         // What we tell to end has not failed by that.
         if self.is_available(service, container) || self.doing(container).is_some_and(Verb::ends) {
             return None;
@@ -240,7 +320,8 @@ impl Planner<'_> {
         let elsewhere =
             !self.listeners(container).is_empty() && !self.missing_listeners(service, container).is_empty();
         let least = if elsewhere { rules.monitor.min(rules.deadline) } else { rules.deadline };
-        later(self.tried_since(service, container), least)
+        let ill = self.illness(container).and_then(|illness| illness.replace_at);
+        ill.into_iter().fold(later(self.tried_since(service, container), least), Timestamp::min)
     }
 
     /// Since when a replica has had its time to get ready. One that was there before us began at a time by the engine's

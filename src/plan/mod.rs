@@ -26,12 +26,14 @@ mod hooks;
 mod illness;
 mod limits;
 mod observed;
+mod proof;
 mod replica;
 mod resource;
 mod rollout;
 mod rotation;
 mod sandbox;
 mod seat;
+mod signals;
 pub mod status;
 mod stuck;
 #[cfg(test)]
@@ -47,8 +49,10 @@ pub use history::{Answer, Autopsy, Errors, History, PortNotShared, Verdict, WIND
 pub use hooks::{PostStart, Stage};
 pub use illness::{Ailment, Illness, Replacement};
 pub use observed::{Container, Observed, Owner};
+pub use proof::{Counted, Proof};
 pub use rollout::{Approach, Direction, Former, Rollout};
 pub use rotation::{Sharing, WEIGHT, WEIGHT_MAX, Weights};
+pub use signals::{Signals, Signs, Tally, Worse};
 pub use stuck::{Doing, Queues, SILENCE, Stuck};
 pub use traffic::{PodSharing, PodTraffic, PortTraffic, ReplicaTraffic, WaitingAt};
 pub use versioned::Versioned;

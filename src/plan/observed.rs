@@ -9,7 +9,7 @@ use crate::{
     spec::{Hooks, Limits, PodName, ServiceName, Slot},
 };
 
-use super::{History, Illness, PostStart, Sharing, Target, Verb};
+use super::{Counted, History, Illness, PostStart, Sharing, Signs, Target, Verb};
 
 /// Everything that a plan depends on besides the wish and the time.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +34,8 @@ pub struct Observed {
     pub illnesses: BTreeMap<ContainerId, Illness>,
     /// Since when each replica that is ready has been.
     pub ready_since: BTreeMap<ContainerId, Timestamp>,
+    /// What the kernel shows of services that are on their way to another version.
+    pub signs: BTreeMap<ServiceName, Signs>,
 }
 
 /// Who made a network or volume.
@@ -101,6 +103,13 @@ impl Container {
 }
 
 impl Observed {
+    /// What has been counted of connections in a pod, where somebody counts.
+    #[must_use]
+    pub fn counted(&self, pod: &PodName) -> Option<Counted> {
+        let Sharing::ByKernel(report) = &self.sharing else { return None };
+        report.pods.get(pod).and_then(Counted::of)
+    }
+
     /// The containers of a slot, the one to keep first: the one that runs, else the newest.
     #[must_use]
     pub fn replicas(&self, service: &ServiceName, slot: Slot) -> Vec<&Container> {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::spec::{FailureAction, Generation, Image, Service, Share};
 
-use super::{Approach, Direction, Failure, Former, Rollout};
+use super::{Approach, Counted, Direction, Failure, Former, Proof, Rollout};
 
 /// How many versions are remembered.
 const KEPT: usize = 10;
@@ -56,6 +56,9 @@ pub struct Underway {
     pub steps: Option<Steps>,
     /// When it began.
     pub began: Timestamp,
+    /// What had been counted of the connections then, if that is known.
+    #[serde(default)]
+    pub counted: Option<Counted>,
 }
 
 /// Old and new replicas beside each other, and how much the new ones get.
@@ -117,6 +120,9 @@ pub struct Ended {
     pub at: Timestamp,
     /// The version that failed, and why, if it led back.
     pub failed: Option<(u32, Failure)>,
+    /// What became of connections meanwhile, where somebody counts them.
+    #[serde(default)]
+    pub proof: Option<Proof>,
 }
 
 /// Who asks for another version, when, and how.
@@ -293,14 +299,18 @@ impl Versions {
 
     fn begin(&mut self, to: u32, now: Timestamp) {
         let from = self.stable;
-        self.underway = Some(Underway { to, from, back: None, paused: None, steps: None, began: now });
+        self.underway =
+            Some(Underway { to, from, back: None, paused: None, steps: None, began: now, counted: None });
     }
 
     /// Goes back to the version that has proved itself.
     fn back(&mut self, why: Why, now: Timestamp) {
         let from = self.wanted();
         let to = self.stable;
-        self.underway = Some(Underway { to, from, back: Some(why), paused: None, steps: None, began: now });
+        // What became of connections on the way there counts as well.
+        let counted = self.underway.as_ref().and_then(|underway| underway.counted);
+        self.underway =
+            Some(Underway { to, from, back: Some(why), paused: None, steps: None, began: now, counted });
     }
 
     /// Begins a rollout to a version that the file does not have, or once more to that of the file.
@@ -413,15 +423,17 @@ impl Versions {
         Step::Next(steps.share())
     }
 
-    /// The version has proved itself.
-    pub fn finish(&mut self, now: Timestamp) {
-        let Some(underway) = self.underway.take() else { return };
+    /// The version has proved itself. `counted` is what has been counted of connections until now.
+    pub fn finish(&mut self, counted: Option<Counted>, now: Timestamp) -> Option<Proof> {
+        let underway = self.underway.take()?;
         self.stable = underway.to;
         let failed = match underway.back {
             Some(Why::Failed(failure)) => Some((underway.from, *failure)),
             Some(Why::Asked) | None => None,
         };
-        self.last = Some(Ended { to: underway.to, at: now, failed });
+        let proof = underway.counted.zip(counted).map(|(before, now)| now.since(&before));
+        self.last = Some(Ended { to: underway.to, at: now, failed, proof });
+        proof
     }
 
     /// The version has failed. Returns what follows.

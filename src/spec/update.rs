@@ -23,6 +23,8 @@ pub struct Update {
     pub failure_action: FailureAction,
     /// How long a new replica may take to get ready.
     pub deadline: Duration,
+    /// How many of the new version's connections may end badly, besides twice as many as of the old version's do.
+    pub budget: Share,
 }
 
 impl Update {
@@ -30,6 +32,8 @@ impl Update {
     pub const MONITOR: Duration = Duration::from_secs(5);
     /// How long a new replica may take to get ready when the file does not say: that of Kubernetes.
     pub const DEADLINE: Duration = Duration::from_secs(600);
+    /// How many connections may end badly when the file does not say: one in a hundred.
+    pub const BUDGET: Share = Share(10);
 }
 
 impl Default for Update {
@@ -42,6 +46,7 @@ impl Default for Update {
             max_failure_ratio: Share::NONE,
             failure_action: FailureAction::default(),
             deadline: Self::DEADLINE,
+            budget: Self::BUDGET,
         }
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::broadcast;
 
 use crate::{
     kernel::steering::{OtherUser, Stranger},
-    plan::{Failure, Target, Verb, status::ExitStatus, versions::Underway},
+    plan::{Failure, Proof, Target, Verb, status::ExitStatus, versions::Underway},
     spec::{FailureAction, Image, PodName, ServiceName, Share, Slot},
 };
 
@@ -246,6 +246,8 @@ pub enum Milestone {
     Done {
         /// Where it led.
         underway: Underway,
+        /// What became of connections meanwhile, where somebody counts them.
+        proof: Option<Proof>,
     },
 }
 

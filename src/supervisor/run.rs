@@ -18,8 +18,8 @@ use crate::{
     clock::Clock,
     engine::{ContainerId, Engine, EngineError, EngineEvent, Role},
     plan::{
-        Action, Answer, Container, Observed, Phase, Plan, PostStart, Replacement, Sharing, Stage, Target,
-        assess, plan, status, versions::Versions,
+        Action, Answer, Container, Observed, Phase, Plan, PostStart, Replacement, Sharing, Signals, Stage,
+        Target, assess, plan, status, versions::Versions,
     },
     spec::{ProjectName, ServiceName},
 };
@@ -94,6 +94,7 @@ pub fn start<E: Engine>(
         traffic: Traffic::new(settings.kernel),
         probes: Probes::new(probed),
         illnesses: Illnesses::default(),
+        signals: Signals::default(),
     };
     Ok((handle, tokio::spawn(supervisor.run(asked))))
 }
@@ -121,6 +122,7 @@ struct Supervisor<E> {
     traffic: Traffic,
     probes: Probes,
     illnesses: Illnesses,
+    signals: Signals,
 }
 
 /// What has ended.
@@ -230,9 +232,13 @@ impl<E: Engine> Supervisor<E> {
 
     /// Takes in what has become of rollouts. Returns when to look again.
     fn conclude(&mut self, now: Timestamp) -> Option<Timestamp> {
-        let before = self.wish.desired.versions.clone();
+        self.wish.note_counted(&self.observed);
         let outcomes = assess(&self.wish.desired, &self.observed, now);
-        let (told, wake) = self.wish.conclude(outcomes, now);
+        if outcomes.is_empty() {
+            return None;
+        }
+        let before = self.wish.desired.versions.clone();
+        let (told, wake) = self.wish.conclude(outcomes, &self.observed, now);
         for (service, milestone) in told {
             self.journal.record(now, EventKind::Rollout { service, milestone });
         }
@@ -267,7 +273,10 @@ impl<E: Engine> Supervisor<E> {
     fn steered(&mut self) {
         let before = std::mem::replace(&mut self.observed.sharing, self.traffic.sharing());
         if let Sharing::ByKernel(report) = &self.observed.sharing {
-            self.illnesses.queues().note(report, self.clock.now());
+            let now = self.clock.now();
+            self.illnesses.queues().note(report, now);
+            self.signals.note(&self.wish.desired, &self.observed, report, now);
+            self.observed.signs = self.signals.signs();
         }
         for kind in traffic::compare(&before, &self.observed) {
             self.journal.record(self.clock.now(), kind);

@@ -254,6 +254,7 @@ impl Wish {
     pub fn conclude(
         &mut self,
         outcomes: BTreeMap<ServiceName, Outcome>,
+        observed: &Observed,
         now: Timestamp,
     ) -> (Vec<(ServiceName, Milestone)>, Option<Timestamp>) {
         let (mut told, mut wake) = (Vec::new(), None::<Timestamp>);
@@ -269,8 +270,8 @@ impl Wish {
             let Some(underway) = versions.underway.clone() else { continue };
             match outcome {
                 Outcome::Done => {
-                    versions.finish(now);
-                    told.push((name, Milestone::Done { underway }));
+                    let proof = versions.finish(observed.counted(&file.pod), now);
+                    told.push((name, Milestone::Done { underway, proof }));
                     // What waited for it may begin.
                     if file.canary.is_some() {
                         versions.apply(file, false, &Asked { now, by: "sameport", cause: "canary" });

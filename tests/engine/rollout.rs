@@ -1,6 +1,16 @@
 //! Changes of version on a real engine: nobody notices the good ones, and the bad ones undo themselves.
 
-use std::{thread, time::Duration};
+use std::{
+    collections::VecDeque,
+    io::Write,
+    net::TcpStream,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
 use serde_json::Value;
 
@@ -63,6 +73,9 @@ fn a_new_version_comes_and_goes_back_and_no_request_fails() {
     assert!(report.failures.is_empty(), "{report}");
     assert_eq!(report.answers.len(), 2, "{report}");
     println!("{report}");
+    let last = versions(&project)["last"].clone();
+    assert!(last["proof"]["connections"].as_u64() > Some(10), "{last:#}");
+    assert_eq!((&last["proof"]["refused"], &last["proof"]["reset"]), (&0.into(), &0.into()), "{last:#}");
     let history: Value =
         serde_json::from_str(&project.run(&["rollout", "history", "web", "--format", "json"])).unwrap();
     let causes: Vec<_> = history.as_array().unwrap().iter().map(|r| r["cause"].as_str().unwrap()).collect();
@@ -122,6 +135,83 @@ fn a_version_of_another_user_changes_nothing() {
 #[test]
 fn a_program_that_does_not_exist_changes_nothing() {
     fails(&go("2", "    entrypoint: [/usr/bin/nothing]\n"), &["no such file"]);
+}
+
+/// A server in Python that does this with each connection `c`.
+fn python(version: &str, body: &str) -> String {
+    format!(
+        r#"
+services:
+  web:
+    image: ${{PYTHON}}
+    environment: {{ REPLICA: "{version}" }}
+    command:
+      - python3
+      - -c
+      - |
+        import socket, struct, time
+        s = socket.create_server(("", 8080), backlog=64)
+        while True:
+            c, _ = s.accept()
+            {body}
+    ports: ["${{PORT}}:8080"]
+    stop_signal: SIGKILL
+    deploy: {{ replicas: 3, update_config: {{ monitor: 4s }} }}
+    x-sameport: {{ balance: hash }}
+"#
+    )
+}
+
+const ANSWER: &str =
+    r#"c.recv(999); c.sendall(b"HTTP/1.0 200 OK\r\nContent-Length: 1\r\nX-Replica: 1\r\n\r\n1"); c.close()"#;
+
+#[test]
+fn a_version_that_breaks_off_its_connections_goes_as_it_came() {
+    let project = up(&python("1", ANSWER));
+    let before = project.processes();
+    let load = Load::start(project.loopback(), 100);
+    let linger = r#"c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)); c.close()"#;
+    project.write(&python("2", linger));
+    let up = project.try_run(&["up", "-d", "--wait"]);
+    assert_eq!(up.code, Some(1), "{up:#?}");
+    assert!(up.stderr.contains("connections ended without a goodbye, and 0 of"), "{up:#?}");
+    let now = project.processes();
+    assert_eq!(now, before);
+    // Some were unlucky, and nobody is any more.
+    let report = load.finish();
+    assert!(!report.failures.is_empty() && report.failures.len() < 100, "{report}");
+    let after = load::send(project.loopback(), 50);
+    assert!(after.failures.is_empty(), "{after}");
+    println!("{} of {} requests met the bad version", report.failures.len(), report.answered());
+}
+
+#[test]
+fn a_version_that_cannot_keep_up_goes_as_it_came() {
+    let project = up(&python("1", ANSWER));
+    let before = project.processes();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let (address, over) = (project.loopback(), Arc::clone(&is_over));
+    // Visitors who come whether others wait or not.
+    let visitors = thread::spawn(move || {
+        let mut there = VecDeque::new();
+        while !over.load(Ordering::Relaxed) {
+            let mut visitor = TcpStream::connect(address).unwrap();
+            visitor.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+            there.push_back(visitor);
+            if there.len() > 400 {
+                there.pop_front();
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    });
+    project.write(&python("2", &format!("time.sleep(0.3); {ANSWER}")));
+    let up = project.try_run(&["up", "-d", "--wait"]);
+    is_over.store(true, Ordering::Relaxed);
+    visitors.join().unwrap();
+    assert_eq!(up.code, Some(1), "{up:#?}");
+    assert!(up.stderr.contains("connections wait for it to accept them"), "{up:#?}");
+    let now = project.processes();
+    assert_eq!(now, before);
 }
 
 #[test]

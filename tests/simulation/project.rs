@@ -146,6 +146,7 @@ fn update(chance: &mut fastrand::Rng) -> Update {
         max_failure_ratio: Share::of_thousand(chance.u16(0..500)).unwrap(),
         failure_action: actions[chance.usize(..actions.len())],
         deadline: Update::DEADLINE,
+        budget: Update::BUDGET,
     }
 }
 

@@ -587,10 +587,7 @@ impl Simulation {
                 format!("{} ({version}, {:?}, ill, died: {other:?})", replica.name, replica.state)
             })
             .collect();
-        format!(
-            "replicas {replicas:#?}\nrollouts {:#?}\ntroubles {:#?}",
-            status.rollouts, status.troubles
-        )
+        format!("replicas {replicas:#?}\nrollouts {:#?}\ntroubles {:#?}", status.rollouts, status.troubles)
     }
 
     fn running(&self, name: &ServiceName) -> u32 {

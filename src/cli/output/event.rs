@@ -124,8 +124,9 @@ fn rollout(service: &ServiceName, milestone: &Milestone) -> String {
                 red,
             )
         }
-        Milestone::Done { underway: Underway { to, .. } } => {
-            styled(&format!("{service} runs version {to}"), AnsiColor::Green.on_default())
+        Milestone::Done { underway: Underway { to, .. }, proof } => {
+            let done = styled(&format!("{service} runs version {to}"), AnsiColor::Green.on_default());
+            proof.map_or_else(|| done.clone(), |proof| format!("{done}: {proof}"))
         }
     }
 }

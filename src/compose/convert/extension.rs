@@ -9,7 +9,7 @@ use super::{
     },
     hooks, probe, update,
 };
-use crate::spec::{Aim, Balance, Before, Canary, PodName, Probes, Service, Sharing, Unhealthy};
+use crate::spec::{Aim, Balance, Before, Canary, PodName, Probes, Service, Share, Sharing, Unhealthy};
 use std::time::Duration;
 
 /// What a service says under `x-sameport`.
@@ -29,6 +29,8 @@ pub(super) struct Extension {
     pub pod: Option<PodName>,
     /// How long a new replica may take to get ready.
     pub deadline: Option<Duration>,
+    /// How many connections of a new version may end badly.
+    pub budget: Option<Share>,
     pub canary: Option<Canary>,
 }
 
@@ -46,6 +48,7 @@ impl Default for Extension {
             before: None,
             pod: None,
             deadline: None,
+            budget: None,
             canary: None,
         }
     }
@@ -88,6 +91,7 @@ pub(super) fn extension(service: &Fields<'_>) -> Extension {
     let sharing_at = fields.get("sharing").map(|node| node.at);
     let before = hooks::before(&fields);
     let (deadline, canary) = (fields.duration("progress_deadline"), update::canary(&fields));
+    let budget = update::budget(&fields);
     Extension {
         sharing,
         sharing_at,
@@ -100,6 +104,7 @@ pub(super) fn extension(service: &Fields<'_>) -> Extension {
         before,
         pod,
         deadline,
+        budget,
         canary,
     }
 }

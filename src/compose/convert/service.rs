@@ -49,10 +49,10 @@ pub(super) fn service(
         }
         deploy::Rule::Default(restart) => (restart, None),
     };
+    let (update, rollback) = update::updates(fields, &extension);
     let pod = extension.pod.unwrap_or_else(|| name.into());
     let container_name = container_name(fields, name, replicas);
     let stop_grace = fields.duration("stop_grace_period").unwrap_or(Service::STOP_GRACE);
-    let (update, rollback) = update::updates(fields, extension.deadline);
     let container = container::container(fields, name.as_str(), key, known);
     let service = container.map(|container| Service {
         name: name.clone(),

@@ -1,8 +1,6 @@
 //! How a service is brought to another version: `deploy.update_config`, `deploy.rollback_config`, and what
 //! `x-sameport` adds to them.
 
-use std::time::Duration;
-
 use super::{
     super::{
         fields::{Fields, loose},
@@ -10,17 +8,23 @@ use super::{
         report::Problem,
     },
     deploy,
+    extension::Extension,
 };
 use crate::spec::{Canary, FailureAction, Image, Order, Share, Update};
 
-/// Both sets of rules: for going on, and for going back. `deadline` is how long a new replica may take to get ready.
-pub(super) fn updates(service: &Fields<'_>, deadline: Option<Duration>) -> (Update, Update) {
+/// Both sets of rules: for going on, and for going back.
+pub(super) fn updates(service: &Fields<'_>, extension: &Extension) -> (Update, Update) {
+    let Extension { deadline, budget, .. } = extension;
     let rules = |key: &str| {
         let rules = deploy::fields(service)
             .and_then(|deploy| Fields::of(deploy.get(key)?, key, deploy.report))
             .map(|fields| update(&fields, key));
         let rules = rules.unwrap_or_default();
-        Update { deadline: deadline.unwrap_or(rules.deadline), ..rules }
+        Update {
+            deadline: deadline.unwrap_or(rules.deadline),
+            budget: budget.unwrap_or(rules.budget),
+            ..rules
+        }
     };
     let back = rules("rollback_config");
     let back = match back.failure_action {
@@ -56,7 +60,18 @@ fn update(fields: &Fields<'_>, key: &str) -> Update {
             .unwrap_or(default.max_failure_ratio),
         failure_action: fields.choice("failure_action", actions).unwrap_or_default(),
         deadline: default.deadline,
+        budget: default.budget,
     }
+}
+
+/// `x-sameport.error_budget`.
+pub(super) fn budget(extension: &Fields<'_>) -> Option<Share> {
+    extension.parsed(
+        "error_budget",
+        "a percentage from 0 to 100",
+        "write the part of a new version's connections that may end badly, such as `1%`; `100%` minds none",
+        Share::from_percent,
+    )
 }
 
 /// `x-sameport.canary`.

@@ -152,7 +152,7 @@ static __always_inline void closed(struct bpf_sock_ops *ctx, struct bpf_sock *sk
 {
 	struct tag *tag = bpf_sk_storage_get(&sameport_tags, sk, 0, 0);
 	__u64 cookie;
-	__u32 *moved;
+	__u32 *moved, endpoint;
 
 	if (!tag)
 		return;
@@ -165,7 +165,11 @@ static __always_inline void closed(struct bpf_sock_ops *ctx, struct bpf_sock *sk
 	tag->counted = 0;
 	cookie = bpf_get_socket_cookie(ctx);
 	moved = bpf_map_lookup_elem(&sameport_moved, &cookie);
-	count(moved ? *moved : tag->endpoint, -1);
+	endpoint = moved ? *moved : tag->endpoint;
+	count(endpoint, -1);
+	/* By a reset of either side, or because the other one was heard of no more: what the kernel counts as EstabResets. */
+	if (ctx->args[0] == BPF_TCP_ESTABLISHED || ctx->args[0] == BPF_TCP_CLOSE_WAIT)
+		count_reset(endpoint);
 	if (moved)
 		bpf_map_delete_elem(&sameport_moved, &cookie);
 }

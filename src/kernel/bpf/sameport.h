@@ -59,7 +59,8 @@ struct counts {
 	__s64 live;  /* connections that are open now */
 	__u64 total; /* connections so far; of UDP, flows */
 	__u64 last;  /* of UDP: when the last datagram came, in ns since boot */
-	__u64 unused[5];
+	__u64 reset; /* connections that ended without a goodbye; of those who wait, refused ones */
+	__u64 unused[4];
 };
 
 /* What a listener is; every connection that it accepts inherits a copy. */
@@ -257,6 +258,14 @@ static __always_inline void count(__u32 endpoint, __s64 by)
 
 	if (c)
 		__sync_fetch_and_add(&c->live, by);
+}
+
+static __always_inline void count_reset(__u32 endpoint)
+{
+	struct counts *c = bpf_map_lookup_elem(&sameport_counts, &endpoint);
+
+	if (c)
+		__sync_fetch_and_add(&c->reset, 1);
 }
 
 #endif

@@ -108,8 +108,10 @@ int sameport_select(struct sk_reuseport_md *ctx)
 	t = table_of_port();
 	if (!t)
 		return SK_DROP;
-	if (choose(ctx, t, &endpoint) && wait(ctx, t, &endpoint))
+	if (choose(ctx, t, &endpoint) && wait(ctx, t, &endpoint)) {
+		count_reset(HOLD_OF(PORT));
 		return SK_DROP;
+	}
 	if (moving)
 		recount(ctx, moving, endpoint);
 	return SK_PASS;

@@ -81,6 +81,8 @@ pub struct PodReport {
     pub strangers: BTreeSet<Stranger>,
     /// Users who wanted a port that another user shares.
     pub other_users: BTreeMap<u16, OtherUser>,
+    /// Connections that came while nobody could take them, and that could not wait: they were refused.
+    pub refused: u64,
     /// What the kernel itself has counted there; none where it cannot be read.
     pub counters: Option<Counters>,
 }
@@ -123,6 +125,11 @@ pub struct Traffic {
     pub total: u64,
     /// Connections that it has not accepted yet.
     pub queue: u64,
+    /// Connections that ended without a goodbye so far: by a reset of either side, or because the client was heard of no
+    /// more.
+    pub reset: u64,
+    /// Handshakes that the queues of its listeners had no room for.
+    pub overflowed: u64,
     /// Connections that it has accepted so far. It may be some fewer than it says here, if connections of others have
     /// moved here.
     pub accepted: u64,

@@ -3,7 +3,7 @@
 
 use crate::{
     engine::{ContainerId, ContainerState, Role},
-    plan::{Action, Container, Goal, Observed, PostStart, Target, dependents},
+    plan::{Action, Container, Goal, Observed, PostStart, Target, dependents, versions::Versions},
     spec::{Generation, ServiceName},
     supervisor::state_file::State,
 };
@@ -52,6 +52,23 @@ impl Wish {
             state.restart_after.extend(affected);
             self.keep(state);
         }
+    }
+
+    /// What had been counted of connections when a rollout began.
+    pub fn note_counted(&mut self, observed: &Observed) {
+        let is_unknown =
+            |versions: &Versions| versions.underway.as_ref().is_some_and(|u| u.counted.is_none());
+        if !self.state.versions.values().any(is_unknown) {
+            return;
+        }
+        let mut state = self.state.clone();
+        for (name, versions) in &mut state.versions {
+            if let (Some(underway), Some(service)) = (&mut versions.underway, self.read.services.get(name)) {
+                underway.counted = underway.counted.or_else(|| observed.counted(&service.pod));
+            }
+        }
+        self.keep(state);
+        self.desired.versions.clone_from(&self.state.versions);
     }
 
     /// Has dependents restarted once what they depend on is up again.

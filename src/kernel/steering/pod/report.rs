@@ -67,12 +67,15 @@ impl Pod {
                     part.listeners.iter().flatten().map(|(cookie, _)| *cookie).collect();
                 let own = rows.iter().filter(|row| cookies.contains(&row.cookie));
                 let queue = own.clone().map(|row| u64::from(row.waiting)).sum();
+                let dropped = own.clone().map(|row| u64::from(row.dropped)).sum();
                 let last = Duration::from_nanos(counts.last);
                 // Counted before the queue was looked at: what came in between must not look as if it were accepted.
                 let counted = totals.get(&part.number).copied().unwrap_or(counts.total).min(counts.total);
                 let traffic = Traffic {
                     live: u64::try_from(counts.live).unwrap_or(0),
                     total: counts.total,
+                    reset: counts.reset,
+                    overflowed: if name.0 == Transport::Tcp { dropped } else { 0 },
                     accepted: counted.saturating_sub(queue),
                     queue: if name.0 == Transport::Tcp { queue } else { 0 },
                     busy: counts.last > 0 && now.saturating_sub(last) < BUSY,
@@ -114,8 +117,14 @@ impl Pod {
             waiting,
             strangers,
             other_users: self.other_users.clone(),
+            refused: self.refused(kernel)?,
             counters: self.counters(wish.pid),
         })
+    }
+
+    fn refused(&self, kernel: &InKernel) -> Result<u64, KernelError> {
+        let ports = self.ports.iter().filter(|((transport, _), _)| *transport == Transport::Tcp);
+        ports.map(|(_, port)| Ok(kernel.counts(port.hold_number())?.reset)).sum()
     }
 
     /// What the kernel itself has counted in the pod's network, which a process shares.

@@ -1,0 +1,287 @@
+//! What the kernel shows of a new version beside the old one, while a service is on its way from the one to the other.
+//!
+//! In: one report of the kernel after the other. Out: [`Signs`], from which it follows whether the new version does worse.
+//! Only the comparison counts: clients that reset their connections, and hosts that have too much to do, do so to both.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use jiff::Timestamp;
+
+use crate::{
+    engine::{ContainerId, Role},
+    kernel::steering::{ReplicaReport, Report},
+    spec::{ServiceName, Share, Update},
+};
+
+use super::{Desired, Direction, Observed, history::later};
+
+/// Fewer than that are chance.
+const FEW: u64 = 5;
+/// What the old version does is known after so many connections; before that, all that it ever had counts.
+const ENOUGH: u64 = 20;
+/// A queue of a replica that is no longer than this on average is no sign of anything.
+const SHORT: u64 = 8;
+/// So many times the queue of the old ones is a sign.
+const LONGER: u64 = 4;
+/// For so long at least the queue has to be longer.
+const LASTS: Duration = Duration::from_secs(1);
+
+/// What was counted of connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// How many there were.
+    pub connections: u64,
+    /// How many ended without a goodbye.
+    pub reset: u64,
+    /// Handshakes that a queue had no room for.
+    pub overflowed: u64,
+}
+
+/// What is seen of the two versions since a rollout began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Signs {
+    /// Of the new one's replicas.
+    pub new: Tally,
+    /// Of the old one's.
+    pub old: Tally,
+    /// Since when the queues of the new one are far longer than those of the old one.
+    pub queues_since: Option<Timestamp>,
+    /// How many connections wait at a new replica, and at an old one.
+    pub queues: (u64, u64),
+}
+
+/// How a new version does worse than the old one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Worse {
+    /// More of its connections end without a goodbye.
+    Resets,
+    /// Its queues have no room for more handshakes.
+    Overflows,
+    /// More connections wait for it.
+    Queues,
+}
+
+impl Tally {
+    fn of(report: &ReplicaReport) -> Self {
+        report.ports.values().fold(Self::default(), |sum, traffic| Self {
+            connections: sum.connections + traffic.total,
+            reset: sum.reset + traffic.reset,
+            overflowed: sum.overflowed + traffic.overflowed,
+        })
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self {
+            connections: self.connections + other.connections,
+            reset: self.reset + other.reset,
+            overflowed: self.overflowed + other.overflowed,
+        }
+    }
+
+    /// Connections that came before can move away again: then nothing is left, and not less.
+    fn since(self, earlier: Self) -> Self {
+        Self {
+            connections: self.connections.saturating_sub(earlier.connections),
+            reset: self.reset.saturating_sub(earlier.reset),
+            overflowed: self.overflowed.saturating_sub(earlier.overflowed),
+        }
+    }
+}
+
+impl Signs {
+    /// How the new version does worse, if it does. `rules.budget` is how many of its connections may end badly, besides
+    /// twice as many as of the old version's do.
+    #[must_use]
+    pub fn worse(&self, rules: &Update, now: Timestamp) -> Option<Worse> {
+        let exceeds = |what: fn(&Tally) -> u64| {
+            let (bad, old) = (what(&self.new), rate(what(&self.old), self.old.connections));
+            let most = 2 * old + u64::from(rules.budget.thousandths());
+            rules.budget < Share::ALL && bad >= FEW && rate(bad, self.new.connections) > most
+        };
+        if exceeds(|tally| tally.reset) {
+            return Some(Worse::Resets);
+        }
+        if exceeds(|tally| tally.overflowed) {
+            return Some(Worse::Overflows);
+        }
+        let lasts = LASTS.max(rules.monitor / 2);
+        let queue = rules.budget < Share::ALL && self.queues_since.is_some_and(|at| later(at, lasts) <= now);
+        queue.then_some(Worse::Queues)
+    }
+}
+
+/// How many of a thousand.
+fn rate(bad: u64, all: u64) -> u64 {
+    bad.saturating_mul(1000) / all.max(1)
+}
+
+/// Follows what the kernel shows of all services that are on their way.
+#[derive(Clone, Debug, Default)]
+pub struct Signals {
+    services: BTreeMap<ServiceName, Watched>,
+}
+
+#[derive(Clone, Debug)]
+struct Watched {
+    /// By which a rollout is known.
+    began: Timestamp,
+    replicas: BTreeMap<(ContainerId, u32), Seen>,
+    queues_since: Option<Timestamp>,
+    /// Of an old replica, when there was one last.
+    old_queue: u64,
+    new_queue: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    is_new: bool,
+    before: Tally,
+    last: Tally,
+}
+
+impl Signals {
+    /// Takes in what the kernel shows.
+    pub fn note(&mut self, desired: &Desired, observed: &Observed, report: &Report, now: Timestamp) {
+        self.services.retain(|name, watched| {
+            desired.rollouts.get(name).is_some_and(|rollout| rollout.began == watched.began)
+        });
+        let forward = desired
+            .rollouts
+            .iter()
+            .filter(|(_, rollout)| matches!(rollout.direction, Direction::Forward { .. }));
+        for (name, rollout) in forward {
+            let is_first = !self.services.contains_key(name);
+            let watched = self.services.entry(name.clone()).or_insert_with(|| Watched {
+                began: rollout.began,
+                replicas: BTreeMap::new(),
+                queues_since: None,
+                old_queue: 0,
+                new_queue: 0,
+            });
+            // Who comes later begins at nothing.
+            let before = |tally| if is_first { tally } else { Tally::default() };
+            let (mut new, mut old) = (Vec::new(), Vec::new());
+            for (_, container) in observed.service(name) {
+                let pod = report.pods.get(&container.labels.pod);
+                let Some(replica) = pod.and_then(|pod| pod.replicas.get(&container.id)) else { continue };
+                let is_new = desired.project.is_service(name, &container.labels.generation);
+                let tally = Tally::of(replica);
+                let key = (container.id.clone(), replica.pid);
+                let seen = Seen { is_new, before: before(tally), last: tally };
+                watched.replicas.entry(key).or_insert(seen).last = tally;
+                if replica.weight > 0 && replica.listens() {
+                    let queue = replica.ports.values().map(|traffic| traffic.queue).sum::<u64>();
+                    if is_new { new.push(queue) } else { old.push(queue) }
+                }
+            }
+            watched.old_queue = mean(&old).unwrap_or(watched.old_queue);
+            watched.new_queue = mean(&new).unwrap_or(0);
+            let is_long = watched.new_queue > SHORT && watched.new_queue > LONGER * (watched.old_queue + 1);
+            watched.queues_since = is_long.then(|| watched.queues_since.unwrap_or(now));
+        }
+    }
+
+    /// What follows from it.
+    #[must_use]
+    pub fn signs(&self) -> BTreeMap<ServiceName, Signs> {
+        self.services.iter().map(|(name, watched)| (name.clone(), watched.signs())).collect()
+    }
+}
+
+impl Watched {
+    fn signs(&self) -> Signs {
+        let sum = |is_new, part: fn(&Seen) -> Tally| {
+            let those = self.replicas.values().filter(|seen| seen.is_new == is_new);
+            those.map(part).fold(Tally::default(), Tally::plus)
+        };
+        let since = |seen: &Seen| seen.last.since(seen.before);
+        let mut old = sum(false, since);
+        if old.connections < ENOUGH {
+            old = sum(false, |seen| seen.last);
+        }
+        Signs {
+            new: sum(true, since),
+            old,
+            queues_since: self.queues_since,
+            queues: (self.new_queue, self.old_queue),
+        }
+    }
+}
+
+fn mean(queues: &[u64]) -> Option<u64> {
+    let count = u64::try_from(queues.len()).ok().filter(|count| *count > 0)?;
+    Some(queues.iter().sum::<u64>() / count)
+}
+
+/// Which container of a service does worst by its resets or its queue, so that somebody can look at it.
+pub(super) fn worst<'a>(
+    report: &Report,
+    replicas: impl Iterator<Item = &'a super::Container>,
+    worse: Worse,
+) -> Option<&'a super::Container> {
+    replicas.filter(|container| matches!(container.labels.role, Role::Replica { .. })).max_by_key(
+        |container| {
+            let pod = report.pods.get(&container.labels.pod);
+            let replica = pod.and_then(|pod| pod.replicas.get(&container.id));
+            replica.map_or(0, |replica| match worse {
+                Worse::Resets => Tally::of(replica).reset,
+                Worse::Overflows => Tally::of(replica).overflowed,
+                Worse::Queues => replica.ports.values().map(|traffic| traffic.queue).sum(),
+            })
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MONITOR: Duration = Duration::from_secs(4);
+
+    fn rules() -> Update {
+        Update { monitor: MONITOR, ..Update::default() }
+    }
+
+    fn tally(connections: u64, reset: u64) -> Tally {
+        Tally { connections, reset, overflowed: 0 }
+    }
+
+    fn signs(new: Tally, old: Tally) -> Signs {
+        Signs { new, old, ..Signs::default() }
+    }
+
+    #[test]
+    fn only_what_is_worse_than_the_old_version_is_worse() {
+        for (case, new, old, wanted) in [
+            ("nothing", tally(1000, 0), tally(1000, 0), None),
+            ("a few", tally(10, 4), tally(1000, 0), None),
+            ("one percent", tally(1000, 10), tally(1000, 0), None),
+            ("more", tally(1000, 11), tally(1000, 0), Some(Worse::Resets)),
+            ("as the old ones do", tally(1000, 300), tally(1000, 300), None),
+            ("thrice what the old ones do", tally(1000, 900), tally(1000, 300), Some(Worse::Resets)),
+            ("nobody had come to the old ones", tally(100, 50), tally(0, 0), Some(Worse::Resets)),
+        ] {
+            assert_eq!(signs(new, old).worse(&rules(), Timestamp::UNIX_EPOCH), wanted, "{case}");
+        }
+        let full = Tally { connections: 100, reset: 0, overflowed: 6 };
+        assert_eq!(signs(full, tally(100, 0)).worse(&rules(), Timestamp::UNIX_EPOCH), Some(Worse::Overflows));
+    }
+
+    #[test]
+    fn a_budget_of_everything_minds_nothing() {
+        let rules = Update { budget: Share::ALL, ..rules() };
+        let worst = Signs { queues_since: Some(Timestamp::MIN), ..signs(tally(10, 10), tally(1000, 0)) };
+        assert_eq!(worst.worse(&rules, Timestamp::UNIX_EPOCH), None);
+    }
+
+    #[test]
+    fn a_queue_is_a_sign_once_it_has_lasted_for_half_of_the_time_to_watch() {
+        let begin = Timestamp::UNIX_EPOCH;
+        let longer = Signs { queues_since: Some(begin), ..Signs::default() };
+        assert_eq!(longer.worse(&rules(), later(begin, Duration::from_millis(1999))), None);
+        assert_eq!(longer.worse(&rules(), later(begin, Duration::from_secs(2))), Some(Worse::Queues));
+        let at_once = Update { monitor: Duration::ZERO, ..Update::default() };
+        assert_eq!(longer.worse(&at_once, later(begin, Duration::from_millis(999))), None);
+        assert_eq!(longer.worse(&at_once, later(begin, LASTS)), Some(Worse::Queues));
+    }
+}
