@@ -32,6 +32,9 @@ pub struct Global {
     /// Services of this profile take part, too
     #[arg(long = "profile", value_name = "NAME", global = true, help_heading = "Project")]
     pub profiles: Vec<String>,
+    /// Show what would be done, step by step, and do nothing
+    #[arg(long, global = true, help_heading = "Output")]
+    pub dry_run: bool,
     /// How data is printed
     #[arg(long, value_enum, default_value_t = Format::Text, global = true, help_heading = "Output")]
     pub format: Format,
@@ -102,6 +105,11 @@ impl Context {
     /// Our folders, made where they are missing.
     pub fn paths(&self) -> Result<Paths, CliError> {
         Ok(Paths::from_env()?)
+    }
+
+    /// Whether nothing is to be done.
+    pub fn is_dry_run(&self) -> bool {
+        self.global.dry_run
     }
 
     /// Whether data is printed for programs.

@@ -8,6 +8,7 @@ use sameport::supervisor::Request;
 use super::{
     args::time,
     context::Context,
+    dry_run,
     error::CliError,
     output,
     session::Session,
@@ -36,9 +37,13 @@ pub struct DownArgs {
 pub async fn run(context: &Context, args: DownArgs) -> Result<(), CliError> {
     // The engine's labels say what there is to remove; the file only adds how long each replica may take.
     let (name, loaded) = context.load_if_possible()?;
+    let request = Request::Down { volumes: args.volumes, grace: args.timeout };
+    if context.is_dry_run() {
+        return dry_run::show(context, &name, loaded.map(|loaded| loaded.project), request).await;
+    }
     let session = Session::open(context, &name, loaded.map(|loaded| loaded.project)).await?;
     let mut signals = Signals::new()?;
-    session.ask(Request::Down { volumes: args.volumes, grace: args.timeout }).await?;
+    session.ask(request).await?;
     tokio::select! {
         gone = wait::until(&session, Until::Gone, None) => gone?,
         () = signals.end() => {

@@ -29,6 +29,10 @@ pub async fn run(context: &Context, args: KillArgs) -> Result<(), CliError> {
     let docker = context.engine().await?;
     for wanted in &args.replicas {
         for replica in replicas::running(&docker, &name, wanted).await? {
+            if context.is_dry_run() {
+                output::note(&format!("{replica} would get {}", args.signal))?;
+                continue;
+            }
             docker.kill(&replica.id, &args.signal).await?;
             output::note(&format!("{replica} got {}", args.signal))?;
         }

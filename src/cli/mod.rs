@@ -8,6 +8,7 @@ mod curl;
 mod demo;
 mod doctor;
 mod down;
+mod dry_run;
 mod error;
 mod events;
 mod exec;
@@ -97,6 +98,13 @@ enum Command {
     DemoServer(demo::ServerArgs),
 }
 
+impl Command {
+    /// Whether what it changes, if anything, can be told without doing it.
+    fn has_plan(&self) -> bool {
+        !matches!(self, Self::Exec(_) | Self::Demo(_) | Self::Supervise(_) | Self::DemoServer(_))
+    }
+}
+
 /// Runs the command that the arguments of this process ask for.
 pub fn main() -> ExitCode {
     let mut args: Vec<OsString> = std::env::args_os().collect();
@@ -144,6 +152,14 @@ async fn run(cli: Cli) -> Result<(), CliError> {
     // In a replica there is neither a file nor a folder to use.
     if let Command::DemoServer(args) = cli.command {
         return demo::serve(args).await;
+    }
+    if cli.global.dry_run && !cli.command.has_plan() {
+        return Err(CliError::Usage {
+            message: "`--dry-run` has no meaning here".to_owned(),
+            help: "it shows what `up`, `down`, `scale`, `restart`, `stop`, `start`, `rollout`, `kill`, `weight` and `drain` \
+                   would do"
+                .to_owned(),
+        });
     }
     let context = Context::new(cli.global)?;
     match cli.command {

@@ -5,7 +5,7 @@ use std::{str::FromStr, time::Duration};
 use clap::{Args, Subcommand, ValueEnum};
 use jiff::Timestamp;
 use sameport::{
-    engine::docker::Docker,
+    engine::{Engine, docker::Docker},
     plan::{
         status::RolloutStatus,
         versions::{Pin, Revision, Steps, Versions, Why},
@@ -18,6 +18,7 @@ use serde::Serialize;
 use super::{
     args::time,
     context::{Context, who},
+    dry_run,
     error::CliError,
     output,
     pull::{self, Pull},
@@ -187,7 +188,10 @@ async fn begin(context: &Context, args: Begin) -> Result<(), CliError> {
     let docker = context.engine().await?;
     let image = args.image.map(Image);
     let wanted = image.clone().unwrap_or_else(|| service.container.image.clone());
-    let image_id = fetch(&docker, service, &wanted, args.pull).await?;
+    let image_id = match context.is_dry_run() {
+        true => docker.image(&wanted).await?.map(|info| info.id),
+        false => fetch(&docker, service, &wanted, args.pull).await?,
+    };
     let steps = match (args.canary, args.steps, args.strategy) {
         (Some(share), ..) => Some(Steps::of(vec![share], None, false)),
         (None, Some(Shares(shares)), _) => Some(Steps::of(shares, args.every, false)),
@@ -221,10 +225,14 @@ async fn change(
 ) -> Result<(), CliError> {
     let project = context.load()?.project;
     let name = project.name.clone();
+    let request = RolloutRequest { service: service.clone(), by: who(), change };
+    let request = Request::Rollout(Box::new(request));
+    if context.is_dry_run() {
+        return dry_run::show(context, &name, Some(project), request).await;
+    }
     let session = Session::open(context, &name, Some(project)).await?;
     let mut signals = Signals::new()?;
-    let request = RolloutRequest { service: service.clone(), by: who(), change };
-    session.ask(Request::Rollout(Box::new(request))).await?;
+    session.ask(request).await?;
     let done = match after {
         // A supervisor of our own would end with us.
         After::Return if matches!(session, Session::Other(_)) => Ok(()),

@@ -11,6 +11,7 @@ use sameport::{
 use super::{
     args::{Count, selector, time},
     context::Context,
+    dry_run,
     error::CliError,
     session::Session,
     signals::Signals,
@@ -83,6 +84,9 @@ pub async fn start(context: &Context, args: StartArgs) -> Result<(), CliError> {
 async fn ask(context: &Context, request: Request) -> Result<(), CliError> {
     let project = context.load()?.project;
     let name = project.name.clone();
+    if context.is_dry_run() {
+        return dry_run::show(context, &name, Some(project), request).await;
+    }
     let session = Session::open(context, &name, Some(project)).await?;
     let mut signals = Signals::new()?;
     session.ask(request).await?;

@@ -8,7 +8,7 @@ use sameport::{
     engine::docker::Docker,
     plan::status::ProjectStatus,
     spec::{Project, ProjectName},
-    supervisor::{self, Handle, Reply, Request, lock::Lock},
+    supervisor::{self, Handle, Preview, Reply, Request, lock::Lock},
 };
 use tokio::{sync::broadcast::error::RecvError, task::JoinHandle};
 
@@ -110,7 +110,7 @@ impl Session {
     /// Asks for something that is then wanted.
     pub async fn ask(&self, request: Request) -> Result<(), CliError> {
         match self.request(request).await? {
-            Reply::Accepted | Reply::Status(_) => Ok(()),
+            Reply::Accepted | Reply::Status(_) | Reply::Preview(_) => Ok(()),
             Reply::Rejected(rejection) => Err(rejection.into()),
         }
     }
@@ -120,7 +120,20 @@ impl Session {
         match self.request(Request::Status).await? {
             Reply::Status(status) => Ok(*status),
             Reply::Rejected(rejection) => Err(rejection.into()),
-            Reply::Accepted => Err(CliError::failed("the supervisor does not tell where it stands", None)),
+            Reply::Accepted | Reply::Preview(_) => {
+                Err(CliError::failed("the supervisor does not tell where it stands", None))
+            }
+        }
+    }
+
+    /// What it would do for a request.
+    pub async fn preview(&self, request: Request) -> Result<Preview, CliError> {
+        match self.request(Request::Preview(Box::new(request))).await? {
+            Reply::Preview(preview) => Ok(*preview),
+            Reply::Rejected(rejection) => Err(rejection.into()),
+            Reply::Accepted | Reply::Status(_) => {
+                Err(CliError::failed("the supervisor does not tell what it would do", None))
+            }
         }
     }
 

@@ -63,7 +63,11 @@ fn one(selector: Selector) -> Result<(ServiceName, Slot), String> {
 /// Runs `sameport weight`.
 pub async fn weight(context: &Context, args: WeightArgs) -> Result<(), CliError> {
     let weights: Vec<_> = args.weights.into_iter().map(|weighted| weighted.0).collect();
-    session(context).await?.ask(Request::Weight(weights.clone())).await?;
+    let session = session(context).await?;
+    if context.is_dry_run() {
+        return would(&session, weights).await;
+    }
+    session.ask(Request::Weight(weights.clone())).await?;
     weights.iter().try_for_each(|Weight { service, slot, weight }| match weight {
         0 => output::note(&format!("{service}.{slot} gets no new connections")),
         _ => output::note(&format!("{service}.{slot} has weight {weight}")),
@@ -82,6 +86,9 @@ pub async fn drain(context: &Context, args: DrainArgs) -> Result<(), CliError> {
     let weights =
         replicas.iter().map(|(service, slot)| Weight { service: service.clone(), slot: *slot, weight: 0 });
     let session = session(context).await?;
+    if context.is_dry_run() {
+        return would(&session, weights.collect()).await;
+    }
     session.ask(Request::Weight(weights.collect())).await?;
     for (service, slot) in &replicas {
         let mut told = false;
@@ -97,6 +104,14 @@ pub async fn drain(context: &Context, args: DrainArgs) -> Result<(), CliError> {
         }
     }
     Ok(())
+}
+
+/// Tells what would be, if that is possible at all.
+async fn would(session: &Session, weights: Vec<Weight>) -> Result<(), CliError> {
+    session.preview(Request::Weight(weights.clone())).await?;
+    weights.iter().try_for_each(|Weight { service, slot, weight }| {
+        output::note(&format!("{service}.{slot} would have weight {weight}"))
+    })
 }
 
 async fn session(context: &Context) -> Result<Session, CliError> {

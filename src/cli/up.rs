@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use super::{
     args::{Count, time},
     context::{Context, who},
+    dry_run,
     error::CliError,
     logs, output,
     pull::{Found, Pull, pull},
@@ -71,6 +72,11 @@ pub async fn run(context: &Context, args: UpArgs) -> Result<(), CliError> {
     let name = project.name.clone();
     let docker = context.engine().await?;
     start_intervals(&docker, &project)?;
+    if context.is_dry_run() {
+        let images = dry_run::images(&docker, &project, args.pull).await?;
+        let request = Wish { args: &args, images }.of(project);
+        return dry_run::show(context, &name, None, request).await;
+    }
     let mut signals = Signals::new()?;
     let fetched = pull(&docker, &project, &args.services, args.pull);
     let images = tokio::select! {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     engine::{ContainerId, RemoveVolumes},
-    spec::{Limits, NetworkKey, PodName, Service, ServiceName, Slot},
+    spec::{Limits, NetworkKey, PodName, Project, Service, ServiceName, Slot},
 };
 
 /// What an action is about. Actions on different targets may run at the same time, on one never.
@@ -63,6 +63,15 @@ impl Seat {
         match self {
             Self::Incumbent => Target::Replica(service, slot),
             Self::Successor => Target::Successor(service, slot),
+        }
+    }
+
+    /// The name of the container on this place.
+    #[must_use]
+    pub fn container_name(self, project: &Project, service: &Service, slot: Slot) -> String {
+        match self {
+            Self::Incumbent => project.replica_name(service, slot),
+            Self::Successor => project.successor_name(service, slot),
         }
     }
 }

@@ -311,7 +311,7 @@ impl Planner<'_> {
             return Some(FailureReason::ListensElsewhere { wanted, found });
         }
         let deadline = later(since, rules.deadline);
-        (deadline <= self.now).then(|| FailureReason::TooSlow { seconds: rules.deadline.as_secs() })
+        (deadline <= self.now).then_some(FailureReason::TooSlow { seconds: rules.deadline.as_secs() })
     }
 
     /// When a replica of a new version that is not ready will have failed.

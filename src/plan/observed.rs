@@ -1,6 +1,6 @@
 //! What there is: the engine's containers, networks and volumes of one project, and what is being done.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
@@ -103,6 +103,14 @@ impl Container {
 }
 
 impl Observed {
+    /// Takes note of who is ready now.
+    pub fn note_ready(&mut self, ready: &BTreeSet<ContainerId>, now: Timestamp) {
+        self.ready_since.retain(|id, _| ready.contains(id));
+        for id in ready {
+            self.ready_since.entry(id.clone()).or_insert(now);
+        }
+    }
+
     /// What has been counted of connections in a pod, where somebody counts.
     #[must_use]
     pub fn counted(&self, pod: &PodName) -> Option<Counted> {

@@ -3,7 +3,7 @@
 use crate::{
     engine::{ContainerId, CreateContainer, Engine, EngineError, Labels, Namespaces, Role, sandbox},
     kernel::capability,
-    plan::{Action, Seat},
+    plan::Action,
     spec::{
         Container, Hook, NetworkAttachment, Pod, PodName, PodNetwork, Project, Service, ServiceName, Slot,
     },
@@ -31,10 +31,7 @@ pub async fn act<E: Engine>(
         Action::EnsureVolume { name, slot } => ensure_volume(engine, project, name, *slot).await,
         Action::LaunchSandbox(pod) => launch_sandbox(engine, project, pod).await,
         Action::LaunchReplica { service, slot, seat, sandbox } => {
-            let name = match seat {
-                Seat::Incumbent => project.replica_name(service, *slot),
-                Seat::Successor => project.successor_name(service, *slot),
-            };
+            let name = seat.container_name(project, service, *slot);
             launch_replica(engine, project, service, *slot, name, sandbox.as_ref()).await
         }
         Action::Rename { id, name, .. } => engine.rename(id, name).await,

@@ -17,6 +17,7 @@ mod kernel;
 pub mod lock;
 mod observe;
 pub mod paths;
+mod preview;
 mod probes;
 mod request;
 mod run;
@@ -28,6 +29,7 @@ mod wish;
 pub use journal::{Event, EventKind, Journal, Milestone};
 pub use kernel::{Kernel, NoKernel, ThisKernel};
 pub use observe::NetnsOf;
+pub use preview::{Gap, Preview, Step};
 pub use request::{Apply, Change, Rejection, Reply, Request, RolloutRequest, Selector, Weight};
 pub use run::{Settings, start};
 pub use state_file::{Scale, State, StateError, StateFile};
@@ -57,10 +59,43 @@ pub async fn look<E: Engine>(
 ) -> Result<ProjectStatus, LookError> {
     let mut wish = Wish::new(project.name.clone(), settings.state.clone())?;
     wish.recall(project);
+    let observed = observed(engine, &wish, settings).await?;
+    Ok(status(&wish.desired, &observed, settings.clock.now()))
+}
+
+/// What a supervisor would do for a request, if one began now; nothing is done.
+///
+/// # Errors
+/// When the engine does not answer, or the state file cannot be read.
+pub async fn foresee<E: Engine>(
+    engine: Arc<E>,
+    project: Project,
+    request: Request,
+    settings: &Settings,
+) -> Result<Result<Preview, Rejection>, LookError> {
+    let mut wish = Wish::new(project.name.clone(), settings.state.clone())?.imagined();
+    let now = settings.clock.now();
+    let loaded = Request::Load(Box::new(match &request {
+        Request::Apply(apply) => apply.project.clone(),
+        _ => project,
+    }));
+    // Networks and volumes of the file are looked for by their names.
+    if let Err(rejection) = wish.take(loaded, &Observed::default(), now) {
+        return Ok(Err(rejection));
+    }
+    let observed = observed(engine, &wish, settings).await?;
+    Ok(preview::preview(wish, observed, request, now))
+}
+
+async fn observed<E: Engine>(
+    engine: Arc<E>,
+    wish: &Wish,
+    settings: &Settings,
+) -> Result<Observed, EngineError> {
     let mut observer = observe::Observer::new(engine, settings.netns_of.clone(), settings.clock);
     let seen = observer.look(&wish.desired, &observe::Dirty::EVERYTHING).await?;
     let steered = settings.kernel.steers(&wish.desired.project.name);
-    let observed = Observed {
+    Ok(Observed {
         // What it shows, only a supervisor can tell.
         sharing: if steered { Sharing::ByKernel(Arc::default()) } else { Sharing::default() },
         containers: seen.containers,
@@ -68,8 +103,7 @@ pub async fn look<E: Engine>(
         volumes: seen.volumes,
         post_start: wish.post_start().clone(),
         ..Observed::default()
-    };
-    Ok(status(&wish.desired, &observed, settings.clock.now()))
+    })
 }
 
 /// Why a project cannot be looked at.

@@ -7,6 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::Preview;
 use crate::{
     plan::{
         Orphans,
@@ -58,6 +59,8 @@ pub enum Request {
     },
     /// Where does everything stand?
     Status,
+    /// What would be done for this? Nothing is.
+    Preview(Box<Request>),
     /// End, and leave everything running.
     Detach,
 }
@@ -168,6 +171,8 @@ pub enum Reply {
     Accepted,
     /// Where everything stands.
     Status(Box<ProjectStatus>),
+    /// What would be done.
+    Preview(Box<Preview>),
     /// It cannot be wanted, and nothing changed.
     Rejected(Rejection),
 }

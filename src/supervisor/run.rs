@@ -30,6 +30,7 @@ use super::{
     illness::Illnesses,
     journal::Pen,
     observe::{Dirty, Observer, Snapshot},
+    preview::preview,
     probes::Probes,
     traffic::{self, Traffic},
     watch,
@@ -186,6 +187,13 @@ impl<E: Engine> Supervisor<E> {
             status.converged &= known;
             status.settled &= known;
             return Reply::Status(Box::new(status));
+        }
+        if let Request::Preview(request) = request {
+            let wish = self.wish.imagined();
+            return match preview(wish, self.observed.clone(), *request, self.clock.now()) {
+                Ok(preview) => Reply::Preview(Box::new(preview)),
+                Err(rejection) => Reply::Rejected(rejection),
+            };
         }
         let applied = matches!(request, Request::Apply(_));
         let only_traffic = matches!(request, Request::Weight(_));
@@ -436,10 +444,7 @@ impl<E: Engine> Supervisor<E> {
         self.plan = plan(&self.wish.desired, &self.observed, now);
         self.plan.wake = self.plan.wake.into_iter().chain(found.wake).chain(wake).min();
         traffic::note_out(&self.plan.wishes, &mut self.observed.out_since, now);
-        self.observed.ready_since.retain(|id, _| self.plan.ready.contains(id));
-        for id in &self.plan.ready {
-            self.observed.ready_since.entry(id.clone()).or_insert(now);
-        }
+        self.observed.note_ready(&self.plan.ready, now);
         self.traffic.want(std::mem::take(&mut self.plan.wishes));
         let free = AT_ONCE.saturating_sub(self.observed.busy.len());
         let actions: Vec<_> = self.plan.actions.drain(..).take(free).collect();

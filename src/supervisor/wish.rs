@@ -21,7 +21,7 @@ use super::{
 mod progress;
 
 /// Everything that users asked for so far.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Wish {
     /// What follows from it.
     pub desired: Desired,
@@ -58,6 +58,12 @@ impl Wish {
             ..Desired::all(read.clone())
         };
         Ok(Self { desired, read, file, state, revive: BTreeMap::new(), retry: BTreeSet::new() })
+    }
+
+    /// The same, for whoever wants to know what would come of it: it is kept in no file.
+    #[must_use]
+    pub fn imagined(&self) -> Self {
+        Self { file: StateFile::default(), ..self.clone() }
     }
 
     /// Takes in a request that wishes for something.
@@ -119,7 +125,7 @@ impl Wish {
                 self.desired.stop_grace = grace;
                 Ok(())
             }
-            Request::Status | Request::Detach => Ok(()),
+            Request::Status | Request::Preview(_) | Request::Detach => Ok(()),
         }
     }
 

@@ -13,10 +13,10 @@ use sameport::{
         ContainerId, ContainerState, Labels, Role,
         memory::{Call, Faults, Memory, OnChange},
     },
-    plan::{Orphans, versions::Steps},
+    plan::{Orphans, Verb, versions::Steps},
     spec::{FailureAction, Image, Order, Project, ServiceName, Share, Sharing, Slot},
     supervisor::{
-        Apply, Change, Handle, Kernel, NoKernel, Reply, Request, RolloutRequest, Selector, Settings,
+        Apply, Change, Handle, Kernel, NoKernel, Preview, Reply, Request, RolloutRequest, Selector, Settings,
         StateFile, start,
     },
 };
@@ -463,6 +463,8 @@ impl Simulation {
         let name = self.any_service();
         self.project.services.get_mut(&name).unwrap().container.image = Image("app:next".to_owned());
         let least = self.least(&name);
+        let preview = self.preview().await?;
+        let before = self.engine.world().changes.len();
         self.apply().await?;
         let mind = self.chance.u32(0..6);
         if mind < 4 {
@@ -491,7 +493,30 @@ impl Simulation {
             _ => {}
         }
         self.watch(&name, least, |_| false).await?;
+        if mind >= 4 {
+            self.check_preview(&preview, before)?;
+        }
         self.check_converged()
+    }
+
+    /// What was done is what was foretold.
+    fn check_preview(&self, preview: &Preview, before: usize) -> Result<(), String> {
+        let world = self.engine.world();
+        let done =
+            |is_one: fn(&Call) -> bool| world.changes[before..].iter().filter(|call| is_one(call)).count();
+        let foretold = |verb| preview.steps.iter().filter(|step| step.verb == verb).count();
+        for (what, done, foretold) in [
+            ("made", done(|call| matches!(call, Call::Create(_))), foretold(Verb::Launch)),
+            ("removed", done(|call| matches!(call, Call::Remove(_))), foretold(Verb::Remove)),
+        ] {
+            if done != foretold {
+                return Err(format!(
+                    "{done} were {what}, {foretold} should have been: {preview:#?}, {:?}",
+                    &world.changes[before..]
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// A version that ends at once takes nobody's place, and everything is as it was in the end.
@@ -671,8 +696,26 @@ impl Simulation {
         if found == wanted { Ok(()) } else { Err(format!("wanted {wanted:?}, found {found:?}")) }
     }
 
+    /// What would be done for the file as it is now. To ask changes nothing.
+    async fn preview(&mut self) -> Result<Preview, String> {
+        let before = self.engine.world().changes.len();
+        let wish = self.wish();
+        let reply = self.handle.request(Request::Preview(Box::new(wish))).await;
+        if self.engine.world().changes.len() > before {
+            return Err("a preview has changed something".to_owned());
+        }
+        match reply {
+            Ok(Reply::Preview(preview)) => Ok(*preview),
+            other => Err(format!("no preview: {other:?}")),
+        }
+    }
+
     /// A converged project is left alone, and the engine with it.
-    async fn check_idle(&self) -> Result<(), String> {
+    async fn check_idle(&mut self) -> Result<(), String> {
+        let preview = self.preview().await?;
+        if preview != Preview::default() {
+            return Err(format!("there would be something to do while idle: {preview:#?}"));
+        }
         let before = {
             let world = self.engine.world();
             (world.changes.len(), world.calls)

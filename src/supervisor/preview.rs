@@ -1,0 +1,361 @@
+//! What would be done for a wish, step by step, if everything went well. Nothing is done for it.
+//!
+//! The plan is made again and again as a supervisor makes it, and each action is taken as done at once: every container
+//! starts, gets ready and stays up, every job succeeds. So the order is the real one, and a time is the earliest possible:
+//! what passes by a rule of the file counts, what a program takes does not.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    engine::{ContainerId, ContainerState, Exit, Health, Labels, Process, Role},
+    plan::{
+        Action, Container, Goal, Observed, Owner, Phase, Plan, PostStart, Sharing, Stage, Target, Verb,
+        assess, plan,
+        status::{Trouble, status},
+    },
+    spec::{Generation, Pod, PodName, Service, ServiceName},
+};
+
+use super::{Rejection, Request, Wish, traffic};
+
+/// Whatever needs more steps than that is cut off.
+const MOST: usize = 10_000;
+/// Whatever comes later than that is left out.
+const HORIZON: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// What would be done for a wish.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Preview {
+    /// In this order.
+    pub steps: Vec<Step>,
+    /// Services that nobody serves for a while.
+    pub gaps: Vec<Gap>,
+    /// What is in the way, now or then.
+    pub troubles: Vec<Trouble>,
+}
+
+/// One thing that would be done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// How long after the beginning at the earliest.
+    pub after: Duration,
+    /// What.
+    pub verb: Verb,
+    /// To what.
+    pub target: Target,
+    /// The name of its container or resource, where it has one.
+    pub name: Option<String>,
+    /// The image of a container that is made.
+    pub image: Option<String>,
+    /// How long it may take to end.
+    pub grace: Option<Duration>,
+}
+
+/// A service that served, and that nobody serves for a while.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// Which one.
+    pub service: ServiceName,
+    /// Whether its pod is made anew: then connections are refused meanwhile. Else they wait.
+    pub new_pod: bool,
+    /// How long they wait at most.
+    pub hold: Duration,
+}
+
+/// Tells what would be done for a request.
+///
+/// # Errors
+/// When it would be refused.
+pub fn preview(
+    mut wish: Wish,
+    mut observed: Observed,
+    request: Request,
+    now: Timestamp,
+) -> Result<Preview, Rejection> {
+    wish.take(request, &observed, now)?;
+    observed.busy.clear();
+    observed.history.values_mut().for_each(crate::plan::History::succeeded);
+    let mut troubles = status(&wish.desired, &observed, now).troubles;
+    // From here on nobody has a connection to finish, and every listener is where it should be.
+    observed.sharing = Sharing::ByImages;
+    observed.illnesses.clear();
+    observed.signs.clear();
+    // By the engine's clock, which may be ahead of ours: a new process is younger than those that run.
+    let newest = observed.containers.values().filter_map(Container::started_at).max();
+    let mut course = Course {
+        begin: now,
+        ahead: newest
+            .map_or(Duration::ZERO, |at| Duration::try_from(at.duration_since(now)).unwrap_or_default()),
+        now,
+        made: 0,
+        preview: Preview::default(),
+        served: BTreeSet::new(),
+        wish,
+        observed,
+    };
+    course.run();
+    let after = status(&course.wish.desired, &course.observed, course.now).troubles;
+    troubles.retain(|trouble| trouble.tries == crate::plan::status::HOPELESS);
+    troubles.extend(after.into_iter().filter(|trouble| !troubles.contains(trouble)).collect::<Vec<_>>());
+    Ok(Preview { troubles, ..course.preview })
+}
+
+/// The course of things.
+struct Course {
+    begin: Timestamp,
+    now: Timestamp,
+    /// How far the engine's clock is ahead of ours.
+    ahead: Duration,
+    wish: Wish,
+    observed: Observed,
+    /// How many containers were made so far.
+    made: u32,
+    preview: Preview,
+    /// Services that somebody has served.
+    served: BTreeSet<ServiceName>,
+}
+
+impl Course {
+    fn run(&mut self) {
+        while self.preview.steps.len() < MOST {
+            self.wish.catch_up(&mut self.observed);
+            let outcomes = assess(&self.wish.desired, &self.observed, self.now);
+            let (told, step) = self.wish.conclude(outcomes, &self.observed, self.now);
+            let Plan { actions, wake, ready, wishes, .. } =
+                plan(&self.wish.desired, &self.observed, self.now);
+            traffic::note_out(&wishes, &mut self.observed.out_since, self.now);
+            self.observed.note_ready(&ready, self.now);
+            self.note_gaps(&ready);
+            if actions.is_empty() && told.is_empty() {
+                let Some(next) = wake.into_iter().chain(step).min().filter(|next| *next > self.now) else {
+                    return;
+                };
+                if self.after(next) > HORIZON {
+                    return;
+                }
+                self.now = next;
+            }
+            for action in actions {
+                self.note(&action);
+                self.wish.note_begun(&action, &self.observed);
+                self.imagine(action);
+            }
+            // So that one process can be told from the next.
+            self.now = self.now.checked_add(Duration::from_millis(1)).unwrap_or(self.now);
+        }
+    }
+
+    fn after(&self, time: Timestamp) -> Duration {
+        Duration::try_from(time.duration_since(self.begin)).unwrap_or_default()
+    }
+
+    fn note(&mut self, action: &Action) {
+        let project = &self.wish.desired.project;
+        let named = |id: &ContainerId| self.observed.containers.get(id).map(|c| c.name.clone());
+        let (name, image, grace) = match action {
+            Action::EnsureNetwork { name, .. }
+            | Action::EnsureVolume { name, .. }
+            | Action::RemoveNetwork(name)
+            | Action::RemoveVolume(name) => (Some(name.clone()), None, None),
+            Action::LaunchSandbox(pod) => (Some(project.sandbox_name(pod)), None, None),
+            Action::LaunchReplica { service, slot, seat, .. } => {
+                let name = seat.container_name(project, service, *slot);
+                (Some(name), Some(service.container.image.to_string()), None)
+            }
+            Action::LaunchBefore { service, .. } => (Some(project.before_name(service)), None, None),
+            Action::Stop { id, grace, .. } => (named(id), None, Some(*grace)),
+            Action::Rename { name, .. } => (Some(name.clone()), None, None),
+            Action::Prepare { id, .. }
+            | Action::Update { id, .. }
+            | Action::Start { id, .. }
+            | Action::Remove { id, .. } => (named(id), None, None),
+        };
+        let target = match action.target() {
+            Target::Hooks(id) => self
+                .observed
+                .containers
+                .get(&id)
+                .map_or(Target::Hooks(id), |container| self.wish.desired.target_of(container)),
+            target => target,
+        };
+        // Milliseconds only tell one process from another.
+        let after = Duration::from_secs(self.after(self.now).as_secs());
+        self.preview.steps.push(Step { after, verb: action.verb(), target, name, image, grace });
+    }
+
+    /// A service that was served and shall be, and that nobody serves.
+    fn note_gaps(&mut self, ready: &BTreeSet<ContainerId>) {
+        let serving: BTreeSet<_> = self
+            .observed
+            .containers
+            .values()
+            .filter(|container| ready.contains(&container.id))
+            .filter_map(|container| match &container.labels.role {
+                Role::Replica { service, .. } => Some(service.clone()),
+                Role::Sandbox | Role::Before { .. } => None,
+            })
+            .collect();
+        let desired = &self.wish.desired;
+        let is_wanted = |name: &ServiceName| {
+            desired.phase == Phase::Up
+                && matches!(desired.goals.get(name), Some(Goal::Run { replicas }) if *replicas > 0)
+        };
+        for name in self.served.difference(&serving).filter(|name| is_wanted(name)) {
+            let Some(service) = desired.project.services.get(name) else { continue };
+            if self.preview.gaps.iter().all(|gap| gap.service != *name) {
+                let sandbox = self.observed.sandboxes(&service.pod).into_iter().next();
+                let wanted = desired.project.pods.get(&service.pod).map(Pod::generation);
+                let new_pod =
+                    sandbox.is_none_or(|sandbox| wanted.as_ref() != Some(&sandbox.labels.generation));
+                self.preview.gaps.push(Gap { service: name.clone(), new_pod, hold: service.hold });
+            }
+        }
+        self.served.extend(serving);
+    }
+
+    /// Takes an action as done.
+    fn imagine(&mut self, action: Action) {
+        let observed = &mut self.observed;
+        match action {
+            Action::EnsureNetwork { name, .. } => {
+                observed.networks.insert(name, Owner::Us);
+            }
+            Action::EnsureVolume { name, .. } => {
+                observed.volumes.insert(name, Owner::Us);
+            }
+            Action::RemoveNetwork(name) => {
+                observed.networks.remove(&name);
+            }
+            Action::RemoveVolume(name) => {
+                observed.volumes.remove(&name);
+            }
+            Action::LaunchSandbox(pod) => {
+                let project = &self.wish.desired.project;
+                let Some(generation) = project.pods.get(&pod).map(Pod::generation) else { return };
+                let (name, state) = (project.sandbox_name(&pod), self.running(None));
+                self.make(name, (pod, generation, Role::Sandbox), state, None, None);
+            }
+            Action::LaunchReplica { service, slot, seat, sandbox } => {
+                let name = seat.container_name(&self.wish.desired.project, &service, slot);
+                let role = Role::Replica { service: service.name.clone(), slot };
+                let state = self.running(Some(&service));
+                let what = (service.pod.clone(), service.generation(), role);
+                self.make(name, what, state, sandbox, Some(&service));
+            }
+            Action::LaunchBefore { service, sandbox } => {
+                let project = &self.wish.desired.project;
+                let Some(spec) = project.services.get(&service) else { return };
+                let name = project.before_name(&service);
+                let what = (spec.pod.clone(), spec.generation(), Role::Before { service });
+                self.make(name, what, ContainerState::Exited(self.ended(self.engine_time())), sandbox, None);
+            }
+            Action::Prepare { id, started_at } => {
+                observed.post_start.insert(id, PostStart { started_at, stage: Stage::Done });
+            }
+            Action::Update { id, changes, .. } => {
+                if let Some(container) = observed.containers.get_mut(&id) {
+                    container.limits = container.limits.with(&changes);
+                }
+            }
+            Action::Start { id, .. } => self.start(&id),
+            Action::Rename { id, name, .. } => {
+                if let Some(container) = observed.containers.get_mut(&id) {
+                    container.name = name;
+                }
+            }
+            Action::Stop { target, id, .. } => self.stop(target, &id),
+            Action::Remove { id, .. } => {
+                observed.containers.remove(&id);
+            }
+        }
+    }
+
+    fn start(&mut self, id: &ContainerId) {
+        let service = self.observed.containers.get(id).and_then(|container| match &container.labels.role {
+            Role::Replica { service, .. } => self.wish.desired.project.services.get(service).cloned(),
+            Role::Sandbox | Role::Before { .. } => None,
+        });
+        let state = self.running(service.as_ref());
+        if let Some(container) = self.observed.containers.get_mut(id) {
+            container.state = state;
+            container.since = self.now;
+        }
+        self.share_network(id);
+    }
+
+    fn stop(&mut self, target: Target, id: &ContainerId) {
+        let Some(started_at) = self.observed.containers.get(id).and_then(Container::started_at) else {
+            return;
+        };
+        self.observed.history.entry(target).or_default().forgive(id, started_at);
+        let state = ContainerState::Exited(self.ended(started_at));
+        if let Some(container) = self.observed.containers.get_mut(id) {
+            container.state = state;
+            container.since = self.now;
+        }
+    }
+
+    fn ended(&self, started_at: Timestamp) -> Exit {
+        Exit { code: 0, out_of_memory: false, error: None, started_at, finished_at: self.engine_time() }
+    }
+
+    fn engine_time(&self) -> Timestamp {
+        let soon = self.ahead.saturating_add(Duration::from_millis(1));
+        self.now.checked_add(soon).unwrap_or(self.now)
+    }
+
+    fn running(&self, service: Option<&Service>) -> ContainerState {
+        let is_checked =
+            service.is_some_and(|service| service.container.healthcheck.is_some() || service.probe.is_some());
+        ContainerState::Running(Process {
+            pid: 0,
+            started_at: self.engine_time(),
+            health: if is_checked { Health::Healthy } else { Health::None },
+            complaint: None,
+        })
+    }
+
+    fn make(
+        &mut self,
+        name: String,
+        (pod, generation, role): (PodName, Generation, Role),
+        state: ContainerState,
+        joined: Option<ContainerId>,
+        service: Option<&Service>,
+    ) {
+        self.made += 1;
+        let id = ContainerId(format!("new-{}", self.made));
+        let labels = Labels { project: self.wish.desired.project.name.clone(), pod, generation, role };
+        let slot = match &labels.role {
+            Role::Replica { slot, .. } => Some(*slot),
+            Role::Sandbox | Role::Before { .. } => None,
+        };
+        let hooks = service.zip(slot).map(|(service, slot)| service.hooks.for_slot(slot));
+        let limits = service.map(|service| service.container.resources.limits());
+        let container = Container {
+            id: id.clone(),
+            name,
+            labels,
+            joined,
+            hooks: hooks.unwrap_or_default(),
+            limits: limits.unwrap_or_default(),
+            state,
+            since: self.now,
+            netns: None,
+        };
+        self.observed.containers.insert(id.clone(), container);
+        self.share_network(&id);
+    }
+
+    /// Whoever joins a sandbox is in its network.
+    fn share_network(&mut self, id: &ContainerId) {
+        let joined = self.observed.containers.get(id).and_then(|container| container.joined.clone());
+        let netns = joined.and_then(|sandbox| self.observed.containers.get(&sandbox)?.netns);
+        if let Some(container) = self.observed.containers.get_mut(id) {
+            container.netns = netns;
+        }
+    }
+}
