@@ -12,6 +12,7 @@ pub mod netns;
 pub mod pins;
 pub mod processes;
 mod programs;
+pub mod quiet;
 mod raw;
 pub mod rights;
 pub mod sockets;

@@ -9,7 +9,7 @@ use crate::{
     },
 };
 
-use super::{EventKind, hooks, image};
+use super::{EventKind, hooks, image, last_words::LastWords};
 
 /// Carries out an action of a plan for `project`, with the commands that belong to it. Tells what happened besides.
 ///
@@ -20,9 +20,10 @@ pub async fn act<E: Engine>(
     project: &Project,
     action: &Action,
     hooks: &[Hook],
+    last_words: Option<LastWords>,
 ) -> Result<Option<EventKind>, EngineError> {
     if let Action::Stop { target, id, grace } = action {
-        let failure = hooks::stop(engine, id, *grace, hooks).await?;
+        let failure = hooks::stop(engine, id, *grace, hooks, last_words).await?;
         return Ok(failure
             .map(|error| EventKind::PreStopFailed { target: target.clone(), error: error.to_string() }));
     }

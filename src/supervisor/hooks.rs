@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+use super::last_words::LastWords;
 use crate::{
     engine::{ContainerId, Engine, EngineError},
     plan::{Action, Observed},
@@ -52,6 +53,7 @@ pub async fn stop<E: Engine>(
     id: &ContainerId,
     grace: Duration,
     pre_stop: &[Hook],
+    last_words: Option<LastWords>,
 ) -> Result<Option<EngineError>, EngineError> {
     // Whoever is killed at once, because it hangs or by `--timeout 0`, is not asked for anything before.
     let pre_stop = if grace.is_zero() { &[] } else { pre_stop };
@@ -64,6 +66,9 @@ pub async fn stop<E: Engine>(
             output: Vec::new(),
         }),
     };
+    if let Some(last_words) = last_words {
+        last_words.quiet().await;
+    }
     engine.stop(id, grace).await?;
     Ok(failure)
 }
@@ -94,7 +99,7 @@ mod tests {
         for (grace, runs) in [(Duration::ZERO, 0), (Duration::from_secs(600), 1)] {
             let engine = Memory::new(Clock::starting_at(jiff::Timestamp::UNIX_EPOCH), 1);
             let id = engine.world().add_foreign("web-1", BTreeMap::new());
-            let failure = stop(&engine, &id, grace, std::slice::from_ref(&hook)).await.unwrap();
+            let failure = stop(&engine, &id, grace, std::slice::from_ref(&hook), None).await.unwrap();
             assert_eq!((failure, engine.world().ran(&id)), (None, runs), "{grace:?}");
         }
     }

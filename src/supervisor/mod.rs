@@ -14,6 +14,7 @@ mod illness;
 mod image;
 mod journal;
 mod kernel;
+mod last_words;
 pub mod lock;
 mod observe;
 pub mod paths;

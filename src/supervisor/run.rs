@@ -467,6 +467,7 @@ impl<E: Engine> Supervisor<E> {
                 }
             }
             let hooks = hooks::of(&action, &self.observed);
+            let last_words = self.traffic.last_words(&action, &self.observed);
             self.wish.note_begun(&action, &self.observed);
             if let Action::Prepare { id, started_at } = &action {
                 let progress = PostStart { started_at: *started_at, stage: Stage::Begun };
@@ -478,7 +479,7 @@ impl<E: Engine> Supervisor<E> {
             let engine = Arc::clone(&self.engine);
             let project = self.wish.desired.project.clone();
             self.tasks.spawn(async move {
-                let result = act::act(&*engine, &project, &action, &hooks).await;
+                let result = act::act(&*engine, &project, &action, &hooks, last_words).await;
                 Task::Acted { action, result }
             });
         }

@@ -5,11 +5,14 @@ use std::{collections::BTreeMap, sync::Arc};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::{EventKind, Kernel};
+use super::{EventKind, Kernel, last_words::LastWords};
 use crate::{
     engine::{ContainerId, Role},
-    kernel::steering::{ReplicaReport, Report, Steering, Wishes},
-    plan::{Observed, Sharing},
+    kernel::{
+        sockets::Transport,
+        steering::{ReplicaReport, Report, Steering, Wishes},
+    },
+    plan::{Action, Observed, Sharing},
     spec::{Project, ProjectName},
 };
 
@@ -87,6 +90,22 @@ impl Traffic {
             steering.want(wishes.clone());
             self.told = Some(wishes);
         }
+    }
+
+    /// What has to be quiet before this action, if it ends a replica that may have connections.
+    pub fn last_words(&self, action: &Action, observed: &Observed) -> Option<LastWords> {
+        let Action::Stop { id, grace, .. } = action else { return None };
+        let (State::On(steering, _), Sharing::ByKernel(report)) = (&self.state, &observed.sharing) else {
+            return None;
+        };
+        let replica = report.pods.values().find_map(|pod| pod.replicas.get(id))?;
+        let process = observed.containers.get(id)?.process()?;
+        if grace.is_zero() || process.pid != replica.pid {
+            return None;
+        }
+        let tcp = replica.ports.keys().filter(|(transport, _)| *transport == Transport::Tcp);
+        let ports = tcp.map(|(_, port)| *port).collect();
+        Some(LastWords { steering: Arc::clone(steering), pid: replica.pid, ports })
     }
 
     /// Takes everything away that outlives us. Tells if something stays.

@@ -8,7 +8,7 @@ use std::{
 
 use socket2::SockRef;
 
-use super::support::load::{self, Failure, Load};
+use super::support::load::{self, Failure, Load, Report, kept::Kept};
 
 /// A server that treats each connection in the same way.
 fn server(treat: impl Fn(std::net::TcpStream) + Send + 'static) -> SocketAddr {
@@ -57,4 +57,43 @@ fn a_load_reports_every_request() {
     let report = load.finish();
     assert!(report.failures.is_empty(), "{report}");
     assert!((20..=110).contains(&report.answered()), "{report}");
+}
+
+/// A server that answers each request on a connection with the next of these, and then ends the connection.
+fn keeping(answers: &'static [&'static str], reset: bool) -> SocketAddr {
+    server(move |mut stream| {
+        for answer in answers {
+            let _ = stream.read(&mut [0; 1024]).unwrap();
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
+        if reset {
+            // One that is closed with something unread in it is broken off.
+            stream.peek(&mut [0]).unwrap();
+        }
+    })
+}
+
+/// What two requests of a client that keeps its connection come to, and how often it found that closed.
+fn twice(address: SocketAddr) -> ([Result<String, Failure>; 2], u32) {
+    let (mut client, mut report) = (Kept::new(address, "/"), Report::default());
+    ([(); 2].map(|()| client.request(&mut report)), report.closed)
+}
+
+#[test]
+fn a_kept_connection_that_is_closed_is_no_failure_and_one_that_is_broken_off_is() {
+    const ONE: &str = "HTTP/1.1 200 OK\r\nX-Replica: 1\r\nContent-Length: 2\r\n\r\nok";
+    const TWO: &str = "HTTP/1.1 200 OK\r\nX-Replica: 2\r\nContent-Length: 2\r\n\r\nok";
+    const LAST: &str = "HTTP/1.1 200 OK\r\nX-Replica: 1\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok";
+    const PART: &str = "HTTP/1.1 200 OK\r\nX-Replica: 2\r\nContent-Length: 9\r\n\r\nok";
+    let ok = |replica: &str| Ok(replica.to_owned());
+    for (address, second, closed) in [
+        (keeping(&[ONE, TWO], false), ok("2"), 0),
+        (keeping(&[ONE], false), ok("1"), 1),
+        (keeping(&[LAST], false), ok("1"), 0),
+        (keeping(&[ONE], true), Err(Failure::Reset), 0),
+        (keeping(&[ONE, PART], false), Err(Failure::CutShort), 0),
+    ] {
+        assert_eq!(twice(address), ([ok("1"), second], closed));
+    }
+    assert_eq!(twice(answering("")), ([Err(Failure::CutShort), Err(Failure::CutShort)], 0));
 }

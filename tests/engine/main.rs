@@ -10,6 +10,7 @@ mod support;
 
 mod before;
 mod beside;
+mod changes;
 mod clients;
 mod datagrams;
 mod dependencies;

@@ -63,13 +63,17 @@ impl Docker {
 
     /// Removes everything that carries a project's label, as far as it can.
     pub fn remove_project(&self, name: &str) -> Result<(), String> {
-        let filter = of_project(name);
+        self.remove(&of_project(name))
+    }
+
+    /// Removes everything that a filter finds, as far as it can.
+    pub fn remove(&self, filter: &str) -> Result<(), String> {
         for (list, remove) in [
             (&["ps", "-aq"][..], &["rm", "-fv"][..]),
             (&["network", "ls", "-q"], &["network", "rm"]),
             (&["volume", "ls", "-q"], &["volume", "rm", "-f"]),
         ] {
-            let found = self.try_run(&[list, &["--filter", &filter]].concat())?;
+            let found = self.try_run(&[list, &["--filter", filter]].concat())?;
             let ids: Vec<_> = found.lines().collect();
             if !ids.is_empty() {
                 self.try_run(&[remove, &ids].concat())?;

@@ -1,4 +1,4 @@
-//! Clients that open a connection per request, as every new visitor does, and count honestly.
+//! Clients that open a connection per request, as every new visitor does, or keep one, and count honestly.
 
 use std::{
     collections::BTreeMap,
@@ -12,6 +12,8 @@ use std::{
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
+
+pub mod kept;
 
 /// How long a client waits for anything.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -54,6 +56,8 @@ pub struct Report {
     pub answers: BTreeMap<String, u32>,
     /// Requests that failed, and when, from the beginning on.
     pub failures: Vec<(Duration, Failure)>,
+    /// How often a kept connection was found closed, and its request was sent again on a new one.
+    pub closed: u32,
 }
 
 impl Report {
@@ -62,12 +66,14 @@ impl Report {
         self.answers.values().sum()
     }
 
-    fn merge(&mut self, other: Self) {
+    /// Adds what others saw.
+    pub fn merge(&mut self, other: Self) {
         for (replica, count) in other.answers {
             *self.answers.entry(replica).or_default() += count;
         }
         self.failures.extend(other.failures);
         self.failures.sort();
+        self.closed += other.closed;
     }
 
     fn note(&mut self, begin: Instant, result: Result<String, Failure>) {
@@ -80,7 +86,8 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} answered {:?}, {} failed", self.answered(), self.answers, self.failures.len())?;
+        write!(f, "{} answered {:?}, {} failed", self.answered(), self.answers, self.failures.len())?;
+        writeln!(f, ", {} closed", self.closed)?;
         self.failures.iter().try_for_each(|(at, failure)| writeln!(f, "  after {at:.1?}: {failure:?}"))
     }
 }
@@ -92,33 +99,67 @@ pub fn request(address: SocketAddr) -> Result<String, Failure> {
 
 /// Sends one request for that path on a connection of its own, and returns the name of the replica that answered.
 pub fn request_path(address: SocketAddr, path: &str) -> Result<String, Failure> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut stream = connect(address)?;
     stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").as_bytes())?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes)?;
-    let text = String::from_utf8_lossy(&bytes);
-    let Some((head, body)) = text.split_once("\r\n\r\n") else { return Err(Failure::CutShort) };
-    let status = head.lines().next().unwrap_or_default();
-    if !status.contains(" 200 ") {
-        return Err(Failure::Status(status.to_owned()));
+    let answer = Answer::read(&bytes).ok_or(Failure::CutShort)?;
+    if answer.length.is_some_and(|length| answer.body < length) {
+        return Err(Failure::CutShort);
     }
-    let header = |name: &str| {
-        head.lines()
-            .filter_map(|line| line.split_once(": "))
-            .find(|(key, _)| key.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.to_owned())
-    };
-    let whole = header("Content-Length").and_then(|n| n.parse().ok()).is_none_or(|n: usize| body.len() >= n);
-    if whole { Ok(header("X-Replica").unwrap_or_default()) } else { Err(Failure::CutShort) }
+    answer.replica()
+}
+
+fn connect(address: SocketAddr) -> Result<TcpStream, Failure> {
+    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+/// The head of an answer, and how much of its body there is.
+struct Answer {
+    status: String,
+    replica: Option<String>,
+    /// How long the body is going to be, if the head says so.
+    length: Option<usize>,
+    /// Whether the connection ends with it.
+    ends: bool,
+    body: usize,
+}
+
+impl Answer {
+    /// Nothing, as long as the head is not whole.
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let head = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
+        let text = String::from_utf8_lossy(&bytes[..head]);
+        let header = |name: &str| {
+            text.lines()
+                .filter_map(|line| line.split_once(": "))
+                .find(|(key, _)| key.eq_ignore_ascii_case(name))
+                .map(|(_, value)| value.to_owned())
+        };
+        Some(Self {
+            status: text.lines().next().unwrap_or_default().to_owned(),
+            replica: header("X-Replica"),
+            length: header("Content-Length").and_then(|length| length.parse().ok()),
+            ends: header("Connection").is_some_and(|value| value.eq_ignore_ascii_case("close")),
+            body: bytes.len() - head - 4,
+        })
+    }
+
+    /// Who gave it, if it is a good one.
+    fn replica(self) -> Result<String, Failure> {
+        match self.status.contains(" 200 ") {
+            true => Ok(self.replica.unwrap_or_default()),
+            false => Err(Failure::Status(self.status)),
+        }
+    }
 }
 
 /// Asks a Redis of `tests/images/redis` on a connection of its own, and returns the name of the replica that answered.
 pub fn request_redis(address: SocketAddr) -> Result<String, Failure> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut stream = connect(address)?;
     stream.write_all(b"GET replica\r\nQUIT\r\n")?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
@@ -177,19 +218,32 @@ impl Load {
         request: impl Fn() -> Result<String, Failure> + Clone + Send + 'static,
         enter: impl Fn() + Clone + Send + 'static,
     ) -> Self {
+        Self::with(CLIENTS, rate, move || {
+            enter();
+            let request = request.clone();
+            move |_: &mut Report| request()
+        })
+    }
+
+    /// Begins to send `rate` requests a second from so many clients; each is what `client` makes in its own thread.
+    fn with<C>(clients: u32, rate: u32, client: impl Fn() -> C + Clone + Send + 'static) -> Self
+    where
+        C: FnMut(&mut Report) -> Result<String, Failure>,
+    {
         let stop = Arc::new(AtomicBool::new(false));
         let begin = Instant::now();
-        let pause = Duration::from_secs(1) * CLIENTS / rate;
-        let clients = (0..CLIENTS)
+        let pause = Duration::from_secs(1) * clients / rate;
+        let clients = (0..clients)
             .map(|number| {
-                let (stop, request, enter) = (Arc::clone(&stop), request.clone(), enter.clone());
+                let (stop, client) = (Arc::clone(&stop), client.clone());
                 thread::spawn(move || {
-                    enter();
+                    let mut ask = client();
                     let mut report = Report::default();
-                    let mut next = Instant::now() + pause * number / CLIENTS;
+                    let mut next = Instant::now() + pause * number / clients;
                     while !stop.load(Ordering::Relaxed) {
                         thread::sleep(next.saturating_duration_since(Instant::now()));
-                        report.note(begin, request());
+                        let answer = ask(&mut report);
+                        report.note(begin, answer);
                         // A client that was held up goes on at its pace and does not catch up in a burst.
                         next = (next + pause).max(Instant::now());
                     }

@@ -202,12 +202,7 @@ impl Project {
 
     /// The published port, as other machines reach it: without Docker's user-space proxy.
     pub fn outside(&self) -> SocketAddr {
-        // No packet is sent: the kernel only chooses the address that it would use.
-        let address = UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
-            socket.connect("192.0.2.1:9")?;
-            socket.local_addr()
-        });
-        (address.map_or(Ipv4Addr::LOCALHOST.into(), |a| a.ip()), self.port).into()
+        outside(self.port)
     }
 
     /// A port of a pod, as programs on this host reach it: past the published ports, and past all that Docker has
@@ -294,6 +289,16 @@ impl Drop for Project {
             eprintln!("something of {} stays in the kernel: {error}", self.name);
         }
     }
+}
+
+/// A published port, as other machines reach it: without Docker's user-space proxy.
+pub fn outside(port: u16) -> SocketAddr {
+    // No packet is sent: the kernel only chooses the address that it would use.
+    let address = UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
+        socket.connect("192.0.2.1:9")?;
+        socket.local_addr()
+    });
+    (address.map_or(Ipv4Addr::LOCALHOST.into(), |a| a.ip()), port).into()
 }
 
 /// The file of [`Project::web`].

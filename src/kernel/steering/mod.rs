@@ -46,6 +46,9 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Between two looks at least, however much is told.
 const PAUSE: Duration = Duration::from_millis(2);
 
+/// Something that takes the rights of the thread that steers.
+pub type Job = Box<dyn FnOnce() + Send>;
+
 /// Whoever steers: the kernel, or in a simulation something like it.
 pub trait Steering: Send + Sync {
     /// Says what is wanted from now on, of all pods. It is in force a moment later; the report then says so.
@@ -56,6 +59,11 @@ pub trait Steering: Send + Sync {
 
     /// What is seen.
     fn reports(&self) -> watch::Receiver<Arc<Report>>;
+
+    /// Has something short done by the thread that has the rights for it; where there is none, it is dropped.
+    fn delegate(&self, job: Job) {
+        drop(job);
+    }
 
     /// Takes everything away that outlives us.
     ///
@@ -79,12 +87,19 @@ struct Shared {
     wake: std::os::fd::OwnedFd,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Order {
+    jobs: Vec<Job>,
     wishes: Option<Wishes>,
     end: Option<End>,
     /// Who waits for the next look.
     looks: Vec<std::sync::mpsc::Sender<()>>,
+}
+
+impl std::fmt::Debug for Order {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Order").field("wishes", &self.wishes).field("end", &self.end).finish_non_exhaustive()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,6 +185,10 @@ impl Steering for KernelSteering {
         self.reports.clone()
     }
 
+    fn delegate(&self, job: Job) {
+        self.tell(|order| order.jobs.push(job));
+    }
+
     fn remove(&self) -> Result<(), KernelError> {
         self.end(End::Remove)
     }
@@ -200,6 +219,7 @@ impl Steerer {
             self.sleep(pause);
             let order =
                 std::mem::take(&mut *self.shared.order.lock().unwrap_or_else(PoisonError::into_inner));
+            order.jobs.into_iter().for_each(|job| job());
             self.heed_notices();
             if let Some(wishes) = order.wishes {
                 self.wishes = Some(wishes);

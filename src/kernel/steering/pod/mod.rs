@@ -20,6 +20,7 @@ use crate::{
     kernel::{
         KernelError, Netns,
         processes::{self, Cgroup},
+        quiet,
         raw::{ENDPOINTS, GateKey, Notice, PortKey},
         sockets::{Bound, Diagnosis, Row, Transport},
     },
@@ -203,6 +204,10 @@ impl Pod {
             // It may have ended just now: then it is no longer wanted soon.
             let Ok(cgroup) = Cgroup::of(replica.pid) else { continue };
             kernel.write_home(cgroup.id, Some(replica.address))?;
+            // A supervisor before us may have been killed while this one was about to end.
+            if let Err(error) = quiet::lift(&cgroup) {
+                tracing::warn!(%error, pid = replica.pid, "some of its connections may get nothing");
+            }
             let resident = Resident {
                 service: replica.service.clone(),
                 address: replica.address,

@@ -1,4 +1,4 @@
-"""One worker on a shared port, or with SHARE=no on its own; every answer names its replica."""
+"""One worker on a shared port, or with SHARE=no on its own; every answer names its replica. KEEPALIVE is in seconds."""
 import os
 
 bind = "0.0.0.0:8080"
@@ -6,7 +6,7 @@ reuse_port = os.environ.get("SHARE") != "no"
 workers = 1
 worker_class = "gthread"
 threads = 4
-keepalive = 0
+keepalive = int(os.environ.get("KEEPALIVE", "0"))
 worker_tmp_dir = "/dev/shm"
 
 
