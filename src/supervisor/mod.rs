@@ -18,6 +18,7 @@ pub mod lock;
 mod observe;
 pub mod paths;
 mod probes;
+mod reading;
 mod request;
 mod run;
 mod state_file;
@@ -28,6 +29,7 @@ mod wish;
 pub use journal::{Event, EventKind, Journal, Milestone};
 pub use kernel::{Kernel, NoKernel, ThisKernel};
 pub use observe::NetnsOf;
+pub use reading::{Mistake, Reading, WatchAsked};
 pub use request::{Apply, Change, Rejection, Reply, Request, RolloutRequest, Selector, Weight};
 pub use run::{Settings, start};
 pub use state_file::{Scale, State, StateError, StateFile};
@@ -88,6 +90,7 @@ pub enum LookError {
 pub struct Handle {
     requests: mpsc::Sender<Asked>,
     journal: Journal,
+    reader: reading::Reader,
 }
 
 /// A request, and where its answer goes.
@@ -104,9 +107,19 @@ impl Handle {
     /// # Errors
     /// When the supervisor has ended.
     pub async fn request(&self, request: Request) -> Result<Reply, Ended> {
+        let request = match request {
+            Request::Watch(reading) => return Ok(self.reader.watch(reading).await),
+            request => request,
+        };
         let (reply, answer) = oneshot::channel();
         self.requests.send((request, reply)).await.map_err(|_| Ended)?;
         answer.await.map_err(|_| Ended)
+    }
+
+    /// Those who want the project's files watched, for the one who reads them; none where somebody hears them already.
+    #[must_use]
+    pub fn watch_asked(&self) -> Option<mpsc::Receiver<WatchAsked>> {
+        self.reader.hear()
     }
 
     /// What happened and happens.

@@ -119,7 +119,7 @@ impl Wish {
                 self.desired.stop_grace = grace;
                 Ok(())
             }
-            Request::Status | Request::Detach => Ok(()),
+            Request::Status | Request::Detach | Request::Watch(_) => Ok(()),
         }
     }
 
