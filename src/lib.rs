@@ -8,15 +8,16 @@
 //!                     └─── observed state ◀──┘
 //! ```
 //!
-//! `compose` reads what the user wrote, [`spec`] is what we run, `plan` decides without I/O what to do
-//! next, `supervisor` is the only one who acts, [`engine`] and `kernel` are what it acts on. `cli`
-//! speaks to a supervisor through `api`, or is one in the foreground.
+//! `compose` reads what the user wrote ([`files`] tells when that changes), [`spec`] is what we run, `plan`
+//! decides without I/O what to do next, `supervisor` is the only one who acts, [`engine`] and `kernel` are
+//! what it acts on. `cli` speaks to a supervisor through `api`, or is one in the foreground.
 
 pub mod api;
 pub mod clock;
 pub mod compose;
 pub mod demo;
 pub mod engine;
+pub mod files;
 pub mod kernel;
 pub mod plan;
 pub mod probe;

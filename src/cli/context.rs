@@ -7,6 +7,7 @@ use sameport::{
     clock::Clock,
     compose::{self, Loaded},
     engine::docker::Docker,
+    files::Files,
     kernel::netns,
     spec::ProjectName,
     supervisor::{Kernel, NoKernel, Settings, StateFile, ThisKernel, paths::Paths},
@@ -136,11 +137,17 @@ impl Context {
 
     /// The file, with its warnings told.
     pub fn load(&self) -> Result<Loaded, CliError> {
-        let loaded = compose::load(&self.options())?;
-        for warning in &loaded.warnings {
-            output::note(&warning.render(true))?;
-        }
-        Ok(loaded)
+        self.read().0
+    }
+
+    /// The file, with its warnings told; and which files were looked at, also when something is wrong.
+    pub fn read(&self) -> (Result<Loaded, CliError>, Files) {
+        let compose::Read { result, files } = compose::read(&self.options());
+        let told = result.map_err(CliError::from).and_then(|loaded| {
+            loaded.warnings.iter().try_for_each(|warning| output::note(&warning.render(true)))?;
+            Ok(loaded)
+        });
+        (told, files)
     }
 
     /// The file without its warnings, which `up` has told; none when it cannot be loaded but the project's name

@@ -8,6 +8,7 @@ use sameport::{
     compose::LoadError,
     demo::DemoError,
     engine::EngineError,
+    files::WatchError,
     supervisor::{Ended, LookError, Rejection, StateError, lock::LockError, paths::PathError},
 };
 
@@ -17,6 +18,9 @@ pub enum CliError {
     /// The file is wrong.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// The file cannot be watched.
+    #[error(transparent)]
+    Watch(#[from] WatchError),
     /// The engine did not do something.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -134,6 +138,8 @@ impl CliError {
                  `sameport down` ends it"
                     .to_owned(),
             ),
+            Self::Watch(error) => Some(error.help().to_owned()),
+            Self::Rejected(Rejection::NotWatched { help, .. }) => Some(help.clone()),
             _ => None,
         }
     }

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use futures_util::StreamExt;
-use sameport::api::protocol::Line;
+use sameport::{api::protocol::Line, supervisor::EventKind};
 
 use super::{
     context::Context,
@@ -60,6 +60,8 @@ pub async fn show_new(session: &Session) -> Result<(), CliError> {
     let mut events = session.events().await?;
     while let Some(line) = events.next().await {
         if let Line::Now(event) = line?
+            // It was told with its colours when the file was read.
+            && !matches!(event.kind, EventKind::NotApplied { .. })
             && let Some(text) = event::describe(&event)
         {
             output::note(&text)?;

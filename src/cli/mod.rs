@@ -17,6 +17,7 @@ mod logs;
 mod output;
 mod ps;
 mod pull;
+mod reload;
 mod replicas;
 mod rollout;
 mod service;

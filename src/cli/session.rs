@@ -5,12 +5,16 @@ use std::{sync::Arc, time::Duration};
 use futures_util::{StreamExt, stream, stream::BoxStream};
 use sameport::{
     api::{self, Client, ClientError, protocol::Line},
+    clock::Clock,
     engine::docker::Docker,
     plan::status::ProjectStatus,
     spec::{Project, ProjectName},
-    supervisor::{self, Handle, Preview, Reply, Request, lock::Lock},
+    supervisor::{self, EventKind, Handle, Preview, Reply, Request, WatchAsked, lock::Lock},
 };
-use tokio::{sync::broadcast::error::RecvError, task::JoinHandle};
+use tokio::{
+    sync::{broadcast::error::RecvError, mpsc},
+    task::JoinHandle,
+};
 
 use super::{context::Context, error::CliError};
 
@@ -31,6 +35,7 @@ pub enum Session {
 /// A supervisor in this process. The lock goes last.
 pub struct Own {
     handle: Handle,
+    clock: Clock,
     task: JoinHandle<()>,
     server: api::Server,
     _lock: Lock,
@@ -70,11 +75,12 @@ impl Session {
         lock: Lock,
     ) -> Result<Self, CliError> {
         let settings = context.settings(project, &docker)?;
+        let clock = settings.clock;
         let (handle, task) = supervisor::start(Arc::new(docker), project.clone(), settings)?;
         let path = context.paths()?.socket(project);
         let server = api::bind(&path, handle.clone())
             .map_err(CliError::io(format!("cannot open the control socket {}", path.display())))?;
-        Ok(Self::Own(Own { handle, task, server, _lock: lock }))
+        Ok(Self::Own(Own { handle, clock, task, server, _lock: lock }))
     }
 
     /// The supervisor that runs, or one in this process that knows the file, if there is one, and pursues
@@ -163,6 +169,21 @@ impl Session {
         }
     }
 
+    /// Tells those who listen to a supervisor of this process what happened to its file.
+    pub fn tell(&self, kind: EventKind) {
+        if let Self::Own(own) = self {
+            own.handle.journal().record(own.clock.now(), kind);
+        }
+    }
+
+    /// Those who want the file watched by this process, if the supervisor is here.
+    pub fn watch_asked(&self) -> Option<mpsc::Receiver<WatchAsked>> {
+        match self {
+            Self::Other(_) => None,
+            Self::Own(own) => own.handle.watch_asked(),
+        }
+    }
+
     /// Whether the supervisor has ended, as it does when the project is gone.
     pub async fn has_ended(&self) -> bool {
         match self {
@@ -186,7 +207,7 @@ impl Session {
 
     /// Leaves it: one in this process ends, and everything goes on running.
     pub async fn leave(self) {
-        let Self::Own(Own { handle, task, server, _lock }) = self else { return };
+        let Self::Own(Own { handle, task, server, _lock, .. }) = self else { return };
         if !task.is_finished() {
             // It may end by itself at this moment; that is as good.
             let _ = handle.request(Request::Detach).await;

@@ -14,7 +14,7 @@ use sameport::{
     api::protocol::Line,
     engine::docker::Docker,
     spec::{Project, ProjectName},
-    supervisor::{Apply, Event, EventKind, Milestone, Request, lock::Lock},
+    supervisor::{Apply, Event, EventKind, Milestone, Mistake, Request, lock::Lock},
 };
 use sd_notify::NotifyState;
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
@@ -23,6 +23,7 @@ use super::{
     context::{Context, who},
     error::CliError,
     pull,
+    reload::Reload,
     session::Session,
     signals::{Signals, Wanted},
 };
@@ -30,11 +31,14 @@ use super::{
 /// Arguments of `sameport supervise`.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:
-  sameport -f /srv/shop/compose.yaml supervise
+  sameport -f /srv/shop/compose.yaml supervise --watch
 
-SIGHUP reads the file anew. SIGTERM ends the supervisor and leaves everything running; `sameport down`
-removes it.")]
+SIGHUP reads the file anew; with `--watch`, so does a change of it. SIGTERM ends the supervisor and
+leaves everything running; `sameport down` removes it.")]
 pub struct SuperviseArgs {
+    /// Read the file anew whenever it changes, or a file of variables does
+    #[arg(long)]
+    watch: bool,
     /// Print the log as JSON
     #[arg(long)]
     json: bool,
@@ -51,8 +55,13 @@ const LARGEST_LOG: u64 = 4 << 20;
 /// Runs `sameport supervise`.
 pub async fn run(context: &Context, args: SuperviseArgs) -> Result<(), CliError> {
     let mut signals = Signals::new()?;
-    let loaded = context.load()?;
-    let (name, project) = (loaded.project.name.clone(), loaded.project);
+    let (loaded, files) = context.read();
+    let project = loaded?.project;
+    let name = project.name.clone();
+    let mut reload = Reload::new(context, &name, files);
+    if args.watch {
+        reload.watch()?;
+    }
     if args.background {
         // A session of its own: the terminal's end is not its end. It fails only where it is so already.
         let _ = nix::unistd::setsid();
@@ -66,16 +75,28 @@ pub async fn run(context: &Context, args: SuperviseArgs) -> Result<(), CliError>
         if args.background { Request::Load(Box::new(project)) } else { wish(&docker, project).await? };
     session.ask(begin).await?;
     let journal = tokio::spawn(journal(session.events().await?));
+    reload.hear(&session, anew(&args));
     notify(&[NotifyState::Ready]);
-    let end = supervise(context, &docker, &mut session, &mut signals).await;
+    let end = supervise(&mut reload, &docker, &mut session, &mut signals).await;
     notify(&[NotifyState::Stopping]);
     session.leave().await;
     journal.abort();
     end
 }
 
+/// How this supervisor is begun anew, for another file or with other variables.
+fn anew(args: &SuperviseArgs) -> String {
+    let pid = std::process::id();
+    match args.background {
+        true => format!(
+            "`kill {pid}` ends it and leaves everything running; then `sameport up -d --watch` begins another one"
+        ),
+        false => format!("begin it with these: it is process {pid}, and its end leaves everything running"),
+    }
+}
+
 async fn supervise(
-    context: &Context,
+    reload: &mut Reload<'_>,
     docker: &Docker,
     session: &mut Session,
     signals: &mut Signals,
@@ -87,13 +108,20 @@ async fn supervise(
                 Wanted::End => return Ok(()),
                 Wanted::Reload => {}
             },
+            wanted = reload.wanted() => if let Err(error) = wanted {
+                session.tell(EventKind::NotWatched { error: error.to_string() });
+                continue;
+            },
         }
         notify(&[NotifyState::Reloading]);
-        let applied = async { session.ask(wish(docker, context.load()?.project).await?).await };
+        let applied = async { session.ask(wish(docker, reload.load()?).await?).await };
         match applied.await {
-            Ok(()) => tracing::info!("the file is read anew"),
+            Ok(()) => {
+                reload.taken();
+                tracing::info!("the file is read anew");
+            }
             // What was valid before stays in force.
-            Err(error) => tracing::error!(%error, "the file is not taken"),
+            Err(error) => reload.refused(&error).into_iter().for_each(|event| session.tell(event)),
         }
         notify(&[NotifyState::Ready]);
     }
@@ -146,6 +174,8 @@ fn write(event: &Event) {
     match &event.kind {
         EventKind::Begun { .. } => {}
         EventKind::Applied { services } => tracing::info!(services, "applied"),
+        EventKind::NotApplied { error, mistakes } => not_applied(error, mistakes),
+        EventKind::NotWatched { error } => tracing::warn!(error, "changes of the file are seen late"),
         EventKind::Done { verb, target } => tracing::info!(%target, %verb, "done"),
         EventKind::Failed { verb, target, error, .. } => tracing::error!(%target, %verb, error, "failed"),
         EventKind::Exited { service, slot, exit, exits, .. } => {
@@ -205,6 +235,17 @@ fn write(event: &Event) {
             notify(&[NotifyState::Status("all is as wanted")]);
         }
         EventKind::Removed => tracing::info!("all is removed"),
+    }
+}
+
+/// A line for each mistake.
+fn not_applied(error: &str, mistakes: &[Mistake]) {
+    for Mistake { message, file, line, column, help } in mistakes {
+        let file = file.as_ref().map(|file| file.display().to_string());
+        tracing::error!(file, line, column, mistake = message, help, "the file is not taken");
+    }
+    if mistakes.is_empty() {
+        tracing::error!(error, "the file is not taken");
     }
 }
 

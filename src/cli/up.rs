@@ -13,7 +13,7 @@ use sameport::{
     engine::docker::{Docker, START_INTERVAL},
     plan::{Orphans, PodSharing},
     spec::{Project, ProjectName, Service, ServiceName},
-    supervisor::{Apply, Request, lock::Lock},
+    supervisor::{Apply, EventKind, Reading, Request, lock::Lock},
 };
 use tokio::time::Instant;
 
@@ -24,6 +24,7 @@ use super::{
     error::CliError,
     logs, output,
     pull::{Found, Pull, pull},
+    reload::{self, Reload},
     session::Session,
     signals::{Signals, Wanted},
     wait::{self, Until},
@@ -33,11 +34,15 @@ use super::{
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   sameport up                        run the Compose file here, and show what the replicas write
-  sameport up -d --scale web=4       four replicas of `web`, supervised in the background")]
+  sameport up -d --scale web=4       four replicas of `web`, supervised in the background
+  sameport up -d --watch             do so again by itself whenever the file changes")]
 pub struct UpArgs {
     /// Leave the supervisor running in the background
     #[arg(short, long)]
     detach: bool,
+    /// Read the file anew whenever it changes, or a file of variables does, and make it so
+    #[arg(long)]
+    watch: bool,
     /// Run so many replicas of a service
     #[arg(long, value_name = "SERVICE=N")]
     scale: Vec<Count>,
@@ -68,13 +73,20 @@ const BEGIN: Duration = Duration::from_secs(10);
 
 /// Runs `sameport up`.
 pub async fn run(context: &Context, args: UpArgs) -> Result<(), CliError> {
-    let project = context.load()?.project;
+    let (loaded, files) = context.read();
+    let loaded = loaded?;
+    let seen = args.watch.then(|| reload::reading(&loaded, &files));
+    let project = loaded.project;
     let name = project.name.clone();
+    let mut reload = Reload::new(context, &name, files);
+    if args.watch {
+        reload.watch()?;
+    }
     let docker = context.engine().await?;
     start_intervals(&docker, &project)?;
     if context.is_dry_run() {
         let images = dry_run::images(&docker, &project, args.pull).await?;
-        let request = Wish { args: &args, images }.of(project);
+        let request = Wish { args: &args, images, seen: None }.of(project);
         return dry_run::show(context, &name, None, request).await;
     }
     let mut signals = Signals::new()?;
@@ -83,19 +95,19 @@ pub async fn run(context: &Context, args: UpArgs) -> Result<(), CliError> {
         fetched = fetched => fetched?,
         () = signals.end() => return Err(CliError::Interrupted),
     };
-    let wish = Wish { args: &args, images };
+    let wish = Wish { args: &args, images, seen };
     match Session::running(context, &name).await? {
         Some(session) if args.detach || args.wait => {
             in_background(session, project, &wish, &mut signals).await
         }
         Some(session) => beside(session, &docker, project, &wish, &mut signals).await,
         None if args.detach || args.wait => {
-            let session = spawn(context, &name).await?;
+            let session = spawn(context, &name, &args).await?;
             in_background(session, project, &wish, &mut signals).await
         }
         None => {
             let session = Session::begin(context, &name, docker.clone())?;
-            in_foreground(context, session, &docker, project, &wish, &mut signals).await
+            in_foreground(&mut reload, session, &docker, project, &wish, &mut signals).await
         }
     }
 }
@@ -121,9 +133,27 @@ fn start_intervals(docker: &Docker, project: &Project) -> Result<(), CliError> {
 struct Wish<'a> {
     args: &'a UpArgs,
     images: Found,
+    /// What another process shall watch.
+    seen: Option<Reading>,
 }
 
 impl Wish<'_> {
+    /// Asks the supervisor for it.
+    async fn ask(&self, session: &Session, project: Project) -> Result<(), CliError> {
+        // Before anything changes it is found out whether the files can be watched.
+        self.watch(session).await?;
+        session.ask(self.of(project)).await?;
+        // And what has changed since they were read here, once this is done.
+        self.watch(session).await
+    }
+
+    async fn watch(&self, session: &Session) -> Result<(), CliError> {
+        match &self.seen {
+            Some(seen) => session.ask(Request::Watch(seen.clone())).await,
+            None => Ok(()),
+        }
+    }
+
     fn of(&self, project: Project) -> Request {
         let args = self.args;
         Request::Apply(Box::new(Apply {
@@ -145,7 +175,7 @@ async fn in_background(
     wish: &Wish<'_>,
     signals: &mut Signals,
 ) -> Result<(), CliError> {
-    session.ask(wish.of(project)).await?;
+    wish.ask(&session, project).await?;
     sharing(&session).await?;
     let args = wish.args;
     let until = if args.wait { Until::Steady } else { Until::Started };
@@ -186,7 +216,7 @@ async fn beside(
     signals: &mut Signals,
 ) -> Result<(), CliError> {
     let name = project.name.clone();
-    session.ask(wish.of(project)).await?;
+    wish.ask(&session, project).await?;
     output::note("a supervisor runs in the background: Ctrl-C ends this display, and nothing else")?;
     let show = async {
         wait::until(&session, Until::Up, None).await?;
@@ -199,39 +229,18 @@ async fn beside(
 }
 
 async fn in_foreground(
-    context: &Context,
+    reload: &mut Reload<'_>,
     session: Session,
     docker: &Docker,
     project: Project,
     wish: &Wish<'_>,
     signals: &mut Signals,
 ) -> Result<(), CliError> {
-    let (name, args) = (project.name.clone(), wish.args);
+    let name = project.name.clone();
     session.ask(wish.of(project)).await?;
     sharing(&session).await?;
-    let end = loop {
-        let show = async {
-            match wait::until(&session, Until::Up, None).await {
-                Ok(()) => {}
-                Err(CliError::ClosedPipe) => return Err(CliError::ClosedPipe),
-                // What keeps failing is shown, and tried again; that is what a supervisor is for.
-                Err(error) => output::note(&error.render().unwrap_or_default())?,
-            }
-            orphans(&session).await?;
-            tokio::try_join!(
-                logs::follow_all(docker, &name, &args.services),
-                super::events::show_new(&session),
-            )
-        };
-        tokio::select! {
-            // The supervisor has ended, by `sameport down` from elsewhere; or nobody reads our output any more.
-            shown = show => break shown.map(|_| ()),
-            wanted = signals.next() => match wanted {
-                Wanted::Reload => reload(context, &session, docker, wish).await?,
-                Wanted::End => break Err(CliError::Interrupted),
-            },
-        }
-    };
+    reload.hear(&session, "Ctrl-C where it runs ends it, and stops everything");
+    let end = attend(reload, &session, docker, &name, wish, signals).await;
     let stopped = match session.has_ended().await {
         true => Ok(()),
         false => stop(&session, docker, &name, wish, signals).await,
@@ -240,22 +249,75 @@ async fn in_foreground(
     stopped.and(end)
 }
 
-async fn reload(
-    context: &Context,
+/// Shows what happens and does what is wanted, until that is an end.
+async fn attend(
+    reload: &mut Reload<'_>,
+    session: &Session,
+    docker: &Docker,
+    name: &ProjectName,
+    wish: &Wish<'_>,
+    signals: &mut Signals,
+) -> Result<(), CliError> {
+    let show = async {
+        match wait::until(session, Until::Up, None).await {
+            Ok(()) => {}
+            Err(CliError::ClosedPipe) => return Err(CliError::ClosedPipe),
+            // What keeps failing is shown, and tried again; that is what a supervisor is for.
+            Err(error) => output::note(&error.render().unwrap_or_default())?,
+        }
+        orphans(session).await?;
+        tokio::try_join!(
+            logs::follow_all(docker, name, &wish.args.services),
+            super::events::show_new(session),
+        )
+    };
+    tokio::pin!(show);
+    loop {
+        tokio::select! {
+            // The supervisor has ended, by `sameport down` from elsewhere; or nobody reads our output any more.
+            shown = &mut show => return shown.map(|_| ()),
+            wanted = signals.next() => match wanted {
+                Wanted::Reload => {}
+                Wanted::End => return Err(CliError::Interrupted),
+            },
+            wanted = reload.wanted() => if let Err(error) = wanted {
+                session.tell(EventKind::NotWatched { error: error.to_string() });
+                continue;
+            },
+        }
+        tokio::select! {
+            applied = apply_anew(reload, session, docker, wish) => applied?,
+            // Fetching an image can take long.
+            () = signals.end() => return Err(CliError::Interrupted),
+        }
+    }
+}
+
+/// Makes it so as the file says by now, or says what is wrong with it.
+async fn apply_anew(
+    reload: &mut Reload<'_>,
     session: &Session,
     docker: &Docker,
     wish: &Wish<'_>,
 ) -> Result<(), CliError> {
     let applied = async {
-        let project = context.load()?.project;
+        let project = reload.load()?;
         let images = pull(docker, &project, &wish.args.services, wish.args.pull).await?;
-        session.ask(Wish { args: wish.args, images }.of(project)).await
+        session.ask(Wish { args: wish.args, images, seen: None }.of(project)).await
     };
-    let applied = applied.await;
-    match applied {
-        Ok(()) => output::note("the file is read anew"),
+    match applied.await {
+        Ok(()) => {
+            reload.taken();
+            output::note("the file is read anew")?;
+            orphans(session).await
+        }
         // What was valid before stays in force.
-        Err(error) => output::note(&error.render().unwrap_or_default()),
+        Err(error) => {
+            let Some(event) = reload.refused(&error) else { return Ok(()) };
+            session.tell(event);
+            output::note(&error.render().unwrap_or_default())?;
+            output::note("the file is not taken, and all stays as it is")
+        }
     }
 }
 
@@ -285,11 +347,11 @@ async fn stop(
 }
 
 /// Begins a supervisor in the background, and waits until it answers.
-async fn spawn(context: &Context, name: &ProjectName) -> Result<Session, CliError> {
+async fn spawn(context: &Context, name: &ProjectName, args: &UpArgs) -> Result<Session, CliError> {
     // So that who holds the lock is told at once, and by us.
     drop(Lock::acquire(&context.paths()?.lock(name))?);
     let log = context.paths()?.log(name);
-    let mut child = launch(context, name)?;
+    let mut child = launch(context, name, args)?;
     let deadline = Instant::now() + BEGIN;
     loop {
         if let Some(client) = Client::connect(&context.paths()?.socket(name)).await? {
@@ -309,7 +371,7 @@ async fn spawn(context: &Context, name: &ProjectName) -> Result<Session, CliErro
     }
 }
 
-fn launch(context: &Context, name: &ProjectName) -> Result<Child, CliError> {
+fn launch(context: &Context, name: &ProjectName, args: &UpArgs) -> Result<Child, CliError> {
     let path = context.paths()?.log(name);
     let fail =
         |error: io::Error| CliError::io(format!("cannot begin the supervisor ({})", path.display()))(error);
@@ -318,6 +380,7 @@ fn launch(context: &Context, name: &ProjectName) -> Result<Child, CliError> {
     Command::new(program)
         .args(context.project_args())
         .args(["supervise", "--background"])
+        .args(args.watch.then_some("--watch"))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)

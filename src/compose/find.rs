@@ -131,7 +131,7 @@ fn files(
 
 /// The best of `names` in a folder; the others there are told.
 fn one_of(folder: &Path, names: &[&str], report: &Report) -> Option<PathBuf> {
-    let mut there = names.iter().map(|name| folder.join(name)).filter(|path| path.is_file());
+    let mut there = names.iter().map(|name| folder.join(name)).filter(|path| report.is_file(path));
     let best = there.next()?;
     let others: Vec<_> = there.map(|p| p.display().to_string()).collect();
     if !others.is_empty() {
@@ -160,7 +160,7 @@ fn read_env_files(
         named.map(|f| absolute(&options.current_dir, Path::new(f))).collect()
     } else {
         let usual = home.join(".env");
-        if off || !usual.is_file() { Vec::new() } else { vec![usual] }
+        if off || !report.is_file(&usual) { Vec::new() } else { vec![usual] }
     };
     let process = environment.clone();
     let mut read = BTreeMap::new();
@@ -191,12 +191,17 @@ pub(super) fn open(path: &Path, report: &Report) -> Result<(Rc<Source>, At), Loa
     };
     let mut bytes = Vec::new();
     let limit = yaml::MOST_BYTES as u64 + 1;
-    if path.as_os_str() == "-" {
+    let mut is_file = false;
+    let read = if path.as_os_str() == "-" {
         std::io::stdin().lock().take(limit).read_to_end(&mut bytes)
     } else {
-        std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes))
-    }
-    .map_err(unreadable)?;
+        std::fs::File::open(path).and_then(|file| {
+            is_file = file.metadata()?.is_file();
+            file.take(limit).read_to_end(&mut bytes)
+        })
+    };
+    report.note(path, (is_file && read.is_ok()).then_some(&bytes));
+    read.map_err(unreadable)?;
     if bytes.len() > yaml::MOST_BYTES {
         return Err(cannot(
             "it is larger than 2 MiB".into(),

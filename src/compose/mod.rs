@@ -31,7 +31,10 @@ use self::{
     node::Node,
     report::{Problem, Report},
 };
-use crate::spec::{Project, ProjectName};
+use crate::{
+    files::Files,
+    spec::{Project, ProjectName},
+};
 
 /// What to load, as the command line and the environment say it.
 #[derive(Clone, Debug, Default)]
@@ -65,18 +68,39 @@ pub struct Loaded {
     pub rendered: String,
 }
 
+/// What came of reading a project.
+#[derive(Clone, Debug)]
+pub struct Read {
+    /// The project, or all that is wrong.
+    pub result: Result<Loaded, LoadError>,
+    /// Every file that was looked at for it, also those that are not there: when one of them changes, another
+    /// project may come of it.
+    pub files: Files,
+}
+
+/// Loads a project, and tells where it looked.
+#[must_use]
+pub fn read(options: &Options) -> Read {
+    let report = Report::default();
+    let result = load_into(options, &report);
+    Read { result, files: report.files() }
+}
+
 /// Loads a project.
 ///
 /// # Errors
 /// When no file is found or one cannot be read, and with all that is wrong in them.
 pub fn load(options: &Options) -> Result<Loaded, LoadError> {
-    let report = Report::default();
-    let found = find::find(options, &report)?;
-    let mut document = documents(&found, &report)?;
-    let name = name_of(&document, &found, options, &report)?;
-    let off = profiles::turn_off(&mut document, &found.profiles, &report);
-    resolve::resolve(&mut document, &name, &found, &report)?;
-    let project = convert::project(&document, &name, &off, &report);
+    read(options).result
+}
+
+fn load_into(options: &Options, report: &Report) -> Result<Loaded, LoadError> {
+    let found = find::find(options, report)?;
+    let mut document = documents(&found, report)?;
+    let name = name_of(&document, &found, options, report)?;
+    let off = profiles::turn_off(&mut document, &found.profiles, report);
+    resolve::resolve(&mut document, &name, &found, report)?;
+    let project = convert::project(&document, &name, &off, report);
     let warnings = report.finish()?;
     let Some(project) = project else {
         return Err(LoadError::general(

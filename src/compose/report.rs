@@ -1,12 +1,16 @@
 //! Collects what is found while a project is loaded, so that one run tells all of it.
 
-use std::cell::{Cell, RefCell};
+use std::{
+    cell::{Cell, RefCell},
+    path::Path,
+};
 
 use super::{
     diagnostic::{Diagnostic, Excerpt, LoadError, Related, Severity},
     fields::nearest,
     source::{At, Sources},
 };
+use crate::files::Files;
 
 /// Messages after this many are counted, not kept.
 const MOST: usize = 50;
@@ -24,6 +28,7 @@ const MOST_BYTES: usize = 4 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Report {
     pub sources: Sources,
+    files: RefCell<Files>,
     spelled: Cell<usize>,
     read: Cell<usize>,
     found: RefCell<Found>,
@@ -123,6 +128,25 @@ impl Report {
     /// comparing all with all takes its time.
     pub fn nearest<'a>(&self, text: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
         if self.found.borrow().errors.len() < MOST { nearest(text, names) } else { None }
+    }
+
+    /// Notes what was read from a file, or that there is none; whoever looks at a path says so here.
+    pub fn note(&self, path: &Path, content: Option<&[u8]>) {
+        self.files.borrow_mut().note(path, content);
+    }
+
+    /// Whether there is a file.
+    pub fn is_file(&self, path: &Path) -> bool {
+        let found = path.is_file();
+        if !found {
+            self.note(path, None);
+        }
+        found
+    }
+
+    /// All files that were looked at so far.
+    pub fn files(&self) -> Files {
+        self.files.borrow().clone()
     }
 
     /// Whether an error was reported.

@@ -132,7 +132,7 @@ fn read_env_file(
     };
     let Some(path) = path else { return Ok(()) };
     let file = find::absolute(&found.directory, &home(Path::new(&path), found));
-    if !file.is_file() {
+    if !report.is_file(&file) {
         if required {
             report.push(
                 Problem::error(item.at, format!("there is no env file {}", file.display()))

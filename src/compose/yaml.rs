@@ -15,7 +15,7 @@ use super::{
 };
 
 /// Longest text that is read, in bytes.
-pub(super) const MOST_BYTES: usize = 2 << 20;
+pub(super) const MOST_BYTES: usize = crate::files::LARGEST as usize;
 /// Most values of one text, those that aliases repeat included.
 const MOST_NODES: usize = 100_000;
 /// Most bytes of all scalars of one text, those that aliases repeat included.

@@ -24,3 +24,4 @@ pub use counters::Counters;
 pub use error::KernelError;
 pub use netns::Netns;
 pub use pins::Pins;
+pub(crate) use raw::asynchronous;

@@ -1,14 +1,15 @@
 //! What cannot be said without `unsafe`: the layout of the maps that the programs in `bpf/` share with us, as
-//! `bpf/sameport.h` has it, and the one socket option for which no crate has a call.
+//! `bpf/sameport.h` has it, the one socket option for which no crate has a call, and what tokio has to be promised.
 
 #![allow(unsafe_code)]
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
 };
 
 use aya::Pod;
+use tokio::io::unix::AsyncFd;
 
 /// Ports of a project at most: a protocol and a number in a pod.
 pub const PORTS: u32 = 64;
@@ -241,6 +242,15 @@ pub fn raise_loopback() -> io::Result<()> {
     // SAFETY: the descriptor is open during the call, and the kernel reads one `ifreq` of it.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Lets tokio tell when there is something to read from a descriptor that does not block.
+///
+/// # Errors
+/// When the kernel cannot tell it.
+pub fn asynchronous(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: what is owned is open, stays open and stays the same until it is dropped.
+    Ok(unsafe { AsyncFd::register(fd) }?)
 }
 
 #[cfg(test)]

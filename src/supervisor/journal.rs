@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
+use super::Mistake;
 use crate::{
     kernel::steering::{OtherUser, Stranger},
     plan::{Failure, Proof, Target, Verb, status::ExitStatus, versions::Underway},
@@ -37,6 +38,18 @@ pub enum EventKind {
     Applied {
         /// How many services shall run.
         services: usize,
+    },
+    /// The file was read anew and is not pursued: what was valid before stays in force.
+    NotApplied {
+        /// Why, as a person reads it: several lines.
+        error: String,
+        /// What is wrong in the file; nothing where it is something else.
+        mistakes: Vec<Mistake>,
+    },
+    /// Changes of the file may be seen late: it cannot be watched any more, and is looked at now and then.
+    NotWatched {
+        /// Why.
+        error: String,
     },
     /// An action began.
     Begun {

@@ -20,6 +20,7 @@ mod observe;
 pub mod paths;
 mod preview;
 mod probes;
+mod reading;
 mod request;
 mod run;
 mod state_file;
@@ -31,6 +32,7 @@ pub use journal::{Event, EventKind, Journal, Milestone};
 pub use kernel::{Kernel, NoKernel, ThisKernel};
 pub use observe::NetnsOf;
 pub use preview::{Gap, Preview, Step};
+pub use reading::{Mistake, Reading, WatchAsked};
 pub use request::{Apply, Change, Rejection, Reply, Request, RolloutRequest, Selector, Weight};
 pub use run::{Settings, start};
 pub use state_file::{Scale, State, StateError, StateFile};
@@ -123,6 +125,7 @@ pub enum LookError {
 pub struct Handle {
     requests: mpsc::Sender<Asked>,
     journal: Journal,
+    reader: reading::Reader,
 }
 
 /// A request, and where its answer goes.
@@ -139,9 +142,19 @@ impl Handle {
     /// # Errors
     /// When the supervisor has ended.
     pub async fn request(&self, request: Request) -> Result<Reply, Ended> {
+        let request = match request {
+            Request::Watch(reading) => return Ok(self.reader.watch(reading).await),
+            request => request,
+        };
         let (reply, answer) = oneshot::channel();
         self.requests.send((request, reply)).await.map_err(|_| Ended)?;
         answer.await.map_err(|_| Ended)
+    }
+
+    /// Those who want the project's files watched, for the one who reads them; none where somebody hears them already.
+    #[must_use]
+    pub fn watch_asked(&self) -> Option<mpsc::Receiver<WatchAsked>> {
+        self.reader.hear()
     }
 
     /// What happened and happens.

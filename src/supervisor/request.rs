@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::Preview;
+use super::{Preview, Reading};
 use crate::{
     plan::{
         Orphans,
@@ -23,6 +23,8 @@ use crate::{
 pub enum Request {
     /// Know this file, and pursue nothing of it: what is not asked for stays as it is.
     Load(Box<Project>),
+    /// Read the files anew whenever they change: those that were read before, and mean the same to both.
+    Watch(Reading),
     /// Make it so: this is the file from now on.
     Apply(Box<Apply>),
     /// Run so many replicas, until the file says another number or the project goes down.
@@ -218,6 +220,14 @@ pub enum Rejection {
     FixedName {
         /// The service.
         service: ServiceName,
+    },
+    /// The files cannot be watched.
+    #[error("the supervisor that runs already cannot watch the project's files: {reason}")]
+    NotWatched {
+        /// Why.
+        reason: String,
+        /// What to do instead.
+        help: String,
     },
     /// It is going down, and takes no other wish.
     #[error("the project is going down")]

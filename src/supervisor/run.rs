@@ -70,7 +70,7 @@ pub fn start<E: Engine>(
 ) -> Result<(Handle, JoinHandle<()>), StateError> {
     let (requests, asked) = mpsc::channel(16);
     let journal = Journal::default();
-    let handle = Handle { requests, journal: journal.clone() };
+    let handle = Handle { requests, journal: journal.clone(), reader: super::reading::Reader::default() };
     let observer = Observer::new(Arc::clone(&engine), settings.netns_of, settings.clock);
     let probed = Arc::clone(&engine);
     let wish = Wish::new(project, settings.state)?;

@@ -125,7 +125,7 @@ impl Wish {
                 self.desired.stop_grace = grace;
                 Ok(())
             }
-            Request::Status | Request::Preview(_) | Request::Detach => Ok(()),
+            Request::Status | Request::Preview(_) | Request::Detach | Request::Watch(_) => Ok(()),
         }
     }
 

@@ -156,3 +156,47 @@ fn a_variable_without_a_value_is_taken_from_outside() {
         environment.iter().map(|(k, v)| format!("{k}={}", v.as_deref().unwrap_or("(unset)"))).collect();
     assert_eq!(all, ["BOTH=own", "FILE=3", "FROM_DOTENV=2", "FROM_PROCESS=1", "NOWHERE=(unset)"]);
 }
+
+/// Reads the project, makes a file of it another one, and tells whether that is known to matter.
+fn matters(files: &[(&str, &str)], changed: &str, text: &str) -> bool {
+    let folder = Folder::new(files);
+    let read = compose::read(&folder.options);
+    assert!(!read.files.have_changed(), "{changed}");
+    std::fs::write(folder.home().join(changed), text).unwrap();
+    read.files.have_changed()
+}
+
+#[test]
+fn every_file_that_decides_is_known_also_those_that_are_not_there_and_when_loading_fails() {
+    let service = "services:\n  web:\n    image: nginx\n    env_file: [{ path: app.env, required: false }]\n";
+    let invalid = "services:\n  web:\n    image: nginx\n    env_file: app.env\n    scale: many\n";
+    for (files, changed, expected) in [
+        (&[("compose.yaml", WEB)][..], "compose.yaml", true),
+        (&[("compose.yaml", WEB)], ".env", true),
+        (&[("compose.yaml", WEB)], "compose.override.yaml", true),
+        (&[("compose.yml", WEB)], "compose.yaml", true),
+        (&[("compose.yaml", WEB), (".env", "TAG=1")], ".env", true),
+        (&[("compose.yaml", service)], "app.env", true),
+        (&[("compose.yaml", service), ("app.env", "A=1")], "app.env", true),
+        (&[("compose.yaml", WEB)], "app.env", false),
+        (&[], "compose.yaml", true),
+        (&[("compose.yaml", "services: [")], "compose.yaml", true),
+        (&[("compose.yaml", WEB), (".env", "TAG='")], ".env", true),
+        (&[("compose.yaml", invalid), ("app.env", "A=1")], "app.env", true),
+        (&[("compose.yaml", invalid)], "app.env", true),
+    ] {
+        assert_eq!(matters(files, changed, "B: 2"), expected, "{files:?} {changed}");
+    }
+}
+
+#[test]
+fn a_fingerprint_says_which_files_were_there_and_what_was_in_them() {
+    let folder = Folder::new(&[("compose.yaml", WEB), ("deep/x", "")]);
+    let fingerprint = |folder: &Folder| compose::read(&folder.options).files.fingerprint();
+    let before = fingerprint(&folder);
+    let mut deep = Folder::new(&[]);
+    deep.options.current_dir = folder.home().join("deep");
+    assert_eq!(fingerprint(&deep), before, "however they were found");
+    std::fs::write(folder.home().join(".env"), "").unwrap();
+    assert_ne!(fingerprint(&folder), before);
+}

@@ -24,6 +24,7 @@ mod limits;
 mod notes;
 mod probes;
 mod pulling;
+mod reload;
 mod restarted_engine;
 mod rollout;
 mod sharing;

@@ -93,6 +93,11 @@ impl Project {
         found.map(|(_, image)| image.clone()).unwrap()
     }
 
+    /// A file of that name beside the project's.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
     /// Replaces the file.
     pub fn write(&self, compose: &str) {
         fs::write(self.folder.path().join("compose.yaml"), compose).unwrap();

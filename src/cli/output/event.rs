@@ -18,6 +18,12 @@ pub fn describe(event: &Event) -> Option<String> {
     let green = AnsiColor::Green.on_default();
     Some(match &event.kind {
         EventKind::Applied { .. } | EventKind::Begun { .. } => return None,
+        EventKind::NotApplied { error, .. } => {
+            format!("{}\n{error}", styled("the file is not taken, and all stays as it is:", red))
+        }
+        EventKind::NotWatched { error } => {
+            styled(&format!("changes of the file are seen late from now on: {error}"), yellow)
+        }
         EventKind::Done { verb, target } => format!("{target} {}", done(*verb, target)),
         EventKind::Failed { verb: Verb::Run, target, error, .. } => {
             styled(&format!("{target} is stopped and started again: {error}"), red)

@@ -34,8 +34,11 @@ impl Progress {
 
     /// Shows an event.
     pub fn event(&mut self, event: &Event) -> Result<(), CliError> {
-        // Who shares ports is told by `up`, whenever it was found out.
-        if matches!(event.kind, EventKind::SharedByKernel | EventKind::SharedByImages { .. }) {
+        // Who shares ports is told by `up`, whenever it was found out; and a file by who reads it.
+        if matches!(
+            event.kind,
+            EventKind::SharedByKernel | EventKind::SharedByImages { .. } | EventKind::NotApplied { .. }
+        ) {
             return Ok(());
         }
         let Some(text) = event::describe(event) else { return Ok(()) };

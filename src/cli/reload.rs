@@ -1,0 +1,219 @@
+//! Reading the project's files anew: when somebody asks for it, and when they change, if they are watched.
+
+use std::time::Duration;
+
+use sameport::{
+    compose::{self, Loaded, Severity},
+    files::{Files, Watch, WatchError},
+    spec::{Project, ProjectName},
+    supervisor::{EventKind, Mistake, Reading, WatchAsked},
+};
+use sha2::{Digest, Sha256};
+use tokio::{sync::mpsc, time::Instant};
+
+use super::{context::Context, error::CliError, session::Session};
+
+/// After the engine could not be asked about a file that has changed.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// The files of a project that is supervised by this process.
+pub struct Reload<'a> {
+    context: &'a Context,
+    name: ProjectName,
+    /// As they were read last.
+    files: Files,
+    watch: Option<Watch>,
+    asked: Option<mpsc::Receiver<WatchAsked>>,
+    /// How to begin a supervisor anew that reads something else.
+    anew: String,
+    retry: Option<Retry>,
+}
+
+/// Another try, with the same file.
+#[derive(Debug)]
+struct Retry {
+    at: Instant,
+    /// What is known already.
+    error: String,
+}
+
+impl<'a> Reload<'a> {
+    /// Begins with the files as they were just read.
+    pub fn new(context: &'a Context, name: &ProjectName, files: Files) -> Self {
+        Self {
+            context,
+            name: name.clone(),
+            files,
+            watch: None,
+            asked: None,
+            anew: String::new(),
+            retry: None,
+        }
+    }
+
+    /// Watches the files from now on.
+    ///
+    /// # Errors
+    /// When they cannot be watched.
+    pub fn watch(&mut self) -> Result<(), WatchError> {
+        if self.watch.is_none() {
+            self.watch = Some(Watch::new(self.files.clone())?);
+        }
+        Ok(())
+    }
+
+    /// Watches the files when others ask the supervisor of this process for it. Where it reads other ones than they
+    /// do, they are told how to begin it `anew`.
+    pub fn hear(&mut self, session: &Session, anew: impl Into<String>) {
+        self.asked = session.watch_asked();
+        self.anew = anew.into();
+    }
+
+    /// Waits until the files should be read anew. It may be dropped while it waits, and called again.
+    ///
+    /// # Errors
+    /// When changes cannot be seen at once any more; the next call waits on.
+    pub async fn wanted(&mut self) -> Result<(), WatchError> {
+        loop {
+            tokio::select! {
+                changed = changed(&mut self.watch) => {
+                    changed?;
+                    self.retry = None;
+                    return Ok(());
+                }
+                Some(asked) = next(&mut self.asked) => {
+                    if self.take(asked) {
+                        return Ok(());
+                    }
+                }
+                () = due(&self.retry) => return Ok(()),
+            }
+        }
+    }
+
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// With what is wrong in them, or when they are of another project by now.
+    pub fn load(&mut self) -> Result<Project, CliError> {
+        let (loaded, files) = self.context.read();
+        if let Some(watch) = &mut self.watch {
+            watch.follow(files.clone());
+        }
+        self.files = files;
+        let project = loaded?.project;
+        match project.name == self.name {
+            true => Ok(project),
+            false => Err(CliError::failed(
+                format!("the file is of the project {} now, and not of {}", project.name, self.name),
+                Some(
+                    "a project cannot change its name: `sameport down` removes the one, `sameport up` makes the other",
+                ),
+            )),
+        }
+    }
+
+    /// It went well.
+    pub fn taken(&mut self) {
+        self.retry = None;
+    }
+
+    /// What there is to tell when what was read cannot be had; nothing where it was told before. What the engine
+    /// may allow later is tried again.
+    pub fn refused(&mut self, error: &CliError) -> Option<EventKind> {
+        let text = anstream::adapter::strip_str(&error.render().unwrap_or_default()).to_string();
+        let before = self.retry.take();
+        if let CliError::Engine(reason) = error
+            && reason.is_passing()
+        {
+            self.retry = Some(Retry { at: Instant::now() + RETRY, error: text.clone() });
+        }
+        let told = before.is_some_and(|before| before.error == text);
+        (!told).then(|| EventKind::NotApplied { error: text, mistakes: mistakes(error) })
+    }
+
+    /// Does what was asked for; whether there is something else to be read than the asker has seen.
+    fn take(&mut self, asked: WatchAsked) -> bool {
+        let here = compose::read(&self.context.options());
+        let seen = &asked.reading;
+        let refusal = match &here.result {
+            Err(error) => Some(format!("it cannot read them: {}", error.render(false))),
+            Ok(loaded) => other(&reading(loaded, &here.files), seen),
+        };
+        if let Some(reason) = refusal {
+            asked.refuse(reason, self.anew.clone());
+            return false;
+        }
+        let changed = here.files.fingerprint() != seen.content;
+        if self.watch.is_none() {
+            self.files = here.files;
+        }
+        match self.watch() {
+            Ok(()) => asked.accept(),
+            Err(error) => {
+                asked.refuse(error.to_string(), error.help().to_owned());
+                return false;
+            }
+        }
+        changed
+    }
+}
+
+/// What this process has read, for the supervisor to compare with what it reads.
+pub fn reading(loaded: &Loaded, files: &Files) -> Reading {
+    Reading {
+        compose: loaded.files.clone(),
+        content: files.fingerprint(),
+        meaning: format!("{:x}", Sha256::digest(&loaded.rendered)),
+    }
+}
+
+/// Why the supervisor's file is another one than that of who asks.
+fn other(mine: &Reading, seen: &Reading) -> Option<String> {
+    let named = |reading: &Reading| {
+        reading.compose.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+    };
+    if mine.compose != seen.compose {
+        return Some(format!("it was begun with {}, and not with {}", named(mine), named(seen)));
+    }
+    // What has changed in between may mean something else.
+    let is_other = mine.content == seen.content && mine.meaning != seen.meaning;
+    is_other.then(|| {
+        "it was begun with other variables or options, which give the file another meaning".to_owned()
+    })
+}
+
+fn mistakes(error: &CliError) -> Vec<Mistake> {
+    let CliError::Load(error) = error else { return Vec::new() };
+    let errors = error.diagnostics().iter().filter(|diagnostic| diagnostic.severity == Severity::Error);
+    errors
+        .map(|diagnostic| Mistake {
+            message: diagnostic.message.clone(),
+            file: diagnostic.file.clone(),
+            line: diagnostic.line,
+            column: diagnostic.column,
+            help: diagnostic.help.clone(),
+        })
+        .collect()
+}
+
+async fn changed(watch: &mut Option<Watch>) -> Result<(), WatchError> {
+    match watch {
+        Some(watch) => watch.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn next(asked: &mut Option<mpsc::Receiver<WatchAsked>>) -> Option<WatchAsked> {
+    match asked {
+        Some(asked) => asked.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn due(retry: &Option<Retry>) {
+    match retry {
+        Some(retry) => tokio::time::sleep_until(retry.at).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,135 @@
+//! The kernel's word that an entry of a folder is another one, see
+//! [inotify(7)](https://man7.org/linux/man-pages/man7/inotify.7.html).
+//!
+//! Folders are watched, and not the files: editors put a new file in the place of the old one.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::{OsStr, OsString},
+    io,
+    mem::MaybeUninit,
+    os::{fd::OwnedFd, unix::ffi::OsStrExt as _},
+    path::Path,
+};
+
+use rustix::{
+    fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags},
+    io::Errno,
+};
+use tokio::io::unix::AsyncFd;
+
+use super::{
+    path::{Kind, Step, steps},
+    watch::WatchError,
+};
+use crate::kernel::asynchronous;
+
+/// What may make a path lead to something else. Reading a file is none of it: who compares files reads them.
+const STIRS: WatchFlags = WatchFlags::CLOSE_WRITE
+    .union(WatchFlags::CREATE)
+    .union(WatchFlags::DELETE)
+    .union(WatchFlags::MOVED_FROM)
+    .union(WatchFlags::MOVED_TO)
+    .union(WatchFlags::ATTRIB)
+    .union(WatchFlags::DELETE_SELF)
+    .union(WatchFlags::MOVE_SELF)
+    .union(WatchFlags::ONLYDIR);
+/// How often the way to a file is looked at anew, if it changes while it is looked at.
+const LOOKS: usize = 5;
+
+/// The folders on the way to some files.
+#[derive(Debug)]
+pub(super) struct Folders {
+    inotify: AsyncFd<OwnedFd>,
+    /// The names that matter, by the kernel's number for their folder.
+    watched: BTreeMap<i32, BTreeSet<OsString>>,
+}
+
+impl Folders {
+    pub fn new() -> Result<Self, WatchError> {
+        let open = || asynchronous(inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?);
+        match open() {
+            Ok(inotify) => Ok(Self { inotify, watched: BTreeMap::new() }),
+            Err(error) if error.raw_os_error() == Some(Errno::MFILE.raw_os_error()) => {
+                Err(WatchError::Watchers)
+            }
+            Err(error) => Err(WatchError::Unsupported(error)),
+        }
+    }
+
+    /// Watches the folders on the way to these files, as it is now, and no others.
+    pub fn arm<'a>(&mut self, paths: impl Iterator<Item = &'a Path> + Clone) -> Result<(), WatchError> {
+        let mut way = way(paths.clone());
+        for _ in 0..LOOKS {
+            self.watch(&way)?;
+            let now = self::way(paths.clone());
+            if now == way {
+                break;
+            }
+            way = now;
+        }
+        Ok(())
+    }
+
+    fn watch(&mut self, way: &BTreeSet<Step>) -> Result<(), WatchError> {
+        let mut watched: BTreeMap<i32, BTreeSet<OsString>> = BTreeMap::new();
+        let mut failed = None;
+        for Step { folder, name, kind } in way {
+            match inotify::add_watch(&self.inotify, folder.as_path(), STIRS) {
+                Ok(number) => {
+                    watched.entry(number).or_default().insert(name.clone());
+                }
+                // It has gone since it was found; the next look finds what is there instead.
+                Err(Errno::NOENT | Errno::NOTDIR) => {}
+                // Who may not list a folder may well use what is in it. That is seldom replaced.
+                Err(Errno::ACCESS) if *kind == Kind::Folder => {}
+                Err(Errno::NOSPC) => failed = Some(WatchError::Folders { folder: folder.clone() }),
+                Err(error) => {
+                    failed = Some(WatchError::Folder { folder: folder.clone(), source: error.into() });
+                }
+            }
+        }
+        for number in self.watched.keys().filter(|number| !watched.contains_key(number)) {
+            // It fails where the folder has gone, and its watch with it.
+            let _ = inotify::remove_watch(&self.inotify, *number);
+        }
+        self.watched = watched;
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Waits until one of the files may be another one. Nothing is lost when it is not waited for to the end.
+    pub async fn stirred(&mut self) -> io::Result<()> {
+        loop {
+            let mut ready = self.inotify.readable().await?;
+            match ready.try_io(|inotify| read(inotify.get_ref(), &self.watched)) {
+                Ok(Ok(false)) | Err(_) => {}
+                Ok(Ok(true)) => return Ok(()),
+                Ok(Err(error)) => return Err(error),
+            }
+        }
+    }
+}
+
+fn way<'a>(paths: impl Iterator<Item = &'a Path>) -> BTreeSet<Step> {
+    paths.flat_map(steps).collect()
+}
+
+/// Reads what there is to read, and tells whether any of it matters.
+fn read(inotify: &OwnedFd, watched: &BTreeMap<i32, BTreeSet<OsString>>) -> io::Result<bool> {
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut reader = Reader::new(inotify, &mut buffer);
+    let mut matters = false;
+    loop {
+        match reader.next() {
+            Ok(event) if event.events().contains(ReadFlags::QUEUE_OVERFLOW) => matters = true,
+            Ok(event) => {
+                let Some(names) = watched.get(&event.wd()) else { continue };
+                // Without a name it is about the folder itself.
+                matters |=
+                    event.file_name().is_none_or(|name| names.contains(OsStr::from_bytes(name.to_bytes())));
+            }
+            Err(Errno::AGAIN) if matters => return Ok(true),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}

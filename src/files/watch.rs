@@ -1,0 +1,365 @@
+//! Tells when files have another content.
+
+use std::{io, path::PathBuf, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{Files, folders::Folders};
+
+/// How long it has to be quiet: who writes a file may do so in several steps, or write several files.
+const QUIET: Duration = Duration::from_millis(200);
+/// Where it is never quiet, the files are looked at that often.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Between two looks while a folder cannot be watched.
+const POLL: Duration = Duration::from_secs(5);
+/// Between two looks otherwise: what another host writes to a network file system, the kernel does not tell.
+const SELDOM: Duration = Duration::from_secs(30);
+
+/// Watches files, whether they are there or not.
+#[derive(Debug)]
+pub struct Watch {
+    files: Files,
+    folders: Folders,
+    /// Something may have changed.
+    doubt: Option<Doubt>,
+    trouble: Trouble,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Doubt {
+    since: Instant,
+    look_at: Instant,
+}
+
+/// Whether folders can be watched.
+#[derive(Debug)]
+enum Trouble {
+    None,
+    /// Not told yet.
+    New(WatchError),
+    Told,
+}
+
+/// Why files cannot be watched.
+#[derive(Debug, thiserror::Error)]
+pub enum WatchError {
+    /// What can be read only once does not change.
+    #[error("cannot watch {}: it is no file", if path.as_os_str() == "-" { "standard input".into() } else { path.display().to_string() })]
+    Stream {
+        /// What it is.
+        path: PathBuf,
+    },
+    /// The user has as many watchers as may be.
+    #[error(
+        "cannot watch files: too many programs of this user do so already (fs.inotify.max_user_instances)"
+    )]
+    Watchers,
+    /// The user watches as many folders as may be.
+    #[error(
+        "cannot watch {}: this user's programs watch too many files already (fs.inotify.max_user_watches)",
+        folder.display()
+    )]
+    Folders {
+        /// One too many.
+        folder: PathBuf,
+    },
+    /// A folder cannot be watched.
+    #[error("cannot watch {}: {source}", folder.display())]
+    Folder {
+        /// Which one.
+        folder: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The kernel cannot watch.
+    #[error("cannot watch files: {0}")]
+    Unsupported(io::Error),
+}
+
+impl WatchError {
+    /// What the user can do about it.
+    #[must_use]
+    pub fn help(&self) -> &'static str {
+        match self {
+            Self::Stream { .. } => "write it to a file, and name that with `-f` or `--env-file`",
+            Self::Watchers => "raise it: `sysctl fs.inotify.max_user_instances=512`; or do without `--watch`",
+            Self::Folders { .. } => {
+                "raise it: `sysctl fs.inotify.max_user_watches=524288`; or do without `--watch`"
+            }
+            Self::Folder { .. } => "let the user who runs sameport list that folder; or do without `--watch`",
+            Self::Unsupported(_) => "do without `--watch`: SIGHUP has the file read anew",
+        }
+    }
+}
+
+impl Watch {
+    /// Watches files from now on, and takes `files` for what is known of them.
+    ///
+    /// # Errors
+    /// When one of them cannot be watched.
+    pub fn new(files: Files) -> Result<Self, WatchError> {
+        if let Some(path) = files.stream() {
+            return Err(WatchError::Stream { path: path.to_owned() });
+        }
+        let mut watch =
+            Self { files: Files::default(), folders: Folders::new()?, doubt: None, trouble: Trouble::None };
+        watch.follow(files);
+        match std::mem::replace(&mut watch.trouble, Trouble::None) {
+            Trouble::New(error) => Err(error),
+            Trouble::None | Trouble::Told => Ok(watch),
+        }
+    }
+
+    /// Takes `files`, which were read since, for what is known from now on. Where they cannot be watched,
+    /// [`Watch::changed`] says so, and they are looked at now and then.
+    pub fn follow(&mut self, files: Files) {
+        self.files = files;
+        self.arm();
+        // What has changed before they were watched, nobody tells.
+        self.doubt(Instant::now());
+    }
+
+    /// Waits until a file is other than it is known to be. After that, [`Watch::follow`] tells what was read of it. It
+    /// may be dropped while it waits, and called again.
+    ///
+    /// # Errors
+    /// Once, when something cannot be watched any more; the next call waits on.
+    pub async fn changed(&mut self) -> Result<(), WatchError> {
+        loop {
+            if let Trouble::New(_) = self.trouble
+                && let Trouble::New(error) = std::mem::replace(&mut self.trouble, Trouble::Told)
+            {
+                return Err(error);
+            }
+            let look_at = match (&self.doubt, &self.trouble) {
+                (Some(doubt), _) => doubt.look_at,
+                (None, Trouble::None) => Instant::now() + SELDOM,
+                (None, Trouble::New(_) | Trouble::Told) => Instant::now() + POLL,
+            };
+            tokio::select! {
+                stirred = self.folders.stirred() => match stirred {
+                    Ok(()) => self.doubt(Instant::now()),
+                    Err(error) => {
+                        self.fail(WatchError::Unsupported(error));
+                        tokio::time::sleep(POLL).await;
+                        self.doubt(Instant::now());
+                    }
+                },
+                () = tokio::time::sleep_until(look_at) => {
+                    self.doubt = None;
+                    // Watched first, and compared then: nothing can change unseen.
+                    self.arm();
+                    if self.files.have_changed() {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    fn doubt(&mut self, now: Instant) {
+        let since = self.doubt.map_or(now, |doubt| doubt.since);
+        self.doubt = Some(Doubt { since, look_at: (now + QUIET).min(since + PATIENCE) });
+    }
+
+    fn arm(&mut self) {
+        match self.folders.arm(self.files.paths()) {
+            Ok(()) => self.trouble = Trouble::None,
+            Err(error) => self.fail(error),
+        }
+    }
+
+    fn fail(&mut self, error: WatchError) {
+        if let Trouble::None = self.trouble {
+            self.trouble = Trouble::New(error);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink, path::Path};
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// As long as a busy machine may take.
+    const LONG: Duration = Duration::from_secs(20);
+    /// Long enough to see that nothing comes.
+    const WHILE: Duration = Duration::from_millis(700);
+
+    struct Watched {
+        folder: TempDir,
+        watch: Watch,
+        paths: Vec<PathBuf>,
+    }
+
+    impl Watched {
+        /// Watches these paths in a folder that was made so.
+        fn new(paths: &[&str], make: impl FnOnce(&Path)) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            make(folder.path());
+            let paths: Vec<_> = paths.iter().map(|path| folder.path().join(path)).collect();
+            let watch = Watch::new(Files::at(paths.clone())).unwrap();
+            Self { folder, watch, paths }
+        }
+
+        fn path(&self, path: &str) -> PathBuf {
+            self.folder.path().join(path)
+        }
+
+        fn write(&self, path: &str, text: &str) {
+            fs::write(self.path(path), text).unwrap();
+        }
+
+        /// Waits until a change is told, and takes it in.
+        async fn changes(&mut self, how: &str) {
+            let told = tokio::time::timeout(LONG, self.watch.changed()).await;
+            told.unwrap_or_else(|_| panic!("nothing is told: {how}")).unwrap();
+            self.watch.follow(Files::at(self.paths.clone()));
+        }
+
+        async fn stays(&mut self, how: &str) {
+            let told = tokio::time::timeout(WHILE, self.watch.changed()).await;
+            assert!(told.is_err(), "{how}: {told:?}");
+        }
+    }
+
+    fn one_file(folder: &Path) {
+        fs::write(folder.join("file"), "1").unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_written_anew_has_changed() {
+        let mut watched = Watched::new(&["file"], one_file);
+        watched.stays("nothing happens").await;
+        watched.write("file", "2");
+        watched.changes("truncated and written").await;
+        watched.stays("it is known by now").await;
+        watched.write("file", "3");
+        watched.changes("once more").await;
+    }
+
+    #[tokio::test]
+    async fn a_file_that_takes_the_place_of_another_has_changed_and_each_later_one() {
+        let mut watched = Watched::new(&["file"], one_file);
+        for text in ["2", "3", "4"] {
+            watched.write("file.new", text);
+            fs::rename(watched.path("file.new"), watched.path("file")).unwrap();
+            watched.changes("renamed over it").await;
+        }
+        fs::rename(watched.path("file"), watched.path("file~")).unwrap();
+        watched.write("file", "5");
+        watched.changes("as vim does it").await;
+        watched.write("file", "6");
+        watched.changes("written in place again").await;
+    }
+
+    #[tokio::test]
+    async fn files_that_go_and_come_have_changed() {
+        let mut watched = Watched::new(&["file", "later"], one_file);
+        watched.write("later", "1");
+        watched.changes("it appears").await;
+        fs::remove_file(watched.path("file")).unwrap();
+        watched.changes("it disappears").await;
+        watched.write("file", "1");
+        watched.changes("it is back").await;
+    }
+
+    #[tokio::test]
+    async fn a_file_whose_folders_are_not_there_yet_is_seen_when_it_comes() {
+        let mut watched = Watched::new(&["a/b/file"], |_| {});
+        fs::create_dir(watched.path("a")).unwrap();
+        watched.stays("only a folder").await;
+        fs::create_dir(watched.path("a/b")).unwrap();
+        watched.write("a/b/file", "1");
+        watched.changes("in a new folder").await;
+        fs::rename(watched.path("a"), watched.path("old")).unwrap();
+        fs::create_dir_all(watched.path("a/b")).unwrap();
+        watched.write("a/b/file", "2");
+        watched.changes("in a folder that took the place of another").await;
+        watched.write("a/b/file", "3");
+        watched.changes("in that one").await;
+    }
+
+    #[tokio::test]
+    async fn links_are_followed_at_every_step_as_kubernetes_swaps_them() {
+        let mut watched = Watched::new(&["file"], |folder| {
+            for version in ["v1", "v2"] {
+                fs::create_dir(folder.join(version)).unwrap();
+                fs::write(folder.join(version).join("file"), version).unwrap();
+            }
+            symlink("v1", folder.join("..data")).unwrap();
+            symlink("..data/file", folder.join("file")).unwrap();
+        });
+        watched.stays("nothing happens").await;
+        symlink("v2", watched.path("..tmp")).unwrap();
+        fs::rename(watched.path("..tmp"), watched.path("..data")).unwrap();
+        watched.changes("the link to the folder is another").await;
+        watched.write("v1/file", "unused");
+        watched.stays("what no link leads to any more").await;
+        watched.write("v2/file", "3");
+        watched.changes("the file behind the links").await;
+        fs::remove_file(watched.path("file")).unwrap();
+        symlink("v1/file", watched.path("file")).unwrap();
+        watched.changes("the link to the file is another").await;
+    }
+
+    #[tokio::test]
+    async fn what_is_the_same_is_not_told() {
+        let mut watched = Watched::new(&["file"], one_file);
+        watched.write("file", "1");
+        watched.stays("written as it was").await;
+        fs::set_permissions(watched.path("file"), std::os::unix::fs::PermissionsExt::from_mode(0o600))
+            .unwrap();
+        watched.stays("other rights").await;
+        watched.write("other", "1");
+        watched.stays("another file").await;
+        watched.write("file", "2");
+        watched.write("file", "1");
+        watched.stays("changed and changed back").await;
+    }
+
+    #[tokio::test]
+    async fn what_changed_before_it_was_watched_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, "1").unwrap();
+        let read = Files::at([path.clone()]);
+        fs::write(&path, "2").unwrap();
+        let mut watch = Watch::new(read).unwrap();
+        tokio::time::timeout(LONG, watch.changed()).await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_change_is_told_also_to_who_stopped_waiting_for_a_moment() {
+        let mut watched = Watched::new(&["file"], one_file);
+        watched.stays("nothing happens").await;
+        watched.write("file", "2");
+        for _ in 0..3 {
+            let _ = tokio::time::timeout(Duration::from_millis(20), watched.watch.changed()).await;
+        }
+        watched.changes("while nobody waited").await;
+    }
+
+    #[tokio::test]
+    async fn where_it_is_never_quiet_changes_are_told_all_the_same() {
+        let mut watched = Watched::new(&["file"], one_file);
+        let path = watched.path("file");
+        let busy = tokio::spawn(async move {
+            for n in 0.. {
+                fs::write(&path, format!("{n} and more")).unwrap();
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+        watched.changes("always written to").await;
+        busy.abort();
+    }
+
+    #[test]
+    fn what_can_be_read_only_once_is_refused() {
+        let error = Watch::new(Files::at([PathBuf::from("-")])).unwrap_err();
+        assert_eq!(error.to_string(), "cannot watch standard input: it is no file");
+    }
+}
