@@ -5,10 +5,13 @@
 
 use std::{
     collections::BTreeMap,
+    env,
     fmt::Write as _,
     fs,
     net::{IpAddr, SocketAddr},
     process::Command,
+    thread,
+    time::Duration,
 };
 
 use tempfile::TempDir;
@@ -142,11 +145,19 @@ services:
         ]);
     }
 
+    /// How long after a reload containers are stopped: `SAMEPORT_PAUSE`, in ms. The recipes have no pause; a careful
+    /// operator adds one.
+    fn pause() {
+        let pause = env::var("SAMEPORT_PAUSE").map_or(0, |text| text.parse().expect("a number of ms"));
+        thread::sleep(Duration::from_millis(pause));
+    }
+
     /// Sends nobody to these any more, and ends them.
     fn replace(&self, old: &[String], new: &[String]) {
         self.wait_for(new);
         self.list(new);
         self.reload();
+        Self::pause();
         for verb in ["stop", "rm"] {
             let names: Vec<_> = old.iter().map(String::as_str).collect();
             if !names.is_empty() {
@@ -194,6 +205,11 @@ impl Way for Usual {
 
     fn restart(&mut self) {
         let all = self.containers();
+        // One alone cannot go before its successor is there.
+        if all.len() == 1 {
+            self.grow(2);
+            return self.replace(&all, &self.containers()[1..]);
+        }
         for container in &all {
             let others: Vec<_> = all.iter().filter(|other| *other != container).cloned().collect();
             self.replace(&[], &others);
