@@ -108,6 +108,7 @@ fn is_enough(status: &ProjectStatus, until: Until) -> bool {
     status.converged
         || (until == Until::Started
             && status.settled
+            && hopeless(status).is_none()
             && !status.replicas.is_empty()
             && status.replicas.iter().all(started))
 }

@@ -282,6 +282,9 @@ impl Planner<'_> {
         {
             // It is found out a moment later what it died of.
             let autopsy = history.and_then(|history| history.autopsy.clone())?;
+            if !self.pod_has_outlived(container, autopsy.exit.at) {
+                return None;
+            }
             return Some(FailureReason::Ended { autopsy: Box::new(autopsy) });
         }
         if let Some(reason) = self.refusal(&target) {
@@ -312,6 +315,15 @@ impl Planner<'_> {
         }
         let deadline = later(since, rules.deadline);
         (deadline <= self.now).then_some(FailureReason::TooSlow { seconds: rules.deadline.as_secs() })
+    }
+
+    /// Whether a container's pod was open at that time, by the engine's clock, and is still: else it has ended with its pod,
+    /// because the engine or the host has, and that is no fault of its version.
+    fn pod_has_outlived(&self, container: &Container, end: Timestamp) -> bool {
+        let Some(sandbox) = container.joined.as_ref().and_then(|id| self.observed.containers.get(id)) else {
+            return container.joined.is_none();
+        };
+        sandbox.process().is_some_and(|process| process.started_at <= end)
     }
 
     /// When a replica of a new version that is not ready will have failed.

@@ -76,14 +76,18 @@ pub(super) struct Pace {
     free: u32,
     /// Only up to this slot.
     last: Option<u32>,
+    /// Only these slots.
+    only: Option<BTreeSet<Slot>>,
 }
 
 impl Pace {
-    const STILL: Self = Self { serving: 0, free: 0, last: None };
+    const STILL: Self = Self { serving: 0, free: 0, last: None, only: None };
 
     /// Begins a slot by starting a replica, if that is possible now.
     pub(super) fn start(&mut self, slot: Slot) -> bool {
-        let may = self.free > 0 && self.last.is_none_or(|last| slot.number() <= last);
+        let may = self.free > 0
+            && self.last.is_none_or(|last| slot.number() <= last)
+            && self.only.as_ref().is_none_or(|only| only.contains(&slot));
         if may {
             self.free -= 1;
             self.serving = self.serving.saturating_sub(1);
@@ -148,7 +152,7 @@ impl Planner<'_> {
             return Pace::STILL;
         }
         if let Some((count, _)) = self.beside(service) {
-            return Pace { serving: 0, free: count, last: Some(count) };
+            return Pace { serving: 0, free: count, last: Some(count), only: None };
         }
         let rules = *self.rules_of(service);
         let (mut begun, mut without) = (BTreeSet::new(), BTreeSet::new());
@@ -171,15 +175,17 @@ impl Planner<'_> {
                 without.insert(slot);
             }
         }
+        let most = if rules.parallelism == 0 { u32::MAX } else { rules.parallelism };
+        let left = |slots: usize| most.saturating_sub(u32::try_from(slots).unwrap_or(u32::MAX));
+        let (serving, free) = (left(begun.union(&without).count()), left(begun.len()));
         if let Some(at) = last_done
             && !rules.delay.is_zero()
             && !self.due(later(at, rules.delay))
         {
-            return Pace::STILL;
+            // Whose replica is gone already has been begun: to start the old one again would be in vain.
+            return Pace { serving: 0, free, last: None, only: Some(without) };
         }
-        let most = if rules.parallelism == 0 { u32::MAX } else { rules.parallelism };
-        let left = |slots: usize| most.saturating_sub(u32::try_from(slots).unwrap_or(u32::MAX));
-        Pace { serving: left(begun.union(&without).count()), free: left(begun.len()), last: None }
+        Pace { serving, free, last: None, only: None }
     }
 
     /// Whether a container runs the version that is wanted.

@@ -10,8 +10,8 @@ use crate::{
 };
 
 use super::{
-    Ailment, Autopsy, Container, Desired, Goal, History, Illness, Observed, Phase, Planner, PodSharing,
-    PodTraffic, Replacement, ReplicaTraffic, Target, Verdict, plan,
+    Ailment, Autopsy, Container, Desired, FailureReason, Goal, History, Illness, Observed, Phase, Planner,
+    PodSharing, PodTraffic, Replacement, ReplicaTraffic, Target, Verdict, plan,
     versions::{Pin, Underway, Why},
 };
 
@@ -302,6 +302,19 @@ pub fn status(desired: &Desired, observed: &Observed, now: Timestamp) -> Project
     ProjectStatus { converged, settled, pods, replicas, rollouts, orphans, troubles }
 }
 
+/// What mends a version.
+fn remedy(name: &ServiceName, reason: &FailureReason) -> String {
+    match reason {
+        FailureReason::OtherUser { other } => other_user(name, other.owner),
+        _ => "mend it".to_owned(),
+    }
+}
+
+/// How a service gets a port that another user has.
+fn other_user(name: &ServiceName, owner: u32) -> String {
+    format!("write `user: \"{owner}\"` in the Compose file, or, with an interruption, `sameport stop {name}`")
+}
+
 impl Planner<'_> {
     /// A target as users know it: commands in a container are the replica's own; none of one that is gone.
     fn named(&self, target: &Target) -> Option<Target> {
@@ -336,7 +349,10 @@ impl Planner<'_> {
             ),
             (None, Some(Pin { why: Why::Failed(failure), .. })) => (
                 failure,
-                format!("mend it, then `sameport up`; `sameport rollout {name}` tries it once more as it is"),
+                format!(
+                    "{}, then `sameport up`; `sameport rollout {name}` tries it once more as it is",
+                    remedy(name, &failure.reason)
+                ),
             ),
             _ => return None,
         };
@@ -379,10 +395,7 @@ impl Planner<'_> {
                 "the new version runs as user {user}, and replicas of user {owner} share port {port}: the kernel lets only \
                  one user share a port; the old version goes on serving"
             ),
-            help: Some(format!(
-                "write `user: \"{owner}\"` in the Compose file; or, with an interruption, `sameport stop {name}` and then \
-                 `sameport up`"
-            )),
+            help: Some(format!("{}, then `sameport up`", other_user(name, owner))),
             tries: HOPELESS,
         })
     }

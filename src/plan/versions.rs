@@ -315,22 +315,24 @@ impl Versions {
 
     /// Begins a rollout to a version that the file does not have, or once more to that of the file.
     ///
-    /// `image` is another one than the file's, and what it means, if that is known.
+    /// `image` is another one than the file's; `image_id` is what that one, or else the file's, means by now, if that is
+    /// known.
     pub fn start(
         &mut self,
         file: &Service,
-        image: Option<(Image, Option<String>)>,
+        image: Option<Image>,
+        image_id: Option<String>,
         steps: Option<Steps>,
         asked: &Asked<'_>,
     ) {
         self.pin = None;
         let mut wanted = file.clone();
-        if let Some((image, id)) = image {
-            wanted.container.image_id = id.or_else(|| self.known_image(&image).cloned());
-            wanted.container.image = image;
-        }
+        let is_other = image.as_ref().is_some_and(|image| *image != file.container.image);
+        let image = image.unwrap_or_else(|| file.container.image.clone());
+        wanted.container.image_id = image_id.or_else(|| self.known_image(&image).cloned());
+        wanted.container.image = image;
         self.want(&wanted, true, asked);
-        if wanted.generation() != file.generation() {
+        if is_other {
             self.pin = Some(Pin { file: file.declared(), revision: self.wanted(), why: Why::Asked });
         }
         if let Some(underway) = &mut self.underway {

@@ -238,7 +238,7 @@ impl Wish {
                 if steps.is_some() {
                     self.steered(&name, observed).map_err(|_| reject(Impossible::NotSteered))?;
                 }
-                versions.start(file, image.map(|image| (image, image_id)), steps, &asked("rollout"));
+                versions.start(file, image, image_id, steps, &asked("rollout"));
                 state.stopped.remove(&name);
             }
             Change::Pause => versions.pause().map_err(reject)?,

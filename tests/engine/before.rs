@@ -77,7 +77,7 @@ fn after_a_failure_the_old_version_goes_on_until_it_is_asked_for_anew() {
     project.write(&file(&notes, "two", "echo two >> /notes/log; echo no such table; exit 4", "1m"));
     let up = project.try_run(&["up", "-d"]);
     assert_eq!(up.code, Some(1), "{up:#?}");
-    let told = "web before: it ended with exit code 4; no replica of the new version is started, and those of an older one go \
+    let told = "the job before it failed: it ended with exit code 4; no replica of the new version is started, and those of an older one go \
                 on\n    no such table";
     assert!(up.stderr.contains(told), "{}", up.stderr);
     let shown = project.try_run(&["ps"]);

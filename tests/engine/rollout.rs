@@ -2,8 +2,10 @@
 
 use std::{
     collections::VecDeque,
+    fs,
     io::Write,
     net::TcpStream,
+    os::unix::fs::PermissionsExt,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -15,6 +17,7 @@ use std::{
 use serde_json::Value;
 
 use super::support::{
+    docker::Docker,
     load::{self, Load},
     project::Project,
     wait::{self, check},
@@ -135,6 +138,77 @@ fn a_version_of_another_user_changes_nothing() {
 #[test]
 fn a_program_that_does_not_exist_changes_nothing() {
     fails(&go("2", "    entrypoint: [/usr/bin/nothing]\n"), &["no such file"]);
+}
+
+/// An image that is there as long as this is.
+struct Tagged<'a> {
+    docker: &'a Docker,
+    name: String,
+}
+
+impl Drop for Tagged<'_> {
+    fn drop(&mut self) {
+        let _ = self.docker.try_run(&["rmi", "-f", &self.name]);
+    }
+}
+
+#[test]
+fn a_version_for_another_processor_changes_nothing() {
+    let docker = Docker::default();
+    let tagged = Tagged { docker: &docker, name: format!("localhost/spt-foreign:{}", std::process::id()) };
+    let project = Project::new(&go("1", ""));
+    // The header of a program for another machine: 183 is AArch64, 62 is x86-64.
+    let machine = if cfg!(target_arch = "aarch64") { 62 } else { 183 };
+    let mut program = vec![0; 64];
+    program[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+    program[16] = 2;
+    program[18] = machine;
+    program[20] = 1;
+    let file = project.path("foreign");
+    fs::write(&file, program).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+    let container = docker.run(&["create", &project.image("GO")]);
+    docker.run(&["cp", file.to_str().unwrap(), &format!("{container}:/usr/bin/foreign")]);
+    docker.run(&["commit", &container, &tagged.name]);
+    docker.run(&["rm", &container]);
+    let bad = go("2", "    entrypoint: [/usr/bin/foreign]\n").replace("${GO}", &tagged.name);
+    fails(&bad, &["exec format error"]);
+}
+
+#[test]
+fn a_tag_that_means_another_image_is_a_new_version_only_when_it_is_asked_for() {
+    let docker = Docker::default();
+    let tagged = Tagged { docker: &docker, name: format!("localhost/spt-moving:{}", std::process::id()) };
+    let project = Project::new(&go("1", ""));
+    let first = project.image("GO");
+    docker.run(&["tag", &first, &tagged.name]);
+    project.write(&go("1", "").replace("${GO}", &tagged.name));
+    project.run(&["up", "-d", "--wait"]);
+    let before = project.processes();
+    // The same files with another label are another image.
+    let container = docker.run(&["create", "--label", "release=2", &first]);
+    docker.run(&["commit", &container, &tagged.name]);
+    docker.run(&["rm", &container]);
+    let images = || {
+        let ids = (1..=3).map(|slot| format!("{}-web-{slot}", project.name));
+        ids.map(|name| docker.run(&["inspect", "-f", "{{.Image}}", &name])).collect::<Vec<_>>()
+    };
+    let id = |name: &str| docker.run(&["image", "inspect", "-f", "{{.Id}}", name]);
+    assert_ne!(id(&first), id(&tagged.name));
+    project.run(&["up", "-d", "--wait"]);
+    assert_eq!(project.processes(), before, "nobody has asked for it");
+    // One that is made anew meanwhile is what it was.
+    docker.run(&["rm", "-f", &format!("{}-web-2", project.name)]);
+    wait::until("it is replaced", || {
+        let now = project.processes();
+        check(now.len() == before.len() && now != before, now)
+    });
+    assert_eq!(images(), vec![id(&first); 3]);
+    project.run(&["rollout", "web"]);
+    assert_eq!(images(), vec![id(&tagged.name); 3]);
+    project.run(&["rollout", "undo", "web"]);
+    assert_eq!(images(), vec![id(&first); 3]);
+    project.run(&["down"]);
 }
 
 /// A server in Python that does this with each connection `c`.

@@ -507,6 +507,7 @@ impl Simulation {
         let foretold = |verb| preview.steps.iter().filter(|step| step.verb == verb).count();
         for (what, done, foretold) in [
             ("made", done(|call| matches!(call, Call::Create(_))), foretold(Verb::Launch)),
+            ("stopped", done(|call| matches!(call, Call::Stop(_))), foretold(Verb::Stop)),
             ("removed", done(|call| matches!(call, Call::Remove(_))), foretold(Verb::Remove)),
         ] {
             if done != foretold {

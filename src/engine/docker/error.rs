@@ -25,6 +25,10 @@ fn response(status: u16, message: String, what: What<'_>) -> EngineError {
     if is_port_taken(&words) {
         return EngineError::PortTaken { message };
     }
+    // Of containerd, which has the container of a start that broke off.
+    if words.contains("id already in use") {
+        return EngineError::Unstartable { message };
+    }
     match status {
         // A registry's refusal comes with any of these.
         401 | 404 | 500 if is_unauthorized(&words) => EngineError::Unauthorized { message },
@@ -133,6 +137,7 @@ mod tests {
         match response(status, message.to_owned(), "container web-1") {
             EngineError::Gone { .. } => "gone",
             EngineError::Conflict { .. } => "conflict",
+            EngineError::Unstartable { .. } => "unstartable",
             EngineError::PortTaken { .. } => "port taken",
             EngineError::Busy { .. } => "busy",
             EngineError::Unreachable { .. } => "unreachable",
@@ -166,6 +171,7 @@ mod tests {
                 "port taken",
             ),
             (400, "invalid reference format", "refused"),
+            (409, "id already in use", "unstartable"),
             (500, "OCI runtime create failed: exec: \"nope\": executable file not found in $PATH", "refused"),
             (503, "the daemon is starting", "busy"),
             (500, "Get \"https://registry.example/v2/\": dial tcp: i/o timeout", "busy"),
