@@ -282,10 +282,10 @@ impl Planner<'_> {
         {
             // It is found out a moment later what it died of.
             let autopsy = history.and_then(|history| history.autopsy.clone())?;
-            if !self.pod_has_outlived(container, autopsy.exit.at) {
-                return None;
+            // One that could not even be started did not end with its pod.
+            if autopsy.exit.error.is_some() || self.pod_has_outlived(container, autopsy.exit.at) {
+                return Some(FailureReason::Ended { autopsy: Box::new(autopsy) });
             }
-            return Some(FailureReason::Ended { autopsy: Box::new(autopsy) });
         }
         if let Some(reason) = self.refusal(&target) {
             return Some(reason);
