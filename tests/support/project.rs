@@ -1,6 +1,7 @@
 //! A project of a test's own, used through the `sameport` binary as a user does.
 
 use std::{
+    ffi::OsStr,
     fs,
     net::{Ipv4Addr, SocketAddr, UdpSocket},
     path::PathBuf,
@@ -22,6 +23,8 @@ use super::{
 };
 
 static PROJECTS: AtomicU32 = AtomicU32::new(0);
+/// How many seconds no command takes, on however slow a machine.
+const TOO_LONG: &str = "240";
 
 /// A Compose file in a folder of its own, with folders of its own for what sameport keeps. It goes down when it
 /// is dropped.
@@ -122,23 +125,30 @@ impl Project {
     /// shows is its standard output.
     pub fn on_terminal(&self, first: &str, args: &[&str]) -> Command {
         let inside = self.command(args);
-        let words = [inside.get_program()].into_iter().chain(inside.get_args());
-        let words: Vec<_> = words.map(|word| format!("'{}'", word.to_str().unwrap())).collect();
-        let mut command = Command::new("script");
-        for (key, value) in inside.get_envs() {
-            command.env(key, value.unwrap());
-        }
+        let words: Vec<_> = words(&inside).map(|word| format!("'{}'", word.to_str().unwrap())).collect();
         // It gives its child a terminal, and its own exit code is the child's.
-        command
-            .current_dir(&self.folder)
-            .args(["-qec", &format!("{first}\nexec {}", words.join(" ")), "/dev/null"])
-            .stdin(Stdio::null());
+        let mut command = self.around(&inside, "script");
+        command.args(["-qec", &format!("{first}\nexec {}", words.join(" ")), "/dev/null"]);
         command
     }
 
-    /// Runs a `sameport` command to its end.
+    /// A command that is to run another one.
+    fn around(&self, inside: &Command, program: &str) -> Command {
+        let mut command = Command::new(program);
+        for (key, value) in inside.get_envs() {
+            command.env(key, value.unwrap());
+        }
+        command.current_dir(&self.folder).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a `sameport` command to its end. One that hangs is ended, so that what it said is seen: its exit code is
+    /// 124.
     pub fn try_run(&self, args: &[&str]) -> Finished {
-        self.command(args).output().unwrap().into()
+        let inside = self.command(args);
+        let mut command = self.around(&inside, "timeout");
+        command.args(["--foreground", "--kill-after=10", TOO_LONG]).args(words(&inside));
+        command.output().unwrap().into()
     }
 
     /// Runs a `sameport` command that has to succeed, and returns what it printed.
@@ -364,4 +374,9 @@ impl Drop for Foreground {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A command's program and arguments.
+fn words(command: &Command) -> impl Iterator<Item = &OsStr> {
+    [command.get_program()].into_iter().chain(command.get_args())
 }

@@ -61,6 +61,9 @@ static __always_inline int wait(struct sk_reuseport_md *ctx, struct table *t, __
 	c = bpf_map_lookup_elem(&sameport_counts, endpoint);
 	if (!c || c->live >= t->hold)
 		return -1;
+	if (!enter(ctx, *endpoint, 0))
+		return 0;
+	/* It was just replaced: the next one was told of before it closed. */
 	return enter(ctx, *endpoint, 0);
 }
 

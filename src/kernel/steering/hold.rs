@@ -2,7 +2,6 @@
 
 use std::{
     collections::VecDeque,
-    net::Shutdown,
     time::{Duration, Instant},
 };
 
@@ -48,7 +47,8 @@ impl Hold {
             socket.set_reuse_port(true).map_err(fail())?;
             belong_to(&socket, user)?;
             socket.bind(&bound.address.into()).map_err(fail())?;
-            listen(&socket)?;
+            let backlog = i32::try_from(MOST).unwrap_or(i32::MAX);
+            socket.listen(backlog).map_err(fail())?;
             Ok(socket)
         })?;
         socket.set_nonblocking(true).map_err(fail())?;
@@ -69,17 +69,6 @@ impl Hold {
         belong_to(&self.socket, user)
     }
 
-    /// Has the kernel give each connection that waits to a replica that is ready, and waits anew for others. It has to
-    /// be entered into the array of sockets again afterwards.
-    ///
-    /// # Errors
-    /// When the kernel does not let it listen again.
-    pub fn release(&mut self) -> Result<(), KernelError> {
-        self.since.clear();
-        self.socket.shutdown(Shutdown::Read).map_err(KernelError::io("hand on connections that wait"))?;
-        listen(&self.socket)
-    }
-
     /// Takes note of how many connections wait, and refuses those that have waited for longer than `limit`.
     pub fn expire(&mut self, waiting: usize, limit: Duration, now: Instant) {
         self.since.truncate(waiting);
@@ -98,11 +87,6 @@ impl Hold {
             }
         }
     }
-}
-
-fn listen(socket: &Socket) -> Result<(), KernelError> {
-    let backlog = i32::try_from(MOST).unwrap_or(i32::MAX);
-    socket.listen(backlog).map_err(KernelError::io("listen for connections that wait"))
 }
 
 /// The owner of a socket's inode is the user whom the kernel compares (`sockfs_setattr`).

@@ -195,17 +195,7 @@ impl Port {
         rules: &Rules,
         wheel: &[u32],
     ) -> Result<(), KernelError> {
-        let mut endpoint = Endpoint::EMPTY;
-        for (place, door) in endpoint.doors.iter_mut().zip(&self.doors) {
-            if let Some(hold) = door.as_ref().and_then(|door| door.hold.as_ref()) {
-                place.count = 1;
-                place.listeners[0] = u16::try_from(hold.index).unwrap_or(0);
-            }
-        }
-        if self.hold_endpoint != endpoint {
-            kernel.write_endpoint(self.hold_number(), &endpoint)?;
-            self.hold_endpoint = endpoint;
-        }
+        let endpoint = self.write_holds(kernel)?;
         let mut table = Table {
             policy: rules.balance.number(),
             size: u32::try_from(wheel.len()).unwrap_or(0),
@@ -218,6 +208,22 @@ impl Port {
             self.table = Some(Box::new(table));
         }
         Ok(())
+    }
+
+    /// Writes where connections wait.
+    fn write_holds(&mut self, kernel: &mut InKernel) -> Result<Endpoint, KernelError> {
+        let mut endpoint = Endpoint::EMPTY;
+        for (place, door) in endpoint.doors.iter_mut().zip(&self.doors) {
+            if let Some(hold) = door.as_ref().and_then(|door| door.hold.as_ref()) {
+                place.count = 1;
+                place.listeners[0] = u16::try_from(hold.index).unwrap_or(0);
+            }
+        }
+        if self.hold_endpoint != endpoint {
+            kernel.write_endpoint(self.hold_number(), &endpoint)?;
+            self.hold_endpoint = endpoint;
+        }
+        Ok(endpoint)
     }
 
     /// Whether a new connection would find a replica.
@@ -235,28 +241,47 @@ impl Port {
     /// # Errors
     /// When a listener of ours cannot be opened.
     pub fn hold(&mut self, kernel: &mut InKernel, netns: &Netns, limit: Duration) -> Result<(), KernelError> {
-        let endpoint = self.hold_number();
-        let (number, key) = (self.number, self.key);
-        let inhabited: Vec<_> = (0..DOORS).map(|door| self.is_inhabited(door)).collect();
-        for (at, (door, inhabited)) in self.doors.iter_mut().zip(inhabited).enumerate() {
-            let Some(door) = door else { continue };
+        for at in 0..DOORS {
+            let inhabited = self.is_inhabited(at);
+            let Some(door) = self.door_mut(at) else { continue };
             if limit.is_zero() {
                 if let Some(hold) = door.hold.take() {
                     kernel.forget(hold.cookie, hold.index);
                 }
             } else if door.hold.is_none() && inhabited && door.bound.can_hold() {
-                let index = kernel.take_place()?;
-                let hold = Hold::open(netns, &door.bound, door.user, index)
-                    .and_then(|hold| {
-                        kernel.enter(hold.socket(), hold.cookie, index, endpoint, number, at)?;
-                        Ok(hold)
-                    })
-                    .inspect_err(|_| kernel.give_back_place(index))?;
-                door.hold = Some(hold);
-                kernel.write_user(key, door.user)?;
+                let (bound, user) = (door.bound, door.user);
+                let hold = self.open_hold(kernel, netns, at, &bound, user)?;
+                self.set_hold(at, hold);
+                kernel.write_user(self.key, user)?;
             }
         }
         Ok(())
+    }
+
+    fn door_mut(&mut self, at: usize) -> Option<&mut Door> {
+        self.doors.get_mut(at).and_then(Option::as_mut)
+    }
+
+    fn set_hold(&mut self, at: usize, hold: Hold) -> Option<Hold> {
+        self.door_mut(at).and_then(|door| door.hold.replace(hold))
+    }
+
+    /// Opens a listener for those who wait, in the group of a door.
+    fn open_hold(
+        &self,
+        kernel: &mut InKernel,
+        netns: &Netns,
+        at: usize,
+        bound: &Bound,
+        user: u32,
+    ) -> Result<Hold, KernelError> {
+        let index = kernel.take_place()?;
+        Hold::open(netns, bound, user, index)
+            .and_then(|hold| {
+                kernel.enter(hold.socket(), hold.cookie, index, self.hold_number(), self.number, at)?;
+                Ok(hold)
+            })
+            .inspect_err(|_| kernel.give_back_place(index))
     }
 
     /// Hands waiting connections on if there is somebody to take them, else refuses those that have waited too long.
@@ -267,20 +292,31 @@ impl Port {
     pub fn attend(
         &mut self,
         kernel: &mut InKernel,
+        netns: &Netns,
         limit: Duration,
         waiting: impl Fn(u64) -> u32,
     ) -> Result<u64, KernelError> {
         let served = self.is_served();
         let mut left = 0;
-        for door in self.doors.iter_mut().flatten() {
+        for at in 0..DOORS {
+            let Some(door) = self.door_mut(at) else { continue };
+            let (bound, user) = (door.bound, door.user);
             let Some(hold) = &mut door.hold else { continue };
             let count = waiting(hold.cookie);
-            if count > 0 && served {
-                hold.release()?;
-                kernel.enter_again(hold.socket(), hold.index)?;
-            } else {
+            if count == 0 || !served {
                 hold.expire(count as usize, limit, Instant::now());
                 left += u64::from(count);
+                continue;
+            }
+            // When it closes, the kernel hands everybody on. The replicas may have ended since it was looked: then they
+            // go on waiting behind the next one, and nobody who comes in the meantime is refused.
+            let next = self.open_hold(kernel, netns, at, &bound, user)?;
+            let last = self.set_hold(at, next);
+            self.write_holds(kernel)?;
+            if let Some(last) = last {
+                let (cookie, index) = (last.cookie, last.index);
+                drop(last);
+                kernel.forget(cookie, index);
             }
         }
         Ok(left)

@@ -276,14 +276,6 @@ impl InKernel {
         })
     }
 
-    /// Enters a listener again whose place the kernel has emptied, because it did not listen for a moment.
-    ///
-    /// # Errors
-    /// As [`Self::enter`].
-    pub fn enter_again(&mut self, socket: &impl AsRawFd, index: u32) -> Result<(), KernelError> {
-        self.maps.sockets.set(index, socket, 0).map_err(KernelError::bpf("enter a listener again"))
-    }
-
     /// What a supervisor before us entered a listener as.
     pub fn left_behind(&self, cookie: u64) -> Option<Listener> {
         self.left_behind.get(&cookie).copied()

@@ -441,7 +441,7 @@ impl Pod {
         let mut waiting = BTreeMap::new();
         for ((_, number), port) in &mut self.ports {
             let count = |cookie| rows.iter().find(|row| row.cookie == cookie).map_or(0, |row| row.waiting);
-            let connections = port.attend(kernel, rules(wish, port).hold, count)?;
+            let connections = port.attend(kernel, &self.netns, rules(wish, port).hold, count)?;
             if port.can_wait() > 0 {
                 waiting.insert(*number, Waiting { connections, most: u64::from(port.can_wait()) });
             }
