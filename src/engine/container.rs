@@ -81,7 +81,7 @@ pub enum ContainerState {
     Exited(Exit),
     /// It is on its way out.
     Removing,
-    /// The engine failed to remove it; it can only be removed.
+    /// The engine failed to remove it, or was ended while it started it; it can only be removed.
     Dead,
 }
 

@@ -15,12 +15,6 @@ pub enum EngineError {
         /// The engine's own words.
         message: String,
     },
-    /// The engine was ended while it started this container, and finds remains of that: only a new one helps.
-    #[error("{message}")]
-    Unstartable {
-        /// The engine's own words.
-        message: String,
-    },
     /// A port of the host is taken by somebody else.
     #[error("{message}")]
     PortTaken {
@@ -90,9 +84,6 @@ impl EngineError {
             Self::Unauthorized { .. } => Some(
                 "`docker login REGISTRY` first, as the user who runs sameport; check the image's name, too",
             ),
-            Self::Unstartable { .. } => {
-                Some("it was left half started by an engine that ended; it is made anew")
-            }
             Self::PortTaken { .. } => {
                 Some("another program has this port of the host: stop it, or publish another port")
             }

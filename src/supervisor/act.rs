@@ -1,9 +1,7 @@
 //! Carries out one action. Dull on purpose: whatever there is to decide, the plan has decided.
 
 use crate::{
-    engine::{
-        ContainerId, CreateContainer, Engine, EngineError, Labels, Namespaces, RemoveVolumes, Role, sandbox,
-    },
+    engine::{ContainerId, CreateContainer, Engine, EngineError, Labels, Namespaces, Role, sandbox},
     kernel::capability,
     plan::Action,
     spec::{
@@ -38,7 +36,7 @@ pub async fn act<E: Engine>(
             launch_replica(engine, project, service, *slot, name, sandbox.as_ref()).await
         }
         Action::Rename { id, name, .. } => engine.rename(id, name).await,
-        Action::Start { id, .. } => start(engine, id).await,
+        Action::Start { id, .. } => engine.start(id).await,
         Action::LaunchBefore { service, sandbox } => {
             launch_job(engine, project, service, sandbox.as_ref()).await
         }
@@ -106,7 +104,7 @@ async fn launch_sandbox<E: Engine>(engine: &E, project: &Project, name: &PodName
         },
     };
     let id = engine.create(&container).await?;
-    start(engine, &id).await
+    engine.start(&id).await
 }
 
 /// A setting of the kernel: listeners of Multipath TCP, which Go's are since 1.24 unless it is off, are no sockets that
@@ -214,15 +212,6 @@ fn inside(sandbox: Option<&ContainerId>, pod: &Pod) -> Namespaces {
     }
 }
 
-/// Starts a container. One that cannot be is taken away: the next plan makes another one.
-async fn start<E: Engine>(engine: &E, id: &ContainerId) -> Result<(), EngineError> {
-    let started = engine.start(id).await;
-    if let Err(EngineError::Unstartable { .. }) = &started {
-        engine.remove(id, RemoveVolumes::Keep).await?;
-    }
-    started
-}
-
 async fn launch<E: Engine>(
     engine: &E,
     service: &Service,
@@ -236,5 +225,5 @@ async fn launch<E: Engine>(
         }
         created => created?,
     };
-    start(engine, &id).await
+    engine.start(&id).await
 }

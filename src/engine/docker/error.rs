@@ -25,10 +25,6 @@ fn response(status: u16, message: String, what: What<'_>) -> EngineError {
     if is_port_taken(&words) {
         return EngineError::PortTaken { message };
     }
-    // Of containerd, which has the container of a start that broke off.
-    if words.contains("id already in use") {
-        return EngineError::Unstartable { message };
-    }
     match status {
         // A registry's refusal comes with any of these.
         401 | 404 | 500 if is_unauthorized(&words) => EngineError::Unauthorized { message },
@@ -47,6 +43,7 @@ fn response(status: u16, message: String, what: What<'_>) -> EngineError {
             EngineError::Conflict { message }
         }
         500 if is_passing(&words) => EngineError::Busy { message },
+        _ if tells_of_remains(&words) => EngineError::Busy { message },
         _ => EngineError::Refused { message },
     }
 }
@@ -61,6 +58,12 @@ fn refusal(message: String) -> EngineError {
     } else {
         EngineError::Refused { message }
     }
+}
+
+/// Whether containerd has a container, or a task of it, from a start in whose middle the engine was ended. No start of
+/// that container helps then, but a new one does.
+pub(super) fn tells_of_remains(words: &str) -> bool {
+    words.contains("id already in use") || (words.contains("task ") && words.contains(": already exists"))
 }
 
 fn is_port_taken(words: &str) -> bool {
@@ -137,7 +140,6 @@ mod tests {
         match response(status, message.to_owned(), "container web-1") {
             EngineError::Gone { .. } => "gone",
             EngineError::Conflict { .. } => "conflict",
-            EngineError::Unstartable { .. } => "unstartable",
             EngineError::PortTaken { .. } => "port taken",
             EngineError::Busy { .. } => "busy",
             EngineError::Unreachable { .. } => "unreachable",
@@ -171,7 +173,8 @@ mod tests {
                 "port taken",
             ),
             (400, "invalid reference format", "refused"),
-            (409, "id already in use", "unstartable"),
+            (500, "id already in use", "busy"),
+            (500, "task d69423c0b4b1: already exists", "busy"),
             (500, "OCI runtime create failed: exec: \"nope\": executable file not found in $PATH", "refused"),
             (503, "the daemon is starting", "busy"),
             (500, "Get \"https://registry.example/v2/\": dial tcp: i/o timeout", "busy"),

@@ -8,6 +8,7 @@ use bollard::models::{
 };
 use jiff::Timestamp;
 
+use super::error::tells_of_remains;
 use crate::engine::{
     ContainerId, ContainerState, Exit, Health, ImageInfo, Inspection, Labels, Process, Summary,
 };
@@ -79,6 +80,11 @@ fn state(told: Told) -> ContainerState {
             ContainerState::Running(process(&told))
         }
         Some(Status::PAUSED) => ContainerState::Paused(process(&told)),
+        Some(Status::EXITED | Status::CREATED)
+            if told.error.as_deref().is_some_and(|error| tells_of_remains(&error.to_lowercase())) =>
+        {
+            ContainerState::Dead
+        }
         Some(Status::EXITED) => ContainerState::Exited(exit(told, started_at)),
         Some(Status::REMOVING) => ContainerState::Removing,
         Some(Status::DEAD) => ContainerState::Dead,
@@ -206,5 +212,15 @@ mod tests {
         let ContainerState::Exited(exit) = state(failed) else { panic!("it has ended") };
         assert_eq!((exit.code, exit.error.as_deref()), (127, Some("exec: \"nope\": not found")));
         assert_eq!(state(told(ContainerStateStatusEnum::CREATED)), ContainerState::Created);
+    }
+
+    #[test]
+    fn a_container_whose_start_was_broken_off_can_only_be_removed() {
+        for error in ["id already in use", "task d69423c0b4b1: already exists"] {
+            for status in [ContainerStateStatusEnum::CREATED, ContainerStateStatusEnum::EXITED] {
+                let left = Told { error: Some(error.to_owned()), exit_code: Some(128), ..told(status) };
+                assert_eq!(state(left), ContainerState::Dead, "{error}");
+            }
+        }
     }
 }
