@@ -13,8 +13,12 @@ use crate::{
 
 use super::{
     Approach, Autopsy, Container, Desired, Goal, Observed, Phase, Planner, Rollout, Sharing, Signs, Target,
-    Verb, Worse, history::later, signals,
+    Verb, Verdict, Worse, history::later, signals,
 };
+
+/// How many starts in a row have to fail before a version is blamed for it: what one says may be the end of the engine
+/// that was asked, or of the pod.
+const STARTS: u32 = 2;
 
 /// What has become of a rollout.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -265,6 +269,13 @@ impl Planner<'_> {
         })
     }
 
+    /// Whether a container that has ended is started again by the rule for that.
+    fn starts_again(&self, service: &Service, container: &Container) -> bool {
+        let ContainerState::Exited(exit) = &container.state else { return true };
+        let target = self.desired.target_of(container);
+        matches!(self.verdict(service, &target, container, exit), Verdict::Again(_))
+    }
+
     fn refusal(&self, target: &Target) -> Option<FailureReason> {
         /// What is refused so often will be again.
         const OFTEN: u32 = 3;
@@ -277,13 +288,15 @@ impl Planner<'_> {
         let target = self.desired.target_of(container);
         let history = self.observed.history.get(&target);
         let rules = self.rules_of(service);
-        if history.is_some_and(|history| history.exits_of(container, self.now, &service.restart) > 0)
-            && !self.has_completed(service, container)
-        {
+        let exits = history.map_or(0, |history| history.exits_of(container, self.now, &service.restart));
+        if exits > 0 && !self.has_completed(service, container) {
             // It is found out a moment later what it died of.
             let autopsy = history.and_then(|history| history.autopsy.clone())?;
-            // One that could not even be started did not end with its pod.
-            if autopsy.exit.error.is_some() || self.pod_has_outlived(container, autopsy.exit.at) {
+            let is_its_own = match autopsy.exit.error {
+                Some(_) => exits >= STARTS || !self.starts_again(service, container),
+                None => self.pod_has_outlived(container, autopsy.exit.at),
+            };
+            if is_its_own {
                 return Some(FailureReason::Ended { autopsy: Box::new(autopsy) });
             }
         }

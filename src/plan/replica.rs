@@ -273,7 +273,13 @@ impl Planner<'_> {
         }
     }
 
-    fn verdict(&self, service: &Service, target: &Target, container: &Container, exit: &Exit) -> Verdict {
+    pub(super) fn verdict(
+        &self,
+        service: &Service,
+        target: &Target,
+        container: &Container,
+        exit: &Exit,
+    ) -> Verdict {
         if self.desired.is_superseded(&container.id, exit.started_at) {
             return Verdict::Again(container.since);
         }

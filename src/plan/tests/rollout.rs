@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use jiff::Timestamp;
+
 use super::{Is, NOTHING, Scene, replica};
 use crate::{
     engine::{ContainerId, EngineError, Health},
@@ -10,7 +12,7 @@ use crate::{
         assess::FailureReason,
         status::{self, ExitStatus},
     },
-    spec::{FailureAction, Image, Order, Service, Share},
+    spec::{FailureAction, Image, Order, RestartCondition, Service, Share},
 };
 
 const MONITOR: i64 = 5;
@@ -234,6 +236,25 @@ fn a_new_version_fails_by_what_its_replicas_do() {
     });
     assert_eq!(none.outcome(), None);
     assert_eq!(none.lines(), ["launch web.2 next"], "the others go on");
+}
+
+#[test]
+fn one_start_that_fails_may_be_the_engines_own_trouble_and_two_are_not() {
+    let failed = |exits| {
+        let mut scene = Scene::up(&[("web", 4)]).roll_out("web").successor("web", 1, Is::Exited(128, 1));
+        let error = Some("containerd: unavailable".to_owned());
+        let exit = ExitStatus { code: 128, out_of_memory: false, error, at: Timestamp::UNIX_EPOCH };
+        let target = Target::Successor("web".parse().unwrap(), crate::spec::Slot::new(1).unwrap());
+        let history = scene.observed.history.get_mut(&target).unwrap();
+        history.exits = exits;
+        history.autopsy = Some(Autopsy { exit, log: Vec::new(), port_not_shared: None, other_user: None });
+        scene
+    };
+    assert_eq!(failed(1).reason(), None);
+    assert!(failed(2).reason().unwrap().to_string().contains("containerd: unavailable"));
+    // Nobody tries again.
+    let once = failed(1).edit("web", |service| service.restart.condition = RestartCondition::Never);
+    assert!(once.reason().is_some());
 }
 
 #[test]
