@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -51,6 +52,18 @@ func main() {
 		ms, _ := strconv.Atoi(r.FormValue("ms"))
 		time.Sleep(time.Duration(ms) * time.Millisecond)
 		fmt.Fprintf(w, "replica %s, after %d ms\n", replica, ms)
+	})
+	// One request at a time, as a worker process does it; the replica of that name takes ten times as long.
+	var worker sync.Mutex
+	answer("/work", func(w http.ResponseWriter, r *http.Request) {
+		us, _ := strconv.Atoi(r.FormValue("us"))
+		if r.FormValue("slow") == replica {
+			us *= 10
+		}
+		worker.Lock()
+		time.Sleep(time.Duration(us) * time.Microsecond)
+		worker.Unlock()
+		fmt.Fprintf(w, "replica %s, after %d µs\n", replica, us)
 	})
 	answer("/hold", func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "replica %s holds\n", replica)

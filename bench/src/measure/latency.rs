@@ -1,0 +1,118 @@
+//! How long requests take at 60 % of what the replicas bear, with all of them alike and with one of them ten times slower.
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    bench::Bench,
+    docker::{INSIDE, free_port, image},
+    extent::Extent,
+    load::{Connections, oha},
+    peer::{
+        Peer,
+        proxy::{self, Balance, Network, ProxyKind},
+        replicas::{REPLICAS, addresses},
+    },
+    project::Project,
+    results::{Better, Bound, By, Goal, Id, Kind, Measure, Series},
+};
+
+/// Microseconds that a replica works on a request; it works on one at a time.
+const WORK: u32 = 5000;
+/// Requests a second: 60 % of what four such replicas can do.
+const RATE: f64 = 0.6 * 4.0 * 1e6 / 5000.0;
+const PERCENTILES: [f64; 3] = [50.0, 99.0, 99.9];
+const CASES: [(&str, &str); 2] = [("all replicas alike", ""), ("one of four ten times slower", "&slow=4")];
+const PEERS: u64 = 6;
+
+/// How many steps there are.
+pub fn steps(extent: &Extent) -> u64 {
+    1 + PEERS * CASES.len() as u64 * extent.rounds as u64
+}
+
+/// Does it.
+pub fn measure(bench: &Bench) -> Result<Vec<Measure>> {
+    bench.step("starting replicas that work on one request at a time")?;
+    let peers = start(bench)?;
+    let mut measures = Vec::new();
+    for (case, slow) in CASES {
+        let nothing: Vec<_> = peers.iter().map(|peer| Series::new(&peer.name, peer.kind)).collect();
+        let mut by_percentile = PERCENTILES.map(|_| nothing.clone());
+        for _ in 0..bench.extent.rounds {
+            for (at, peer) in peers.iter().enumerate() {
+                bench.step(&format!("latency, {case}: {}", peer.name))?;
+                let url = peer.url(&format!("/work?us={WORK}{slow}"));
+                let load = oha::start(
+                    &peer.place(bench),
+                    &url,
+                    Connections::Fresh,
+                    RATE,
+                    bench.extent.latency_seconds,
+                )?
+                .finish()
+                .with_context(|| peer.name.clone())?;
+                for (series, percentile) in by_percentile.iter_mut().zip(PERCENTILES) {
+                    if let Some(series) = series.get_mut(at) {
+                        series.samples.push(load.at(percentile)?);
+                    }
+                }
+            }
+        }
+        for (series, percentile) in by_percentile.into_iter().zip(PERCENTILES) {
+            measures.push(Measure {
+                id: Id::F3,
+                title: format!("ms, p{percentile}, {case}"),
+                how: format!(
+                    "oha with latency correction (time counts from when a request was due), a new connection each, {RATE:.0} \
+                     requests/s for {} s. A replica works {} ms on a request, and on one at a time.",
+                    bench.extent.latency_seconds,
+                    WORK / 1000
+                ),
+                better: Better::Lower,
+                series,
+                goals: goals(),
+            });
+        }
+    }
+    Ok(measures)
+}
+
+fn goals() -> Vec<Goal> {
+    let peer = |name: &str| By::Peer(name.to_owned());
+    vec![
+        Goal::new("sameport", peer("sameport, by hash"), Bound::AtMost(0.5)),
+        Goal::new("sameport", peer("HAProxy, least connections"), Bound::AtMost(1.0)),
+    ]
+}
+
+fn start(bench: &Bench) -> Result<Vec<Peer>> {
+    let mut peers = sameport(bench)?;
+    let options = format!("--network {} -e REPLICA={{}}", bench.docker.network);
+    let containers = bench.docker.run_all(REPLICAS, &options, &image("go")?, &[])?;
+    let servers = addresses(&containers)?;
+    for kind in [ProxyKind::Nginx, ProxyKind::Haproxy] {
+        for balance in [Balance::RoundRobin, Balance::LeastConnections] {
+            peers.push(proxy::start(bench, kind, balance, Network::Published, &servers)?);
+        }
+    }
+    for peer in &peers {
+        peer.answers(bench).with_context(|| format!("{} does not answer", peer.name))?;
+    }
+    Ok(peers)
+}
+
+/// By least connections, its default, and by hash, which is how the kernel chooses by itself.
+fn sameport(bench: &Bench) -> Result<Vec<Peer>> {
+    [("sameport", "least-connections"), ("sameport, by hash", "hash")]
+        .into_iter()
+        .map(|(name, balance)| {
+            let port = free_port()?;
+            let compose = format!(
+                "services:\n  web:\n    image: {}\n    environment: {{ REPLICA: \"{{{{.Slot}}}}\" }}\n    ports: [\"{port}:{INSIDE}\"]\n    deploy: {{ replicas: {REPLICAS} }}\n    x-sameport: {{ balance: {balance} }}\n",
+                image("go")?
+            );
+            let project = Project::new(&bench.sameport, &bench.project(balance), &compose)?;
+            project.run(&["up", "-d", "--wait"])?;
+            Ok(Peer::new(name, Kind::Sameport, (bench.client.host, port).into(), project))
+        })
+        .collect()
+}

@@ -1,0 +1,89 @@
+//! The replicas: the same image, the same configuration and the same number for everybody.
+
+use std::{fs, path::Path};
+
+use anyhow::Result;
+
+use super::Peer;
+use crate::{
+    bench::Bench,
+    docker::{Docker, INSIDE, free_port, image},
+    project::Project,
+    results::Kind,
+};
+
+/// How many there are.
+pub const REPLICAS: usize = 4;
+
+/// Writes what nginx serves in each replica. `shares` is what makes it share its port by itself.
+pub fn files(folder: &Path, port: u16, shares: &str) -> Result<()> {
+    let text = include_str!("../../peers/replica.conf");
+    let text = text.replace("@PORT@", &port.to_string()).replace("@SHARES@", shares);
+    fs::write(folder.join(format!("replica-{port}.conf")), text)?;
+    Ok(fs::write(folder.join("64k"), vec![b'x'; 64 << 10])?)
+}
+
+/// What nginx is run as in a replica.
+pub fn words(port: u16) -> [String; 5] {
+    ["nginx", "-c", &format!("/bench/replica-{port}.conf"), "-e", "stderr"].map(str::to_owned)
+}
+
+/// So many containers, each with an address of its own.
+pub fn containers(bench: &Bench, count: usize, options: &str) -> Result<Vec<String>> {
+    files(bench.files(), INSIDE, "")?;
+    let options =
+        format!("--network {} -v {}:/bench:ro {options}", bench.docker.network, bench.files().display());
+    let words = words(INSIDE);
+    let words: Vec<_> = words.iter().map(String::as_str).collect();
+    bench.docker.run_all(count, &options, &image("nginx")?, &words)
+}
+
+/// Sameport with a port that is published by a bridge, as `ports:` does it.
+pub fn sameport(bench: &Bench) -> Result<Peer> {
+    files(bench.files(), INSIDE, "")?;
+    let port = free_port()?;
+    let compose = format!(
+        "services:\n  web:\n    image: {}\n    command: {:?}\n    volumes: [\"{}:/bench:ro\"]\n    ports: [\"{port}:{INSIDE}\"]\n    deploy: {{ replicas: {REPLICAS} }}\n",
+        image("nginx")?,
+        words(INSIDE),
+        bench.files().display(),
+    );
+    let project = Project::new(&bench.sameport, &bench.project("bridge"), &compose)?;
+    project.run(&["up", "-d", "--wait"])?;
+    Ok(Peer::new("sameport", Kind::Sameport, (bench.client.host, port).into(), project))
+}
+
+/// Sameport on the host's own network, where the image has to share its port by itself.
+pub fn sameport_on_host(bench: &Bench) -> Result<Peer> {
+    let port = free_port()?;
+    files(bench.files(), port, "reuseport")?;
+    let compose = format!(
+        "services:\n  web:\n    image: {}\n    command: {:?}\n    volumes: [\"{}:/bench:ro\"]\n    network_mode: host\n    expose: [\"{port}\"]\n    deploy: {{ replicas: {REPLICAS} }}\n",
+        image("nginx")?,
+        words(port),
+        bench.files().display(),
+    );
+    let project = Project::new(&bench.sameport, &bench.project("host"), &compose)?;
+    project.run(&["up", "-d", "--wait"])?;
+    Ok(Peer::new("sameport, host network", Kind::Sameport, (bench.client.host, port).into(), project))
+}
+
+/// Docker's own published port, which a single container can have.
+pub fn published(bench: &Bench) -> Result<[Peer; 2]> {
+    let port = free_port()?;
+    let container = containers(bench, 1, &format!("-p {port}:{INSIDE}"))?;
+    let inside =
+        Peer::new("published port, one container", Kind::Docker, (bench.client.host, port).into(), container);
+    let proxy = Peer::new(
+        "docker-proxy on localhost, one container",
+        Kind::Docker,
+        ([127, 0, 0, 1], port).into(),
+        (),
+    );
+    Ok([inside, proxy.on_host()])
+}
+
+/// Addresses of containers.
+pub fn addresses(containers: &[String]) -> Result<Vec<std::net::SocketAddr>> {
+    containers.iter().map(|container| Docker::address(container)).collect()
+}
