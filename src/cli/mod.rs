@@ -35,7 +35,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use context::{Context, Global};
 use error::CliError;
-use sameport::kernel::rights;
+use sameport::kernel::{self, rights};
 
 /// Runs N replicas of a container image behind one port, with no proxy.
 #[derive(Parser, Debug)]
@@ -121,6 +121,7 @@ pub fn main() -> ExitCode {
     let matches = Cli::command().get_matches_from(args);
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     cli.global.choose_colors();
+    kernel::give_memory_back();
     // Before there are other threads.
     if let Err(error) = rights::confine() {
         return finish(Err(CliError::failed(error.to_string(), None)));

@@ -3,7 +3,7 @@
 use std::{fs::File, os::fd::AsFd, path::Path};
 
 use aya::{
-    Btf, Ebpf, EbpfLoader, include_bytes_aligned,
+    Ebpf, EbpfLoader, include_bytes_aligned,
     programs::{
         CgroupAttachMode, Program, SkLookup, SkReuseport,
         links::{FdLink, LinkError},
@@ -31,15 +31,13 @@ const HOOK_NAMES: [&str; 7] = [
 /// Loads programs for one project: what they share is in its folder of pins.
 pub struct Programs<'a> {
     pins: &'a Path,
-    btf: Option<Btf>,
 }
 
 impl<'a> Programs<'a> {
     /// A loader for the project whose pins are in that folder.
     #[must_use]
     pub fn new(pins: &'a Path) -> Self {
-        // Without types the kernel takes the programs all the same, and `bpftool` shows less of them.
-        Self { pins, btf: Btf::from_sys_fs().ok() }
+        Self { pins }
     }
 
     fn load(
@@ -49,7 +47,9 @@ impl<'a> Programs<'a> {
         pinned: &[(&'static str, &Path)],
     ) -> Result<Ebpf, KernelError> {
         let mut loader = EbpfLoader::new();
-        loader.btf(self.btf.as_ref()).default_map_pin_directory(self.pins);
+        // The programs use nothing whose layout differs from kernel to kernel. Its types take 30 MB, and the loader
+        // reads them before it can be told.
+        loader.btf(None).default_map_pin_directory(self.pins);
         for (name, value) in globals {
             loader.override_global(name, value, true);
         }

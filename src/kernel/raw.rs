@@ -253,6 +253,18 @@ pub fn asynchronous(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     Ok(unsafe { AsyncFd::register(fd) }?)
 }
 
+/// Has the C library give memory back as soon as a megabyte of it is free, also where it once was much more: after a
+/// large piece it would keep twice as much from then on
+/// ([`mallopt(3)`](https://man7.org/linux/man-pages/man3/mallopt.3.html), `M_TRIM_THRESHOLD`), and to load one BPF
+/// program takes 30 MB for a moment.
+pub fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    {
+        // SAFETY: it takes no pointer, and changes nothing that is in use. It fails only for values out of range.
+        let _ = unsafe { libc::mallopt(libc::M_TRIM_THRESHOLD, 1 << 20) };
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
