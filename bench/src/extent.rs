@@ -22,7 +22,7 @@ pub struct Extent {
 }
 
 impl Extent {
-    /// Under 15 minutes.
+    /// What results are published of.
     pub const FULL: Self = Self {
         rounds: 3,
         seconds: 2,
@@ -33,7 +33,7 @@ impl Extent {
         supervised: &[4, 64],
         idle: 60,
     };
-    /// Under 3 minutes.
+    /// To see where one stands.
     pub const QUICK: Self = Self {
         rounds: 2,
         seconds: 1,

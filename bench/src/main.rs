@@ -42,7 +42,7 @@ use crate::{
 #[derive(Parser)]
 #[command(after_help = "Example: cargo run --release -p sameport-bench -- --quick --only F1,F2")]
 struct Args {
-    /// Fewer and shorter rounds: under 3 minutes instead of 15
+    /// Fewer and shorter rounds: some minutes
     #[arg(long)]
     quick: bool,
     /// Only see that every peer starts and every measure yields a number
