@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use tempfile::TempDir;
 
-use crate::{client::Client, docker::Docker, extent::Extent};
+use crate::{client::Client, cores::Shares, docker::Docker, extent::Extent};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
@@ -20,6 +20,8 @@ pub struct Bench {
     pub extent: Extent,
     /// The binary that is measured.
     pub sameport: PathBuf,
+    /// Who computes where.
+    pub cores: Shares,
     /// Where load comes from.
     pub client: Client,
     /// Containers.
@@ -35,9 +37,10 @@ impl Bench {
         let style = ProgressStyle::with_template("{elapsed_precise} {bar:30} {pos}/{len} {wide_msg}")?;
         let bar = ProgressBar::new(steps).with_style(style);
         let docker = Docker::new()?;
-        let client = Client::new(&docker.name)?;
+        let cores = Shares::of_machine()?;
+        let client = Client::new(&docker.name, &cores)?;
         let files = tempfile::Builder::new().prefix("sameport-bench").tempdir()?;
-        Ok(Self { extent, sameport, client, docker, files, bar })
+        Ok(Self { extent, sameport, cores, client, docker, files, bar })
     }
 
     /// A folder for files that containers see.

@@ -94,9 +94,10 @@ impl Docker {
 impl Drop for Docker {
     fn drop(&mut self) {
         let clear = || {
-            let left = sh(&format!("docker ps -aq --filter label={}", self.label()))?;
-            if !left.is_empty() {
-                sh(&format!("docker rm -f -v {}", left.replace('\n', " ")))?;
+            // One after the other: Docker Engine may miscount those that leave a network at the same time, and then refuses
+            // to remove it until it is restarted.
+            for container in sh(&format!("docker ps -aq --filter label={}", self.label()))?.lines() {
+                sh(&format!("docker rm -f -v {container}"))?;
             }
             sh(&format!("docker network rm {}", self.network))
         };

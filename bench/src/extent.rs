@@ -3,6 +3,8 @@
 /// How often, how long, and of how many.
 #[derive(Clone, Copy, Debug)]
 pub struct Extent {
+    /// Who and what takes part.
+    pub field: Field,
     /// Rounds in which each peer has its turn.
     pub rounds: usize,
     /// Seconds of load in a turn.
@@ -19,33 +21,53 @@ pub struct Extent {
     pub supervised: &'static [u32],
     /// Seconds in which nothing happens.
     pub idle: u32,
+    /// Numbers of replicas that the kernel chooses among.
+    pub choices: &'static [u16],
+    /// Connections that are begun for each of them.
+    pub connections: u32,
+}
+
+/// Which peers and cases take part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Field {
+    /// Those that are needed to see where one stands.
+    Main,
+    /// All of them.
+    All,
 }
 
 impl Extent {
     /// What results are published of.
     pub const FULL: Self = Self {
+        field: Field::All,
         rounds: 3,
-        seconds: 2,
-        latency_seconds: 4,
+        seconds: 1,
+        latency_seconds: 3,
         kills: 10,
         rollouts: 20,
         sizes: &[4, 16, 64, 128],
         supervised: &[4, 64],
         idle: 60,
+        choices: &[4, 16, 64, 256],
+        connections: 20_000,
     };
     /// To see where one stands.
     pub const QUICK: Self = Self {
+        field: Field::Main,
         rounds: 2,
         seconds: 1,
         latency_seconds: 2,
         kills: 3,
-        rollouts: 3,
+        rollouts: 2,
         sizes: &[4, 16],
         supervised: &[4],
         idle: 10,
+        choices: &[4, 64],
+        connections: 20_000,
     };
     /// That everything starts and yields a number.
     pub const SMOKE: Self = Self {
+        field: Field::All,
         rounds: 1,
         seconds: 1,
         latency_seconds: 1,
@@ -54,5 +76,7 @@ impl Extent {
         sizes: &[2],
         supervised: &[2],
         idle: 1,
+        choices: &[4],
+        connections: 2_000,
     };
 }

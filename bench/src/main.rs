@@ -6,6 +6,8 @@ mod bench;
 mod chart;
 mod client;
 mod command;
+mod compose;
+mod cores;
 mod docker;
 mod extent;
 mod host;

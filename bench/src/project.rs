@@ -1,11 +1,21 @@
 //! A project of sameport's, used through its binary as a user does.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::Path,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::command::run;
+
+/// Whatever is to be done is done by then.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A Compose file in a folder of its own, with what sameport keeps of it. It goes down when it is dropped.
 pub struct Project {
@@ -17,7 +27,7 @@ pub struct Project {
 
 impl Project {
     /// One of which nothing runs yet.
-    pub fn new(binary: &Path, name: &str, compose: &str) -> Result<Self> {
+    pub fn new(binary: &Path, name: &str, compose: &Value) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("sameport-bench").tempdir()?;
         let project = Self { name: name.to_owned(), binary: binary.to_owned(), folder };
         project.write(compose)?;
@@ -25,8 +35,8 @@ impl Project {
     }
 
     /// Replaces the file.
-    pub fn write(&self, compose: &str) -> Result<()> {
-        Ok(fs::write(self.folder().join("compose.yaml"), compose)?)
+    pub fn write(&self, compose: &Value) -> Result<()> {
+        Ok(fs::write(self.folder().join("compose.yaml"), compose.to_string())?)
     }
 
     /// Where the file is, and the supervisor's socket, as `$XDG_RUNTIME_DIR`.
@@ -44,6 +54,22 @@ impl Project {
             .env("XDG_STATE_HOME", self.folder())
             .args(args);
         command
+    }
+
+    /// Waits until all is as the file says, and all replicas get connections: `up -d` alone returns, as Compose does, once
+    /// they are started.
+    pub fn wait_until_converged(&self) -> Result<()> {
+        let begin = Instant::now();
+        loop {
+            let status: Value = serde_json::from_str(&self.run(&["ps", "--format", "json"])?)?;
+            if status["converged"] == Value::Bool(true) {
+                return Ok(());
+            }
+            if begin.elapsed() > PATIENCE {
+                bail!("{} does not come to be as it should:\n{status:#}", self.name);
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Runs a `sameport` command to its end.

@@ -36,13 +36,25 @@ pub fn be(args: impl IntoIterator<Item = OsString>) -> Result<()> {
     tokio::runtime::Runtime::new()?.block_on(oha::run(oha::Opts::parse_from(args)))
 }
 
-/// Begins to send `rate` requests a second to `url`, for so many seconds.
-pub fn start(place: &str, url: &str, connections: Connections, rate: f64, seconds: u32) -> Result<Running> {
+/// What is sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Requests a second.
+    pub rate: f64,
+    /// For so many seconds.
+    pub seconds: u32,
+    /// A request without an answer has failed after so many seconds.
+    pub patience: u32,
+}
+
+/// Begins to send requests to `url`.
+pub fn start(place: &str, url: &str, connections: Connections, pace: Pace) -> Result<Running> {
     /// Enough for requests that come while others wait.
     const WORKERS: u32 = 200;
     let own = std::env::current_exe()?;
+    let Pace { rate, seconds, patience } = pace;
     let words = format!(
-        "{place} {} {WORD} --no-tui --output-format json --latency-correction -w -t 10s -c {WORKERS} -q {rate:.0} -z {seconds}s {url}",
+        "{place} {} {WORD} --no-tui --output-format json --latency-correction -w -t {patience}s -c {WORKERS} -q {rate:.0} -z {seconds}s {url}",
         own.display()
     );
     let close: &[&str] = match connections {

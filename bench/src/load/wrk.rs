@@ -17,9 +17,10 @@ pub struct Load {
     pub rate: f64,
 }
 
-/// Loads `url` for so many seconds. `place` are the words by which a program is run where the clients are.
-pub fn load(place: &str, url: &str, connections: Connections, seconds: u32) -> Result<Load> {
-    let words = format!("{place} wrk -t1 -c{CONNECTIONS} -d{seconds}s --timeout 5s {url}");
+/// Loads `url` for so many seconds. `place` are the words by which a program is run where the clients are, with so many
+/// threads.
+pub fn load(place: &str, threads: usize, url: &str, connections: Connections, seconds: u32) -> Result<Load> {
+    let words = format!("{place} wrk -t{threads} -c{CONNECTIONS} -d{seconds}s --timeout 5s {url}");
     let close: &[&str] = match connections {
         Connections::Fresh => &["-H", "Connection: close"],
         Connections::Kept => &[],

@@ -9,17 +9,18 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
 
-use super::sizes::Compose;
 use crate::{
     bench::Bench,
     command::sh,
+    compose::{self, Compose},
     docker::{Docker, INSIDE, answers, free_port, image},
     extent::Extent,
     http,
     load::{
         Connections,
-        oha::{self, Load},
+        oha::{self, Load, Pace},
     },
     peer::{
         proxy::{self, Balance, ProxyKind},
@@ -29,16 +30,14 @@ use crate::{
     results::{Better, Bound, By, Goal, Id, Kind, Measure, Series},
 };
 
-/// Requests a second.
-const RATE: f64 = 200.0;
+/// The load. It ends after that time if nobody ends it.
+const PACE: Pace = Pace { rate: 200.0, seconds: 600, patience: 3 };
 /// How long there is load before a change.
 const BEFORE: Duration = Duration::from_millis(500);
 /// How long there is load after the last change: a request that got stuck has failed by then.
-const AFTER: Duration = Duration::from_secs(4);
+const AFTER: Duration = Duration::from_millis(3500);
 /// Changes under one load at most.
-const MANY: usize = 7;
-/// Seconds after which a load ends that nobody ends.
-const LONGEST: u32 = 600;
+const MANY: usize = 10;
 
 const OURS: &str = "sameport";
 
@@ -93,7 +92,7 @@ fn under_load(
 ) -> Result<()> {
     let address = SocketAddr::from((bench.client.host, way.port()));
     let url = format!("http://{address}/");
-    let load = oha::start(&bench.client.words(), &url, Connections::Fresh, RATE, LONGEST)?;
+    let load = oha::start(&bench.client.words(), &url, Connections::Fresh, PACE)?;
     thread::sleep(BEFORE);
     let changed = change(bench, way, address, versions, &mut seen.seconds);
     if changed.is_ok() {
@@ -176,8 +175,8 @@ fn results(rollouts: usize, ways: &[Box<dyn Way + '_>; WAYS], seen: &[Seen; WAYS
 }
 
 const FAILED: &str = "200 requests a second, each on a connection of its own, from another network namespace, while \
-     versions change; a failure is any answer but 2xx, a connection that is refused or breaks off, and 10 s without an \
-     answer. Of 4 replicas, all of which change at once: \"sameport\" by `up -d --wait` with a new environment; \"usual \
+     versions change; a failure is any answer but 2xx, a connection that is refused or breaks off, and 3 s without an \
+     answer. Of 4 replicas, all of which change at once: \"sameport\" by `up -d` with a new environment; \"usual \
      reload\" starts 4 new containers, waits until each of them answers, writes the proxy's list of servers anew, has it \
      reload (`nginx -s reload`; SIGUSR2 to HAProxy's master), and does `docker stop` and `docker rm` with the old ones, as \
      the recipes have it, with no pause between: with one, next to nothing is lost. \"docker compose alone\" has one \
@@ -185,7 +184,7 @@ const FAILED: &str = "200 requests a second, each on a connection of its own, fr
      at which nginx finishes what it has. After each change it is checked that the new version answers, and only it.";
 const SECONDS: &str = "From the begin of a change to its end, the old containers' removal included, and until the port \
      answers. sameport's includes the time in which new replicas are watched: 1 s before the old ones go (`monitor: 1s`; \
-     5 s unless the file says otherwise), and with `--wait` until they are 3 s old. Nobody watches in the others.";
+     5 s unless the file says otherwise). Nobody watches in the others.";
 
 /// A way to run versions, and to change to another one. What it runs ends when it is dropped.
 trait Way {
@@ -193,6 +192,15 @@ trait Way {
     fn kind(&self) -> Kind;
     fn port(&self) -> u16;
     fn change(&mut self, version: usize) -> Result<()>;
+}
+
+/// What a Compose file says of a version.
+fn version_keys(port: u16, version: usize) -> Value {
+    json!({
+        "environment": { "LISTEN": "", "REPLICA": version.to_string() },
+        "stop_signal": "SIGQUIT",
+        "ports": [format!("{port}:{INSIDE}")],
+    })
 }
 
 /// This.
@@ -205,25 +213,18 @@ struct Sameport {
 impl Sameport {
     fn start(bench: &Bench, image: &str) -> Result<Self> {
         let (name, port) = (bench.project("change"), free_port()?);
-        let compose = Self::compose(image, port, 0);
-        let project = Project::new(&bench.sameport, &name, &compose)?;
+        let project = Project::new(&bench.sameport, &name, &Self::file(image, port, 0))?;
         project.run(&["up", "-d", "--wait"])?;
         Ok(Self { project, image: image.to_owned(), port })
     }
 
-    fn compose(image: &str, port: u16, version: usize) -> String {
-        format!(
-            r#"services:
-  web:
-    image: {image}
-    environment: {{ LISTEN: "", REPLICA: "{version}" }}
-    stop_signal: SIGQUIT
-    ports: ["{port}:{INSIDE}"]
-    deploy:
-      replicas: {REPLICAS}
-      update_config: {{ parallelism: {REPLICAS}, monitor: 1s }}
-"#
-        )
+    fn file(image: &str, port: u16, version: usize) -> Value {
+        let mut keys = version_keys(port, version);
+        keys["deploy"] = json!({
+            "replicas": REPLICAS,
+            "update_config": { "parallelism": REPLICAS, "monitor": "1s" },
+        });
+        compose::file(image, &keys)
     }
 }
 
@@ -241,8 +242,9 @@ impl Way for Sameport {
     }
 
     fn change(&mut self, version: usize) -> Result<()> {
-        self.project.write(&Self::compose(&self.image, self.port, version))?;
-        self.project.run(&["up", "-d", "--wait"]).map(drop)
+        self.project.write(&Self::file(&self.image, self.port, version))?;
+        self.project.run(&["up", "-d"])?;
+        self.project.wait_until_converged()
     }
 }
 
@@ -284,7 +286,7 @@ impl<'a> Proxied<'a> {
         };
         let folder = self.folder.display();
         let options = format!("--network host -v {folder}:{}:ro", proxy::FOLDER);
-        let words = self.proxy.words(&Self::file());
+        let words = self.proxy.words(&Self::file(), &self.bench.cores.serving);
         let words: Vec<_> = words.iter().map(String::as_str).collect();
         self.bench.docker.run(&options, &image, &words)
     }
@@ -302,7 +304,8 @@ impl<'a> Proxied<'a> {
 
     /// Writes the proxy's configuration.
     fn configure(&self, replicas: &[String]) -> Result<()> {
-        let text = proxy::config(self.proxy, Balance::RoundRobin, self.port, &addresses(replicas)?);
+        let (servers, cores) = (addresses(replicas)?, &self.bench.cores.serving);
+        let text = proxy::config(self.proxy, Balance::RoundRobin, self.port, &servers, cores);
         Ok(fs::write(self.folder.join("config"), text)?)
     }
 
@@ -361,23 +364,14 @@ struct Alone {
 impl Alone {
     fn start(bench: &Bench, image: &str) -> Result<Self> {
         let port = free_port()?;
-        let compose = Compose::new(&bench.project("alone"), &Self::text(image, port, 0))?;
+        let compose = Compose::new(&bench.project("alone"), &Self::file(image, port, 0))?;
         compose.run(&["up", "-d"])?;
         answers((bench.client.host, port).into())?;
         Ok(Self { compose, image: image.to_owned(), port })
     }
 
-    fn text(image: &str, port: u16, version: usize) -> String {
-        format!(
-            r#"version: "3"
-services:
-  web:
-    image: {image}
-    environment: {{ LISTEN: "", REPLICA: "{version}" }}
-    stop_signal: SIGQUIT
-    ports: ["{port}:{INSIDE}"]
-"#
-        )
+    fn file(image: &str, port: u16, version: usize) -> Value {
+        compose::file(image, &version_keys(port, version))
     }
 }
 
@@ -395,7 +389,7 @@ impl Way for Alone {
     }
 
     fn change(&mut self, version: usize) -> Result<()> {
-        self.compose.write(&Self::text(&self.image, self.port, version))?;
+        self.compose.write(&Self::file(&self.image, self.port, version))?;
         self.compose.run(&["up", "-d"]).map(drop)
     }
 }
@@ -406,7 +400,7 @@ mod tests {
 
     #[test]
     fn every_change_has_its_round() {
-        assert_eq!(shares(20).collect::<Vec<_>>(), [6, 7, 7]);
+        assert_eq!(shares(20).collect::<Vec<_>>(), [10, 10]);
         assert_eq!(shares(3).collect::<Vec<_>>(), [3]);
         assert_eq!(shares(1).collect::<Vec<_>>(), [1]);
     }

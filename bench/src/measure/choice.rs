@@ -58,24 +58,7 @@ pub fn be_replica() -> Result<()> {
 
 /// How often [`Bench::step`] is called.
 pub fn steps(extent: &Extent) -> u64 {
-    (rounds(extent) * POLICIES.len() * sizes(extent).len()) as u64
-}
-
-fn rounds(extent: &Extent) -> usize {
-    extent.rounds.min(3)
-}
-
-/// Whether it is enough to see that it works.
-fn is_smoke(extent: &Extent) -> bool {
-    extent.sizes.len() == 1
-}
-
-fn sizes(extent: &Extent) -> &'static [u16] {
-    if is_smoke(extent) { &[4] } else { &[4, 16, 64, 256] }
-}
-
-fn packets(extent: &Extent) -> u32 {
-    if is_smoke(extent) { 2_000 } else { 20_000 }
+    (extent.rounds * POLICIES.len() * extent.choices.len()) as u64
 }
 
 /// F8: each policy with each number of replicas.
@@ -83,12 +66,12 @@ pub fn measure(bench: &Bench) -> Result<Vec<Measure>> {
     let extent = &bench.extent;
     let mut measures = POLICIES.map(|(_, policy)| question(policy, extent));
     let _stats = enable_stats(Stats::RunTime).context("the kernel does not measure BPF programs")?;
-    for _ in 0..rounds(extent) {
+    for _ in 0..extent.rounds {
         for ((balance, policy), measure) in POLICIES.into_iter().zip(&mut measures) {
-            for (&size, series) in sizes(extent).iter().zip(&mut measure.series) {
+            for (&size, series) in extent.choices.iter().zip(&mut measure.series) {
                 bench.step(&format!("F8: {policy} among {size}"))?;
                 let pod = Pod::start(&bench.project("choice"), size, balance)?;
-                series.samples.push(pod.measure(packets(extent))?);
+                series.samples.push(pod.measure(extent.connections)?);
             }
         }
     }
@@ -97,9 +80,10 @@ pub fn measure(bench: &Bench) -> Result<Vec<Measure>> {
 
 fn question(policy: &str, extent: &Extent) -> Measure {
     let peer = |size: &u16| format!("{size} replicas");
-    let series: Vec<_> = sizes(extent).iter().map(|size| Series::new(peer(size), Kind::Sameport)).collect();
+    let series: Vec<_> = extent.choices.iter().map(|size| Series::new(peer(size), Kind::Sameport)).collect();
     let cheap = series.iter().map(|series| Goal::new(&series.peer, By::One, Bound::AtMost(150.0)));
-    let flat = Goal::new(peer(&256), By::Peer(peer(&4)), Bound::AtMost(1.3));
+    let ends = extent.choices.first().zip(extent.choices.last()).filter(|(few, many)| few != many);
+    let flat = ends.map(|(few, many)| Goal::new(peer(many), By::Peer(peer(few)), Bound::AtMost(1.3)));
     Measure {
         id: Id::F8,
         title: format!("ns for a choice by {policy}, beyond the floor of the measuring itself"),
@@ -108,10 +92,10 @@ fn question(policy: &str, extent: &Extent) -> Measure {
              connections that are begun one by one; less what a program takes that only looks into a map for each packet \
              (the floor, about 115 ns), measured at the same time: most of that is the measuring itself. No proxy or \
              translation is shown here, for nothing of theirs is comparable.",
-            packets(extent)
+            extent.connections
         ),
         better: Better::Lower,
-        goals: cheap.chain([flat]).collect(),
+        goals: cheap.chain(flat).collect(),
         series,
     }
 }

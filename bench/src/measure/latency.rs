@@ -1,12 +1,17 @@
 //! How long requests take at 60 % of what the replicas bear, with all of them alike and with one of them ten times slower.
 
 use anyhow::{Context as _, Result};
+use serde_json::json;
 
 use crate::{
     bench::Bench,
+    compose,
     docker::{INSIDE, free_port, image},
-    extent::Extent,
-    load::{Connections, oha},
+    extent::{Extent, Field},
+    load::{
+        Connections,
+        oha::{self, Pace},
+    },
     peer::{
         Peer,
         proxy::{self, Balance, Network, ProxyKind},
@@ -17,16 +22,27 @@ use crate::{
 };
 
 /// Microseconds that a replica works on a request; it works on one at a time.
-const WORK: u32 = 5000;
+const WORK: u32 = 2000;
 /// Requests a second: 60 % of what four such replicas can do.
-const RATE: f64 = 0.6 * 4.0 * 1e6 / 5000.0;
+const RATE: f64 = 0.6 * REPLICAS as f64 * 1e6 / WORK as f64;
 const PERCENTILES: [f64; 3] = [50.0, 99.0, 99.9];
 const CASES: [(&str, &str); 2] = [("all replicas alike", ""), ("one of four ten times slower", "&slow=4")];
-const PEERS: u64 = 6;
+
+/// Proxies, by how they choose.
+const PROXIES: [(Field, ProxyKind, Balance); 4] = [
+    (Field::All, ProxyKind::Nginx, Balance::RoundRobin),
+    (Field::All, ProxyKind::Nginx, Balance::LeastConnections),
+    (Field::All, ProxyKind::Haproxy, Balance::RoundRobin),
+    (Field::Main, ProxyKind::Haproxy, Balance::LeastConnections),
+];
+
+fn proxies(extent: &Extent) -> impl Iterator<Item = (ProxyKind, Balance)> {
+    PROXIES.into_iter().filter(|(field, ..)| *field <= extent.field).map(|(_, kind, balance)| (kind, balance))
+}
 
 /// How many steps there are.
 pub fn steps(extent: &Extent) -> u64 {
-    1 + PEERS * CASES.len() as u64 * extent.rounds as u64
+    1 + ((SAMEPORTS.len() + proxies(extent).count()) * CASES.len() * extent.rounds) as u64
 }
 
 /// Does it.
@@ -45,8 +61,7 @@ pub fn measure(bench: &Bench) -> Result<Vec<Measure>> {
                     &peer.place(bench),
                     &url,
                     Connections::Fresh,
-                    RATE,
-                    bench.extent.latency_seconds,
+                    Pace { rate: RATE, seconds: bench.extent.latency_seconds, patience: 10 },
                 )?
                 .finish()
                 .with_context(|| peer.name.clone())?;
@@ -86,13 +101,15 @@ fn goals() -> Vec<Goal> {
 
 fn start(bench: &Bench) -> Result<Vec<Peer>> {
     let mut peers = sameport(bench)?;
-    let options = format!("--network {} -e REPLICA={{}}", bench.docker.network);
+    let options = format!(
+        "--network {} --cpuset-cpus {} -e REPLICA={{}}",
+        bench.docker.network,
+        bench.cores.serving.list()
+    );
     let containers = bench.docker.run_all(REPLICAS, &options, &image("go")?, &[])?;
     let servers = addresses(&containers)?;
-    for kind in [ProxyKind::Nginx, ProxyKind::Haproxy] {
-        for balance in [Balance::RoundRobin, Balance::LeastConnections] {
-            peers.push(proxy::start(bench, kind, balance, Network::Published, &servers)?);
-        }
+    for (kind, balance) in proxies(&bench.extent) {
+        peers.push(proxy::start(bench, kind, balance, Network::Published, &servers)?);
     }
     for peer in &peers {
         peer.answers(bench).with_context(|| format!("{} does not answer", peer.name))?;
@@ -101,16 +118,24 @@ fn start(bench: &Bench) -> Result<Vec<Peer>> {
 }
 
 /// By least connections, its default, and by hash, which is how the kernel chooses by itself.
+const SAMEPORTS: [(&str, &str); 2] = [("sameport", "least-connections"), ("sameport, by hash", "hash")];
+
 fn sameport(bench: &Bench) -> Result<Vec<Peer>> {
-    [("sameport", "least-connections"), ("sameport, by hash", "hash")]
+    SAMEPORTS
         .into_iter()
         .map(|(name, balance)| {
             let port = free_port()?;
-            let compose = format!(
-                "services:\n  web:\n    image: {}\n    environment: {{ REPLICA: \"{{{{.Slot}}}}\" }}\n    ports: [\"{port}:{INSIDE}\"]\n    deploy: {{ replicas: {REPLICAS} }}\n    x-sameport: {{ balance: {balance} }}\n",
-                image("go")?
+            let file = compose::file(
+                &image("go")?,
+                &json!({
+                    "environment": { "REPLICA": "{{.Slot}}" },
+                    "ports": [format!("{port}:{INSIDE}")],
+                    "cpuset": bench.cores.serving.list(),
+                    "deploy": { "replicas": REPLICAS },
+                    "x-sameport": { "balance": balance },
+                }),
             );
-            let project = Project::new(&bench.sameport, &bench.project(balance), &compose)?;
+            let project = Project::new(&bench.sameport, &bench.project(balance), &file)?;
             project.run(&["up", "-d", "--wait"])?;
             Ok(Peer::new(name, Kind::Sameport, (bench.client.host, port).into(), project))
         })

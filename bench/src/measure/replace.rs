@@ -12,10 +12,12 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use serde_json::json;
 
 use crate::{
     bench::Bench,
     command::sh,
+    compose,
     docker::{Docker, INSIDE, answers, free_port, image},
     extent::Extent,
     project::Project,
@@ -76,17 +78,15 @@ impl Replica {
     fn start(bench: &Bench, image: &str) -> Result<Self> {
         let port = free_port()?;
         let name = bench.project("replace");
-        let compose = format!(
-            r#"services:
-  web:
-    image: {image}
-    environment: {{ LISTEN: "" }}
-    ports: ["{port}:{INSIDE}"]
-    deploy:
-      restart_policy: {{ window: 1s }}
-"#
+        let file = compose::file(
+            image,
+            &json!({
+                "environment": { "LISTEN": "" },
+                "ports": [format!("{port}:{INSIDE}")],
+                "deploy": { "restart_policy": { "window": "1s" } },
+            }),
         );
-        let project = Project::new(&bench.sameport, &name, &compose)?;
+        let project = Project::new(&bench.sameport, &name, &file)?;
         project.run(&["up", "-d", "--wait"])?;
         let address = (bench.client.host, port).into();
         Ok(Self { _project: project, container: format!("{name}-web-1"), address })

@@ -2,19 +2,15 @@
 
 use std::{
     fs,
-    path::Path,
-    process::Command,
-    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
-use serde_json::Value;
-use tempfile::TempDir;
+use anyhow::{Context as _, Result};
+use serde_json::json;
 
 use crate::{
     bench::Bench,
-    command::{run, sh},
+    compose::{self, Compose},
     docker::{INSIDE, free_port, image},
     extent::Extent,
     project::Project,
@@ -23,8 +19,8 @@ use crate::{
 
 /// More than a replica of this image takes, with what the engine has around it.
 const REPLICA_KB: u64 = 10 << 10;
-/// Replicas are up by then.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// From so many on, `--wait` is left out: it adds the same to any number.
+const FEW: u32 = 16;
 /// From so many on, once is enough.
 const MANY: u32 = 64;
 
@@ -53,7 +49,7 @@ pub fn measure(bench: &Bench) -> Result<Vec<Measure>> {
             bench.step(&format!("F6: sameport, {size} replicas"))?;
             if enough {
                 let took = with_sameport(bench, &image, size)?;
-                watched.samples.push(took.watched.as_secs_f64());
+                watched.samples.extend(took.watched.map(|took| took.as_secs_f64()));
                 ours.note(took.start, took.removal);
             }
             bench.step(&format!("F6: Docker Compose, {size} replicas"))?;
@@ -124,53 +120,39 @@ impl Times {
 struct Took {
     /// Until all are there.
     start: Duration,
-    /// Until they have been watched.
-    watched: Duration,
+    /// Until they have been watched, which is looked at where there are few.
+    watched: Option<Duration>,
     removal: Duration,
 }
 
 fn with_sameport(bench: &Bench, image: &str, size: u32) -> Result<Took> {
     let port = free_port()?;
-    let compose = format!(
-        r#"services:
-  web:
-    image: {image}
-    environment: {{ LISTEN: "" }}
-    ports: ["{port}:{INSIDE}"]
-    deploy: {{ replicas: {size} }}
-"#
+    let file = compose::file(
+        image,
+        &json!({
+            "environment": { "LISTEN": "" },
+            "ports": [format!("{port}:{INSIDE}")],
+            "deploy": { "replicas": size },
+        }),
     );
-    let project = Project::new(&bench.sameport, &bench.project("sizes"), &compose)?;
+    let project = Project::new(&bench.sameport, &bench.project("sizes"), &file)?;
     let begin = Instant::now();
     project.run(&["up", "-d"])?;
-    wait_for_all(&project)?;
+    project.wait_until_converged()?;
     let start = begin.elapsed();
-    project.run(&["up", "-d", "--wait"])?;
-    let watched = begin.elapsed();
+    let watched = if size < FEW {
+        project.run(&["up", "-d", "--wait"])?;
+        Some(begin.elapsed())
+    } else {
+        None
+    };
     let removal = time(|| project.run(&["down"]))?;
     Ok(Took { start, watched, removal })
 }
 
-/// Waits until all replicas get connections: `up -d` alone returns, as Compose does, once they are started.
-fn wait_for_all(project: &Project) -> Result<()> {
-    let begin = Instant::now();
-    loop {
-        let status: Value = serde_json::from_str(&project.run(&["ps", "--format", "json"])?)?;
-        if status["converged"] == Value::Bool(true) {
-            return Ok(());
-        }
-        if begin.elapsed() > PATIENCE {
-            bail!("not all replicas of {} come up:\n{status:#}", project.name);
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
-}
-
 fn with_compose(bench: &Bench, image: &str, size: u32) -> Result<(Duration, Duration)> {
-    let text = format!(
-        "version: \"3\"\nservices:\n  web:\n    image: {image}\n    environment: {{ LISTEN: \"\" }}\n"
-    );
-    let compose = Compose::new(&bench.project("compose"), &text)?;
+    let file = compose::file(image, &json!({ "environment": { "LISTEN": "" } }));
+    let compose = Compose::new(&bench.project("compose"), &file)?;
     let start = time(|| compose.run(&["up", "-d", "--scale", &format!("web={size}")]))?;
     let begin = Instant::now();
     let removed = compose.run(&["down"]);
@@ -195,55 +177,6 @@ fn available_kb() -> Result<u64> {
     let text = fs::read_to_string("/proc/meminfo").context("/proc/meminfo")?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:")).context("no MemAvailable")?;
     line.trim().trim_end_matches(" kB").parse().with_context(|| format!("MemAvailable is {line:?}"))
-}
-
-/// A project of Docker Compose in a folder of its own, used by its command. It goes down when it is dropped.
-pub(super) struct Compose {
-    name: String,
-    folder: TempDir,
-    is_plugin: bool,
-}
-
-impl Compose {
-    /// One of which nothing runs yet.
-    pub(super) fn new(name: &str, text: &str) -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("sameport-bench").tempdir()?;
-        let is_plugin = sh("docker compose version").is_ok();
-        let compose = Self { name: name.to_owned(), folder, is_plugin };
-        compose.write(text)?;
-        Ok(compose)
-    }
-
-    /// Replaces the file.
-    pub(super) fn write(&self, text: &str) -> Result<()> {
-        // The name that both versions know.
-        Ok(fs::write(self.folder().join("docker-compose.yml"), text)?)
-    }
-
-    /// Runs a command of it to its end.
-    pub(super) fn run(&self, args: &[&str]) -> Result<String> {
-        let mut command = Command::new(if self.is_plugin { "docker" } else { "docker-compose" });
-        command
-            .args(self.is_plugin.then_some("compose"))
-            .args(["-p", &self.name])
-            .args(args)
-            .current_dir(self.folder())
-            // Version 1 gives up after a minute, which many containers may take.
-            .env("COMPOSE_HTTP_TIMEOUT", "600");
-        run(&mut command).context("is Docker Compose there? bench/install installs it")
-    }
-
-    fn folder(&self) -> &Path {
-        self.folder.path()
-    }
-}
-
-impl Drop for Compose {
-    fn drop(&mut self) {
-        if let Err(error) = self.run(&["down", "-t", "1"]) {
-            eprintln!("warning: something of {} is left: {error:#}", self.name);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -17,9 +17,11 @@ use nix::{
     time::ClockId,
     unistd::Pid,
 };
+use serde_json::json;
 
 use crate::{
     bench::Bench,
+    compose,
     docker::{INSIDE, free_port, image},
     extent::Extent,
     project::Project,
@@ -40,9 +42,7 @@ pub fn steps(extent: &Extent) -> u64 {
 pub fn measure(bench: &Bench) -> Result<Vec<Measure>> {
     let image = image("nginx")?;
     let (mut memory, mut time) = (Vec::new(), Vec::new());
-    for &replicas in bench.extent.supervised {
-        bench.step(&format!("F7: the supervisor of {replicas} replicas"))?;
-        let idle = idle(bench, &image, replicas)?;
+    for (replicas, idle) in bench.extent.supervised.iter().zip(idle(bench, &image)?) {
         let series = |sample| Series {
             samples: vec![sample],
             ..Series::new(format!("supervisor of {replicas} replicas"), Kind::Sameport)
@@ -62,7 +62,7 @@ pub fn measure(bench: &Bench) -> Result<Vec<Measure>> {
             "% of one core for the supervisor while nothing happens",
             format!(
                 "Processor time of all threads of the supervisor, by the scheduler's own count, over {seconds} s \
-                 without requests, that begin 2 s after `up -d --wait`."
+                 without requests, that begin 2 s after the last `up -d --wait`."
             ),
             time,
             0.2,
@@ -102,30 +102,45 @@ struct Idle {
     megabytes: f64,
 }
 
-fn idle(bench: &Bench, image: &str, replicas: u32) -> Result<Idle> {
-    let project = project(bench, image, replicas)?;
-    project.run(&["up", "-d", "--wait"])?;
-    let supervisor = supervisor(&bench.sameport, project.folder())?;
+/// Of supervisors that are all there at the same time, in the order of [`Extent::supervised`].
+fn idle(bench: &Bench, image: &str) -> Result<Vec<Idle>> {
+    let mut projects = Vec::new();
+    for &replicas in bench.extent.supervised {
+        bench.step(&format!("F7: the supervisor of {replicas} replicas"))?;
+        let project = project(bench, image, replicas)?;
+        project.run(&["up", "-d", "--wait"])?;
+        projects.push(project);
+    }
+    let supervisors: Vec<_> = projects
+        .iter()
+        .map(|project| supervisor(&bench.sameport, project.folder()))
+        .collect::<Result<_>>()?;
     thread::sleep(SETTLE);
-    let (begin, before) = (Instant::now(), processor_time(supervisor)?);
+    let times = || supervisors.iter().copied().map(processor_time).collect::<Result<Vec<_>>>();
+    let (begin, before) = (Instant::now(), times()?);
     thread::sleep(Duration::from_secs(bench.extent.idle.into()));
-    let spent = processor_time(supervisor)?.saturating_sub(before);
-    let percent = 100.0 * spent.as_secs_f64() / begin.elapsed().as_secs_f64();
-    Ok(Idle { percent, megabytes: megabytes(resident(supervisor)?) })
+    let (seconds, after) = (begin.elapsed().as_secs_f64(), times()?);
+    let spent = before.iter().zip(after).map(|(before, after)| after.saturating_sub(*before));
+    spent
+        .zip(&supervisors)
+        .map(|(spent, supervisor)| {
+            let percent = 100.0 * spent.as_secs_f64() / seconds;
+            Ok(Idle { percent, megabytes: megabytes(resident(*supervisor)?) })
+        })
+        .collect()
 }
 
 fn project(bench: &Bench, image: &str, replicas: u32) -> Result<Project> {
     let port = free_port()?;
-    let compose = format!(
-        r#"services:
-  web:
-    image: {image}
-    environment: {{ LISTEN: "" }}
-    ports: ["{port}:{INSIDE}"]
-    deploy: {{ replicas: {replicas} }}
-"#
+    let file = compose::file(
+        image,
+        &json!({
+            "environment": { "LISTEN": "" },
+            "ports": [format!("{port}:{INSIDE}")],
+            "deploy": { "replicas": replicas },
+        }),
     );
-    Project::new(&bench.sameport, &bench.project("supervised"), &compose)
+    Project::new(&bench.sameport, &bench.project(&format!("supervised-{replicas}")), &file)
 }
 
 /// The process of that program whose sockets are in that folder.

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     bench::Bench,
-    extent::Extent,
+    extent::{Extent, Field},
     host::busy,
     load::{Connections, wrk},
     peer::{
@@ -18,6 +18,7 @@ use crate::{
 
 /// What is asked for.
 struct Case {
+    field: Field,
     id: Id,
     title: &'static str,
     path: &'static str,
@@ -27,6 +28,7 @@ struct Case {
 
 const CASES: [Case; 3] = [
     Case {
+        field: Field::Main,
         id: Id::F1,
         title: "requests/s, a new connection each",
         path: "/",
@@ -34,6 +36,7 @@ const CASES: [Case; 3] = [
         goals: || goals(1.6),
     },
     Case {
+        field: Field::Main,
         id: Id::F2,
         title: "requests/s on kept connections",
         path: "/",
@@ -41,6 +44,7 @@ const CASES: [Case; 3] = [
         goals: || goals(2.0),
     },
     Case {
+        field: Field::All,
         id: Id::F2,
         title: "requests/s on kept connections, 64 kB each",
         path: "/64k",
@@ -48,8 +52,31 @@ const CASES: [Case; 3] = [
         goals: || goals(2.0),
     },
 ];
-/// How many peers there are.
-const PEERS: u64 = 15;
+
+/// Proxies, by how they choose and how they are reached.
+const PROXIES: [(Field, ProxyKind, Balance, Network); 8] = [
+    (Field::Main, ProxyKind::Nginx, Balance::RoundRobin, Network::Published),
+    (Field::Main, ProxyKind::Haproxy, Balance::RoundRobin, Network::Published),
+    (Field::All, ProxyKind::Traefik, Balance::RoundRobin, Network::Published),
+    (Field::All, ProxyKind::Envoy, Balance::RoundRobin, Network::Published),
+    (Field::All, ProxyKind::Caddy, Balance::RoundRobin, Network::Published),
+    (Field::All, ProxyKind::Haproxy, Balance::LeastConnections, Network::Published),
+    (Field::Main, ProxyKind::Nginx, Balance::RoundRobin, Network::Host),
+    (Field::Main, ProxyKind::Haproxy, Balance::RoundRobin, Network::Host),
+];
+/// sameport in two ways, Docker in two, address translation in two, and bare processes.
+const OTHERS: usize = 7;
+
+fn cases(extent: &Extent) -> impl Iterator<Item = &'static Case> {
+    CASES.iter().filter(|case| case.field <= extent.field)
+}
+
+fn proxies(extent: &Extent) -> impl Iterator<Item = (ProxyKind, Balance, Network)> {
+    PROXIES
+        .into_iter()
+        .filter(|(field, ..)| *field <= extent.field)
+        .map(|(_, kind, balance, network)| (kind, balance, network))
+}
 
 fn goals(factor: f64) -> Vec<Goal> {
     let host = "sameport, host network";
@@ -62,7 +89,7 @@ fn goals(factor: f64) -> Vec<Goal> {
 
 /// How many steps there are.
 pub fn steps(extent: &Extent) -> u64 {
-    1 + PEERS * CASES.len() as u64 * extent.rounds as u64
+    1 + ((proxies(extent).count() + OTHERS) * cases(extent).count() * extent.rounds) as u64
 }
 
 /// Does it.
@@ -70,15 +97,17 @@ pub fn measure(bench: &Bench) -> Result<Vec<Measure>> {
     bench.step("starting everybody")?;
     let peers = start(bench)?;
     let mut measures = Vec::new();
-    for case in &CASES {
+    for case in cases(&bench.extent) {
         let mut rates: Vec<_> = peers.iter().map(|peer| Series::new(&peer.name, peer.kind)).collect();
         let mut costs = rates.clone();
         for _ in 0..bench.extent.rounds {
             for ((peer, rates), costs) in peers.iter().zip(&mut rates).zip(&mut costs) {
                 bench.step(&format!("{}: {}", case.title, peer.name))?;
+                bench.client.forget()?;
                 let before = busy()?;
                 let load = wrk::load(
                     &peer.place(bench),
+                    bench.cores.load.count(),
                     &peer.url(case.path),
                     case.connections,
                     bench.extent.seconds,
@@ -121,19 +150,16 @@ pub fn measure(bench: &Bench) -> Result<Vec<Measure>> {
 fn start(bench: &Bench) -> Result<Vec<Peer>> {
     let containers = replicas::containers(bench, REPLICAS, "")?;
     let servers = replicas::addresses(&containers)?;
-    let proxy = |kind, balance, network| proxy::start(bench, kind, balance, network, &servers);
+    // Rules of both send the client's own address and port on to a replica, which would take the one's connection for the
+    // end of the other's.
+    let others = replicas::addresses(&replicas::containers(bench, REPLICAS, "")?)?;
     let mut peers = vec![replicas::sameport(bench)?, replicas::sameport_on_host(bench)?];
-    for kind in [ProxyKind::Nginx, ProxyKind::Haproxy, ProxyKind::Traefik, ProxyKind::Envoy, ProxyKind::Caddy]
-    {
-        peers.push(proxy(kind, Balance::RoundRobin, Network::Published)?);
-    }
-    peers.push(proxy(ProxyKind::Haproxy, Balance::LeastConnections, Network::Published)?);
-    for kind in [ProxyKind::Nginx, ProxyKind::Haproxy] {
-        peers.push(proxy(kind, Balance::RoundRobin, Network::Host)?);
+    for (kind, balance, network) in proxies(&bench.extent) {
+        peers.push(proxy::start(bench, kind, balance, network, &servers)?);
     }
     peers.extend(replicas::published(bench)?);
     peers.push(translation::iptables(bench, &servers)?);
-    peers.push(translation::nftables(bench, &servers)?);
+    peers.push(translation::nftables(bench, &others)?);
     peers.push(bare::start(bench)?);
     for peer in &peers {
         peer.answers(bench).with_context(|| format!("{} does not answer", peer.name))?;

@@ -52,8 +52,14 @@ pub fn start(bench: &Bench) -> Result<Peer> {
             root.join("bench").join(&name),
             text.replace(&format!("pid /tmp/nginx-{port}.pid;"), &pid),
         )?;
-        let mut command = Command::new("chroot");
-        command.arg(&root).args([&words[0], &words[1], &format!("/bench/{name}"), &words[3], &words[4]]);
+        let mut command = Command::new("taskset");
+        command.args(["-c", &bench.cores.serving.list(), "chroot"]).arg(&root).args([
+            &words[0],
+            &words[1],
+            &format!("/bench/{name}"),
+            &words[3],
+            &words[4],
+        ]);
         // What works in a container is at the same path outside.
         command
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")

@@ -50,12 +50,13 @@ impl Peer {
         Self { from: From::Host, ..self }
     }
 
-    /// The words by which a program is run where its clients are.
+    /// The words by which a program is run where its clients are, and on their cores.
     pub fn place(&self, bench: &Bench) -> String {
-        match self.from {
+        let place = match self.from {
             From::Client => bench.client.words(),
             From::Host => String::new(),
-        }
+        };
+        format!("{place} taskset -c {}", bench.cores.load.list())
     }
 
     /// The address of something there.

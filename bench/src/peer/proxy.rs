@@ -1,12 +1,13 @@
 //! Reverse proxies before containers.
 
-use std::{fs, net::SocketAddr, thread};
+use std::{fs, net::SocketAddr};
 
 use anyhow::Result;
 
 use super::Peer;
 use crate::{
     bench::Bench,
+    cores::Cores,
     docker::{INSIDE, free_port, image},
     results::Kind,
 };
@@ -111,8 +112,8 @@ impl ProxyKind {
     }
 
     /// What it is run as, with its configuration in that file.
-    pub fn words(self, file: &str) -> Vec<String> {
-        let cores = cores().to_string();
+    pub fn words(self, file: &str, cores: &Cores) -> Vec<String> {
+        let cores = cores.count().to_string();
         let words = match self {
             Self::Nginx => vec!["nginx", "-c", file, "-e", "stderr"],
             Self::Haproxy => vec!["haproxy", "-W", "-f", file],
@@ -123,11 +124,11 @@ impl ProxyKind {
         words.into_iter().map(str::to_owned).collect()
     }
 
-    fn fill(self, template: &str, port: u16, servers: &[SocketAddr]) -> String {
+    fn fill(self, template: &str, port: u16, servers: &[SocketAddr], cores: &Cores) -> String {
         let lines: Vec<_> = (1..).zip(servers).map(|(number, server)| self.server(number, server)).collect();
         template
             .replace("@PORT@", &port.to_string())
-            .replace("@CORES@", &cores().to_string())
+            .replace("@CORES@", &cores.count().to_string())
             .replace("@FOLDER@", FOLDER)
             .replace("@SERVERS@", &lines.join(self.separator()))
     }
@@ -136,9 +137,9 @@ impl ProxyKind {
 /// Where a proxy sees its configuration.
 pub const FOLDER: &str = "/bench";
 
-/// The configuration that has a proxy listen on a port and choose among servers.
-pub fn config(kind: ProxyKind, balance: Balance, port: u16, servers: &[SocketAddr]) -> String {
-    kind.fill(kind.template(), port, servers).replace("@BALANCE@", kind.balance(balance))
+/// The configuration that has a proxy listen on a port and choose among servers, with a worker for each of these cores.
+pub fn config(kind: ProxyKind, balance: Balance, port: u16, servers: &[SocketAddr], cores: &Cores) -> String {
+    kind.fill(kind.template(), port, servers, cores).replace("@BALANCE@", kind.balance(balance))
 }
 
 /// How a proxy is reached.
@@ -158,7 +159,7 @@ pub fn start(
     network: Network,
     servers: &[SocketAddr],
 ) -> Result<Peer> {
-    let port = free_port()?;
+    let (port, cores) = (free_port()?, &bench.cores.serving);
     let (inside, options, peer, suffix) = match network {
         Network::Published => {
             (INSIDE, format!("--network {} -p {port}:{INSIDE}", bench.docker.network), Kind::Proxy, "")
@@ -168,13 +169,13 @@ pub fn start(
     let folder = bench.files().join(format!("proxy-{port}"));
     fs::create_dir(&folder)?;
     let file = kind.file();
-    fs::write(folder.join(file), config(kind, balance, inside, servers))?;
+    fs::write(folder.join(file), config(kind, balance, inside, servers, cores))?;
     if kind == ProxyKind::Traefik {
-        let services = kind.fill(include_str!("../../peers/traefik-services.yaml"), inside, servers);
+        let services = kind.fill(include_str!("../../peers/traefik-services.yaml"), inside, servers, cores);
         fs::write(folder.join("traefik-services.yaml"), services)?;
     }
-    let options = format!("{options} -v {}:{FOLDER}:ro", folder.display());
-    let words = kind.words(&format!("{FOLDER}/{file}"));
+    let options = format!("{options} --cpuset-cpus {} -v {}:{FOLDER}:ro", cores.list(), folder.display());
+    let words = kind.words(&format!("{FOLDER}/{file}"), cores);
     let words: Vec<_> = words.iter().map(String::as_str).collect();
     let container = bench.docker.run(&options, &image(kind.image())?, &words)?;
     let balance = match balance {
@@ -185,19 +186,17 @@ pub fn start(
     Ok(Peer::new(&name, peer, (bench.client.host, port).into(), container))
 }
 
-fn cores() -> usize {
-    thread::available_parallelism().map_or(1, Into::into)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cores::Shares;
 
     #[test]
     fn a_configuration_names_every_server_and_leaves_nothing_open() {
         let servers = ["192.0.2.1:8080".parse().unwrap(), "192.0.2.2:8080".parse().unwrap()];
+        let cores = Shares::of_machine().unwrap().serving;
         for kind in [ProxyKind::Nginx, ProxyKind::Haproxy, ProxyKind::Envoy, ProxyKind::Caddy] {
-            let text = config(kind, Balance::RoundRobin, 18080, &servers);
+            let text = config(kind, Balance::RoundRobin, 18080, &servers, &cores);
             assert!(
                 text.contains("18080") && text.contains("192.0.2.1") && text.contains("192.0.2.2"),
                 "{text}"
@@ -207,8 +206,7 @@ mod tests {
                 "{text}"
             );
         }
-        assert!(
-            config(ProxyKind::Haproxy, Balance::LeastConnections, 1, &servers).contains("balance leastconn")
-        );
+        let text = config(ProxyKind::Haproxy, Balance::LeastConnections, 1, &servers, &cores);
+        assert!(text.contains("balance leastconn"), "{text}");
     }
 }

@@ -3,10 +3,12 @@
 use std::{fs, path::Path};
 
 use anyhow::Result;
+use serde_json::{Value, json};
 
 use super::Peer;
 use crate::{
     bench::Bench,
+    compose,
     docker::{Docker, INSIDE, free_port, image},
     project::Project,
     results::Kind,
@@ -31,8 +33,12 @@ pub fn words(port: u16) -> [String; 5] {
 /// So many containers, each with an address of its own.
 pub fn containers(bench: &Bench, count: usize, options: &str) -> Result<Vec<String>> {
     files(bench.files(), INSIDE, "")?;
-    let options =
-        format!("--network {} -v {}:/bench:ro {options}", bench.docker.network, bench.files().display());
+    let options = format!(
+        "--network {} --cpuset-cpus {} -v {}:/bench:ro {options}",
+        bench.docker.network,
+        bench.cores.serving.list(),
+        bench.files().display()
+    );
     let words = words(INSIDE);
     let words: Vec<_> = words.iter().map(String::as_str).collect();
     bench.docker.run_all(count, &options, &image("nginx")?, &words)
@@ -42,14 +48,7 @@ pub fn containers(bench: &Bench, count: usize, options: &str) -> Result<Vec<Stri
 pub fn sameport(bench: &Bench) -> Result<Peer> {
     files(bench.files(), INSIDE, "")?;
     let port = free_port()?;
-    let compose = format!(
-        "services:\n  web:\n    image: {}\n    command: {:?}\n    volumes: [\"{}:/bench:ro\"]\n    ports: [\"{port}:{INSIDE}\"]\n    deploy: {{ replicas: {REPLICAS} }}\n",
-        image("nginx")?,
-        words(INSIDE),
-        bench.files().display(),
-    );
-    let project = Project::new(&bench.sameport, &bench.project("bridge"), &compose)?;
-    project.run(&["up", "-d", "--wait"])?;
+    let project = project(bench, "bridge", INSIDE, &json!({ "ports": [format!("{port}:{INSIDE}")] }))?;
     Ok(Peer::new("sameport", Kind::Sameport, (bench.client.host, port).into(), project))
 }
 
@@ -57,15 +56,22 @@ pub fn sameport(bench: &Bench) -> Result<Peer> {
 pub fn sameport_on_host(bench: &Bench) -> Result<Peer> {
     let port = free_port()?;
     files(bench.files(), port, "reuseport")?;
-    let compose = format!(
-        "services:\n  web:\n    image: {}\n    command: {:?}\n    volumes: [\"{}:/bench:ro\"]\n    network_mode: host\n    expose: [\"{port}\"]\n    deploy: {{ replicas: {REPLICAS} }}\n",
-        image("nginx")?,
-        words(port),
-        bench.files().display(),
-    );
-    let project = Project::new(&bench.sameport, &bench.project("host"), &compose)?;
-    project.run(&["up", "-d", "--wait"])?;
+    let network = json!({ "network_mode": "host", "expose": [port.to_string()] });
+    let project = project(bench, "host", port, &network)?;
     Ok(Peer::new("sameport, host network", Kind::Sameport, (bench.client.host, port).into(), project))
+}
+
+/// Replicas that listen on this port.
+fn project(bench: &Bench, name: &str, port: u16, network: &Value) -> Result<Project> {
+    let mut keys = network.clone();
+    keys["command"] = json!(words(port));
+    keys["volumes"] = json!([format!("{}:/bench:ro", bench.files().display())]);
+    keys["cpuset"] = json!(bench.cores.serving.list());
+    keys["deploy"] = json!({ "replicas": REPLICAS });
+    let project =
+        Project::new(&bench.sameport, &bench.project(name), &compose::file(&image("nginx")?, &keys))?;
+    project.run(&["up", "-d", "--wait"])?;
+    Ok(project)
 }
 
 /// Docker's own published port, which a single container can have.
