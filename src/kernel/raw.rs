@@ -70,8 +70,16 @@ pub struct Counts {
     pub last: u64,
     /// Connections that ended without a goodbye; of those who wait, ones that were refused.
     pub reset: u64,
-    /// The rest of a cache line.
-    pub unused: [u64; 4],
+    /// Of TCP: open connections that the replica has not ended, whether or not the client has.
+    pub unfinished: i64,
+    /// Of TCP: connections that were chosen and are not open yet, about.
+    pub expected: i64,
+    /// When half of `expected` was forgotten last, in nanoseconds since boot.
+    pub halved: u64,
+    /// Of TCP: when it began what it works on, in ticks of 1024 ns that begin anew each 73 minutes.
+    pub began: u32,
+    /// Of TCP: how many of them its last piece of work took.
+    pub took: u32,
 }
 
 /// What a listener is; each connection that it accepts inherits it.
@@ -80,7 +88,7 @@ pub struct Counts {
 pub struct Tag {
     /// Where its connections are counted.
     pub endpoint: u32,
-    /// Of a connection: whether it is.
+    /// Of a connection: in what it is counted, 0 for nothing.
     pub counted: u32,
 }
 

@@ -1,8 +1,10 @@
 //! Live connections of each replica: whatever happens to them, none is counted that is not there.
 
 use std::{
+    collections::BTreeMap,
     io::Write,
     net::TcpStream,
+    ops::Range,
     sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     time::Duration,
 };
@@ -12,15 +14,16 @@ use socket2::{Domain, Socket, Type};
 
 use super::{
     pod::Pod,
-    server::{PORT, StopAtEnd, ask, http, python, shared, stay},
+    server::{PORT, StopAtEnd, answers, ask, http, python, shared, stay},
     support::wait::{self, check},
 };
 
 /// After all that may be under way has come to an end, nobody has an open connection.
 fn nothing_is_left(pod: &Pod) {
     wait::until("every count is 0", || {
-        let live = pod.live(PORT);
-        check(!live.is_empty() && live.values().all(|count| *count == 0), pod.traffic(PORT))
+        let traffic = pod.traffic(PORT);
+        let nothing = traffic.values().all(|traffic| traffic.live == 0 && traffic.unfinished == 0);
+        check(!traffic.is_empty() && nothing, traffic)
     });
 }
 
@@ -67,8 +70,18 @@ fn syn(from_port: u16) -> Vec<u8> {
     [ip, tcp].concat()
 }
 
+/// Begins handshakes from these ports; the answers go nowhere.
+fn begin_handshakes(ports: Range<u16>) {
+    let route = std::process::Command::new("ip").args(["route", "add", "192.0.2.0/24", "dev", "lo"]).status();
+    assert!(route.unwrap().success());
+    let raw = Socket::new(Domain::IPV4, Type::RAW, Some(socket2::Protocol::from(255))).unwrap();
+    for port in ports {
+        raw.send_to(&syn(port), &shared().into()).unwrap();
+    }
+}
+
 #[test]
-fn half_open_connections_count_for_nothing() {
+fn half_open_connections_are_not_live() {
     let mut pod = Pod::new();
     pod.start(1, &mut http());
     pod.listening(1, PORT);
@@ -78,14 +91,7 @@ fn half_open_connections_count_for_nothing() {
         table.lines().filter(|line| line.split_whitespace().nth(3) == Some("03")).count()
     };
     let count = pod.inside(|| {
-        // The answers go nowhere.
-        let route =
-            std::process::Command::new("ip").args(["route", "add", "192.0.2.0/24", "dev", "lo"]).status();
-        assert!(route.unwrap().success());
-        let raw = Socket::new(Domain::IPV4, Type::RAW, Some(socket2::Protocol::from(255))).unwrap();
-        for port in 30_000..30_020 {
-            raw.send_to(&syn(port), &shared().into()).unwrap();
-        }
+        begin_handshakes(30_000..30_020);
         half_open()
     });
     assert_eq!(count, 20, "they are half open");
@@ -94,6 +100,63 @@ fn half_open_connections_count_for_nothing() {
     pod.start(2, &mut http());
     pod.listening(1, PORT);
     nothing_is_left(&pod);
+}
+
+#[test]
+fn handshakes_count_for_the_choice_until_they_are_forgotten() {
+    let mut pod = Pod::new();
+    pod.start(1, &mut http());
+    pod.start(2, &mut http());
+    pod.listening(2, PORT);
+    pod.weighed(2, 0);
+    pod.inside(|| begin_handshakes(30_000..30_032));
+    pod.weighed(2, 100);
+    // The one that has 32 handshakes under way gets nothing, and after some seconds its share.
+    assert_eq!(answers(&pod, 8), BTreeMap::from([("2".to_owned(), 8)]));
+    wait::until("the handshakes are forgotten", || {
+        let answers = answers(&pod, 8);
+        check(answers.len() == 2, answers)
+    });
+}
+
+/// A server that ends each connection after one byte, and then waits for the client to do the same.
+const ENDS_FIRST: &str = "
+import os, socket
+listener = socket.socket()
+listener.bind(('', 8080))
+listener.listen(128)
+ended = []
+while True:
+    connection, _ = listener.accept()
+    connection.sendall(os.environ['REPLICA'].encode())
+    connection.shutdown(socket.SHUT_WR)
+    ended.append(connection)
+";
+
+#[test]
+fn connections_that_a_replica_has_ended_count_for_the_choice_no_more() {
+    let mut pod = Pod::new();
+    pod.start(1, &mut python(ENDS_FIRST));
+    pod.start(2, &mut python(ENDS_FIRST));
+    pod.listening(2, PORT);
+    let connect = |pod: &Pod| {
+        let mut client = pod.connect(shared()).unwrap();
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut client, &mut text).unwrap();
+        (client, text)
+    };
+    pod.weighed(2, 0);
+    let ended: Vec<_> = (0..8).map(|_| connect(&pod)).collect();
+    pod.weighed(2, 100);
+    // They are open all the same: who is taken away waits for them.
+    wait::until("all are open and ended", || {
+        let traffic = pod.traffic(PORT)[&1];
+        check((traffic.live, traffic.unfinished) == (8, 0), traffic)
+    });
+    let next: Vec<_> = (0..16).map(|_| connect(&pod)).collect();
+    let by_first = next.iter().filter(|(_, replica)| replica == "1").count();
+    assert!((4..=12).contains(&by_first), "{by_first} of {}", next.len());
+    drop((ended, next));
 }
 
 /// A server that accepts one connection and no more: the others wait in its queue.
@@ -115,7 +178,7 @@ fn a_connection_that_moves_on_is_counted_where_it_goes() {
         client.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
     }
     assert_eq!(pod.traffic(PORT)[&1].queue, 20);
-    assert_eq!(pod.live(PORT)[&1], 20);
+    assert_eq!((pod.live(PORT)[&1], pod.traffic(PORT)[&1].unfinished), (20, 20));
     pod.start(2, &mut http());
     pod.listening(2, PORT);
     let before = Counters::of(pod.sandbox()).unwrap();

@@ -11,6 +11,7 @@ use crate::{
     load::{
         Connections,
         oha::{self, Pace},
+        wrk,
     },
     peer::{
         Peer,
@@ -23,8 +24,8 @@ use crate::{
 
 /// Microseconds that a replica works on a request; it works on one at a time.
 const WORK: u32 = 2000;
-/// Requests a second: 60 % of what four such replicas can do.
-const RATE: f64 = 0.6 * REPLICAS as f64 * 1e6 / WORK as f64;
+/// Of as many requests a second as there can be.
+const SHARE: f64 = 0.6;
 const PERCENTILES: [f64; 3] = [50.0, 99.0, 99.9];
 const CASES: [(&str, &str); 2] = [("all replicas alike", ""), ("one of four ten times slower", "&slow=4")];
 
@@ -42,13 +43,14 @@ fn proxies(extent: &Extent) -> impl Iterator<Item = (ProxyKind, Balance)> {
 
 /// How many steps there are.
 pub fn steps(extent: &Extent) -> u64 {
-    1 + ((SAMEPORTS.len() + proxies(extent).count()) * CASES.len() * extent.rounds) as u64
+    2 + ((SAMEPORTS.len() + proxies(extent).count()) * CASES.len() * extent.rounds) as u64
 }
 
 /// Does it.
 pub fn measure(bench: &Bench) -> Result<Vec<Measure>> {
     bench.step("starting replicas that work on one request at a time")?;
     let peers = start(bench)?;
+    let rate = SHARE * saturation(bench, &peers)?;
     let mut measures = Vec::new();
     for (case, slow) in CASES {
         let nothing: Vec<_> = peers.iter().map(|peer| Series::new(&peer.name, peer.kind)).collect();
@@ -61,7 +63,7 @@ pub fn measure(bench: &Bench) -> Result<Vec<Measure>> {
                     &peer.place(bench),
                     &url,
                     Connections::Fresh,
-                    Pace { rate: RATE, seconds: bench.extent.latency_seconds, patience: 10 },
+                    Pace { rate, seconds: bench.extent.latency_seconds, patience: 10 },
                 )?
                 .finish()
                 .with_context(|| peer.name.clone())?;
@@ -77,8 +79,9 @@ pub fn measure(bench: &Bench) -> Result<Vec<Measure>> {
                 id: Id::F3,
                 title: format!("ms, p{percentile}, {case}"),
                 how: format!(
-                    "oha with latency correction (time counts from when a request was due), a new connection each, {RATE:.0} \
-                     requests/s for {} s. A replica works {} ms on a request, and on one at a time.",
+                    "oha with latency correction (time counts from when a request was due), a new connection each, {rate:.0} \
+                     requests/s for {} s: 60 % of what wrk got from all replicas alike through sameport just before. A replica \
+                     works {} ms on a request, and on one at a time.",
                     bench.extent.latency_seconds,
                     WORK / 1000
                 ),
@@ -89,6 +92,14 @@ pub fn measure(bench: &Bench) -> Result<Vec<Measure>> {
         }
     }
     Ok(measures)
+}
+
+/// Requests a second that sameport's replicas can do, all of them alike.
+fn saturation(bench: &Bench, peers: &[Peer]) -> Result<f64> {
+    bench.step("latency: how many requests there can be")?;
+    let peer = peers.first().context("there is nobody")?;
+    let url = peer.url(&format!("/work?us={WORK}"));
+    Ok(wrk::load(&peer.place(bench), 1, &url, Connections::Fresh, bench.extent.latency_seconds)?.rate)
 }
 
 fn goals() -> Vec<Goal> {

@@ -142,10 +142,37 @@ static __always_inline void established(struct bpf_sock_ops *ctx, struct bpf_soc
 	c = bpf_map_lookup_elem(&sameport_counts, &tag->endpoint);
 	if (!c)
 		return;
-	tag->counted = 1;
+	tag->counted = IN_LIVE_AND_UNFINISHED;
 	__sync_fetch_and_add(&c->live, 1);
 	__sync_fetch_and_add(&c->total, 1);
+	__sync_fetch_and_add(&c->unfinished, 1);
+	/* It may have been forgotten, or expected at another replica that is no more. */
+	if (c->expected > 0)
+		__sync_fetch_and_add(&c->expected, -1);
 	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
+}
+
+/* The replica has sent all that it will: it is free for others, even if the client does not say goodbye yet. */
+static __always_inline void finished(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
+{
+	struct tag *tag = bpf_sk_storage_get(&sameport_tags, sk, 0, 0);
+	struct counts *c;
+	__u64 cookie;
+	__u32 *moved, endpoint, now;
+
+	if (!tag || tag->counted != IN_LIVE_AND_UNFINISHED)
+		return;
+	tag->counted = IN_LIVE;
+	cookie = bpf_get_socket_cookie(ctx);
+	moved = bpf_map_lookup_elem(&sameport_moved, &cookie);
+	endpoint = moved ? *moved : tag->endpoint;
+	c = bpf_map_lookup_elem(&sameport_counts, &endpoint);
+	if (!c)
+		return;
+	__sync_fetch_and_add(&c->unfinished, -1);
+	now = ticks(bpf_ktime_get_ns());
+	c->took = now - c->began;
+	c->began = now;
 }
 
 static __always_inline void closed(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
@@ -160,9 +187,9 @@ static __always_inline void closed(struct bpf_sock_ops *ctx, struct bpf_sock *sk
 		tell(bpf_get_netns_cookie(ctx), EVENT_CLOSED, ctx->local_port, IPPROTO_TCP, 0);
 		return;
 	}
-	if (!tag->counted)
+	if (tag->counted == NOT_COUNTED)
 		return;
-	tag->counted = 0;
+	tag->counted = NOT_COUNTED;
 	cookie = bpf_get_socket_cookie(ctx);
 	moved = bpf_map_lookup_elem(&sameport_moved, &cookie);
 	endpoint = moved ? *moved : tag->endpoint;
@@ -196,8 +223,16 @@ int sameport_count(struct bpf_sock_ops *ctx)
 		established(ctx, sk);
 		break;
 	case BPF_SOCK_OPS_STATE_CB:
-		if (ctx->args[1] == BPF_TCP_CLOSE)
+		switch (ctx->args[1]) {
+		case BPF_TCP_FIN_WAIT1:
+		case BPF_TCP_LAST_ACK:
+			finished(ctx, sk);
+			break;
+		case BPF_TCP_CLOSE:
+			finished(ctx, sk);
 			closed(ctx, sk);
+			break;
+		}
 		break;
 	case BPF_SOCK_OPS_TCP_LISTEN_CB:
 		listens(ctx);

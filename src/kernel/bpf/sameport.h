@@ -60,13 +60,21 @@ struct counts {
 	__u64 total; /* connections so far; of UDP, flows */
 	__u64 last;  /* of UDP: when the last datagram came, in ns since boot */
 	__u64 reset; /* connections that ended without a goodbye; of those who wait, refused ones */
-	__u64 unused[4];
+	/* Of TCP, what the choice by least connections goes by: */
+	__s64 unfinished; /* open connections that the replica has not ended; a client may be slow to end its part */
+	__s64 expected;	  /* connections that were chosen and are not open yet */
+	__u64 halved;	  /* when `expected` was, in ns since boot */
+	__u32 began;	  /* when it began what it works on: had nothing to do, or ended a connection; in ticks() */
+	__u32 took;	  /* how long the last one took it then, in ticks */
 };
+
+/* In what a connection is counted. */
+enum counted { NOT_COUNTED = 0, IN_LIVE = 1, IN_LIVE_AND_UNFINISHED = 2 };
 
 /* What a listener is; every connection that it accepts inherits a copy. */
 struct tag {
 	__u32 endpoint;
-	__u32 counted; /* of a connection: whether it is in `live` */
+	__u32 counted; /* of a connection: enum counted */
 };
 
 struct listener {
@@ -258,6 +266,20 @@ static __always_inline void count(__u32 endpoint, __s64 by)
 
 	if (c)
 		__sync_fetch_and_add(&c->live, by);
+}
+
+/* In ticks of 1024 ns, which begin anew each 73 minutes. */
+static __always_inline __u32 ticks(__u64 ns)
+{
+	return ns >> 10;
+}
+
+static __always_inline void count_unfinished(__u32 endpoint, __s64 by)
+{
+	struct counts *c = bpf_map_lookup_elem(&sameport_counts, &endpoint);
+
+	if (c)
+		__sync_fetch_and_add(&c->unfinished, by);
 }
 
 static __always_inline void count_reset(__u32 endpoint)

@@ -121,6 +121,9 @@ impl ReplicaReport {
 pub struct Traffic {
     /// Connections that are open now.
     pub live: u64,
+    /// Those of them that the replica itself has not ended yet: what the choice by least connections goes by, beside those
+    /// that are being opened.
+    pub unfinished: u64,
     /// Connections so far; of UDP, flows.
     pub total: u64,
     /// Connections that it has not accepted yet.

@@ -73,6 +73,7 @@ impl Pod {
                 let counted = totals.get(&part.number).copied().unwrap_or(counts.total).min(counts.total);
                 let traffic = Traffic {
                     live: u64::try_from(counts.live).unwrap_or(0),
+                    unfinished: u64::try_from(counts.unfinished).unwrap_or(0),
                     total: counts.total,
                     reset: counts.reset,
                     overflowed: if name.0 == Transport::Tcp { dropped } else { 0 },
