@@ -74,7 +74,7 @@ pub struct Counts {
     pub unfinished: i64,
     /// Of TCP: connections that were chosen and are not open yet, about.
     pub expected: i64,
-    /// When half of `expected` was forgotten last, in nanoseconds since boot.
+    /// When half of `expected` was forgotten last, in jiffies.
     pub halved: u64,
     /// Of TCP: when it began what it works on, in ticks of 1024 ns that begin anew each 73 minutes.
     pub began: u32,

@@ -145,6 +145,8 @@ static __always_inline void established(struct bpf_sock_ops *ctx, struct bpf_soc
 	tag->counted = IN_LIVE_AND_UNFINISHED;
 	__sync_fetch_and_add(&c->live, 1);
 	__sync_fetch_and_add(&c->total, 1);
+	if (c->unfinished <= 0)
+		c->began = ticks(bpf_ktime_get_ns());
 	__sync_fetch_and_add(&c->unfinished, 1);
 	/* It may have been forgotten, or expected at another replica that is no more. */
 	if (c->expected > 0)

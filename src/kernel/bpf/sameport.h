@@ -63,7 +63,7 @@ struct counts {
 	/* Of TCP, what the choice by least connections goes by: */
 	__s64 unfinished; /* open connections that the replica has not ended; a client may be slow to end its part */
 	__s64 expected;	  /* connections that were chosen and are not open yet */
-	__u64 halved;	  /* when `expected` was, in ns since boot */
+	__u64 halved;	  /* when `expected` was, in jiffies */
 	__u32 began;	  /* when it began what it works on: had nothing to do, or ended a connection; in ticks() */
 	__u32 took;	  /* how long the last one took it then, in ticks */
 };

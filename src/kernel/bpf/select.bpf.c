@@ -6,66 +6,57 @@
  * apart by a step that is another one each time. */
 #define CANDIDATES 4
 
-/* A handshake that nobody finishes is never heard of again: half of those that are expected are forgotten each second. */
-#define FORGET 1000000000ull
+/* A handshake that nobody finishes is never heard of again: half of those that are expected are forgotten after so many
+ * jiffies, which are 0.26 s to 2.6 s (HZ is 1000 to 100). A clock would cost more. */
+#define FORGET 256
 
-static __always_inline __s64 load_of(struct counts *c, __u64 now)
+static __always_inline void forget(struct counts *c)
 {
-	if (now - c->halved > FORGET) {
-		c->halved = now;
-		c->expected = c->expected > 0 ? c->expected >> 1 : 0;
-	}
-	return c->unfinished + c->expected;
+	__u64 now = bpf_jiffies64();
+
+	if (now - c->halved <= FORGET)
+		return;
+	c->halved = now;
+	c->expected = c->expected > 0 ? c->expected >> 1 : 0;
 }
 
-/* How long it may be until a replica is done with what it works on, if that takes as long as the last one did. Of one
- * that has taken twice as long nothing can be told: it may hold connections that stay. */
-static __always_inline __u32 time_left(struct counts *c, __u64 now)
+/* When a replica should be done with what it works on, if that takes as long as the last one did. One that is long
+ * overdue may hold connections that stay, of which nothing can be told. */
+static __always_inline __u32 due(struct counts *c)
 {
-	__u32 took = c->took, since = ticks(now) - c->began;
-
-	if (since > 2 * took)
-		return 0;
-	return since > took ? since - took : took - since;
+	return c->began + c->took;
 }
 
-/* The replica with the fewest connections, and when it was chosen. */
-struct least {
-	struct counts *counts;
-	__u64 now;
-};
-
-static __always_inline __u32 least_loaded(struct table *t, __u32 size, __u32 from, __u32 random, struct least *least)
+static __always_inline struct counts *least_loaded(struct table *t, __u32 size, __u32 from, __u32 random, __u32 *endpoint)
 {
 	__u32 step = 1 + (size > CANDIDATES ? scale(random, size / CANDIDATES) : 0);
-	__u32 best = 0, best_weight = 1, best_left = 0;
-	__u64 now = bpf_ktime_get_ns();
+	__u32 best_weight = 1, best_due = 0;
+	struct counts *best = 0;
 	__s64 best_load = 0;
 	int k;
 
-	least->now = now;
 #pragma unroll
 	for (k = 0; k < CANDIDATES; k++) {
 		__u32 place = at_wheel(t, size, from + (k < size ? k : 0) * step);
 		__u32 candidate = ENDPOINT_OF(place), weight = WEIGHT_OF(place);
 		struct counts *c = bpf_map_lookup_elem(&sameport_counts, &candidate);
 		__s64 load, ours, theirs;
-		__u32 left;
-
 		if (!c)
 			continue;
-		load = load_of(c, now);
-		left = load ? time_left(c, now) : 0;
+		/* Each is the first one in its turn. */
+		if (k == 0)
+			forget(c);
+		load = c->unfinished + c->expected;
 		/* load / weight < best_load / best_weight. Among equals the one that should be done first, and else the first,
 		 * which goes round by weight. */
 		ours = load * best_weight;
 		theirs = best_load * weight;
-		if (k == 0 || ours < theirs || (ours == theirs && left < best_left)) {
-			best = candidate;
+		if (!best || ours < theirs || (ours == theirs && load && (__s32)(due(c) - best_due) < 0)) {
+			*endpoint = candidate;
+			best = c;
 			best_weight = weight;
 			best_load = load;
-			best_left = left;
-			least->counts = c;
+			best_due = due(c);
 		}
 	}
 	return best;
@@ -73,21 +64,17 @@ static __always_inline __u32 least_loaded(struct table *t, __u32 size, __u32 fro
 
 /* A handshake begins, or goes on, at a replica: connections that come at the same time must not all go to the one that has
  * the fewest before any of them is open. */
-static __always_inline void expect(struct sk_reuseport_md *ctx, struct least *least)
+static __always_inline void expect(struct sk_reuseport_md *ctx, struct counts *c)
 {
-	struct counts *c = least->counts;
 	struct bpf_sock *moving = ctx->migrating_sk;
 
-	if (!c || (moving && moving->state != BPF_TCP_NEW_SYN_RECV))
-		return;
-	if (c->unfinished + c->expected <= 0)
-		c->began = ticks(least->now);
-	__sync_fetch_and_add(&c->expected, 1);
+	if (!moving || moving->state == BPF_TCP_NEW_SYN_RECV)
+		__sync_fetch_and_add(&c->expected, 1);
 }
 
 static __always_inline int choose(struct sk_reuseport_md *ctx, struct table *t, __u32 *endpoint)
 {
-	struct least least = {};
+	struct counts *c;
 	__u32 size = t->size, at;
 	int k;
 
@@ -95,9 +82,9 @@ static __always_inline int choose(struct sk_reuseport_md *ctx, struct table *t, 
 		return -1;
 	at = begin(ctx, t, size);
 	if (t->policy == LEAST_CONNECTIONS) {
-		*endpoint = least_loaded(t, size, at, ctx->hash, &least);
-		if (!enter(ctx, *endpoint, ctx->hash)) {
-			expect(ctx, &least);
+		c = least_loaded(t, size, at, ctx->hash, endpoint);
+		if (c && !enter(ctx, *endpoint, ctx->hash)) {
+			expect(ctx, c);
 			return 0;
 		}
 	}

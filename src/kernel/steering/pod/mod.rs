@@ -39,6 +39,8 @@ pub struct Pod {
     residents: BTreeMap<Life, Resident>,
     /// What is known of each socket, by cookie.
     sockets: BTreeMap<u64, Socket>,
+    /// Sockets, by cookie, whose owner was looked for among all groups.
+    sought: BTreeSet<u64>,
     shut: BTreeSet<GateKey>,
     /// By port: who wanted it last, and may not.
     other_users: BTreeMap<u16, OtherUser>,
@@ -89,6 +91,7 @@ impl Pod {
             ports: BTreeMap::new(),
             residents: BTreeMap::new(),
             sockets: BTreeMap::new(),
+            sought: BTreeSet::new(),
             shut: BTreeSet::new(),
             other_users: BTreeMap::new(),
             counted: BTreeMap::new(),
@@ -222,6 +225,7 @@ impl Pod {
 
     fn forget_closed(&mut self, kernel: &mut InKernel, rows: &[Row]) -> Result<(), KernelError> {
         let there: BTreeSet<u64> = rows.iter().map(|row| row.cookie).collect();
+        self.sought.retain(|cookie| there.contains(cookie));
         let closed: Vec<u64> =
             self.sockets.keys().filter(|cookie| !there.contains(cookie)).copied().collect();
         for cookie in closed {
@@ -289,7 +293,11 @@ impl Pod {
                 .map(|(life, _)| life.clone())
         };
         find(&self.residents).or_else(|| {
-            // A replica may have made groups of its own since.
+            // A replica may have made groups of its own since. Once is enough for each socket: what belongs to others,
+            // such as the engine's own in each pod, stays.
+            if !self.sought.insert(row.cookie) {
+                return None;
+            }
             for resident in self.residents.values_mut() {
                 resident.ids = resident.cgroup.ids().into_iter().collect();
             }
