@@ -78,7 +78,7 @@ pub struct Counts {
     pub halved: u64,
     /// Of TCP: when it began what it works on, in ticks of 1024 ns that begin anew each 73 minutes.
     pub began: u32,
-    /// Of TCP: how many of them its last piece of work took.
+    /// Of TCP: for how many of them the connection was open that it ended last.
     pub took: u32,
 }
 
@@ -90,6 +90,10 @@ pub struct Tag {
     pub endpoint: u32,
     /// Of a connection: in what it is counted, 0 for nothing.
     pub counted: u32,
+    /// Of a connection: when it was opened, in ticks of 1024 ns.
+    pub opened: u32,
+    /// Nothing.
+    pub unused: u32,
 }
 
 /// What a listener is, by its socket's cookie.
@@ -283,7 +287,7 @@ mod tests {
         assert_eq!(size_of::<Table>(), 16 + 4 * WHEEL);
         assert_eq!(size_of::<Endpoint>(), DOORS * (2 + 2 * LISTENERS_OF_DOOR));
         assert_eq!(size_of::<Counts>(), 64);
-        assert_eq!(size_of::<Tag>(), 8);
+        assert_eq!(size_of::<Tag>(), 16);
         assert_eq!(size_of::<Listener>(), 16);
         assert_eq!(size_of::<PortKey>(), 16);
         assert_eq!(size_of::<OwnKey>(), 8);

@@ -145,8 +145,9 @@ static __always_inline void established(struct bpf_sock_ops *ctx, struct bpf_soc
 	tag->counted = IN_LIVE_AND_UNFINISHED;
 	__sync_fetch_and_add(&c->live, 1);
 	__sync_fetch_and_add(&c->total, 1);
+	tag->opened = ticks(bpf_ktime_get_ns());
 	if (c->unfinished <= 0)
-		c->began = ticks(bpf_ktime_get_ns());
+		c->began = tag->opened;
 	__sync_fetch_and_add(&c->unfinished, 1);
 	/* It may have been forgotten, or expected at another replica that is no more. */
 	if (c->expected > 0)
@@ -173,7 +174,7 @@ static __always_inline void finished(struct bpf_sock_ops *ctx, struct bpf_sock *
 		return;
 	__sync_fetch_and_add(&c->unfinished, -1);
 	now = ticks(bpf_ktime_get_ns());
-	c->took = now - c->began;
+	c->took = now - tag->opened;
 	c->began = now;
 }
 

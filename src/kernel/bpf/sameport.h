@@ -64,8 +64,8 @@ struct counts {
 	__s64 unfinished; /* open connections that the replica has not ended; a client may be slow to end its part */
 	__s64 expected;	  /* connections that were chosen and are not open yet */
 	__u64 halved;	  /* when `expected` was, in jiffies */
-	__u32 began;	  /* when it began what it works on: had nothing to do, or ended a connection; in ticks() */
-	__u32 took;	  /* how long the last one took it then, in ticks */
+	__u32 began;	  /* when it began what it works on: had nothing to do before, or ended a connection; in ticks() */
+	__u32 took;	  /* how long the connection was open that it ended last, in ticks */
 };
 
 /* In what a connection is counted. */
@@ -75,6 +75,8 @@ enum counted { NOT_COUNTED = 0, IN_LIVE = 1, IN_LIVE_AND_UNFINISHED = 2 };
 struct tag {
 	__u32 endpoint;
 	__u32 counted; /* of a connection: enum counted */
+	__u32 opened;  /* of a connection: when, in ticks() */
+	__u32 unused;
 };
 
 struct listener {

@@ -20,7 +20,7 @@ static __always_inline void forget(struct counts *c)
 	c->expected = c->expected > 0 ? c->expected >> 1 : 0;
 }
 
-/* When a replica should be done with what it works on, if that takes as long as the last one did. One that is long
+/* When a replica should be done with what it works on, if that takes as long as what it ended last. One that is long
  * overdue may hold connections that stay, of which nothing can be told. */
 static __always_inline __u32 due(struct counts *c)
 {

@@ -268,7 +268,7 @@ impl InKernel {
         let fail = || KernelError::bpf("enter a listener");
         let listener = Listener { index, endpoint, port, door: u32::try_from(door).unwrap_or(0) };
         // Once it can be chosen, its connections are to be counted from the first one on.
-        self.maps.tags.insert(socket, Tag { endpoint, counted: 0 }, 0).map_err(fail())?;
+        self.maps.tags.insert(socket, Tag { endpoint, ..Tag::default() }, 0).map_err(fail())?;
         self.maps.known.insert(cookie, listener, 0).map_err(fail())?;
         self.maps.sockets.set(index, socket, 0).map_err(fail()).inspect_err(|_| {
             // Nobody refers to it.
