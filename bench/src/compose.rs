@@ -6,13 +6,28 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::command::{run, sh};
+use crate::{
+    command::{run, sh},
+    docker::INSIDE,
+};
 
 /// A file with one service, `web`, which has these keys besides its image. Written as JSON, it is YAML.
 pub fn file(image: &str, keys: &Value) -> Value {
     let mut service = keys.clone();
     service["image"] = json!(image);
     json!({ "services": { "web": service } })
+}
+
+/// One whose replicas listen on a port of their own inside, and have a published one for all.
+pub fn published(image: &str, port: u16, replicas: u32) -> Value {
+    file(
+        image,
+        &json!({
+            "environment": { "LISTEN": "" },
+            "ports": [format!("{port}:{INSIDE}")],
+            "deploy": { "replicas": replicas },
+        }),
+    )
 }
 
 /// A project of Docker Compose in a folder of its own. It goes down when it is dropped.

@@ -121,7 +121,7 @@ pub fn main() -> ExitCode {
     let matches = Cli::command().get_matches_from(args);
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     cli.global.choose_colors();
-    kernel::give_memory_back();
+    kernel::save_memory();
     // Before there are other threads.
     if let Err(error) = rights::confine() {
         return finish(Err(CliError::failed(error.to_string(), None)));

@@ -35,8 +35,10 @@ pub enum Until {
 const OFTEN: u32 = 3;
 /// How long a replica without a health check has to stay up to be trusted. nginx tries for its port so long.
 const STEADY: Duration = Duration::from_secs(3);
-/// Between two looks.
+/// Between two looks, as long as nothing happens.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Until the next look once something has happened. What comes with it is seen by the same look.
+const SOON: Duration = Duration::from_millis(5);
 
 /// Shows what happens until it is enough. A reader that leaves does not cut short what was asked for.
 ///
@@ -49,20 +51,23 @@ pub async fn until(session: &Session, until: Until, limit: Option<Duration>) -> 
     let mut steadiness = Steadiness::default();
     let mut shown = Ok(());
     loop {
-        let tick = tokio::time::sleep(PAUSE);
-        tokio::pin!(tick);
+        let mut look_at = Instant::now() + PAUSE;
         loop {
             tokio::select! {
                 biased;
                 line = events.next() => match line {
-                    Some(Ok(Line::Now(event))) if shown.is_ok() => shown = progress.event(&event),
-                    Some(Ok(Line::Now(_))) => {}
+                    Some(Ok(Line::Now(event))) => {
+                        look_at = look_at.min(Instant::now() + SOON);
+                        if shown.is_ok() {
+                            shown = progress.event(&event);
+                        }
+                    }
                     Some(Ok(Line::Past(_) | Line::Missed { .. })) => {}
                     Some(Err(_)) | None if until == Until::Gone => return shown,
                     Some(Err(error)) => return Err(error),
                     None => return Err(CliError::failed("the supervisor has ended", None)),
                 },
-                () = &mut tick => break,
+                () = tokio::time::sleep_until(look_at) => break,
             }
         }
         if until == Until::Gone {

@@ -25,4 +25,4 @@ pub use error::KernelError;
 pub use netns::Netns;
 pub use pins::Pins;
 pub(crate) use raw::asynchronous;
-pub use raw::give_memory_back;
+pub use raw::save_memory;

@@ -1,6 +1,10 @@
 //! Loads the programs of `bpf/` and puts them where they run.
 
-use std::{fs::File, os::fd::AsFd, path::Path};
+use std::{
+    fs::File,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+};
 
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
@@ -29,34 +33,42 @@ const HOOK_NAMES: [&str; 7] = [
 ];
 
 /// Loads programs for one project: what they share is in its folder of pins.
-pub struct Programs<'a> {
-    pins: &'a Path,
+pub struct Programs {
+    pins: PathBuf,
+    /// One for all of them: whenever a loader is made it reads all types of the kernel, for 80 ms and into 30 MB, before it
+    /// can be told that nobody needs them.
+    loader: EbpfLoader<'static>,
 }
 
-impl<'a> Programs<'a> {
+/// Values of globals, each at its own place: the loader borrows them for as long as it is there.
+static VALUES: [u32; 256] = {
+    let mut values = [0; 256];
+    let mut value = 0;
+    while value < values.len() {
+        values[value] = value as u32;
+        value += 1;
+    }
+    values
+};
+
+impl Programs {
     /// A loader for the project whose pins are in that folder.
     #[must_use]
-    pub fn new(pins: &'a Path) -> Self {
-        Self { pins }
+    pub fn new(pins: &Path) -> Self {
+        let mut loader = EbpfLoader::new();
+        // The programs use nothing whose layout differs from kernel to kernel.
+        loader.btf(None).default_map_pin_directory(pins);
+        Self { pins: pins.to_owned(), loader }
     }
 
-    fn load(
-        &self,
-        object: &[u8],
-        globals: &[(&'static str, u32)],
-        pinned: &[(&'static str, &Path)],
-    ) -> Result<Ebpf, KernelError> {
-        let mut loader = EbpfLoader::new();
-        // The programs use nothing whose layout differs from kernel to kernel. Its types take 30 MB, and the loader
-        // reads them before it can be told.
-        loader.btf(None).default_map_pin_directory(self.pins);
+    fn load(&mut self, object: &[u8], globals: &[(&'static str, u32)]) -> Result<Ebpf, KernelError> {
         for (name, value) in globals {
-            loader.override_global(name, value, true);
+            let full = KernelError::Full { what: "numbers of pods and ports", most: VALUES.len() };
+            let value = VALUES.get(*value as usize).ok_or(full)?;
+            // Those of other objects stay set.
+            self.loader.override_global(name, value, false);
         }
-        for (name, path) in pinned {
-            loader.map_pin_path(name, *path);
-        }
-        loader.load(object).map_err(KernelError::bpf("make BPF maps"))
+        self.loader.load(object).map_err(KernelError::bpf("make BPF maps"))
     }
 
     /// Loads the programs that run for every socket of the host and attaches them at the root of the control groups,
@@ -64,8 +76,8 @@ impl<'a> Programs<'a> {
     ///
     /// # Errors
     /// When the kernel takes one of them not, or we may not (`CAP_BPF` and `CAP_NET_ADMIN`).
-    pub fn hook(&self, pins: &Pins) -> Result<Ebpf, KernelError> {
-        let mut hooks = self.load(HOOKS, &[], &[])?;
+    pub fn hook(&mut self, pins: &Pins) -> Result<Ebpf, KernelError> {
+        let mut hooks = self.load(HOOKS, &[])?;
         let root = cgroup_root()?;
         for name in HOOK_NAMES {
             let link = attach_hook(&mut hooks, name, &root)?;
@@ -78,8 +90,8 @@ impl<'a> Programs<'a> {
     ///
     /// # Errors
     /// As [`Self::hook`].
-    pub fn guard(&self, pins: &Pins, pod: u32, netns: &Netns) -> Result<(), KernelError> {
-        let mut gate = self.load(GATE, &[("POD", pod)], &[])?;
+    pub fn guard(&mut self, pins: &Pins, pod: u32, netns: &Netns) -> Result<(), KernelError> {
+        let mut gate = self.load(GATE, &[("POD", pod)])?;
         let what = "attach a program to a pod's network";
         let program: &mut SkLookup = typed(&mut gate, "sameport_gate")?;
         program.load().map_err(KernelError::bpf("load the BPF program sameport_gate"))?;
@@ -93,15 +105,15 @@ impl<'a> Programs<'a> {
     ///
     /// # Errors
     /// As [`Self::hook`].
-    pub fn chooser(&self, transport: Transport, port: u32, door: u32) -> Result<Chooser, KernelError> {
-        let globals = [("PORT", port), ("DOOR", door)];
-        let flows = self.pins.join(flows_name(port, door));
-        let (mut object, name) = match transport {
-            Transport::Tcp => (self.load(SELECT, &globals, &[])?, "sameport_select"),
+    pub fn chooser(&mut self, transport: Transport, port: u32, door: u32) -> Result<Chooser, KernelError> {
+        let (object, name) = match transport {
+            Transport::Tcp => (SELECT, "sameport_select"),
             Transport::Udp => {
-                (self.load(FLOW, &globals, &[("sameport_flows", flows.as_path())])?, "sameport_flow")
+                self.loader.map_pin_path("sameport_flows", self.pins.join(flows_name(port, door)));
+                (FLOW, "sameport_flow")
             }
         };
+        let mut object = self.load(object, &[("PORT", port), ("DOOR", door)])?;
         let program: &mut SkReuseport = typed(&mut object, name)?;
         program.load().map_err(KernelError::bpf(format!("load the BPF program {name}")))?;
         Ok(Chooser { object, name })

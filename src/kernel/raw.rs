@@ -265,15 +265,17 @@ pub fn asynchronous(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     Ok(unsafe { AsyncFd::register(fd) }?)
 }
 
-/// Has the C library give memory back as soon as a megabyte of it is free, also where it once was much more: after a
-/// large piece it would keep twice as much from then on
-/// ([`mallopt(3)`](https://man7.org/linux/man-pages/man3/mallopt.3.html), `M_TRIM_THRESHOLD`), and to load one BPF
-/// program takes 30 MB for a moment.
-pub fn give_memory_back() {
+/// Has the C library hold no more memory than is needed
+/// ([`mallopt(3)`](https://man7.org/linux/man-pages/man3/mallopt.3.html)).
+///
+/// It gives back what is free as soon as that is a megabyte, also where it once was much more (`M_TRIM_THRESHOLD`): after a
+/// large piece it would keep twice as much from then on, and to load one BPF program takes 30 MB for a moment. All threads
+/// share one heap (`M_ARENA_MAX`): with one for each, each keeps what it needed most.
+pub fn save_memory() {
     #[cfg(target_env = "gnu")]
-    {
+    for (parameter, value) in [(libc::M_TRIM_THRESHOLD, 1 << 20), (libc::M_ARENA_MAX, 1)] {
         // SAFETY: it takes no pointer, and changes nothing that is in use. It fails only for values out of range.
-        let _ = unsafe { libc::mallopt(libc::M_TRIM_THRESHOLD, 1 << 20) };
+        let _ = unsafe { libc::mallopt(parameter, value) };
     }
 }
 

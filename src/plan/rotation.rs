@@ -36,6 +36,8 @@ pub enum Sharing {
 
 /// The weight of a replica of which nothing else was said.
 pub const WEIGHT: u32 = 100;
+/// How long the kernel may take to show a pod that a supervisor before us has left.
+const UNSEEN: Duration = Duration::from_secs(10);
 /// The highest weight.
 pub const WEIGHT_MAX: u32 = 1000;
 
@@ -135,16 +137,28 @@ impl Planner<'_> {
     }
 
     fn has_drained(&mut self, container: &Container, drain: Duration) -> bool {
-        let Some(report) = self.replica_report(container) else { return true };
         let is_idle = |report: &ReplicaReport| {
             report.ports.values().all(|traffic| traffic.live == 0 && traffic.queue == 0 && !traffic.busy)
         };
-        if report.weight == 0 && is_idle(report) {
-            return true;
-        }
+        let drain = match self.replica_report(container) {
+            Some(report) if report.weight == 0 && is_idle(report) => return true,
+            Some(_) => drain,
+            None if self.is_unseen(container) => drain.max(UNSEEN),
+            None => return true,
+        };
         // One that goes out by this very plan begins now.
         let since = self.observed.out_since.get(&container.id).copied().unwrap_or(self.now);
         self.due(later(since, drain))
+    }
+
+    /// Whether a replica may be in rotation without our knowledge: a supervisor before us has put it there, and the kernel
+    /// has not shown its pod since.
+    fn is_unseen(&self, container: &Container) -> bool {
+        let Sharing::ByKernel(report) = &self.observed.sharing else { return false };
+        let pod = &container.labels.pod;
+        let is_ours =
+            |sandbox: &&Container| container.shares_network_of(sandbox) && self.wish(sandbox).is_some();
+        !report.pods.contains_key(pod) && self.observed.sandboxes(pod).iter().any(is_ours)
     }
 
     /// What the kernel shall do, for every pod that has a network of its own.

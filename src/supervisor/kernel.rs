@@ -2,6 +2,11 @@
 
 use std::sync::Arc;
 
+use futures_util::{
+    FutureExt,
+    future::{self, BoxFuture},
+};
+
 use crate::{
     kernel::{
         KernelError, Pins,
@@ -10,13 +15,13 @@ use crate::{
     spec::ProjectName,
 };
 
+/// Steering that begins, or why it cannot: this host does not do it, or we may not have it.
+pub type Beginning = BoxFuture<'static, Result<Arc<dyn Steering>, KernelError>>;
+
 /// Where a project's steering comes from.
 pub trait Kernel: Send + Sync {
-    /// Begins to steer a project, or says why that is not possible.
-    ///
-    /// # Errors
-    /// When this host cannot do it, or we may not.
-    fn steer(&self, project: &ProjectName) -> Result<Arc<dyn Steering>, KernelError>;
+    /// Begins to steer a project, at once, whether or not somebody waits for it.
+    fn steer(&self, project: &ProjectName) -> Beginning;
 
     /// Whether a supervisor that is no more steers a project still: what is in the kernel goes on without it.
     fn steers(&self, project: &ProjectName) -> bool;
@@ -33,8 +38,11 @@ pub trait Kernel: Send + Sync {
 pub struct ThisKernel;
 
 impl Kernel for ThisKernel {
-    fn steer(&self, project: &ProjectName) -> Result<Arc<dyn Steering>, KernelError> {
-        Ok(Arc::new(KernelSteering::start(project)?))
+    fn steer(&self, project: &ProjectName) -> Beginning {
+        let project = project.clone();
+        let begun = tokio::task::spawn_blocking(move || KernelSteering::start(&project));
+        let gone = |_| KernelError::Gone { what: "the steering thread".to_owned() };
+        async move { Ok(Arc::new(begun.await.map_err(gone)??) as Arc<dyn Steering>) }.boxed()
     }
 
     fn steers(&self, project: &ProjectName) -> bool {
@@ -51,11 +59,12 @@ impl Kernel for ThisKernel {
 pub struct NoKernel;
 
 impl Kernel for NoKernel {
-    fn steer(&self, _: &ProjectName) -> Result<Arc<dyn Steering>, KernelError> {
-        Err(KernelError::Unsupported {
+    fn steer(&self, _: &ProjectName) -> Beginning {
+        let error = KernelError::Unsupported {
             what: "share ports in the kernel".to_owned(),
             reason: "the engine is on another host".to_owned(),
-        })
+        };
+        future::ready(Err(error)).boxed()
     }
 
     fn steers(&self, _: &ProjectName) -> bool {

@@ -29,7 +29,7 @@ mod watch;
 mod wish;
 
 pub use journal::{Event, EventKind, Journal, Milestone};
-pub use kernel::{Kernel, NoKernel, ThisKernel};
+pub use kernel::{Beginning, Kernel, NoKernel, ThisKernel};
 pub use observe::NetnsOf;
 pub use preview::{Gap, Preview, Step};
 pub use reading::{Mistake, Reading, WatchAsked};

@@ -159,7 +159,7 @@ impl<E: Engine> Supervisor<E> {
                     Ok(task) => self.ended(task),
                     Err(error) => std::panic::resume_unwind(error.into_panic()),
                 },
-                () = traffic.changed() => self.steered(),
+                begun = traffic.changed() => self.steered(begun),
                 () = probes.changed() => self.probed(),
                 event = next(events) => self.happened(event),
                 () = tokio::time::sleep_until(wake) => {}
@@ -181,7 +181,7 @@ impl<E: Engine> Supervisor<E> {
     fn answer(&mut self, request: Request) -> Reply {
         if let Request::Status = request {
             self.traffic.refresh();
-            self.steered();
+            self.steered(None);
             let mut status = status::status(&self.wish.desired, &self.observed, self.clock.now());
             let known = self.seen && self.reachable;
             status.converged &= known;
@@ -256,9 +256,7 @@ impl<E: Engine> Supervisor<E> {
 
     /// Has the kernel share the project's ports, if it wants that.
     fn begin_to_steer(&mut self) {
-        if let Some(event) = self.traffic.begin(&self.wish.desired.project) {
-            self.journal.record(self.clock.now(), event);
-        }
+        self.traffic.begin(&self.wish.desired.project);
         self.observed.sharing = self.traffic.sharing();
     }
 
@@ -277,8 +275,11 @@ impl<E: Engine> Supervisor<E> {
         }
     }
 
-    /// Takes in what the kernel shows.
-    fn steered(&mut self) {
+    /// Takes in what the kernel shows, and how that began.
+    fn steered(&mut self, begun: Option<EventKind>) {
+        if let Some(event) = begun {
+            self.journal.record(self.clock.now(), event);
+        }
         let before = std::mem::replace(&mut self.observed.sharing, self.traffic.sharing());
         if let Sharing::ByKernel(report) = &self.observed.sharing {
             let now = self.clock.now();
@@ -384,7 +385,7 @@ impl<E: Engine> Supervisor<E> {
         self.observed.volumes = snapshot.volumes;
         self.observed.busy.retain(|target, _| !settled.contains(target));
         self.wish.catch_up(&mut self.observed);
-        self.steered();
+        self.steered(None);
         let seen = watch::compare(&self.wish.desired, &before, &mut self.observed);
         for kind in seen.events {
             self.journal.record(now, kind);
@@ -559,6 +560,8 @@ impl<E: Engine> Supervisor<E> {
             && self.dirty == Dirty::NOTHING
             && self.observed.busy.is_empty()
             && self.observed.containers.is_empty()
+            // What is made in the kernel meanwhile would stay.
+            && !self.traffic.is_beginning()
             && plan(&self.wish.desired, &self.observed, Timestamp::MAX).actions.is_empty()
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, OpenOptions},
-    io,
+    io::{self, Write as _},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
@@ -118,7 +118,8 @@ fn replace(path: &Path, state: &State) -> io::Result<()> {
     let beside = path.with_extension("json.new");
     // Environments may hold secrets.
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-    serde_json::to_writer_pretty(&mut file, state)?;
+    // In one piece: the serializer writes word by word.
+    file.write_all(&serde_json::to_vec_pretty(state)?)?;
     file.sync_all()?;
     fs::rename(&beside, path)
 }

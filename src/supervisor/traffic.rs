@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::{EventKind, Kernel, last_words::LastWords};
+use super::{EventKind, Kernel, kernel::Beginning, last_words::LastWords};
 use crate::{
     engine::{ContainerId, Role},
     kernel::{
@@ -26,6 +26,8 @@ pub struct Traffic {
 enum State {
     /// Nobody has asked for it.
     Idle,
+    /// It begins, which takes a moment: the programs are loaded.
+    Beginning(Beginning),
     /// It was tried.
     Impossible(String),
     On(Arc<dyn Steering>, watch::Receiver<Arc<Report>>),
@@ -37,42 +39,54 @@ impl Traffic {
         Self { kernel, state: State::Idle, told: None }
     }
 
-    /// Begins if a project wants it. Tells what follows, when it is tried for the first time.
-    pub fn begin(&mut self, project: &Project) -> Option<EventKind> {
+    /// Begins if a project wants it, and nobody has tried before.
+    pub fn begin(&mut self, project: &Project) {
         let wanted = project.pods.keys().any(|pod| project.wants_kernel(pod));
-        if !wanted || !matches!(self.state, State::Idle) {
-            return None;
+        if wanted && matches!(self.state, State::Idle) {
+            self.state = State::Beginning(self.kernel.steer(&project.name));
         }
-        match self.kernel.steer(&project.name) {
-            Ok(steering) => {
-                let reports = steering.reports();
-                self.state = State::On(steering, reports);
-                Some(EventKind::SharedByKernel)
-            }
-            Err(error) => {
-                self.state = State::Impossible(error.to_string());
-                Some(EventKind::SharedByImages { reason: error.to_string() })
-            }
-        }
+    }
+
+    /// Whether it has begun to begin, and it is not known how that ends.
+    pub fn is_beginning(&self) -> bool {
+        matches!(self.state, State::Beginning(_))
     }
 
     /// Who shares ports, and what is seen of it now.
     pub fn sharing(&mut self) -> Sharing {
         match &mut self.state {
             State::Idle => Sharing::ByImages,
+            // Nothing is seen yet, so nobody is started in a pod. What comes before can be done.
+            State::Beginning(_) => Sharing::ByKernel(Arc::default()),
             State::Impossible(reason) => Sharing::NoKernel(reason.clone()),
             State::On(_, reports) => Sharing::ByKernel(Arc::clone(&reports.borrow_and_update())),
         }
     }
 
-    /// Waits until something is seen anew; for ever where there is nothing to see.
-    pub async fn changed(&mut self) {
-        if let State::On(_, reports) = &mut self.state
-            && reports.changed().await.is_ok()
-        {
-            return;
+    /// Waits until something is seen anew; for ever where there is nothing to see. Tells how it began, once.
+    pub async fn changed(&mut self) -> Option<EventKind> {
+        match &mut self.state {
+            State::Beginning(beginning) => {
+                let (state, event) = match beginning.await {
+                    Ok(steering) => {
+                        let reports = steering.reports();
+                        (State::On(steering, reports), EventKind::SharedByKernel)
+                    }
+                    Err(error) => {
+                        let reason = error.to_string();
+                        (State::Impossible(reason.clone()), EventKind::SharedByImages { reason })
+                    }
+                };
+                self.state = state;
+                Some(event)
+            }
+            State::On(_, reports) => match reports.changed().await {
+                Ok(()) => None,
+                // Its thread has ended, and has told why.
+                Err(_) => std::future::pending().await,
+            },
+            State::Idle | State::Impossible(_) => std::future::pending().await,
         }
-        std::future::pending().await
     }
 
     /// Has it look at once, so that counts are those of now.
@@ -112,7 +126,7 @@ impl Traffic {
     pub fn remove(&mut self, project: &ProjectName) -> Option<EventKind> {
         let result = match &self.state {
             State::On(steering, _) => steering.remove(),
-            State::Idle | State::Impossible(_) => self.kernel.clear(project),
+            State::Idle | State::Beginning(_) | State::Impossible(_) => self.kernel.clear(project),
         };
         result.err().map(|error| EventKind::LeftInKernel { error: error.to_string() })
     }

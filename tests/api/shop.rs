@@ -14,7 +14,7 @@ use sameport::{
     engine::memory::Memory,
     plan::status::ProjectStatus,
     spec::Project,
-    supervisor::{self, Apply, Handle, Reply, Request, Settings, StateFile},
+    supervisor::{self, Apply, Handle, Kernel, NoKernel, Reply, Request, Settings, StateFile},
 };
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -46,12 +46,17 @@ impl Shop {
 
     /// Begins a supervisor of the project, and opens its socket.
     pub fn open(&self) -> Open {
+        self.open_on(NoKernel)
+    }
+
+    /// As [`Self::open`], on a kernel.
+    pub fn open_on(&self, kernel: impl Kernel + 'static) -> Open {
+        let engine = self.engine.clone();
         let settings = Settings {
             state: StateFile::at(self.folder.path().join("shop.json")),
             clock: Clock::default(),
-            // Processes of the engine in memory have no namespaces to look at.
-            netns_of: Arc::new(|_| None),
-            kernel: Arc::new(sameport::supervisor::NoKernel),
+            netns_of: Arc::new(move |pid| engine.world().netns_of(pid)),
+            kernel: Arc::new(kernel),
         };
         let engine = Arc::new(self.engine.clone());
         let (handle, task) = supervisor::start(engine, "shop".parse().unwrap(), settings).unwrap();

@@ -18,6 +18,8 @@ use nix::{
     unistd::Pid,
 };
 
+use sameport::plan::ReplicaTraffic;
+
 use super::support::{
     load::{self, Failure, Load},
     project::Project,
@@ -89,6 +91,27 @@ fn whoever_is_taken_down_on_purpose_finishes_its_requests_first() {
     assert_eq!(slow.finish(), []);
     assert!(report.failures.is_empty(), "{report}");
     assert!(project.replicas("web").iter().all(|replica| replica.current && replica.state.is_up()));
+}
+
+/// The next one cannot know at once who has connections.
+#[test]
+fn whoever_is_taken_down_by_the_next_supervisor_finishes_its_requests_first() {
+    let project = up(&go(3, "stop_grace_period: 1s"));
+    let address = project.outside();
+    // The server goes on for as long as it may once it is told to end: these take longer.
+    let slow = (0..6).map(|_| thread::spawn(move || load::request_path(address, "/slow?ms=5000")));
+    let slow: Vec<_> = slow.collect();
+    wait::until("the requests are under way", || {
+        let replicas = project.replicas("web");
+        let busy = |traffic: &ReplicaTraffic| traffic.live > 0;
+        check(replicas.iter().all(|replica| replica.traffic.as_ref().is_some_and(busy)), &replicas)
+    });
+    project.kill_supervisor();
+    project.write(&go(1, "stop_grace_period: 1s"));
+    project.run(&["up", "-d", "--wait"]);
+    assert_eq!(project.replicas("web").len(), 1);
+    let failures = slow.into_iter().filter_map(|client| client.join().unwrap().err());
+    assert_eq!(failures.collect::<Vec<_>>(), []);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What going by open connections gives, beside what a plain hash gives.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{Read, Write},
     net::TcpStream,
     sync::Barrier,
@@ -82,6 +82,48 @@ Server(('', 8080), Handler).serve_forever()
     );
     command.env("TAKES", time.as_secs_f64().to_string());
     command
+}
+
+/// A request is sent; who answers it is told later.
+fn send(pod: &Pod) -> TcpStream {
+    let mut stream = pod.connect(shared()).unwrap();
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    stream
+}
+
+/// Who answers.
+fn replica(mut stream: TcpStream) -> String {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text.rsplit("\r\n").next().unwrap().to_owned()
+}
+
+#[test]
+fn among_busy_replicas_the_one_is_next_that_should_be_done_first() {
+    const ROUNDS: usize = 6;
+    let mut pod = pod(Balance::LeastConnections);
+    pod.start(1, &mut slow(Duration::from_millis(50)));
+    pod.start(2, &mut slow(Duration::from_millis(800)));
+    pod.listening(2, PORT);
+    // Each has one, so that it is known how long they take.
+    let first = [send(&pod), send(&pod)].map(replica);
+    assert_ne!(first[0], first[1]);
+    let nothing = |pod: &Pod| {
+        wait::until("nobody is busy", || {
+            let traffic = pod.traffic(PORT);
+            check(traffic.values().all(|traffic| traffic.unfinished == 0), traffic)
+        });
+    };
+    let third: Vec<_> = (0..ROUNDS)
+        .map(|_| {
+            nothing(&pod);
+            let [a, b, third] = std::array::from_fn(|_| send(&pod));
+            let busy = BTreeSet::from([replica(a), replica(b)]);
+            assert_eq!(busy.len(), 2, "both are busy: {busy:?}");
+            replica(third)
+        })
+        .collect();
+    assert_eq!(third, ["1"; ROUNDS]);
 }
 
 /// How long requests took that came at a constant rate, however long those before them took; the shortest first.

@@ -15,7 +15,7 @@ use sameport::{
         steering::{PodReport, ReplicaReport, Report, Steering, Traffic, Wishes},
     },
     spec::ProjectName,
-    supervisor::Kernel,
+    supervisor::{Beginning, Kernel},
 };
 use tokio::sync::watch;
 
@@ -139,8 +139,14 @@ impl Steering for SimulatedKernel {
 }
 
 impl Kernel for SimulatedKernel {
-    fn steer(&self, _: &ProjectName) -> Result<Arc<dyn Steering>, KernelError> {
-        Ok(Arc::new(self.clone()))
+    /// It takes its time, and more than an engine takes to start something.
+    fn steer(&self, _: &ProjectName) -> Beginning {
+        let pause = Duration::from_millis(self.state().chance.u64(0..3000));
+        let steering: Arc<dyn Steering> = Arc::new(self.clone());
+        Box::pin(async move {
+            tokio::time::sleep(pause).await;
+            Ok(steering)
+        })
     }
 
     fn steers(&self, _: &ProjectName) -> bool {

@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::{
     bench::Bench,
     compose::{self, Compose},
-    docker::{INSIDE, free_port, image},
+    docker::{free_port, image},
     extent::Extent,
     project::Project,
     results::{Better, Bound, By, Goal, Id, Kind, Measure, Series},
@@ -127,14 +127,7 @@ struct Took {
 
 fn with_sameport(bench: &Bench, image: &str, size: u32) -> Result<Took> {
     let port = free_port()?;
-    let file = compose::file(
-        image,
-        &json!({
-            "environment": { "LISTEN": "" },
-            "ports": [format!("{port}:{INSIDE}")],
-            "deploy": { "replicas": size },
-        }),
-    );
+    let file = compose::published(image, port, size);
     let project = Project::new(&bench.sameport, &bench.project("sizes"), &file)?;
     let begin = Instant::now();
     project.run(&["up", "-d"])?;

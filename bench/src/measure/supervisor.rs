@@ -17,12 +17,11 @@ use nix::{
     time::ClockId,
     unistd::Pid,
 };
-use serde_json::json;
 
 use crate::{
     bench::Bench,
     compose,
-    docker::{INSIDE, free_port, image},
+    docker::{free_port, image},
     extent::Extent,
     project::Project,
     results::{Better, Bound, By, Goal, Id, Kind, Measure, Series},
@@ -132,14 +131,7 @@ fn idle(bench: &Bench, image: &str) -> Result<Vec<Idle>> {
 
 fn project(bench: &Bench, image: &str, replicas: u32) -> Result<Project> {
     let port = free_port()?;
-    let file = compose::file(
-        image,
-        &json!({
-            "environment": { "LISTEN": "" },
-            "ports": [format!("{port}:{INSIDE}")],
-            "deploy": { "replicas": replicas },
-        }),
-    );
+    let file = compose::published(image, port, replicas);
     Project::new(&bench.sameport, &bench.project(&format!("supervised-{replicas}")), &file)
 }
 

@@ -40,6 +40,8 @@ pub struct Port {
     rules: Rules,
     /// What the kernel goes by; none before it was written for the first time.
     table: Option<Box<Table>>,
+    /// Whether a table was written since [`Port::take_written`].
+    written: bool,
     /// The endpoint of those who wait, as the kernel has it.
     hold_endpoint: Endpoint,
 }
@@ -101,6 +103,7 @@ impl Port {
             endpoints: BTreeMap::new(),
             rules: Rules::default(),
             table: None,
+            written: false,
             hold_endpoint: Endpoint::EMPTY,
         }
     }
@@ -206,8 +209,14 @@ impl Port {
         if self.table.as_deref() != Some(&table) {
             kernel.write_table(self.number, &table)?;
             self.table = Some(Box::new(table));
+            self.written = true;
         }
         Ok(())
+    }
+
+    /// Whether the kernel goes by another table than when this was asked last.
+    pub fn take_written(&mut self) -> bool {
+        std::mem::take(&mut self.written)
     }
 
     /// Writes where connections wait.

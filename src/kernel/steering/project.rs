@@ -12,7 +12,7 @@ use super::numbers::Numbers;
 use crate::{
     engine::ContainerId,
     kernel::{
-        KernelError, Pins,
+        KernelError, Netns, Pins,
         maps::{Maps, counts},
         programs::{Programs, flows_name},
         raw::{
@@ -38,6 +38,7 @@ pub struct Life {
 pub struct InKernel {
     pins: Pins,
     maps: Maps,
+    programs: Programs,
     /// Only as long as this lives are programs of the hooks ours to look at; they run without it.
     _hooks: Ebpf,
     pod_numbers: Numbers,
@@ -56,11 +57,13 @@ impl InKernel {
     /// # Errors
     /// When the kernel cannot do it, or we may not.
     pub fn open(pins: Pins) -> Result<Self, KernelError> {
-        let mut hooks = Programs::new(pins.path()).hook(&pins)?;
+        let mut programs = Programs::new(pins.path());
+        let mut hooks = programs.hook(&pins)?;
         let maps = Maps::new(&mut hooks, pins.path())?;
         let mut kernel = Self {
             pins,
             maps,
+            programs,
             _hooks: hooks,
             pod_numbers: Numbers::new("pods", PODS),
             port_numbers: Numbers::new("ports that replicas listen on", PORTS),
@@ -101,8 +104,16 @@ impl InKernel {
     }
 
     /// A loader of programs for this project.
-    pub fn programs(&self) -> Programs<'_> {
-        Programs::new(self.pins.path())
+    pub fn programs(&mut self) -> &mut Programs {
+        &mut self.programs
+    }
+
+    /// Puts a pod's gate into its network, in place of one that is there.
+    ///
+    /// # Errors
+    /// When the kernel does not take it.
+    pub fn guard(&mut self, pod: u32, netns: &Netns) -> Result<(), KernelError> {
+        self.programs.guard(&self.pins, pod, netns)
     }
 
     /// The project's pins.

@@ -132,6 +132,26 @@ fn whoever_is_to_end_is_taken_out_first_then_finishes_and_only_then_is_told() {
 }
 
 #[test]
+fn whoever_a_supervisor_before_us_left_in_rotation_is_not_told_before_the_kernel_shows_it() {
+    let unseen = |since| {
+        let mut scene = Scene::steered(2).goal("web", Goal::Run { replicas: 1 }).out(2, since);
+        scene.desired.stop_grace = Some(Duration::from_secs(1));
+        scene.observed.sharing = Sharing::ByKernel(Arc::default());
+        scene
+    };
+    for (since, lines) in [(0, vec![]), (9, vec![]), (10, vec!["stop web.2"])] {
+        assert_eq!(unseen(since).lines(), lines, "after {since} s");
+        assert_eq!(unseen(since).weights(), [WEIGHT, 0], "after {since} s");
+    }
+    // Where the kernel cannot share the pod's ports, there is nothing to wait for.
+    let mut scene = unseen(0);
+    scene.observed.sharing = Sharing::NoKernel("why".to_owned());
+    assert_eq!(scene.lines(), ["stop web.2"]);
+    let scene = unseen(0).reports(|pod| (pod.netns, pod.error) = (0, Some("why".to_owned())));
+    assert_eq!(scene.lines(), ["stop web.2"]);
+}
+
+#[test]
 fn a_short_time_to_end_is_a_short_time_to_finish() {
     let mut scene = Scene::steered(1).goal("web", Goal::Stop).shows(1, 0, Some(3)).out(1, 2);
     assert_eq!(scene.lines(), NOTHING);
