@@ -176,18 +176,19 @@ async fn in_background(
     signals: &mut Signals,
 ) -> Result<(), CliError> {
     wish.ask(&session, project).await?;
-    sharing(&session).await?;
     let args = wish.args;
     let until = if args.wait { Until::Steady } else { Until::Started };
-    tokio::select! {
-        done = wait::until(&session, until, args.wait_timeout) => done?,
+    let done = tokio::select! {
+        done = wait::until(&session, until, args.wait_timeout) => done,
         // The supervisor goes on: what was asked for stands.
         () = signals.end() => return Err(CliError::Interrupted),
-    }
+    };
+    let told = sharing(&session).await;
+    done.and(told)?;
     orphans(&session).await
 }
 
-/// Says in one line what is missing where the kernel was to share ports and cannot.
+/// Says in one line what is missing where the kernel was to share ports and cannot. That is known by when replicas run.
 async fn sharing(session: &Session) -> Result<(), CliError> {
     let reason = session.status().await?.pods.into_iter().find_map(|pod| match pod.sharing {
         PodSharing::Application { reason } => reason,
@@ -238,7 +239,6 @@ async fn in_foreground(
 ) -> Result<(), CliError> {
     let name = project.name.clone();
     session.ask(wish.of(project)).await?;
-    sharing(&session).await?;
     reload.hear(&session, "Ctrl-C where it runs ends it, and stops everything");
     let end = attend(reload, &session, docker, &name, wish, signals).await;
     let stopped = match session.has_ended().await {
@@ -265,6 +265,7 @@ async fn attend(
             // What keeps failing is shown, and tried again; that is what a supervisor is for.
             Err(error) => output::note(&error.render().unwrap_or_default())?,
         }
+        sharing(session).await?;
         orphans(session).await?;
         tokio::try_join!(
             logs::follow_all(docker, name, &wish.args.services),

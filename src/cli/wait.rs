@@ -8,6 +8,7 @@ use sameport::{
     api::protocol::Line,
     plan::status::{HOPELESS, ProjectStatus, ReplicaState, ReplicaStatus, RolloutStatus},
     spec::ServiceName,
+    supervisor::EventKind,
 };
 use tokio::time::Instant;
 
@@ -35,10 +36,8 @@ pub enum Until {
 const OFTEN: u32 = 3;
 /// How long a replica without a health check has to stay up to be trusted. nginx tries for its port so long.
 const STEADY: Duration = Duration::from_secs(3);
-/// Between two looks, as long as nothing happens.
+/// Between two looks, unless it is told that all is as wanted.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Until the next look once something has happened. What comes with it is seen by the same look.
-const SOON: Duration = Duration::from_millis(5);
 
 /// Shows what happens until it is enough. A reader that leaves does not cut short what was asked for.
 ///
@@ -57,7 +56,9 @@ pub async fn until(session: &Session, until: Until, limit: Option<Duration>) -> 
                 biased;
                 line = events.next() => match line {
                     Some(Ok(Line::Now(event))) => {
-                        look_at = look_at.min(Instant::now() + SOON);
+                        if matches!(event.kind, EventKind::Converged) {
+                            look_at = Instant::now();
+                        }
                         if shown.is_ok() {
                             shown = progress.event(&event);
                         }
