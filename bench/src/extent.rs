@@ -57,13 +57,13 @@ impl Extent {
         rounds: 2,
         seconds: 1,
         latency_seconds: 1,
-        kills: 2,
+        kills: 1,
         rollouts: 1,
-        sizes: &[16],
+        sizes: &[8],
         supervised: &[4],
-        idle: 5,
+        idle: 3,
         choices: &[4, 64],
-        connections: 20_000,
+        connections: 5_000,
     };
     /// That everything starts and yields a number.
     pub const SMOKE: Self = Self {
