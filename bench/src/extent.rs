@@ -63,7 +63,7 @@ impl Extent {
         supervised: &[4],
         idle: 3,
         choices: &[4, 64],
-        connections: 5_000,
+        connections: 2_000,
     };
     /// That everything starts and yields a number.
     pub const SMOKE: Self = Self {
