@@ -1,4 +1,5 @@
-//! Looks at the engine: lists always, inspects what may have changed.
+//! Looks at the engine: lists always, inspects what may have changed, and now and then a few of the others in turn:
+//! to inspect a container costs the engine and us much more than its row in the list.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,6 +18,8 @@ use crate::{
 
 /// How many containers are inspected at the same time.
 const AT_ONCE: usize = 8;
+/// How many containers a look in turn inspects: what that costs does not grow with their number.
+const IN_TURN: usize = 8;
 
 /// Tells the inode of a process's network namespace, where this host can see it.
 pub type NetnsOf = Arc<dyn Fn(u32) -> Option<u64> + Send + Sync>;
@@ -26,6 +29,8 @@ pub type NetnsOf = Arc<dyn Fn(u32) -> Option<u64> + Send + Sync>;
 pub struct Dirty {
     /// Every container may have.
     pub all: bool,
+    /// Nothing tells that one has, and an event may have been lost: whoever was inspected longest ago is inspected.
+    pub in_turn: bool,
     /// These containers have.
     pub containers: BTreeSet<ContainerId>,
     /// Networks or volumes have.
@@ -34,9 +39,11 @@ pub struct Dirty {
 
 impl Dirty {
     /// Nothing has.
-    pub const NOTHING: Self = Self { all: false, containers: BTreeSet::new(), resources: false };
+    pub const NOTHING: Self =
+        Self { all: false, in_turn: false, containers: BTreeSet::new(), resources: false };
     /// Anything may have.
-    pub const EVERYTHING: Self = Self { all: true, containers: BTreeSet::new(), resources: true };
+    pub const EVERYTHING: Self =
+        Self { all: true, in_turn: false, containers: BTreeSet::new(), resources: true };
 }
 
 /// What the engine showed at one moment.
@@ -55,16 +62,24 @@ pub struct Observer<E> {
     engine: Arc<E>,
     netns_of: NetnsOf,
     clock: Clock,
-    /// Whether it has looked before, so that what is new has just begun.
-    watching: bool,
-    seen: BTreeMap<ContainerId, (Summary, Container)>,
+    /// How often it has looked; what is new after the first look has just begun.
+    looks: u64,
+    seen: BTreeMap<ContainerId, Seen>,
     last: Snapshot,
+}
+
+/// A container, as it was seen last.
+struct Seen {
+    row: Summary,
+    container: Container,
+    /// The look at which it was inspected.
+    inspected: u64,
 }
 
 impl<E: Engine> Observer<E> {
     /// An observer that has seen nothing yet.
     pub fn new(engine: Arc<E>, netns_of: NetnsOf, clock: Clock) -> Self {
-        Self { engine, netns_of, clock, watching: false, seen: BTreeMap::new(), last: Snapshot::default() }
+        Self { engine, netns_of, clock, looks: 0, seen: BTreeMap::new(), last: Snapshot::default() }
     }
 
     /// Looks again.
@@ -73,18 +88,19 @@ impl<E: Engine> Observer<E> {
     /// When the engine does not answer; what was seen before stays remembered.
     pub async fn look(&mut self, desired: &Desired, dirty: &Dirty) -> Result<Snapshot, EngineError> {
         let project = &desired.project;
-        let listed = self.engine.list(&project.name).await?;
+        let mut listed = self.engine.list(&project.name).await?;
+        listed.retain(|row| {
+            Labels::from_map(&row.labels).is_some_and(|labels| labels.project == project.name)
+        });
+        let turns = if dirty.in_turn { self.turns(&listed) } else { BTreeSet::new() };
         let mut seen = BTreeMap::new();
         let mut unknown = Vec::new();
         for row in listed {
-            if Labels::from_map(&row.labels).is_none_or(|labels| labels.project != project.name) {
-                continue;
-            }
+            let suspect = dirty.all || dirty.containers.contains(&row.id) || turns.contains(&row.id);
             match self.seen.get(&row.id) {
-                Some((before, container))
-                    if !dirty.all && !dirty.containers.contains(&row.id) && same(before, &row) =>
-                {
-                    seen.insert(row.id.clone(), (row, container.clone()));
+                Some(before) if !suspect && before.is_still(&row, &*self.netns_of) => {
+                    let (container, inspected) = (before.container.clone(), before.inspected);
+                    seen.insert(row.id.clone(), Seen { row, container, inspected });
                 }
                 _ => unknown.push(row),
             }
@@ -120,10 +136,10 @@ impl<E: Engine> Observer<E> {
                 state: inspection.state,
                 netns,
             };
-            seen.insert(row.id.clone(), (row, container));
+            seen.insert(row.id.clone(), Seen { row, container, inspected: self.looks });
         }
         let mut snapshot = Snapshot {
-            containers: seen.iter().map(|(id, (_, c))| (id.clone(), c.clone())).collect(),
+            containers: seen.iter().map(|(id, seen)| (id.clone(), seen.container.clone())).collect(),
             ..Snapshot::default()
         };
         if dirty.resources {
@@ -133,9 +149,17 @@ impl<E: Engine> Observer<E> {
             snapshot.volumes.clone_from(&self.last.volumes);
         }
         self.seen = seen;
-        self.watching = true;
+        self.looks += 1;
         self.last.clone_from(&snapshot);
         Ok(snapshot)
+    }
+
+    /// Those of a list that were inspected longest ago.
+    fn turns(&self, listed: &[Summary]) -> BTreeSet<ContainerId> {
+        let mut known: Vec<_> =
+            listed.iter().filter_map(|row| Some((self.seen.get(&row.id)?.inspected, &row.id))).collect();
+        known.sort_unstable();
+        known.into_iter().take(IN_TURN).map(|(_, id)| id.clone()).collect()
     }
 
     /// When a state began, by our clock: now, if it is seen for the first time. Only of what was there before we
@@ -143,8 +167,8 @@ impl<E: Engine> Observer<E> {
     fn since(&self, id: &ContainerId, state: &ContainerState) -> Timestamp {
         let now = self.clock.now();
         match self.seen.get(id) {
-            Some((_, before)) if began_at(&before.state) == began_at(state) => before.since,
-            None if !self.watching => began_at(state).map_or(now, |time| time.min(now)),
+            Some(before) if began_at(&before.container.state) == began_at(state) => before.container.since,
+            None if self.looks == 0 => began_at(state).map_or(now, |time| time.min(now)),
             _ => now,
         }
     }
@@ -165,6 +189,15 @@ impl<E: Engine> Observer<E> {
             }
         }
         Ok((networks, volumes))
+    }
+}
+
+impl Seen {
+    /// Whether it seems to be as it was: the list shows the same, and its process is where it was. A container that has
+    /// ended and runs again looks the same in the list.
+    fn is_still(&self, row: &Summary, netns_of: &dyn Fn(u32) -> Option<u64>) -> bool {
+        same(&self.row, row)
+            && self.container.process().is_none_or(|process| netns_of(process.pid) == self.container.netns)
     }
 }
 
@@ -202,4 +235,73 @@ fn same(before: &Summary, now: &Summary) -> bool {
     before.name == now.name
         && before.state == now.state
         && (now.state != "running" || health(&before.status) == health(&now.status))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        engine::{Role, memory::Memory},
+        spec::{Generation, Limits, Project},
+    };
+
+    /// An engine with so many replicas of a project, and an observer that has seen them.
+    async fn watched(replicas: u32) -> (Memory, Desired, Observer<Memory>) {
+        let engine = Memory::new(Clock::starting_at(Timestamp::UNIX_EPOCH), 1);
+        for slot in Slot::first(replicas) {
+            let labels = Labels {
+                project: "shop".parse().unwrap(),
+                pod: "web".parse().unwrap(),
+                generation: Generation::from_label("0123456789ab"),
+                role: Role::Replica { service: "web".parse().unwrap(), slot },
+            };
+            engine.world().add_foreign(&format!("shop-web-{slot}"), labels.to_map());
+        }
+        let desired = Desired::all(Project {
+            name: "shop".parse().unwrap(),
+            services: BTreeMap::new(),
+            pods: BTreeMap::new(),
+            networks: BTreeMap::new(),
+            volumes: BTreeMap::new(),
+        });
+        let eyes = engine.clone();
+        let netns_of: NetnsOf = Arc::new(move |pid| eyes.world().netns_of(pid));
+        let clock = Clock::starting_at(Timestamp::UNIX_EPOCH);
+        let mut observer = Observer::new(Arc::new(engine.clone()), netns_of, clock);
+        observer.look(&desired, &Dirty::EVERYTHING).await.unwrap();
+        (engine, desired, observer)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_in_turn_inspects_a_few_and_comes_round_to_everyone() {
+        let (engine, desired, mut observer) = watched(20).await;
+        let changed = Limits { memory: Some(1 << 20), ..Limits::default() };
+        let ids: Vec<_> = engine.world().containers().map(|(id, ..)| id.clone()).collect();
+        for id in &ids {
+            engine.update(id, &changed).await.unwrap();
+        }
+        for known in [0, 8, 16, 20] {
+            let before = engine.world().calls;
+            let dirty = Dirty { in_turn: known > 0, ..Dirty::NOTHING };
+            let snapshot = observer.look(&desired, &dirty).await.unwrap();
+            let news = snapshot.containers.values().filter(|container| container.limits == changed).count();
+            assert_eq!(news, known);
+            // One of them lists.
+            assert_eq!(engine.world().calls - before, if known > 0 { 1 + 8 } else { 1 });
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_ended_and_runs_again_is_seen_though_the_list_shows_the_same() {
+        let (engine, desired, mut observer) = watched(20).await;
+        let id = engine.world().containers().map(|(id, ..)| id.clone()).last().unwrap();
+        engine.world().exit(&id, 137);
+        engine.start(&id).await.unwrap();
+        let pid = engine.world().containers().find_map(|(other, _, _, state, _)| match state {
+            ContainerState::Running(process) if *other == id => Some(process.pid),
+            _ => None,
+        });
+        let snapshot = observer.look(&desired, &Dirty::NOTHING).await.unwrap();
+        assert_eq!(snapshot.containers[&id].process().map(|process| process.pid), pid);
+    }
 }

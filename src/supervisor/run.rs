@@ -40,7 +40,7 @@ use super::{
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
 /// After a look that failed.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
-/// Everything is looked at anew that often: events can get lost.
+/// Without any event it is looked that often: events can get lost.
 const RESYNC: Duration = Duration::from_secs(30);
 /// How many actions are under way at most; the engine bounds its calls by itself.
 const AT_ONCE: usize = 64;
@@ -128,7 +128,7 @@ struct Supervisor<E> {
 
 /// What has ended.
 enum Task<E> {
-    Looked { observer: Observer<E>, dirty: Dirty, settled: BTreeSet<Target>, result: Looked },
+    Looked { observer: Observer<E>, settled: BTreeSet<Target>, result: Looked },
     Acted { action: Action, result: Result<Option<EventKind>, EngineError> },
     Told(watch::Told),
 }
@@ -296,7 +296,8 @@ impl<E: Engine> Supervisor<E> {
     fn look(&mut self) {
         let now = Instant::now();
         if now >= self.resync_at {
-            self.dirty = Dirty::EVERYTHING;
+            self.dirty.in_turn = true;
+            self.dirty.resources = true;
             self.resync_at = now + RESYNC;
         }
         if now < self.look_at || (self.dirty == Dirty::NOTHING && self.ended.is_empty()) {
@@ -320,7 +321,7 @@ impl<E: Engine> Supervisor<E> {
                 Ok((observer.look(&desired, dirty).await?, events))
             }
             .await;
-            Task::Looked { observer, dirty, settled, result }
+            Task::Looked { observer, settled, result }
         });
     }
 
@@ -339,7 +340,7 @@ impl<E: Engine> Supervisor<E> {
 
     fn ended(&mut self, task: Task<E>) {
         match task {
-            Task::Looked { observer, dirty, settled, result } => {
+            Task::Looked { observer, settled, result } => {
                 self.observer = Some(observer);
                 match result {
                     Ok((snapshot, events)) => {
@@ -349,10 +350,7 @@ impl<E: Engine> Supervisor<E> {
                     }
                     Err(error) => {
                         self.look_at = Instant::now() + RETRY_PAUSE;
-                        self.dirty.all |= dirty.all;
-                        self.dirty.resources |= dirty.resources;
-                        self.dirty.containers.extend(dirty.containers);
-                        self.dirty.all = true;
+                        self.dirty = Dirty::EVERYTHING;
                         self.ended.extend(settled);
                         self.lost(&error);
                     }
