@@ -7,6 +7,8 @@ pub struct Extent {
     pub field: Field,
     /// Rounds in which each peer has its turn.
     pub rounds: usize,
+    /// Rounds of those who differ by little.
+    pub close_rounds: usize,
     /// Seconds of load in a turn.
     pub seconds: u32,
     /// Seconds of load in a turn whose latencies are looked at.
@@ -41,6 +43,7 @@ impl Extent {
     pub const FULL: Self = Self {
         field: Field::All,
         rounds: 3,
+        close_rounds: 10,
         seconds: 1,
         latency_seconds: 3,
         kills: 10,
@@ -55,6 +58,7 @@ impl Extent {
     pub const QUICK: Self = Self {
         field: Field::Main,
         rounds: 2,
+        close_rounds: 2,
         seconds: 1,
         latency_seconds: 1,
         kills: 1,
@@ -69,6 +73,7 @@ impl Extent {
     pub const SMOKE: Self = Self {
         field: Field::All,
         rounds: 1,
+        close_rounds: 1,
         seconds: 1,
         latency_seconds: 1,
         kills: 1,

@@ -89,9 +89,8 @@ impl<E: Engine> Observer<E> {
     pub async fn look(&mut self, desired: &Desired, dirty: &Dirty) -> Result<Snapshot, EngineError> {
         let project = &desired.project;
         let mut listed = self.engine.list(&project.name).await?;
-        listed.retain(|row| {
-            Labels::from_map(&row.labels).is_some_and(|labels| labels.project == project.name)
-        });
+        listed
+            .retain(|row| Labels::from_map(&row.labels).is_some_and(|labels| labels.project == project.name));
         let turns = if dirty.in_turn { self.turns(&listed) } else { BTreeSet::new() };
         let mut seen = BTreeMap::new();
         let mut unknown = Vec::new();

@@ -19,7 +19,7 @@ use sameport::{
 };
 use tokio::sync::{Notify, watch};
 
-use crate::shop::{LONG, Shop, apply};
+use crate::shop::{LONG, Open, Shop, apply};
 
 /// It steers only once it is told to go on, and never shows a pod.
 #[derive(Clone, Default)]
@@ -80,12 +80,18 @@ async fn until(what: &str, is_so: impl Fn() -> bool) {
     waited.await.unwrap_or_else(|_| panic!("{what}"));
 }
 
-#[tokio::test]
-async fn what_comes_before_replicas_does_not_wait_for_it() {
+/// A project whose pod is open, and whose kernel does not steer yet.
+async fn opened() -> (Shop, Slow, Open) {
     let (shop, kernel) = (Shop::new(), Slow::default());
     let open = shop.open_on(kernel.clone());
     open.handle.request(apply(shop.project(2))).await.unwrap();
     until("the pod is open", || runs(&shop, |role| *role == Role::Sandbox)).await;
+    (shop, kernel, open)
+}
+
+#[tokio::test]
+async fn what_comes_before_replicas_does_not_wait_for_it() {
+    let (shop, _, _open) = opened().await;
     // It would have been started in the same moment.
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(!runs(&shop, |role| matches!(role, Role::Replica { .. })), "a replica listens unseen");
@@ -93,10 +99,7 @@ async fn what_comes_before_replicas_does_not_wait_for_it() {
 
 #[tokio::test]
 async fn what_it_makes_while_the_project_goes_is_removed() {
-    let (shop, kernel) = (Shop::new(), Slow::default());
-    let open = shop.open_on(kernel.clone());
-    open.handle.request(apply(shop.project(2))).await.unwrap();
-    until("the pod is open", || runs(&shop, |role| *role == Role::Sandbox)).await;
+    let (shop, kernel, open) = opened().await;
     open.handle.request(Request::Down { volumes: false, grace: None }).await.unwrap();
     until("the pod is gone", || shop.engine.world().containers().next().is_none()).await;
     tokio::time::sleep(Duration::from_millis(300)).await;

@@ -16,6 +16,9 @@ use crate::{
 
 /// How many there are.
 pub const REPLICAS: usize = 4;
+/// Names of peers that are compared by name.
+pub const SAMEPORT_ON_HOST: &str = "sameport, host network";
+pub const DOCKER_ON_HOST: &str = "docker run, host network";
 
 /// Writes what nginx serves in each replica. `shares` is what makes it share its port by itself.
 pub fn files(folder: &Path, port: u16, shares: &str) -> Result<()> {
@@ -33,15 +36,26 @@ pub fn words(port: u16) -> [String; 5] {
 /// So many containers, each with an address of its own.
 pub fn containers(bench: &Bench, count: usize, options: &str) -> Result<Vec<String>> {
     files(bench.files(), INSIDE, "")?;
+    run(bench, count, INSIDE, &format!("--network {} {options}", bench.docker.network))
+}
+
+fn run(bench: &Bench, count: usize, port: u16, options: &str) -> Result<Vec<String>> {
     let options = format!(
-        "--network {} --cpuset-cpus {} -v {}:/bench:ro {options}",
-        bench.docker.network,
+        "--cpuset-cpus {} -v {}:/bench:ro {options}",
         bench.cores.serving.list(),
         bench.files().display()
     );
-    let words = words(INSIDE);
+    let words = words(port);
     let words: Vec<_> = words.iter().map(String::as_str).collect();
     bench.docker.run_all(count, &options, &image("nginx")?, &words)
+}
+
+/// Containers on the host's own network that share a port by themselves, with nobody who looks after them.
+pub fn docker_on_host(bench: &Bench) -> Result<Peer> {
+    let port = free_port()?;
+    files(bench.files(), port, "reuseport")?;
+    let containers = run(bench, REPLICAS, port, "--network host")?;
+    Ok(Peer::new(DOCKER_ON_HOST, Kind::Docker, (bench.client.host, port).into(), containers))
 }
 
 /// Sameport with a port that is published by a bridge, as `ports:` does it.
@@ -58,7 +72,7 @@ pub fn sameport_on_host(bench: &Bench) -> Result<Peer> {
     files(bench.files(), port, "reuseport")?;
     let network = json!({ "network_mode": "host", "expose": [port.to_string()] });
     let project = project(bench, "host", port, &network)?;
-    Ok(Peer::new("sameport, host network", Kind::Sameport, (bench.client.host, port).into(), project))
+    Ok(Peer::new(SAMEPORT_ON_HOST, Kind::Sameport, (bench.client.host, port).into(), project))
 }
 
 /// Replicas that listen on this port.

@@ -59,15 +59,15 @@ impl Pod {
                 Some((life, ReplicaReport { pid: replica.pid, weight, ..ReplicaReport::default() }))
             })
             .collect();
+        let rows: BTreeMap<u64, &Row> = rows.iter().map(|row| (row.cookie, row)).collect();
         for (name, port) in &self.ports {
             for (life, part) in &port.endpoints {
                 let Some(replica) = replicas.get_mut(life) else { continue };
                 let counts = kernel.counts(part.number)?;
-                let cookies: BTreeSet<u64> =
-                    part.listeners.iter().flatten().map(|(cookie, _)| *cookie).collect();
-                let own = rows.iter().filter(|row| cookies.contains(&row.cookie));
-                let queue = own.clone().map(|row| u64::from(row.waiting)).sum();
-                let dropped = own.clone().map(|row| u64::from(row.dropped)).sum();
+                let cookies = part.listeners.iter().flatten().map(|(cookie, _)| cookie);
+                let own: Vec<_> = cookies.filter_map(|cookie| rows.get(cookie)).collect();
+                let queue = own.iter().map(|row| u64::from(row.waiting)).sum();
+                let dropped = own.iter().map(|row| u64::from(row.dropped)).sum();
                 let last = Duration::from_nanos(counts.last);
                 // Counted before the queue was looked at: what came in between must not look as if it were accepted.
                 let counted = totals.get(&part.number).copied().unwrap_or(counts.total).min(counts.total);
@@ -83,7 +83,7 @@ impl Pod {
                     listens: part.listens(),
                     shared: true,
                 };
-                replica.user = own.clone().next().map(|row| row.user).or(replica.user);
+                replica.user = own.first().map(|row| row.user).or(replica.user);
                 replica.ports.insert(*name, traffic);
             }
         }
