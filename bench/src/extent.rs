@@ -43,10 +43,10 @@ impl Extent {
     pub const FULL: Self = Self {
         field: Field::All,
         rounds: 3,
-        close_rounds: 10,
+        close_rounds: 6,
         seconds: 1,
         latency_seconds: 3,
-        kills: 10,
+        kills: 8,
         rollouts: 20,
         sizes: &[4, 16, 64, 128],
         supervised: &[4, 64],

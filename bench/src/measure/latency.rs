@@ -30,9 +30,8 @@ const PERCENTILES: [f64; 3] = [50.0, 99.0, 99.9];
 const CASES: [(&str, &str); 2] = [("all replicas alike", ""), ("one of four ten times slower", "&slow=4")];
 
 /// Proxies, by how they choose.
-const PROXIES: [(Field, ProxyKind, Balance); 4] = [
+const PROXIES: [(Field, ProxyKind, Balance); 3] = [
     (Field::All, ProxyKind::Nginx, Balance::RoundRobin),
-    (Field::All, ProxyKind::Nginx, Balance::LeastConnections),
     (Field::All, ProxyKind::Haproxy, Balance::RoundRobin),
     (Field::Main, ProxyKind::Haproxy, Balance::LeastConnections),
 ];
