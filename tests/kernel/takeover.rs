@@ -3,11 +3,15 @@
 use std::{
     net::TcpStream,
     sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
 };
+
+use sameport::kernel::{sockets::Diagnosis, steering::Steering as _};
 
 use super::{
     pod::Pod,
-    server::{PORT, answers, ask, http, shared, stay},
+    server::{PORT, StopAtEnd, answers, ask, http, shared, stay},
     support::wait::{self, check},
 };
 
@@ -62,6 +66,59 @@ fn with_nobody_at_the_helm_the_kernel_goes_on_choosing() {
     pod.start(3, &mut http());
     pod.listening(3, PORT);
     assert_eq!(answers(&pod, 60).keys().collect::<Vec<_>>(), ["1", "3"]);
+}
+
+/// A pod whose port is shut, with a replica that has begun to listen since nobody is at the helm: the first supervisor was
+/// killed before it could open the port.
+fn shut(weight: u32) -> Pod {
+    let mut pod = Pod::new();
+    pod.declared.insert(PORT);
+    pod.rules.hold = Duration::ZERO;
+    pod.usual_weight = weight;
+    pod.tell();
+    pod.steering.as_ref().unwrap().look();
+    pod.steering = None;
+    pod.start(1, &mut http());
+    let mut diagnosis = Diagnosis::of(&pod.netns()).unwrap();
+    wait::until("it listens", || {
+        let rows = diagnosis.rows().unwrap();
+        check(rows.iter().any(|row| row.bound.address.port() == PORT.1), rows)
+    });
+    assert!(pod.connect(shared()).is_err(), "the port is shut");
+    pod
+}
+
+#[test]
+fn a_port_that_was_shut_is_opened_by_the_next_one() {
+    let mut pod = shut(100);
+    pod.succeed();
+    pod.listening(1, PORT);
+    assert_eq!(answers(&pod, 20).keys().collect::<Vec<_>>(), ["1"]);
+}
+
+#[test]
+fn a_port_that_was_shut_is_not_opened_by_the_next_one_for_who_is_not_ready() {
+    let mut pod = shut(0);
+    let (netns, stop) = (pod.netns(), AtomicBool::new(false));
+    thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            let mut connected = 0;
+            let work = || {
+                while !stop.load(Ordering::Relaxed) {
+                    connected += u32::from(TcpStream::connect(shared()).is_ok());
+                }
+                Ok(())
+            };
+            netns.within(work).unwrap();
+            connected
+        });
+        let guard = StopAtEnd(&stop);
+        pod.succeed();
+        pod.listening(1, PORT);
+        thread::sleep(Duration::from_millis(200));
+        drop(guard);
+        assert_eq!(client.join().unwrap(), 0);
+    });
 }
 
 /// As when sameport is replaced by another version: new programs take the place of the old ones, under load.

@@ -1,7 +1,7 @@
 //! What a project has in the kernel: its maps and the places in them that are in use.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
     os::fd::{AsFd, AsRawFd},
 };
@@ -165,8 +165,7 @@ impl InKernel {
         for (key, port) in ports.into_iter().filter(|(key, _)| key.netns == netns) {
             self.drop_port(key, port)?;
         }
-        let gates: Vec<GateKey> = self.maps.shut.keys().collect::<Result<Vec<_>, _>>().map_err(fail())?;
-        for key in gates.into_iter().filter(|key| key.pod == number) {
+        for key in self.shut_ports(number)? {
             self.write_gate(key, false)?;
         }
         self.pins.release(&format!("link_gate_{number}"))
@@ -392,6 +391,16 @@ impl InKernel {
     /// The user who shares a port.
     pub fn user(&self, key: &PortKey) -> Option<u32> {
         self.maps.users.get(key, 0).ok()
+    }
+
+    /// Ports of a pod that are shut.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn shut_ports(&self, pod: u32) -> Result<BTreeSet<GateKey>, KernelError> {
+        let all = self.maps.shut.keys().collect::<Result<Vec<_>, _>>();
+        let all = all.map_err(KernelError::bpf("list the ports that are shut"))?;
+        Ok(all.into_iter().filter(|key| key.pod == pod).collect())
     }
 
     /// Shuts a port for one family of packets, or opens it.

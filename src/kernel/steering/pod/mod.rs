@@ -82,6 +82,7 @@ impl Pod {
         }
         let diagnosis = Diagnosis::of(&netns)?;
         let number = kernel.take_pod(diagnosis.cookie)?;
+        let shut = kernel.shut_ports(number)?;
         let mut pod = Self {
             netns,
             diagnosis,
@@ -90,7 +91,7 @@ impl Pod {
             residents: BTreeMap::new(),
             sockets: BTreeMap::new(),
             sought: BTreeSet::new(),
-            shut: BTreeSet::new(),
+            shut,
             other_users: BTreeMap::new(),
             counted: BTreeMap::new(),
         };
@@ -99,13 +100,16 @@ impl Pod {
         Ok(pod)
     }
 
-    /// Shuts what nobody listens on; what serves already goes on.
+    /// Shuts what nobody listens on; what serves already goes on. What a supervisor before us has shut stays so until the
+    /// choice among its listeners is ours: it may have been killed before it was.
     fn adopt(&mut self, kernel: &mut InKernel, wish: &PodWish) -> Result<(), KernelError> {
         let rows = self.diagnosis.rows()?;
+        let (pod, shut) = (self.number, self.shut.clone());
         self.shut_all_but(kernel, wish, |port, v4| {
-            rows.iter().any(|row| {
+            let listens = rows.iter().any(|row| {
                 key(&row.bound) == port && if v4 { row.bound.takes_v4() } else { row.bound.takes_v6() }
-            })
+            });
+            listens && !shut.contains(&gate(pod, port, v4))
         })
     }
 
@@ -300,11 +304,10 @@ impl Pod {
         is_open: impl Fn(wish::Port, bool) -> bool,
     ) -> Result<(), KernelError> {
         let mut wanted = BTreeSet::new();
-        for (transport, port) in &wish.declared {
-            for (family, v4) in [(AF_INET, true), (AF_INET6, false)] {
-                if !is_open((*transport, *port), v4) {
-                    let protocol = transport.number();
-                    wanted.insert(GateKey { pod: self.number, port: *port, protocol, family });
+        for port in &wish.declared {
+            for v4 in [true, false] {
+                if !is_open(*port, v4) {
+                    wanted.insert(gate(self.number, *port, v4));
                 }
             }
         }
@@ -317,6 +320,11 @@ impl Pod {
         self.shut = wanted;
         Ok(())
     }
+}
+
+/// The gate of a port, for packets of IPv4 or of IPv6.
+fn gate(pod: u32, (transport, port): wish::Port, v4: bool) -> GateKey {
+    GateKey { pod, port, protocol: transport.number(), family: if v4 { AF_INET } else { AF_INET6 } }
 }
 
 fn key(bound: &Bound) -> wish::Port {
