@@ -7,7 +7,7 @@ pub struct Extent {
     pub field: Field,
     /// Rounds in which each peer has its turn.
     pub rounds: usize,
-    /// Rounds of those who differ by little.
+    /// Rounds of those who differ by little, among themselves; 0 leaves them out.
     pub close_rounds: usize,
     /// Seconds of load in a turn.
     pub seconds: u32,
@@ -58,7 +58,7 @@ impl Extent {
     pub const QUICK: Self = Self {
         field: Field::Main,
         rounds: 2,
-        close_rounds: 2,
+        close_rounds: 0,
         seconds: 1,
         latency_seconds: 1,
         kills: 1,

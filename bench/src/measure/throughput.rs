@@ -91,11 +91,11 @@ pub fn steps(extent: &Extent) -> u64 {
 pub fn measure(bench: &Bench) -> Result<Vec<Measure>> {
     bench.step("starting everybody")?;
     let peers = start(bench)?;
-    let docker = replicas::docker_on_host(bench)?;
-    docker.answers(bench)?;
+    let docker = match bench.extent.close_rounds {
+        0 => None,
+        _ => Some(replicas::docker_on_host(bench)?),
+    };
     let all: Vec<_> = peers.iter().collect();
-    let is_close = |peer: &&Peer| peer.name == SAMEPORT_ON_HOST || peer.kind == Kind::Limit;
-    let close: Vec<_> = peers.iter().filter(is_close).chain([&docker]).collect();
     let mut measures = Vec::new();
     for case in cases(&bench.extent) {
         let (rates, costs) = turns(bench, case, &all, bench.extent.rounds)?;
@@ -126,24 +126,34 @@ pub fn measure(bench: &Bench) -> Result<Vec<Measure>> {
                 Goal::new(SAMEPORT_ON_HOST, By::BestOf(Kind::ProxyOnHost), Bound::AtMost(1.0)),
             ],
         });
-        let (rates, _) = turns(bench, case, &close, bench.extent.close_rounds)?;
-        measures.push(Measure {
-            id: case.id,
-            title: format!("{}, beside the limit", case.title),
-            how: format!(
-                "{}, by turns among these alone. What containers cost without sameport, `docker run` shows: four of them, \
-                 which share a port of the host's network by themselves.",
-                load(bench)
-            ),
-            better: Better::Higher,
-            series: rates,
-            goals: vec![
-                Goal::new(SAMEPORT_ON_HOST, By::BestOf(Kind::Limit), Bound::AtLeast(0.98)),
-                Goal::new(SAMEPORT_ON_HOST, By::Peer(DOCKER_ON_HOST.to_owned()), Bound::AtLeast(0.98)),
-            ],
-        });
+        if let Some(docker) = &docker {
+            measures.push(beside_the_limit(bench, case, &peers, docker)?);
+        }
     }
     Ok(measures)
+}
+
+/// What differs by little.
+fn beside_the_limit(bench: &Bench, case: &Case, peers: &[Peer], docker: &Peer) -> Result<Measure> {
+    docker.answers(bench)?;
+    let is_close = |peer: &&Peer| peer.name == SAMEPORT_ON_HOST || peer.kind == Kind::Limit;
+    let close: Vec<_> = peers.iter().filter(is_close).chain([docker]).collect();
+    let (series, _) = turns(bench, case, &close, bench.extent.close_rounds)?;
+    Ok(Measure {
+        id: case.id,
+        title: format!("{}, beside the limit", case.title),
+        how: format!(
+            "{}, by turns among these alone. What containers cost without sameport, `docker run` shows: four of them, which \
+             share a port of the host's network by themselves.",
+            load(bench)
+        ),
+        better: Better::Higher,
+        series,
+        goals: vec![
+            Goal::new(SAMEPORT_ON_HOST, By::BestOf(Kind::Limit), Bound::AtLeast(0.98)),
+            Goal::new(SAMEPORT_ON_HOST, By::Peer(DOCKER_ON_HOST.to_owned()), Bound::AtLeast(0.98)),
+        ],
+    })
 }
 
 fn load(bench: &Bench) -> String {
