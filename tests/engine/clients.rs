@@ -2,11 +2,11 @@
 
 use std::{
     io::{Read, Write},
-    net::{SocketAddr, TcpListener},
+    net::{Shutdown, SocketAddr, TcpListener},
     thread,
 };
 
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::support::load::{self, Failure, Load, Report, kept::Kept};
 
@@ -33,7 +33,10 @@ fn an_answer_names_its_replica() {
 
 #[test]
 fn a_failure_is_told_by_its_kind() {
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // Who has a port and does not listen keeps others from listening on it.
+    let owner = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    owner.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let nobody = owner.local_addr().unwrap().as_socket().unwrap();
     let reset = server(|stream| SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO)).unwrap());
     for (address, expected) in [
         (nobody, Failure::Refused),
@@ -66,9 +69,12 @@ fn keeping(answers: &'static [&'static str], reset: bool) -> SocketAddr {
             let _ = stream.read(&mut [0; 1024]).unwrap();
             stream.write_all(answer.as_bytes()).unwrap();
         }
+        // One that is closed with something unread in it is broken off, and so is one that is sent something after it.
         if reset {
-            // One that is closed with something unread in it is broken off.
             stream.peek(&mut [0]).unwrap();
+        } else {
+            stream.shutdown(Shutdown::Write).unwrap();
+            stream.read_to_end(&mut Vec::new()).unwrap();
         }
     })
 }
