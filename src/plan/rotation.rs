@@ -236,6 +236,20 @@ impl Planner<'_> {
     }
 }
 
+/// Whether the kernel shows that it does what is wished. Where it cannot, it does nothing that could be waited for.
+pub(super) fn is_in_force(wishes: &Wishes, sharing: &Sharing) -> bool {
+    let Sharing::ByKernel(report) = sharing else { return true };
+    wishes.iter().all(|(name, wish)| {
+        report.pods.get(name).is_some_and(|pod| {
+            let is_shown = |wished: &ReplicaWish| {
+                let shown = pod.replicas.get(&wished.id);
+                shown.is_some_and(|shown| (shown.pid, shown.weight) == (wished.pid, wished.weight))
+            };
+            pod.error.is_some() || pod.netns == wish.netns && wish.replicas.iter().all(is_shown)
+        })
+    })
+}
+
 /// As the kernel part calls it; it knows nothing of SCTP.
 fn transport(protocol: Protocol) -> Option<Transport> {
     match protocol {

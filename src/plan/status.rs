@@ -12,6 +12,7 @@ use crate::{
 use super::{
     Ailment, Autopsy, Container, Desired, FailureReason, Goal, History, Illness, Observed, Phase, Planner,
     PodSharing, PodTraffic, Replacement, ReplicaTraffic, Target, Verdict, plan,
+    rotation::is_in_force,
     versions::{Pin, Underway, Why},
 };
 
@@ -294,7 +295,9 @@ pub fn status(desired: &Desired, observed: &Observed, now: Timestamp) -> Project
     let is_as_wanted = rollouts.is_empty() && spared.is_empty() && rejected.is_empty();
     let troubles = failures.into_iter().chain(conflicts).chain(spared).chain(rejected).collect();
     let next = plan(desired, observed, now);
-    let idle = observed.busy.is_empty() && next.actions.is_empty() && !next.draining;
+    // A supervisor that has just begun sees all replicas up before the kernel knows of any.
+    let in_force = is_in_force(&next.wishes, &observed.sharing);
+    let idle = observed.busy.is_empty() && next.actions.is_empty() && !next.draining && in_force;
     let up = replicas.iter().all(|r| (r.state.is_up() && r.current) || r.state == ReplicaState::Stopped);
     // A replica that waits for its turn to be replaced is no action yet.
     let settled = idle && desired.superseded.is_empty() && rollouts.iter().all(RolloutStatus::rests);

@@ -163,6 +163,27 @@ fn nobody_notices_that_the_supervisor_is_frozen_killed_and_replaced() {
 }
 
 #[test]
+fn whoever_became_healthy_without_a_supervisor_is_in_rotation_when_the_next_one_says_that_all_is_up() {
+    // Nobody waits for a replica: who comes too early fails.
+    let check_file = "healthcheck: { test: [CMD, ls, /tmp/ready], interval: 300ms, start_period: 5m }";
+    let project = Project::new(&go(2, &format!("{check_file}\n    x-sameport: {{ hold: 0s }}")));
+    project.run(&["up", "-d"]);
+    assert_eq!(load::send(project.outside(), 10).answered(), 0, "nobody is ready yet");
+    kill(project.supervisor().unwrap(), Signal::SIGSTOP).unwrap();
+    for name in ["web-1", "web-2"].map(|name| format!("{}-{name}", project.name)) {
+        project.docker.run(&["exec", &name, "touch", "/tmp/ready"]);
+        wait::until("it is healthy", || {
+            let state = project.docker.inspect(&name)["State"]["Health"]["Status"].clone();
+            check(state == "healthy", state)
+        });
+    }
+    project.kill_supervisor();
+    project.run(&["up", "-d", "--wait"]);
+    let report = load::send(project.outside(), 30);
+    assert!(report.failures.is_empty() && report.answers.len() == 2, "{report}");
+}
+
+#[test]
 fn down_leaves_no_pin_no_link_and_no_program() {
     let project = up(&go(2, ""));
     let folder = sameport::kernel::capability::mounted("bpf").unwrap().join("sameport").join(&project.name);

@@ -57,6 +57,12 @@ impl Scene {
         self
     }
 
+    /// A supervisor has just begun: the kernel has not shown it anything.
+    fn unseen(mut self) -> Self {
+        self.observed.sharing = Sharing::ByKernel(Arc::default());
+        self
+    }
+
     /// It gets nothing new since so long.
     pub(super) fn out(mut self, slot: u32, seconds: i64) -> Self {
         let since = self.now - jiff::ToSpan::seconds(seconds);
@@ -136,8 +142,7 @@ fn whoever_a_supervisor_before_us_left_in_rotation_is_not_told_before_the_kernel
     let unseen = |since| {
         let mut scene = Scene::steered(2).goal("web", Goal::Run { replicas: 1 }).out(2, since);
         scene.desired.stop_grace = Some(Duration::from_secs(1));
-        scene.observed.sharing = Sharing::ByKernel(Arc::default());
-        scene
+        scene.unseen()
     };
     for (since, lines) in [(0, vec![]), (9, vec![]), (10, vec!["stop web.2"])] {
         assert_eq!(unseen(since).lines(), lines, "after {since} s");
@@ -198,12 +203,41 @@ fn a_replica_that_does_not_listen_is_not_up() {
 }
 
 #[test]
+fn a_project_is_as_wanted_once_the_kernel_does_what_it_is_told() {
+    for (case, scene, converged) in [
+        ("it does", Scene::steered(2), true),
+        ("it has shown nothing yet", Scene::steered(2).unseen(), false),
+        ("it shows another network", Scene::steered(2).reports(|pod| pod.netns = NETNS + 1), false),
+        ("it shows one as not ready yet", Scene::steered(2).shows(2, 0, Some(0)), false),
+        (
+            "it does not show one yet",
+            Scene::steered(2).reports(|pod| {
+                pod.replicas.remove(&ContainerId("web-2".to_owned()));
+            }),
+            false,
+        ),
+        (
+            "it shows the process that was there before",
+            Scene::steered(2).reports(|pod| pod.replicas.values_mut().for_each(|replica| replica.pid = 41)),
+            false,
+        ),
+        (
+            "it cannot, and the images do",
+            Scene::steered(2).reports(|pod| {
+                *pod = PodReport { error: Some("no".to_owned()), ..PodReport::default() };
+            }),
+            true,
+        ),
+    ] {
+        let status = status(&scene.desired, &scene.observed, scene.now);
+        assert!(status.replicas.iter().all(|replica| replica.state.is_up()) || !converged, "{case}");
+        assert_eq!((status.converged, status.settled), (converged, converged), "{case}");
+    }
+}
+
+#[test]
 fn replicas_start_only_once_the_kernel_shares_their_ports() {
-    let begin = || {
-        let mut scene = Scene::steered(0).goal("web", Goal::Run { replicas: 1 });
-        scene.observed.sharing = Sharing::ByKernel(Arc::default());
-        scene
-    };
+    let begin = || Scene::steered(0).goal("web", Goal::Run { replicas: 1 }).unseen();
     assert_eq!(begin().lines(), NOTHING);
     assert_eq!(begin().plan().wishes.len(), 1, "the kernel is told of the pod");
     assert_eq!(begin().reports(|_| {}).lines(), ["launch web.1"]);
