@@ -20,6 +20,8 @@ use crate::{
 
 /// A header that is longer is no answer.
 const LONGEST: usize = 16 * 1024;
+/// How much of what comes after the status is heard out, and for how long: an answer may have no end.
+const REST: (usize, Duration) = (1024 * 1024, Duration::from_secs(1));
 
 /// Why a replica is not ready.
 #[derive(Debug, thiserror::Error)]
@@ -88,28 +90,43 @@ pub fn ask(netns: &Netns, to: SocketAddr, probe: &Probe) -> Result<(), ProbeErro
 
 /// The status of an answer.
 fn get(mut stream: TcpStream, path: &str, deadline: Instant) -> Result<u16, ProbeError> {
-    let left = || {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() { Err(io::Error::from(io::ErrorKind::TimedOut)) } else { Ok(left) }
-    };
-    stream.set_write_timeout(Some(left()?))?;
+    stream.set_write_timeout(Some(left_until(deadline)?))?;
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: sameport-probe\r\nConnection: close\r\n\r\n"
     );
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
-    let mut buffer = [0; 1024];
     loop {
         if let Some(status) = status(&answer) {
+            hear_out(stream, deadline);
             return status;
         }
-        stream.set_read_timeout(Some(left()?))?;
-        let read = stream.read(&mut buffer)?;
-        if read == 0 || answer.len() > LONGEST {
+        if answer.len() > LONGEST || read_until(&mut stream, &mut answer, deadline)? == 0 {
             return Err(ProbeError::NotHttp);
         }
-        answer.extend_from_slice(buffer.get(..read).unwrap_or_default());
     }
+}
+
+/// Reads what else there is. Whoever hangs up before the end breaks the connection off, and many servers complain.
+fn hear_out(mut stream: TcpStream, deadline: Instant) {
+    let (most, longest) = REST;
+    let deadline = deadline.min(Instant::now() + longest);
+    let mut rest = Vec::new();
+    // Whatever goes wrong now: the status is known.
+    while rest.len() < most && read_until(&mut stream, &mut rest, deadline).is_ok_and(|length| length > 0) {}
+}
+
+fn read_until(stream: &mut TcpStream, to: &mut Vec<u8>, deadline: Instant) -> io::Result<usize> {
+    let mut buffer = [0; 4096];
+    stream.set_read_timeout(Some(left_until(deadline)?))?;
+    let length = stream.read(&mut buffer)?;
+    to.extend_from_slice(buffer.get(..length).unwrap_or_default());
+    Ok(length)
+}
+
+fn left_until(deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
 
 /// The status in the first line, once that is there.
@@ -144,6 +161,45 @@ mod tests {
             let error = ProbeError::Exit { code: 1, output };
             assert_eq!(error.to_string(), wanted);
         }
+    }
+
+    #[test]
+    fn an_answer_is_heard_out() {
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(server.local_addr().unwrap()).unwrap();
+        let (mut asked, _) = server.accept().unwrap();
+        let answering = std::thread::spawn(move || {
+            let _ = asked.read(&mut [0; 1024])?;
+            asked.write_all(b"HTTP/1.1 503 Service Unavailable\r\n")?;
+            for part in ["Content-Length: 4\r\n\r\n", "la", "te"] {
+                std::thread::sleep(Duration::from_millis(20));
+                asked.write_all(part.as_bytes())?;
+            }
+            asked.shutdown(std::net::Shutdown::Write)?;
+            // Whoever goes before the end breaks the connection off.
+            asked.read(&mut [0])
+        });
+        let status = get(stream, "/", Instant::now() + Duration::from_secs(5));
+        assert_eq!(status.unwrap(), 503);
+        assert_eq!(answering.join().unwrap().unwrap(), 0);
+    }
+
+    #[test]
+    fn of_an_answer_without_end_the_status_counts() {
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(server.local_addr().unwrap()).unwrap();
+        let (mut asked, _) = server.accept().unwrap();
+        let head = b"HTTP/1.1 200 OK\r\n\r\n";
+        let answering = std::thread::spawn(move || {
+            asked.write_all(head)?;
+            loop {
+                asked.write_all(&[b'.'; 4096])?;
+            }
+        });
+        let status = get(stream, "/", Instant::now() + Duration::from_secs(60));
+        assert_eq!(status.unwrap(), 200);
+        let gone: io::Result<()> = answering.join().unwrap();
+        assert!(gone.is_err());
     }
 
     #[test]
