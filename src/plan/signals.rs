@@ -96,7 +96,7 @@ impl Signs {
         let exceeds = |what: fn(&Tally) -> u64| {
             let (bad, old) = (what(&self.new), rate(what(&self.old), self.old.connections));
             let most = 2 * old + u64::from(rules.budget.thousandths());
-            rules.budget < Share::ALL && bad >= FEW && rate(bad, self.new.connections) > most
+            rules.budget < Share::ALL && bad >= FEW && is_more(bad, self.new.connections, most)
         };
         if exceeds(|tally| tally.reset) {
             return Some(Worse::Resets);
@@ -113,6 +113,13 @@ impl Signs {
 /// How many of a thousand.
 fn rate(bad: u64, all: u64) -> u64 {
     bad.saturating_mul(1000) / all.max(1)
+}
+
+/// Whether `bad` of `all` is more than `most` of a thousand, and by more than chance explains: a count varies by its square
+/// root, and hardly ever by three times that.
+fn is_more(bad: u64, all: u64, most: u64) -> bool {
+    let (bad, most) = (u128::from(bad) * 1000, u128::from(all) * u128::from(most));
+    bad.checked_sub(most).is_some_and(|excess| excess > 0 && excess * excess > 9 * 1000 * most)
 }
 
 /// Follows what the kernel shows of all services that are on their way.
@@ -135,6 +142,8 @@ struct Watched {
 #[derive(Clone, Copy, Debug)]
 struct Seen {
     is_new: bool,
+    /// Whether clients have come to it: before that, only those have who ask whether it is ready.
+    is_known: bool,
     before: Tally,
     last: Tally,
 }
@@ -167,8 +176,13 @@ impl Signals {
                 let is_new = desired.project.is_service(name, &container.labels.generation);
                 let tally = Tally::of(replica);
                 let key = (container.id.clone(), replica.pid);
-                let seen = Seen { is_new, before: before(tally), last: tally };
-                watched.replicas.entry(key).or_insert(seen).last = tally;
+                let fresh = Seen { is_new, is_known: false, before: before(tally), last: tally };
+                let seen = watched.replicas.entry(key).or_insert(fresh);
+                seen.last = tally;
+                seen.is_known |= replica.weight > 0;
+                if !seen.is_known {
+                    seen.before = tally;
+                }
                 if replica.weight > 0 && replica.listens() {
                     let queue = replica.ports.values().map(|traffic| traffic.queue).sum::<u64>();
                     if is_new { new.push(queue) } else { old.push(queue) }
@@ -256,7 +270,15 @@ mod tests {
             ("nothing", tally(1000, 0), tally(1000, 0), None),
             ("a few", tally(10, 4), tally(1000, 0), None),
             ("one percent", tally(1000, 10), tally(1000, 0), None),
-            ("more", tally(1000, 11), tally(1000, 0), Some(Worse::Resets)),
+            ("more, which may be chance", tally(1000, 19), tally(1000, 0), None),
+            ("more than chance explains", tally(1000, 20), tally(1000, 0), Some(Worse::Resets)),
+            (
+                "of so many hardly anything is chance",
+                tally(100_000, 1100),
+                tally(1000, 0),
+                Some(Worse::Resets),
+            ),
+            ("of few much is", tally(57, 5), tally(288, 9), None),
             ("as the old ones do", tally(1000, 300), tally(1000, 300), None),
             ("thrice what the old ones do", tally(1000, 900), tally(1000, 300), Some(Worse::Resets)),
             ("nobody had come to the old ones", tally(100, 50), tally(0, 0), Some(Worse::Resets)),
@@ -265,6 +287,36 @@ mod tests {
         }
         let full = Tally { connections: 100, reset: 0, overflowed: 6 };
         assert_eq!(signs(full, tally(100, 0)).worse(&rules(), Timestamp::UNIX_EPOCH), Some(Worse::Overflows));
+    }
+
+    /// How many of 500 rollouts are failed, where so many percent of the connections of each version end badly: what is
+    /// known is looked at after each twenty of the new one's five hundred.
+    fn failed(old_percent: u32, new_percent: u32) -> u32 {
+        let mut chance = fastrand::Rng::with_seed(u64::from(old_percent) << 8 | u64::from(new_percent));
+        let mut more = |tally: &mut Tally, count, percent| {
+            tally.connections += count;
+            tally.reset += (0..count).map(|_| u64::from(chance.u32(..100) < percent)).sum::<u64>();
+        };
+        let mut fails = || {
+            let (mut new, mut old) = (Tally::default(), Tally::default());
+            (0..25).any(|_| {
+                more(&mut new, 20, new_percent);
+                more(&mut old, 40, old_percent);
+                signs(new, old).worse(&rules(), Timestamp::UNIX_EPOCH).is_some()
+            })
+        };
+        (0..500).filter(|_| fails()).count().try_into().unwrap()
+    }
+
+    #[test]
+    fn clients_that_break_off_do_a_good_version_no_harm_and_a_bad_one_no_good() {
+        for percent in [0, 1, 3, 10, 30] {
+            let failed = failed(percent, percent);
+            assert!(failed <= 10, "{failed} of 500 where {percent} % end badly");
+        }
+        for (old, new) in [(0, 10), (0, 100), (3, 30), (10, 50)] {
+            assert_eq!(failed(old, new), 500, "{new} % instead of {old}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::{
     pod::Pod,
-    server::{PORT, StopAtEnd, answers, ask, http, python, shared, stay},
+    server::{PORT, StopAtEnd, answers, ask, http, own, python, shared, stay},
     support::wait::{self, check},
 };
 
@@ -48,6 +48,24 @@ fn connections_are_counted_while_they_are_open_however_they_end() {
     drop(half);
     nothing_is_left(&pod);
     assert_eq!(pod.traffic(PORT)[&1].total, 9);
+}
+
+/// Whoever asks a replica at its own address is a probe, or a health check of its own.
+#[test]
+fn connections_of_clients_that_are_broken_off_are_counted_and_others_are_not() {
+    let mut pod = Pod::new();
+    pod.start(1, &mut http());
+    pod.listening(1, PORT);
+    for (address, total, reset) in [(shared(), 3, 3), (own(1), 6, 3), (shared(), 9, 6)] {
+        for _ in 0..3 {
+            let mut client = pod.connect(address).unwrap();
+            stay(&mut client);
+            rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO)).unwrap();
+        }
+        nothing_is_left(&pod);
+        let traffic = pod.traffic(PORT)[&1];
+        assert_eq!((traffic.total, traffic.reset), (total, reset), "{address}");
+    }
 }
 
 /// The first packet of a handshake, from an address to which no answer finds its way.

@@ -101,11 +101,6 @@ static __always_inline int enter(struct sk_reuseport_md *ctx, __u32 endpoint, __
 }
 
 /* The single replica that a packet to one of our addresses means: 1 if it is to such an address. */
-static __always_inline int is_own(__u32 address)
-{
-	return address >= OWN_FIRST && address <= OWN_LAST;
-}
-
 static __always_inline int to_own(struct sk_reuseport_md *ctx, __u32 *address)
 {
 	__u32 to;

@@ -197,8 +197,10 @@ static __always_inline void closed(struct bpf_sock_ops *ctx, struct bpf_sock *sk
 	moved = bpf_map_lookup_elem(&sameport_moved, &cookie);
 	endpoint = moved ? *moved : tag->endpoint;
 	count(endpoint, -1);
-	/* By a reset of either side, or because the other one was heard of no more: what the kernel counts as EstabResets. */
-	if (ctx->args[0] == BPF_TCP_ESTABLISHED || ctx->args[0] == BPF_TCP_CLOSE_WAIT)
+	/* By a reset of either side, or because the other one was heard of no more: what the kernel counts as EstabResets.
+	 * Whoever asks a replica at its own address is no client: a probe goes when it has waited for long enough. */
+	if ((ctx->args[0] == BPF_TCP_ESTABLISHED || ctx->args[0] == BPF_TCP_CLOSE_WAIT) &&
+	    !is_own(bpf_ntohl(ctx->local_ip4)))
 		count_reset(endpoint);
 	if (moved)
 		bpf_map_delete_elem(&sameport_moved, &cookie);

@@ -31,6 +31,11 @@
 #define OWN_FIRST ((127u << 24) | (77u << 16))
 #define OWN_LAST ((127u << 24) | (108u << 16) | 0xffff)
 
+static __always_inline int is_own(__u32 address)
+{
+	return address >= OWN_FIRST && address <= OWN_LAST;
+}
+
 /* Lets whoever looks with `bpftool map` see what a field is. */
 enum policy { LEAST_CONNECTIONS = 0, HASH = 1, RANDOM = 2 };
 
@@ -59,7 +64,7 @@ struct counts {
 	__s64 live;  /* connections that are open now */
 	__u64 total; /* connections so far; of UDP, flows */
 	__u64 last;  /* of UDP: when the last datagram came, in ns since boot */
-	__u64 reset; /* connections that ended without a goodbye; of those who wait, refused ones */
+	__u64 reset; /* clients' connections that ended without a goodbye; of those who wait, refused ones */
 	/* Of TCP, what the choice by least connections goes by: */
 	__s64 unfinished; /* open connections that the replica has not ended; a client may be slow to end its part */
 	__s64 expected;	  /* connections that were chosen and are not open yet */

@@ -129,7 +129,7 @@ pub struct Traffic {
     /// Connections that it has not accepted yet.
     pub queue: u64,
     /// Connections that ended without a goodbye so far: by a reset of either side, or because the client was heard of no
-    /// more.
+    /// more. Those to the replica's own address do not count: a probe goes when it has waited for long enough.
     pub reset: u64,
     /// Handshakes that the queues of its listeners had no room for.
     pub overflowed: u64,

@@ -1,18 +1,22 @@
 //! On the way to another version: who comes, who goes, and what happens when the new one is no good.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
 use super::{Is, NOTHING, Scene, replica};
 use crate::{
     engine::{ContainerId, EngineError, Health},
+    kernel::{
+        sockets::Transport,
+        steering::{PodReport, ReplicaReport, Report, Traffic},
+    },
     plan::{
-        Approach, Autopsy, Direction, Former, Goal, Outcome, Rollout, Target, assess,
+        Approach, Autopsy, Direction, Former, Goal, Outcome, Rollout, Signals, Target, Worse, assess,
         assess::FailureReason,
         status::{self, ExitStatus},
     },
-    spec::{FailureAction, Image, Order, RestartCondition, Service, Share},
+    spec::{FailureAction, Image, Order, RestartCondition, Service, Share, Update},
 };
 
 const MONITOR: i64 = 5;
@@ -325,4 +329,27 @@ fn a_service_of_another_version_has_its_rules_from_the_file() {
         (mixed.generation(), mixed.replicas, mixed.drain),
         (old.generation(), 3, Duration::from_secs(1))
     );
+}
+
+#[test]
+fn what_a_replica_met_before_its_first_client_is_not_held_against_its_version() {
+    let scene = Scene::steered(1).roll_out("web").successor("web", 1, Is::Up(1));
+    let mut signals = Signals::default();
+    for (weight, overflowed, reset, wanted) in [
+        (0, 0, 0, None),
+        (0, 50, 50, None),
+        (100, 54, 54, None),
+        (100, 55, 54, Some(Worse::Overflows)),
+        (0, 55, 55, Some(Worse::Resets)),
+    ] {
+        let traffic = Traffic { total: overflowed, overflowed, reset, ..Traffic::default() };
+        let ports = BTreeMap::from([((Transport::Tcp, 80), traffic)]);
+        let replica = ReplicaReport { pid: 42, weight, ports, ..ReplicaReport::default() };
+        let replicas = BTreeMap::from([(ContainerId("shop-web-1-next".to_owned()), replica)]);
+        let pod = PodReport { replicas, ..PodReport::default() };
+        let report = Report { pods: BTreeMap::from([("web".parse().unwrap(), pod)]) };
+        signals.note(&scene.desired, &scene.observed, &report, scene.now);
+        let signs = signals.signs()[&"web".parse().unwrap()];
+        assert_eq!(signs.worse(&Update::default(), scene.now), wanted, "{signs:?}");
+    }
 }
