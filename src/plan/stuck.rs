@@ -5,7 +5,10 @@
 //! nothing was accepted here for a while, and elsewhere much was. To give the next connections to others is cheap, and
 //! taken back as soon as one is accepted; whether to end the process takes more time, and its own doing counts.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 
@@ -127,6 +130,12 @@ impl Queues {
             }
         }
         self.seen = seen;
+    }
+
+    /// Lets nothing count that has been seen of those who are not ready yet: those who wait for them only ask whether they
+    /// are. One that a signal has stopped will not be.
+    pub fn excuse(&mut self, coming_up: &BTreeSet<ContainerId>, now: Timestamp) {
+        self.seen.retain(|(_, _, id), seen| !coming_up.contains(id) || seen.doing(now) == Doing::Stopped);
     }
 
     /// Who is stuck, and when to ask again if nothing is taken in before.
@@ -347,5 +356,24 @@ mod tests {
         another.pods.values_mut().flat_map(|pod| pod.replicas.values_mut()).for_each(|r| r.pid = 43);
         queues.note(&another, at(700));
         assert!(queues.stuck(at(1200)).0.is_empty());
+    }
+
+    #[test]
+    fn who_has_just_come_up_begins_anew_unless_a_signal_has_stopped_it() {
+        for (is_stopped, wanted) in [(false, [0, 0, 1]), (true, [1, 1, 1])] {
+            let mut queues = Queues::default();
+            let mut stuck_at = |time, replicas: &[Shows], coming_up: &[u32]| {
+                queues.note(&report(replicas, is_stopped), at(time));
+                queues.excuse(&coming_up.iter().copied().map(id).collect(), at(time));
+                queues.stuck(at(time)).0.len()
+            };
+            stuck_at(0, &[Shows(0, 1, 0), Shows(10, 0, 0)], &[1]);
+            let seen = [
+                stuck_at(9000, &[Shows(0, 9, 0), Shows(40, 0, 0)], &[1]),
+                stuck_at(9500, &[Shows(0, 9, 0), Shows(50, 0, 0)], &[]),
+                stuck_at(10_100, &[Shows(0, 9, 0), Shows(60, 0, 0)], &[]),
+            ];
+            assert_eq!(seen, wanted, "{is_stopped}");
+        }
     }
 }

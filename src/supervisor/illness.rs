@@ -1,6 +1,9 @@
 //! Who runs and does not work: puts together what the engine's checks, the probes and the kernel's queues say.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 
@@ -48,6 +51,7 @@ impl Illnesses {
         now: Timestamp,
     ) -> Found {
         let before = std::mem::take(&mut observed.illnesses);
+        self.queues.excuse(&coming_up(desired, observed, now), now);
         let (stuck, wake) = self.queues.stuck(now);
         let mut found = Found { events: Vec::new(), wake };
         let runs = |id: &ContainerId| observed.containers.get(id).is_some_and(|c| c.process().is_some());
@@ -110,6 +114,18 @@ impl Illnesses {
             _ => Duration::ZERO,
         }
     }
+}
+
+/// Who has not been ready yet, and may still take its time.
+fn coming_up(desired: &Desired, observed: &Observed, now: Timestamp) -> BTreeSet<ContainerId> {
+    let is_coming_up = |container: &&Container| {
+        let Role::Replica { service, .. } = &container.labels.role else { return false };
+        let Some(service) = desired.project.services.get(service) else { return false };
+        let time = Duration::try_from(now.duration_since(container.since)).unwrap_or_default();
+        container.process().is_some_and(|process| process.health == Health::Starting)
+            && time < service.update.deadline
+    };
+    observed.containers.values().filter(is_coming_up).map(|container| container.id.clone()).collect()
 }
 
 /// What is wrong with a process; of several things the one for which it is replaced first.

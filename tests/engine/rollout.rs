@@ -213,6 +213,12 @@ fn a_tag_that_means_another_image_is_a_new_version_only_when_it_is_asked_for() {
 
 /// A server in Python that does this with each connection `c`.
 fn python(version: &str, body: &str) -> String {
+    let more = "deploy: { replicas: 3, update_config: { monitor: 4s } }\n    x-sameport: { balance: hash }";
+    prepared_python(version, "pass", body, more)
+}
+
+/// The same, that does something else first, when it listens already.
+fn prepared_python(version: &str, first: &str, body: &str, more: &str) -> String {
     format!(
         r#"
 services:
@@ -225,13 +231,13 @@ services:
       - |
         import socket, struct, time
         s = socket.create_server(("", 8080), backlog=64)
+        {first}
         while True:
             c, _ = s.accept()
             {body}
     ports: ["${{PORT}}:8080"]
     stop_signal: SIGKILL
-    deploy: {{ replicas: 3, update_config: {{ monitor: 4s }} }}
-    x-sameport: {{ balance: hash }}
+    {more}
 "#
     )
 }
@@ -257,6 +263,22 @@ fn a_version_that_breaks_off_its_connections_goes_as_it_came() {
     let after = load::send(project.loopback(), 50);
     assert!(after.failures.is_empty(), "{after}");
     println!("{} of {} requests met the bad version", report.failures.len(), report.answered());
+}
+
+/// It listens long before it accepts anything: those who wait for it are probes, and when it answers them, they have gone.
+#[test]
+fn a_version_that_takes_its_time_until_it_is_ready_is_not_blamed_for_that() {
+    let file = |version, first| {
+        let probe = "x-sameport: { probe: { http: /, interval: 200ms, timeout: 200ms } }";
+        let more = format!("deploy: {{ replicas: 1, update_config: {{ monitor: 1s }} }}\n    {probe}");
+        prepared_python(version, first, ANSWER, &more)
+    };
+    let project = up(&file("1", "pass"));
+    let load = Load::start(project.loopback(), 50);
+    project.write(&file("2", "time.sleep(12)"));
+    project.run(&["up", "-d", "--wait"]);
+    let report = load.finish();
+    assert!(report.failures.is_empty(), "{report}");
 }
 
 #[test]
