@@ -49,9 +49,16 @@ impl Docker {
 
     /// All that the engine knows of a container.
     pub fn inspect(&self, container: &str) -> Value {
-        let text = self.run(&["container", "inspect", container]);
-        let mut list: Value = serde_json::from_str(&text).unwrap();
-        list[0].take()
+        self.find(container).unwrap_or_else(|| panic!("there is no container {container}"))
+    }
+
+    /// The same of one that may be gone.
+    pub fn find(&self, container: &str) -> Option<Value> {
+        match self.try_run(&["container", "inspect", container]) {
+            Ok(text) => Some(serde_json::from_str::<Value>(&text).unwrap()[0].take()),
+            Err(error) if error.contains("No such container") => None,
+            Err(error) => panic!("{error}"),
+        }
     }
 
     /// The process id of a running container's first process.

@@ -191,10 +191,11 @@ impl Project {
         let mut found: Vec<_> = self
             .docker
             .lines(&["ps", "-q", "--no-trunc", "--filter", &filter])
-            .iter()
-            .map(|id| {
-                let state = self.docker.inspect(id);
-                (id.clone(), state["State"]["StartedAt"].as_str().unwrap().to_owned())
+            .into_iter()
+            // Whoever is just being removed is none.
+            .filter_map(|id| {
+                let started_at = self.docker.find(&id)?["State"]["StartedAt"].as_str().unwrap().to_owned();
+                Some((id, started_at))
             })
             .collect();
         found.sort();
