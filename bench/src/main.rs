@@ -50,6 +50,9 @@ struct Args {
     /// Only see that every peer starts and every measure yields a number
     #[arg(long, conflicts_with = "quick")]
     smoke: bool,
+    /// Measure this binary of sameport instead of building one
+    #[arg(long, value_name = "FILE")]
+    sameport: Option<PathBuf>,
     /// Only these measures
     #[arg(long, value_delimiter = ',', value_name = "F1,F2,…")]
     only: Vec<Id>,
@@ -57,7 +60,7 @@ struct Args {
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
     /// Draw and write a results.json again, and measure nothing
-    #[arg(long, value_name = "FILE", requires = "out", conflicts_with_all = ["quick", "smoke", "only"])]
+    #[arg(long, value_name = "FILE", requires = "out", conflicts_with_all = ["quick", "smoke", "sameport", "only"])]
     from: Option<PathBuf>,
 }
 
@@ -104,7 +107,10 @@ fn measure(args: &Args) -> Result<Results> {
     let wanted = |id: &Id| args.only.is_empty() || args.only.contains(id);
     let settings: Vec<_> =
         measure::ALL.into_iter().filter(|setting| setting.answers.iter().any(wanted)).collect();
-    let sameport = build()?;
+    let sameport = match &args.sameport {
+        Some(file) => fs::canonicalize(file).with_context(|| format!("there is no {}", file.display()))?,
+        None => build()?,
+    };
     let begin = Instant::now();
     let steps = settings.iter().map(|setting| (setting.steps)(&extent)).sum();
     let bench = Bench::new(extent, sameport, steps)?;

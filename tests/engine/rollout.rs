@@ -37,6 +37,9 @@ services:
     )
 }
 
+/// Moments of a rollout at which the supervisor is killed.
+const MOMENTS: u64 = 5;
+
 fn up(compose: &str) -> Project {
     let project = Project::new(compose);
     project.run(&["up", "-d", "--wait"]);
@@ -310,20 +313,22 @@ fn a_version_that_cannot_keep_up_goes_as_it_came() {
     assert_eq!(now, before);
 }
 
+/// The supervisor is killed again and again, at other moments of a rollout each time.
 #[test]
 fn a_rollout_outlives_its_supervisor() {
     let project = up(&go("1", ""));
     let load = Load::start(project.loopback(), 50);
-    project.write(&go("2", ""));
-    let _up = project.start(&["up", "-d", "--wait"]);
-    wait::until("the first one is replaced", || {
-        let status = versions(&project);
-        check(status["progress"]["done"].as_u64() >= Some(1), status)
-    });
-    project.kill_supervisor();
-    thread::sleep(Duration::from_millis(500));
-    project.run(&["up", "-d", "--wait"]);
-    assert_eq!(answers(&project), ["2"]);
+    for (version, pause) in (2..).zip((0..MOMENTS).map(|moment| Duration::from_millis(150 + 397 * moment))) {
+        let version = version.to_string();
+        project.write(&go(&version, ""));
+        let up = project.start(&["up", "-d", "--wait"]);
+        thread::sleep(pause);
+        project.kill_supervisor();
+        drop(up);
+        project.run(&["up", "-d", "--wait"]);
+        assert_eq!(answers(&project), [version], "after {pause:?}");
+        assert_eq!(project.processes().len(), 4, "nobody is left over after {pause:?}");
+    }
     let report = load.finish();
     assert!(report.failures.is_empty(), "{report}");
 }
