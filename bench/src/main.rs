@@ -28,11 +28,11 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Parser;
 
 use crate::{
-    bench::Bench,
+    bench::{Bench, interrupted},
     extent::Extent,
     host::Host,
     results::{Id, Results},
@@ -116,8 +116,10 @@ fn measure(args: &Args) -> Result<Results> {
     let bench = Bench::new(extent, sameport, steps)?;
     let mut measures = Vec::new();
     for setting in &settings {
-        let found =
-            (setting.measure)(&bench).with_context(|| format!("{:?} cannot be measured", setting.answers))?;
+        let found = (setting.measure)(&bench).map_err(|error| match interrupted() {
+            true => anyhow!("interrupted"),
+            false => error.context(format!("{:?} cannot be measured", setting.answers)),
+        })?;
         measures.extend(found.into_iter().filter(|measure| wanted(&measure.id)));
     }
     bench.finish();

@@ -117,7 +117,7 @@ fn idle(bench: &Bench, image: &str) -> Result<Vec<Idle>> {
     thread::sleep(SETTLE);
     let times = || supervisors.iter().copied().map(processor_time).collect::<Result<Vec<_>>>();
     let (begin, before) = (Instant::now(), times()?);
-    thread::sleep(Duration::from_secs(bench.extent.idle.into()));
+    bench.pause(Duration::from_secs(bench.extent.idle.into()))?;
     let (seconds, after) = (begin.elapsed().as_secs_f64(), times()?);
     let spent = before.iter().zip(after).map(|(before, after)| after.saturating_sub(*before));
     spent
