@@ -78,9 +78,12 @@ impl Wish {
         }
         let mut waiting = self.state.restart_after.clone();
         waiting.retain(|name| {
-            // Nobody of it runs for whom it would matter.
-            if !matches!(self.desired.goals.get(name), Some(Goal::Run { .. })) {
-                return false;
+            match self.desired.goals.get(name) {
+                Some(Goal::Run { .. }) => {}
+                // Nobody of it runs for whom it would matter.
+                Some(Goal::Stop) => return false,
+                // Nothing was asked for yet: a supervisor looks at the engine before `up` tells it what to run.
+                None => return true,
             }
             if !dependents::are_due(name, &self.desired, observed) {
                 return true;

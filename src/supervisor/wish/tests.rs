@@ -193,3 +193,21 @@ fn after_down_nothing_of_the_last_time_is_remembered() {
     user.wish.forget().unwrap();
     assert_eq!(user.reborn_with(project()).goals(), "db=1, jobs=1, web=2");
 }
+
+/// A supervisor in the background looks at the engine as soon as it is there; `up` tells it what to run a little later.
+#[test]
+fn a_look_before_anything_is_asked_for_forgets_nobody_who_is_to_be_restarted() {
+    let user = User::new();
+    let file = StateFile::at(user.folder.path().join("shop.json"));
+    let due = BTreeSet::from([name("web")]);
+    file.save(&State { restart_after: due.clone(), ..file.load().unwrap() }).unwrap();
+    let mut wish = User::wish_in(&user.folder);
+    let now = jiff::Timestamp::UNIX_EPOCH;
+    wish.take(Request::Load(Box::new(project())), &Observed::default(), now).unwrap();
+    wish.catch_up(&mut Observed::default());
+    assert_eq!(file.load().unwrap().restart_after, due);
+    wish.take(Request::Apply(Box::new(apply(project()))), &Observed::default(), now).unwrap();
+    wish.take(Request::Stop { services: vec![name("web")], grace: None }, &Observed::default(), now).unwrap();
+    wish.catch_up(&mut Observed::default());
+    assert_eq!(file.load().unwrap().restart_after, BTreeSet::new(), "nobody of it runs");
+}
