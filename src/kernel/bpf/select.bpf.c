@@ -35,8 +35,8 @@ static __always_inline struct counts *least_loaded(struct table *t, __u32 size, 
 	__s64 best_load = 0;
 	int k;
 
-	/* Four copies of this would take longer than one four times: each packet's way through the kernel has driven the
-	 * program out of the nearest cache. */
+	/* Four copies of this took longer than one four times, where it was measured: presumably each packet's way through the
+	 * kernel drives them out of the nearest cache. */
 #pragma clang loop unroll(disable)
 	for (k = 0; k < CANDIDATES; k++) {
 		__u32 place = at_wheel(t, size, from + (k < size ? k : 0) * step);
