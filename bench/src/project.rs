@@ -61,7 +61,7 @@ impl Project {
     pub fn wait_until_converged(&self) -> Result<()> {
         let begin = Instant::now();
         loop {
-            let status: Value = serde_json::from_str(&self.run(&["ps", "--format", "json"])?)?;
+            let status: Value = serde_json::from_str(&self.run(&["status", "--format", "json"])?)?;
             if status["converged"] == Value::Bool(true) {
                 return Ok(());
             }

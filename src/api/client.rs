@@ -12,9 +12,9 @@ use hyper::{Method, StatusCode, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
-use crate::supervisor::{Reply, Request};
+use crate::supervisor::Request;
 
-use super::protocol::{EVENTS, Line, REQUEST};
+use super::protocol::{EVENTS, Line, REQUEST, Reply};
 
 /// Speaks to the supervisor of a project.
 #[derive(Clone, Debug)]

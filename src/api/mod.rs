@@ -1,13 +1,15 @@
-//! The control socket: how commands speak to a supervisor in another process.
+//! The control socket: how commands speak to a supervisor in another process; and what all of sameport prints as JSON.
 //!
-//! HTTP/1.1 on a Unix socket that only its owner may use. `POST /v1/request` takes a
-//! [`Request`](crate::supervisor::Request) and answers with a [`Reply`](crate::supervisor::Reply);
-//! `GET /v1/events` gives [`protocol::Line`]s, those so far and then those to come, until somebody hangs up. All is JSON,
-//! so `curl --unix-socket` does as a client.
+//! HTTP/1.1 on a Unix socket that only its owner may use. `POST /v2/request` takes a
+//! [`Request`](crate::supervisor::Request) and answers with a [`Reply`](protocol::Reply); `GET /v2/events` gives
+//! [`Line`](protocol::Line)s, those so far and then those to come, until somebody hangs up. All is JSON, so
+//! `curl --unix-socket` does as a client. [`schema`] has the types of all that is printed, [`convert`] makes them.
 
 mod client;
+pub mod convert;
 pub mod protocol;
+pub mod schema;
 mod server;
 
 pub use client::{Client, ClientError};
-pub use server::{Server, bind};
+pub use server::{Server, answer, bind, follow};

@@ -1,22 +1,37 @@
-//! What travels over the control socket besides requests and replies.
+//! What travels over the control socket besides requests.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::supervisor::Event;
+use super::schema::{Event, Preview, Rejection, Status};
 
 /// Where requests go.
-pub const REQUEST: &str = "/v1/request";
+pub const REQUEST: &str = "/v2/request";
 /// Where events come from.
-pub const EVENTS: &str = "/v1/events";
+pub const EVENTS: &str = "/v2/events";
+
+/// What a supervisor answers to a request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", tag = "reply")]
+pub enum Reply {
+    /// It is wanted now; events tell how it goes.
+    Accepted,
+    /// The status of the project.
+    Status(Box<Status>),
+    /// What would be done.
+    Preview(Box<Preview>),
+    /// It is refused, and nothing has changed.
+    Rejected(Rejection),
+}
 
 /// A line of the stream of events.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "line")]
 pub enum Line {
     /// Something that had happened before the stream began.
-    Past(Event),
+    History(Event),
     /// Something that has just happened.
-    Now(Event),
+    Live(Event),
     /// The reader was too slow, and so many events are lost to it.
     Missed {
         /// How many.

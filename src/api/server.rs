@@ -15,16 +15,22 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use futures_util::{StreamExt, stream};
+use futures_util::{Stream, StreamExt, stream};
 use tokio::{
     net::UnixListener,
     sync::broadcast::{Receiver, error::RecvError},
     task::JoinHandle,
 };
 
-use crate::supervisor::{Event, Handle, Request};
+use crate::{
+    spec::ProjectName,
+    supervisor::{self, Ended, Event, Handle, Request},
+};
 
-use super::protocol::{EVENTS, Line, REQUEST};
+use super::{
+    convert::{self, ProjectContext},
+    protocol::{EVENTS, Line, REQUEST, Reply},
+};
 
 /// Answers on a project's control socket as long as it lives; the socket's file goes with it.
 #[derive(Debug)]
@@ -38,7 +44,7 @@ pub struct Server {
 ///
 /// # Errors
 /// When there can be no socket.
-pub fn bind(path: &Path, handle: Handle) -> io::Result<Server> {
+pub fn bind(path: &Path, project: &ProjectName, handle: Handle) -> io::Result<Server> {
     match fs::remove_file(path) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -52,7 +58,7 @@ pub fn bind(path: &Path, handle: Handle) -> io::Result<Server> {
         .route(EVENTS, get(events))
         // Who may use the socket may ask for a project of any size.
         .layer(DefaultBodyLimit::disable())
-        .with_state(handle);
+        .with_state(Supervisor { project: project.clone(), handle });
     let task = tokio::spawn(async move {
         // Who comes after the supervisor's end finds nobody, instead of one who can answer nothing.
         if let Err(error) = axum::serve(listener, routes).with_graceful_shutdown(end(live)).await {
@@ -85,22 +91,50 @@ impl Drop for Server {
     }
 }
 
-async fn request(State(handle): State<Handle>, Json(request): Json<Request>) -> Response {
-    match handle.request(request).await {
+/// Whose socket it is.
+#[derive(Clone)]
+struct Supervisor {
+    project: ProjectName,
+    handle: Handle,
+}
+
+/// Asks a supervisor of this process, and answers as its socket does.
+///
+/// # Errors
+/// When it has ended.
+pub async fn answer(project: &ProjectName, handle: &Handle, request: Request) -> Result<Reply, Ended> {
+    Ok(match handle.request(request).await? {
+        supervisor::Reply::Accepted => Reply::Accepted,
+        supervisor::Reply::Status(status) => {
+            let context = ProjectContext { name: project, supervised: true, now: jiff::Timestamp::now() };
+            Reply::Status(Box::new(convert::status(&context, &status)))
+        }
+        supervisor::Reply::Preview(preview) => Reply::Preview(Box::new(convert::preview(&preview))),
+        supervisor::Reply::Rejected(refusal) => Reply::Rejected(convert::rejection(&refusal)),
+    })
+}
+
+/// What happened so far in a supervisor of this process, and what happens until it ends, as its socket tells it.
+pub fn follow(handle: &Handle) -> impl Stream<Item = Line> + Send + use<> {
+    let (past, live) = handle.journal().follow();
+    let past = stream::iter(past).map(|event| Line::History(convert::event(&event)));
+    let live = stream::unfold(live, async |mut live| match live.recv().await {
+        Ok(event) => Some((Line::Live(convert::event(&event)), live)),
+        Err(RecvError::Lagged(events)) => Some((Line::Missed { events }, live)),
+        Err(RecvError::Closed) => None,
+    });
+    past.chain(live)
+}
+
+async fn request(State(supervisor): State<Supervisor>, Json(request): Json<Request>) -> Response {
+    match answer(&supervisor.project, &supervisor.handle, request).await {
         Ok(reply) => Json(reply).into_response(),
         Err(ended) => (StatusCode::SERVICE_UNAVAILABLE, ended.to_string()).into_response(),
     }
 }
 
-async fn events(State(handle): State<Handle>) -> Response {
-    let (past, live) = handle.journal().follow();
-    let past = stream::iter(past.into_iter().map(Line::Past));
-    let live = stream::unfold(live, async |mut live| match live.recv().await {
-        Ok(event) => Some((Line::Now(event), live)),
-        Err(RecvError::Lagged(events)) => Some((Line::Missed { events }, live)),
-        Err(RecvError::Closed) => None,
-    });
-    let lines = past.chain(live).map(|line| {
+async fn events(State(supervisor): State<Supervisor>) -> Response {
+    let lines = follow(&supervisor.handle).map(|line| {
         let mut text = serde_json::to_vec(&line)?;
         text.push(b'\n');
         Ok::<_, serde_json::Error>(Bytes::from(text))

@@ -2,10 +2,7 @@
 
 use std::{str::FromStr, time::Duration};
 
-use sameport::{
-    spec::{ServiceName, Slot},
-    supervisor::Selector,
-};
+use sameport::spec::ServiceName;
 
 /// `SERVICE=N`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,21 +18,9 @@ impl FromStr for Count {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (service, number) = text.split_once('=').ok_or("write SERVICE=N, such as web=4")?;
-        let replicas = number.parse().map_err(|_| format!("`{number}` is no number of replicas"))?;
+        let replicas = number.parse().map_err(|_| format!("invalid replica count `{number}`"))?;
         Ok(Self { service: service.parse().map_err(|e| format!("{e}"))?, replicas })
     }
-}
-
-/// `SERVICE` or `SERVICE.N`.
-pub fn selector(text: &str) -> Result<Selector, String> {
-    // Names may have dots; a slot is a number behind the last one.
-    if let Some((service, slot)) = text.rsplit_once('.')
-        && let Ok(number) = slot.parse()
-    {
-        let slot = Slot::new(number).ok_or("replicas are counted from 1")?;
-        return Ok(Selector { service: service.parse().map_err(|e| format!("{e}"))?, slot: Some(slot) });
-    }
-    Ok(Selector { service: text.parse().map_err(|e| format!("{e}"))?, slot: None })
 }
 
 /// A time such as `10s`, `1m30s`; a bare number is seconds, as for `docker compose`.
@@ -51,15 +36,6 @@ pub fn time(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_replica_is_named_by_its_service_and_slot() {
-        let of = |text| selector(text).map(|s| (s.service.to_string(), s.slot.map(Slot::number)));
-        assert_eq!(of("web"), Ok(("web".to_owned(), None)));
-        assert_eq!(of("web.2"), Ok(("web".to_owned(), Some(2))));
-        assert_eq!(of("my.web.2"), Ok(("my.web".to_owned(), Some(2))));
-        assert!(of("web.0").is_err());
-    }
 
     #[test]
     fn times_have_units_or_are_seconds() {

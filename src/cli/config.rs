@@ -1,7 +1,10 @@
 //! `sameport config`.
 
 use clap::Args;
-use sameport::spec::Image;
+use sameport::{
+    api::convert::{self, Environment},
+    spec::Image,
+};
 
 use super::{context::Context, error::CliError, output};
 
@@ -20,6 +23,9 @@ pub struct ConfigArgs {
     /// Print the images' names
     #[arg(long)]
     images: bool,
+    /// With `--format json`: print the values of environments, too. They may hold passwords
+    #[arg(long)]
+    show_env: bool,
 }
 
 /// Runs `sameport config`.
@@ -38,16 +44,17 @@ pub fn run(context: &Context, args: ConfigArgs) -> Result<(), CliError> {
             .collect();
         names.sort();
         names.dedup();
-        return match context.is_json() {
-            true => output::json(&names),
-            false => names.iter().try_for_each(|name| output::line(name)),
+        return match context.data() {
+            Some(format) => format.array(&names),
+            None => names.iter().try_for_each(|name| output::line(name)),
         };
     }
-    if context.is_json() {
+    if let Some(format) = context.data() {
         let value: serde_json::Value = serde_yaml::from_str(&loaded.rendered).map_err(|error| {
             CliError::failed(format!("the file cannot be printed as JSON: {error}"), None)
         })?;
-        return output::json(&value);
+        let environment = if args.show_env { Environment::Shown } else { Environment::Hidden };
+        return format.item(&convert::config(value, environment));
     }
     output::line(loaded.rendered.trim_end())
 }

@@ -13,7 +13,10 @@ use sameport::{
     supervisor::{Kernel, NoKernel, Settings, StateFile, ThisKernel, paths::Paths},
 };
 
-use super::{error::CliError, output};
+use super::{
+    error::CliError,
+    output::{self, format::Format},
+};
 
 /// Arguments of every command.
 #[derive(Args, Clone, Debug)]
@@ -36,8 +39,8 @@ pub struct Global {
     /// Show what would be done, step by step, and do nothing
     #[arg(long, global = true, help_heading = "Output")]
     pub dry_run: bool,
-    /// How data is printed
-    #[arg(long, value_enum, default_value_t = Format::Text, global = true, help_heading = "Output")]
+    /// How data is printed: `table`, `json`, or a Go template such as '{{.Name}}' or 'table {{.Name}}'
+    #[arg(long, value_name = "FORMAT", default_value = "table", global = true, help_heading = "Output")]
     pub format: Format,
     /// Whether to use colours
     #[arg(long, value_enum, default_value_t = Color::Auto, global = true, help_heading = "Output")]
@@ -45,15 +48,6 @@ pub struct Global {
     /// Tell more of what goes on inside; twice: everything
     #[arg(long, action = clap::ArgAction::Count, global = true, help_heading = "Output")]
     pub verbose: u8,
-}
-
-/// How data is printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// For people
-    Text,
-    /// For programs
-    Json,
 }
 
 /// Whether to use colours.
@@ -113,9 +107,9 @@ impl Context {
         self.global.dry_run
     }
 
-    /// Whether data is printed for programs.
-    pub fn is_json(&self) -> bool {
-        self.global.format == Format::Json
+    /// How data is printed, where it is not for people.
+    pub fn data(&self) -> Option<&Format> {
+        Some(&self.global.format).filter(|format| !format.is_text())
     }
 
     /// What decides which project is meant.

@@ -16,29 +16,26 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use sameport::{
-    engine::{ContainerState, Engine, docker::Docker},
+    api::schema::{Pod, Replica, Sharing, Status, replica_name},
+    engine::{ContainerId, ContainerState, Engine, docker::Docker},
     kernel::{KernelError, Netns},
-    plan::{
-        PodSharing,
-        status::{ProjectStatus, ReplicaStatus},
-    },
-    spec::{Project, Protocol},
-    supervisor::Selector,
+    spec::{PodName, Project, Protocol, ServiceName, Slot},
 };
 
 use super::{
-    args::{selector, time},
+    args::time,
     context::Context,
     error::CliError,
-    ps,
+    project_status,
+    selector::{self, Written},
     session::Session,
 };
 
 /// Arguments of `sameport curl`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  sameport curl web.2 /healthz
-  sameport curl -i -H 'Accept: text/plain' web.1 /metrics --port 9090")]
+  sameport curl web-2 /healthz
+  sameport curl -i -H 'Accept: text/plain' web-1 /metrics --port 9090")]
 pub struct CurlArgs {
     /// The port in the pod; that on which the replica listens, if there is one only
     #[arg(long)]
@@ -62,8 +59,8 @@ pub struct CurlArgs {
     #[arg(short, long, value_name = "TIME", value_parser = time, default_value = "30s")]
     max_time: Duration,
     /// Which one
-    #[arg(value_name = "SERVICE.N", value_parser = selector)]
-    replica: Selector,
+    #[arg(value_name = "SERVICE-N")]
+    replica: Written,
     /// What is asked for
     #[arg(default_value = "/")]
     path: String,
@@ -82,14 +79,15 @@ pub async fn run(context: &Context, args: CurlArgs) -> Result<(), CliError> {
     let (name, loaded) = context.load_if_possible()?;
     let docker = context.engine().await?;
     let file = loaded.map_or_else(|| Project::empty(name.clone()), |loaded| loaded.project);
+    let wanted = selector::resolve_replicas(context, std::slice::from_ref(&args.replica)).await?;
     let status = match Session::running(context, &name).await? {
         Some(session) => session.status().await?,
-        None => ps::look(context, &docker, file.clone()).await?,
+        None => project_status::look(context, &docker, file.clone()).await?,
     };
-    let replica = find(&status, &args.replica)?;
+    let replica = find(&status, &wanted)?;
     let (address, port) = (address(&file, &status, replica)?, port(&file, replica, args.port)?);
     let netns = network(&docker, &status, replica).await?;
-    let what = format!("{}.{} port {port}", replica.service, replica.slot);
+    let what = format!("{} port {port}", replica.replica);
     let asked = tokio::time::timeout(args.max_time, ask(&netns, address, port, &args));
     match asked.await {
         Ok(done) => done.map_err(|error| match error {
@@ -101,68 +99,84 @@ pub async fn run(context: &Context, args: CurlArgs) -> Result<(), CliError> {
     }
 }
 
-fn find<'s>(status: &'s ProjectStatus, wanted: &Selector) -> Result<&'s ReplicaStatus, CliError> {
-    let Some(slot) = wanted.slot else {
-        return Err(CliError::Usage {
-            message: format!("`{}` may have several replicas", wanted.service),
-            help: format!("name one, such as {}.1", wanted.service),
-        });
+fn find<'s>(status: &'s Status, wanted: &[(ServiceName, Slot)]) -> Result<&'s Replica, CliError> {
+    let is_wanted = |replica: &&Replica| {
+        wanted
+            .iter()
+            .any(|(service, slot)| replica.service == service.as_str() && replica.slot == slot.number())
     };
-    let found = status.replicas.iter().find(|r| r.service == wanted.service && r.slot == slot);
-    found.filter(|replica| replica.container.is_some()).ok_or_else(|| CliError::Usage {
-        message: format!("there is no replica {}.{slot}", wanted.service),
-        help: "`sameport ps` shows what there is".to_owned(),
+    let found = status.replicas.iter().find(is_wanted);
+    found.filter(|replica| replica.id.is_some()).ok_or_else(|| CliError::Usage {
+        message: format!("there is no replica {}", wanted.iter().map(named).collect::<String>()),
+        help: "`sameport ps` lists those that exist".to_owned(),
     })
 }
 
-fn address(file: &Project, status: &ProjectStatus, replica: &ReplicaStatus) -> Result<Ipv4Addr, CliError> {
-    if let Some(address) = replica.traffic.as_ref().and_then(|traffic| traffic.address) {
+fn named((service, slot): &(ServiceName, Slot)) -> String {
+    replica_name(service, slot)
+}
+
+fn pod<'s>(status: &'s Status, replica: &Replica) -> Option<&'s Pod> {
+    status.pods.iter().find(|pod| pod.name == replica.pod)
+}
+
+fn address(file: &Project, status: &Status, replica: &Replica) -> Result<Ipv4Addr, CliError> {
+    let told = replica.traffic.as_ref().and_then(|traffic| traffic.address.as_ref());
+    if let Some(address) = told.and_then(|address| address.parse().ok()) {
         return Ok(address);
     }
-    let sharing = status.pods.iter().find(|pod| pod.pod == replica.pod).map(|pod| &pod.sharing);
-    // Nobody supervises it: the kernel goes on all the same, and the file tells.
-    let by_file =
-        file.services.get(&replica.service).and_then(|service| file.own_address(service, replica.slot));
-    let why = match (sharing, by_file) {
-        (Some(PodSharing::Kernel), Some(address)) => return Ok(address),
-        (Some(PodSharing::Kernel), None) => "the file does not tell it".to_owned(),
-        (Some(PodSharing::Application { reason: Some(reason) }), _) => reason.clone(),
-        _ => "only the kernel can tell replicas apart, and here the images share their ports".to_owned(),
+    let pod = pod(status, replica);
+    let why = match (pod.map(|pod| pod.sharing), by_file(file, replica)) {
+        // Nobody supervises it: the kernel goes on all the same, and the file tells.
+        (Some(Sharing::Kernel), Some(address)) => return Ok(address),
+        (Some(Sharing::Kernel), None) => "the file does not tell it".to_owned(),
+        _ => pod.and_then(|pod| pod.sharing_error.clone()).unwrap_or_else(|| {
+            "only the kernel can tell replicas apart, and here the images share their ports".to_owned()
+        }),
     };
-    let message = format!("{}.{} has no address of its own: {why}", replica.service, replica.slot);
+    let message = format!("{} has no address of its own: {why}", replica.replica);
     Err(CliError::failed(message, Some("`sameport ps` and `sameport doctor` tell more")))
 }
 
-fn port(file: &Project, replica: &ReplicaStatus, wanted: Option<u16>) -> Result<u16, CliError> {
+fn by_file(file: &Project, replica: &Replica) -> Option<Ipv4Addr> {
+    let service = file.services.get(&replica.service.parse::<ServiceName>().ok()?)?;
+    file.own_address(service, Slot::new(replica.slot)?)
+}
+
+fn port(file: &Project, replica: &Replica, wanted: Option<u16>) -> Result<u16, CliError> {
     if let Some(port) = wanted {
         return Ok(port);
     }
     let ports = replica.traffic.iter().flat_map(|traffic| &traffic.ports);
     let mut ports: Vec<_> = ports.filter(|port| port.protocol == "tcp").map(|port| port.port).collect();
-    if let (None, Some(pod)) = (&replica.traffic, file.pods.get(&replica.pod)) {
-        let published = pod.published_by(&replica.service).filter(|(_, protocol)| *protocol == Protocol::Tcp);
-        ports.extend(published.map(|(port, _)| port));
+    if replica.traffic.is_none() {
+        ports.extend(published(file, replica));
         ports.dedup();
     }
     match ports.as_slice() {
         [port] => Ok(*port),
-        [] => Err(CliError::failed(format!("{}.{} listens on no port", replica.service, replica.slot), None)),
+        [] => Err(CliError::failed(format!("{} listens on no port", replica.replica), None)),
         _ => Err(CliError::Usage {
-            message: format!("{}.{} listens on {ports:?}", replica.service, replica.slot),
+            message: format!("{} listens on {ports:?}", replica.replica),
             help: "choose one with --port".to_owned(),
         }),
     }
 }
 
-async fn network(
-    docker: &Docker,
-    status: &ProjectStatus,
-    replica: &ReplicaStatus,
-) -> Result<Netns, CliError> {
-    let sandbox =
-        status.pods.iter().find(|pod| pod.pod == replica.pod).and_then(|pod| pod.container.as_ref());
+/// TCP ports that a replica's service publishes, by the file.
+fn published(file: &Project, replica: &Replica) -> Vec<u16> {
+    let pod = replica.pod.parse::<PodName>().ok().and_then(|name| file.pods.get(&name));
+    let (Some(pod), Ok(service)) = (pod, replica.service.parse()) else { return Vec::new() };
+    pod.published_by(&service)
+        .filter(|(_, protocol)| *protocol == Protocol::Tcp)
+        .map(|(port, _)| port)
+        .collect()
+}
+
+async fn network(docker: &Docker, status: &Status, replica: &Replica) -> Result<Netns, CliError> {
+    let sandbox = pod(status, replica).and_then(|pod| pod.sandbox_id.clone());
     let gone = || CliError::failed(format!("the pod {} is not open", replica.pod), None);
-    match docker.inspect(sandbox.ok_or_else(gone)?).await?.state {
+    match docker.inspect(&ContainerId(sandbox.ok_or_else(gone)?)).await?.state {
         ContainerState::Running(process) => Netns::of(process.pid).map_err(|error| denied(&error)),
         _ => Err(gone()),
     }

@@ -123,7 +123,7 @@ async fn show(context: &Context, args: DemoArgs, interrupted: CancellationToken)
         remove(&docker, &own.name).await?;
     }
     let report = outcome?;
-    if context.is_json() {
+    if context.data().is_some() {
         return output::json(&report.figures());
     }
     output::line(&format!("\n{report}"))?;
@@ -132,7 +132,7 @@ async fn show(context: &Context, args: DemoArgs, interrupted: CancellationToken)
 
 /// Programs get the figures at the end, and nothing before.
 fn screen(context: &Context, replicas: u32) -> Screen<Box<dyn Write + Send>> {
-    match (context.is_json(), io::stdout().is_terminal()) {
+    match (context.data().is_some(), io::stdout().is_terminal()) {
         (true, _) => Screen::new(Box::new(io::sink()), Medium::Lines, replicas),
         (false, true) => Screen::new(Box::new(anstream::stdout()), Medium::Terminal, replicas),
         (false, false) => Screen::new(Box::new(anstream::stdout()), Medium::Lines, replicas),

@@ -45,13 +45,13 @@ pub async fn run(context: &Context, args: DownArgs) -> Result<(), CliError> {
     let mut signals = Signals::new()?;
     session.ask(request).await?;
     tokio::select! {
-        gone = wait::until(&session, Until::Gone, None) => gone?,
+        gone = wait::until(context, &session, Until::Gone, None) => gone?,
         () = signals.end() => {
             // Nobody may be there to read it.
             let _ = output::note("killing; Ctrl-C again leaves the rest as it is");
             let kill = async {
                 super::kill::all(&context.engine().await?, &name).await?;
-                wait::until(&session, Until::Gone, None).await
+                wait::until(context, &session, Until::Gone, None).await
             };
             tokio::select! {
                 gone = kill => gone?,

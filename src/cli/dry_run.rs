@@ -1,12 +1,15 @@
 //! `--dry-run`: what a command would do, and nothing is done.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use sameport::{
+    api::{
+        convert,
+        schema::{Action, ErrorCondition, Gap, Preview, Seconds, Step, TargetKind},
+    },
     engine::docker::Docker,
-    plan::{Target, Verb, status::Trouble},
     spec::{Image, Project, ProjectName},
-    supervisor::{self, Gap, Preview, Request, Step},
+    supervisor::{self, Request},
 };
 
 use super::{
@@ -33,11 +36,11 @@ pub async fn show(
             let docker = context.engine().await?;
             let settings = context.settings(name, &docker)?;
             let file = file.unwrap_or_else(|| Project::empty(name.clone()));
-            supervisor::foresee(Arc::new(docker), file, request, &settings).await??
+            convert::preview(&supervisor::foresee(Arc::new(docker), file, request, &settings).await??)
         }
     };
-    if context.is_json() {
-        return output::json(&preview);
+    if let Some(format) = context.data() {
+        return format.item(&preview);
     }
     text(&preview).iter().try_for_each(|line| output::line(line))?;
     output::note("nothing was changed")
@@ -66,14 +69,14 @@ pub async fn images(docker: &Docker, project: &Project, pull: Option<Pull>) -> R
 
 fn text(preview: &Preview) -> Vec<String> {
     let mut lines = Vec::new();
-    if preview.steps.is_empty() && preview.troubles.is_empty() {
-        lines.push("there is nothing to do: all is as wanted".to_owned());
+    if preview.steps.is_empty() && preview.errors.is_empty() {
+        lines.push("nothing to do: converged".to_owned());
     } else if !preview.steps.is_empty() {
         let mut table = output::table::plain(&["AFTER", "STEP", "WHAT", ""]);
         for step in &preview.steps {
             table.add_row([
-                format!("{} s", step.after.as_secs()),
-                step.verb.to_string(),
+                step.after_seconds.to_string(),
+                step.action.to_string(),
                 what(step),
                 details(step),
             ]);
@@ -81,48 +84,44 @@ fn text(preview: &Preview) -> Vec<String> {
         lines.push(table.trim_fmt());
     }
     lines.extend(preview.gaps.iter().map(gap));
-    lines.extend(preview.troubles.iter().map(trouble));
+    lines.extend(preview.errors.iter().map(error));
     lines
 }
 
 fn what(step: &Step) -> String {
-    match (&step.target, &step.name) {
-        (Target::Surplus(_), Some(name)) => format!("container {name}"),
-        (target, _) => target.to_string(),
+    match (step.target.kind, &step.name) {
+        (TargetKind::Container, Some(name)) => format!("container {name}"),
+        _ => step.target.to_string(),
     }
 }
 
 fn details(step: &Step) -> String {
-    match (step.verb, &step.target) {
-        (Verb::Launch, _) => step.image.as_ref().map_or_else(String::new, |image| format!("from {image}")),
-        (Verb::Stop, Target::Replica(..) | Target::Successor(..)) => {
-            let grace = step.grace.unwrap_or_default();
-            format!("once it has finished its connections; it has {} to end", seconds(grace))
+    match (step.action, step.target.kind) {
+        (Action::Launch, _) => step.image.as_ref().map_or_else(String::new, |image| format!("from {image}")),
+        (Action::Stop, TargetKind::Replica | TargetKind::Replacement) => {
+            let timeout = step.stop_timeout_seconds.unwrap_or_default();
+            format!("once it has finished its connections; it has {timeout} to end")
         }
-        (Verb::Promote, _) => "takes the place and the name".to_owned(),
-        (Verb::Update, _) => "other limits, in place".to_owned(),
-        (Verb::Run, _) => "post_start".to_owned(),
+        (Action::Promote, _) => "takes over the slot and the name".to_owned(),
+        (Action::Update, _) => "other limits, in place".to_owned(),
+        (Action::Run, _) => "post_start".to_owned(),
         _ => String::new(),
     }
 }
 
-fn seconds(time: Duration) -> String {
-    format!("{} s", time.as_secs_f64())
-}
-
 fn gap(gap: &Gap) -> String {
-    let Gap { service, new_pod, hold } = gap;
-    let meanwhile = match (new_pod, hold.is_zero()) {
+    let Gap { service, new_pod, hold_seconds } = gap;
+    let meanwhile = match (new_pod, *hold_seconds == Seconds::default()) {
         (true, _) => "its pod is made anew, and connections are refused until it is open".to_owned(),
         (false, true) => "connections are refused".to_owned(),
         (false, false) => {
-            format!("new connections wait, up to {}, where the kernel shares its port", seconds(*hold))
+            format!("new connections wait, up to {hold_seconds}, where the kernel shares its port")
         }
     };
     format!("gap: for a moment nobody serves {service}: {meanwhile}")
 }
 
-fn trouble(trouble: &Trouble) -> String {
-    let help = trouble.help.as_ref().map(|help| format!(" ({help})")).unwrap_or_default();
-    format!("in the way: {}: {}{help}", trouble.target, trouble.error)
+fn error(error: &ErrorCondition) -> String {
+    let help = error.help.as_ref().map(|help| format!(" ({help})")).unwrap_or_default();
+    format!("error: {}: {}{help}", error.target, error.error)
 }

@@ -4,12 +4,15 @@ use std::io;
 
 use anstyle::{AnsiColor, Style};
 use sameport::{
-    api::ClientError,
+    api::{
+        ClientError,
+        schema::{ErrorReport, Rejection, RejectionCode},
+    },
     compose::LoadError,
     demo::DemoError,
     engine::EngineError,
     files::WatchError,
-    supervisor::{Ended, LookError, Rejection, StateError, lock::LockError, paths::PathError},
+    supervisor::{self, Ended, LookError, StateError, lock::LockError, paths::PathError},
 };
 
 /// Why a command did not do what it was asked.
@@ -96,11 +99,7 @@ impl CliError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Load(_) | Self::Usage { .. } => 2,
-            Self::Rejected(
-                Rejection::UnknownService { .. }
-                | Rejection::UnknownReplica { .. }
-                | Rejection::FixedName { .. },
-            ) => 2,
+            Self::Rejected(Rejection { code, .. }) if is_usage(*code) => 2,
             Self::Engine(error) | Self::Demo(DemoError::Engine(error)) => engine_code(error),
             Self::Interrupted | Self::Demo(DemoError::Interrupted | DemoError::Abandoned) => 130,
             Self::Exit(code) => *code,
@@ -124,6 +123,16 @@ impl CliError {
         Some(text)
     }
 
+    /// The same for programs; none where there is nothing to say.
+    pub fn report(&self) -> Option<ErrorReport> {
+        let error = match self {
+            Self::Exit(_) | Self::ClosedPipe => return None,
+            Self::Load(error) => error.render(false),
+            other => other.to_string(),
+        };
+        Some(ErrorReport { error, help: self.help(), exit_code: self.exit_code() })
+    }
+
     fn help(&self) -> Option<String> {
         match self {
             Self::Engine(error) => error.help().map(str::to_owned),
@@ -139,7 +148,7 @@ impl CliError {
                     .to_owned(),
             ),
             Self::Watch(error) => Some(error.help().to_owned()),
-            Self::Rejected(Rejection::NotWatched { help, .. }) => Some(help.clone()),
+            Self::Rejected(rejection) => rejection.help.clone(),
             _ => None,
         }
     }
@@ -152,6 +161,23 @@ impl From<LookError> for CliError {
             LookError::State(error) => Self::State(error),
         }
     }
+}
+
+impl From<supervisor::Rejection> for CliError {
+    fn from(refusal: supervisor::Rejection) -> Self {
+        Self::Rejected(sameport::api::convert::rejection(&refusal))
+    }
+}
+
+/// Whether a refusal is about what was written, and not about how things are.
+fn is_usage(code: RejectionCode) -> bool {
+    matches!(
+        code,
+        RejectionCode::UnknownService
+            | RejectionCode::UnknownReplica
+            | RejectionCode::FixedName
+            | RejectionCode::TooManyReplicas
+    )
 }
 
 fn engine_code(error: &EngineError) -> u8 {

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use futures_util::StreamExt;
-use sameport::{api::protocol::Line, supervisor::EventKind};
+use sameport::api::{protocol::Line, schema::EventKind};
 
 use super::{
     context::Context,
@@ -28,8 +28,8 @@ pub async fn run(context: &Context, args: EventsArgs) -> Result<(), CliError> {
     let name = context.project()?;
     let Some(session) = Session::running(context, &name).await? else {
         return Err(CliError::failed(
-            format!("nobody supervises the project {name}, so nothing is told of it"),
-            Some("`sameport up -d` begins a supervisor"),
+            format!("no supervisor is running for project `{name}`; no events available"),
+            Some("`sameport up -d` starts one"),
         ));
     };
     let mut events = session.events().await?;
@@ -43,28 +43,27 @@ pub async fn run(context: &Context, args: EventsArgs) -> Result<(), CliError> {
         };
         let Some(line) = line else { return Ok(()) };
         match line? {
-            Line::Now(_) if args.no_follow => return Ok(()),
-            Line::Past(event) | Line::Now(event) if context.is_json() => output::json(&event)?,
-            Line::Past(event) | Line::Now(event) => {
-                if let Some(text) = event::with_time(&event) {
-                    output::line(&text)?;
-                }
-            }
+            Line::Live(_) if args.no_follow => return Ok(()),
+            Line::History(event) | Line::Live(event) => match context.data() {
+                Some(format) => format.streamed(&event)?,
+                None => event::with_time(&event).map_or(Ok(()), |text| output::line(&text))?,
+            },
             Line::Missed { events } => output::note(&format!("warning: {events} events are missing here"))?,
         }
     }
 }
 
 /// Shows what happens from now on beside the logs, until the supervisor ends.
-pub async fn show_new(session: &Session) -> Result<(), CliError> {
+pub async fn show_new(context: &Context, session: &Session) -> Result<(), CliError> {
     let mut events = session.events().await?;
     while let Some(line) = events.next().await {
-        if let Line::Now(event) = line?
-            // It was told with its colours when the file was read.
-            && !matches!(event.kind, EventKind::NotApplied { .. })
-            && let Some(text) = event::describe(&event)
-        {
-            output::note(&text)?;
+        let Line::Live(event) = line? else { continue };
+        // It was told with its colours when the file was read.
+        let is_told = matches!(event.kind, EventKind::Rejected { .. });
+        match context.data() {
+            Some(format) => format.streamed(&event)?,
+            None if is_told => {}
+            None => event::describe(&event).map_or(Ok(()), |text| output::note(&text))?,
         }
     }
     Err(CliError::ClosedPipe)

@@ -5,25 +5,28 @@ use std::io::{self, IsTerminal, Write};
 use clap::Args;
 use futures_util::{StreamExt, stream::BoxStream};
 use rustix::termios::{self, OptionalActions, Termios};
-use sameport::{
-    engine::{
-        EngineError, ExecOptions,
-        docker::{ExecControl, ExecOutput, ExecSession},
-    },
-    supervisor::Selector,
+use sameport::engine::{
+    EngineError, ExecOptions,
+    docker::{ExecControl, ExecOutput, ExecSession},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
     signal::unix::{SignalKind, signal},
 };
 
-use super::{args::selector, context::Context, error::CliError, replicas, signals::Signals};
+use super::{
+    context::Context,
+    error::CliError,
+    replicas,
+    selector::{self, Written},
+    signals::Signals,
+};
 
 /// Arguments of `sameport exec`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   sameport exec web -- sh                  a shell in the first replica of `web` that runs
-  sameport exec -T web.2 -- env > env.txt  without a terminal")]
+  sameport exec -T web-2 -- env > env.txt  without a terminal")]
 pub struct ExecArgs {
     /// Give the command no terminal, even where there is one
     #[arg(short = 'T', long)]
@@ -44,8 +47,8 @@ pub struct ExecArgs {
     #[arg(long)]
     privileged: bool,
     /// In which replica; the first one that runs if none is named
-    #[arg(value_name = "SERVICE[.N]", value_parser = selector)]
-    replica: Selector,
+    #[arg(value_name = "SERVICE[-N]")]
+    replica: Written,
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
@@ -55,7 +58,9 @@ pub struct ExecArgs {
 pub async fn run(context: &Context, args: ExecArgs) -> Result<(), CliError> {
     let name = context.project()?;
     let docker = context.engine().await?;
-    let replica = replicas::first_running(&docker, &name, &args.replica).await?;
+    let replica =
+        replicas::first_running(&docker, &name, &selector::resolve_one(context, &args.replica).await?)
+            .await?;
     let tty = !args.no_tty && io::stdin().is_terminal() && io::stdout().is_terminal();
     let options = ExecOptions {
         command: args.command,

@@ -2,39 +2,48 @@
 
 use clap::Args;
 use sameport::{
+    api::schema::SentSignal,
     engine::{Engine, Labels, docker::Docker},
     spec::ProjectName,
-    supervisor::Selector,
 };
 
-use super::{args::selector, context::Context, error::CliError, output, replicas};
+use super::{
+    context::Context,
+    error::CliError,
+    output, replicas,
+    selector::{self, Written},
+};
 
 /// Arguments of `sameport kill`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  sameport kill web.2              kill a replica: it is replaced
+  sameport kill web-2              kill a replica: it is replaced
   sameport kill -s SIGHUP web      tell all replicas of `web` to reload")]
 pub struct KillArgs {
     /// The signal
     #[arg(short, long, default_value = "SIGKILL")]
     signal: String,
     /// Which ones
-    #[arg(required = true, value_name = "SERVICE[.N]", value_parser = selector)]
-    replicas: Vec<Selector>,
+    #[arg(required = true, value_name = "SERVICE[-N]")]
+    replicas: Vec<Written>,
 }
 
 /// Runs `sameport kill`.
 pub async fn run(context: &Context, args: KillArgs) -> Result<(), CliError> {
     let name = context.project()?;
     let docker = context.engine().await?;
-    for wanted in &args.replicas {
+    for wanted in &selector::resolve(context, &args.replicas).await? {
         for replica in replicas::running(&docker, &name, wanted).await? {
             if context.is_dry_run() {
-                output::note(&format!("{replica} would get {}", args.signal))?;
+                output::note(&format!("would send {} to {replica}", args.signal))?;
                 continue;
             }
             docker.kill(&replica.id, &args.signal).await?;
-            output::note(&format!("{replica} got {}", args.signal))?;
+            match context.data() {
+                Some(format) => format
+                    .streamed(&SentSignal { replica: replica.to_string(), signal: args.signal.clone() })?,
+                None => output::note(&format!("sent {} to {replica}", args.signal))?,
+            }
         }
     }
     Ok(())

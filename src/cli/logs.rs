@@ -7,19 +7,20 @@ use clap::Args;
 use futures_util::{StreamExt, stream::BoxStream};
 use jiff::{SignedDuration, Timestamp};
 use sameport::{
+    api::schema::LogRecord,
     engine::{ContainerId, Engine, EngineError, EngineEvent, LogLine, LogOptions},
-    spec::{ProjectName, ServiceName, Slot},
+    spec::{ProjectName, ServiceName},
     supervisor::Selector,
 };
-use serde::Serialize;
 use tokio::sync::mpsc;
 
 use super::{
-    args::selector,
     context::Context,
     error::{CliError, styled},
-    output, replicas,
+    output::{self, format::Format},
+    replicas,
     replicas::Replica,
+    selector::{self, Written},
     signals::Signals,
 };
 
@@ -27,7 +28,7 @@ use super::{
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   sameport logs --tail 20          the last lines of each replica
-  sameport logs -f --since 10m web.2")]
+  sameport logs -f --since 10m web-2")]
 pub struct LogsArgs {
     /// Go on with what is written from now on
     #[arg(short, long)]
@@ -48,8 +49,8 @@ pub struct LogsArgs {
     #[arg(long)]
     no_log_prefix: bool,
     /// Only these
-    #[arg(value_name = "SERVICE[.N]", value_parser = selector)]
-    replicas: Vec<Selector>,
+    #[arg(value_name = "SERVICE[-N]")]
+    replicas: Vec<Written>,
 }
 
 /// How many of the last lines.
@@ -83,9 +84,10 @@ fn moment(text: &str) -> Result<Timestamp, String> {
 }
 
 /// How lines are shown.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Look {
-    json: bool,
+    /// None: for people.
+    data: Option<Format>,
     prefix: bool,
     timestamps: bool,
 }
@@ -100,13 +102,18 @@ pub async fn run(context: &Context, args: LogsArgs) -> Result<(), CliError> {
         since: args.since,
         until: args.until,
     };
-    let look = Look { json: context.is_json(), prefix: !args.no_log_prefix, timestamps: args.timestamps };
+    let look =
+        Look { data: context.data().cloned(), prefix: !args.no_log_prefix, timestamps: args.timestamps };
+    let wanted = match args.replicas.is_empty() {
+        true => Vec::new(),
+        false => selector::resolve(context, &args.replicas).await?,
+    };
     let mut signals = Signals::new()?;
     let show = async {
         if args.follow {
-            follow(&engine, &name, &args.replicas, options, look).await
+            follow(&engine, &name, &wanted, options, look).await
         } else {
-            past(&engine, &name, &args.replicas, options, look).await
+            past(&engine, &name, &wanted, options, look).await
         }
     };
     tokio::select! {
@@ -117,6 +124,7 @@ pub async fn run(context: &Context, args: LogsArgs) -> Result<(), CliError> {
 
 /// Shows what the replicas of some services write from now on, all if none is named.
 pub async fn follow_all(
+    context: &Context,
     engine: &impl Engine,
     name: &ProjectName,
     services: &[ServiceName],
@@ -124,7 +132,7 @@ pub async fn follow_all(
     let replicas: Vec<_> =
         services.iter().map(|service| Selector { service: service.clone(), slot: None }).collect();
     let options = LogOptions { follow: true, tail: Some(10), ..LogOptions::default() };
-    let look = Look { json: false, prefix: true, timestamps: false };
+    let look = Look { data: context.data().cloned(), prefix: true, timestamps: false };
     follow(engine, name, &replicas, options, look).await
 }
 
@@ -268,16 +276,6 @@ async fn read(
     (id, last)
 }
 
-/// A line for programs.
-#[derive(Serialize)]
-struct Shown<'a> {
-    service: &'a ServiceName,
-    slot: Slot,
-    time: Option<Timestamp>,
-    stream: &'static str,
-    text: &'a str,
-}
-
 struct Printer {
     look: Look,
     width: usize,
@@ -300,22 +298,23 @@ impl Printer {
 
     /// Makes room for the name of a replica.
     fn widen(&mut self, replica: &Replica) {
-        self.width = self.width.max(name(replica).len());
+        self.width = self.width.max(replica.to_string().len());
     }
 
     fn print(&mut self, replica: &Replica, line: &LogLine) -> Result<(), CliError> {
-        if self.look.json {
-            return output::json(&Shown {
-                service: &replica.service,
-                slot: replica.slot,
-                time: line.time,
-                stream: if line.stderr { "stderr" } else { "stdout" },
-                text: &line.text,
+        if let Some(format) = &self.look.data {
+            return format.streamed(&LogRecord {
+                replica: replica.to_string(),
+                service: replica.service.to_string(),
+                slot: replica.slot.number(),
+                time: line.time.map(Into::into),
+                stream: if line.stderr { "stderr" } else { "stdout" }.to_owned(),
+                message: line.text.clone(),
             });
         }
         let mut text = String::new();
         if self.look.prefix {
-            text.push_str(&styled(&format!("{:<1$} |", name(replica), self.width), color(replica)));
+            text.push_str(&styled(&format!("{:<1$} |", replica.to_string(), self.width), color(replica)));
             text.push(' ');
         }
         if self.look.timestamps
@@ -330,11 +329,6 @@ impl Printer {
         }
         output::line(&text)
     }
-}
-
-/// As Compose writes it.
-fn name(replica: &Replica) -> String {
-    format!("{}-{}", replica.service, replica.slot)
 }
 
 /// The same replica has the same colour each time.

@@ -15,14 +15,17 @@ mod exec;
 mod kill;
 mod logs;
 mod output;
+mod project_status;
 mod ps;
 mod pull;
 mod reload;
 mod replicas;
 mod rollout;
+mod selector;
 mod service;
 mod session;
 mod signals;
+mod status;
 mod supervise;
 mod traffic;
 mod up;
@@ -35,6 +38,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use context::{Context, Global};
 use error::CliError;
+use output::format::Format;
 use sameport::kernel::{self, rights};
 
 /// Runs N replicas of a container image behind one port, with no proxy.
@@ -56,8 +60,10 @@ enum Command {
     Up(up::UpArgs),
     /// Stop and remove all that `up` made, and nothing else
     Down(down::DownArgs),
-    /// Where each replica stands
+    /// List replicas and their status
     Ps(ps::PsArgs),
+    /// Show the status of the whole project
+    Status(status::StatusArgs),
     /// What replicas write
     Logs(logs::LogsArgs),
     /// What happens: starts, ends, failures
@@ -100,6 +106,14 @@ enum Command {
 }
 
 impl Command {
+    /// Whether it prints data, for which `--format` says how.
+    fn has_data(&self) -> bool {
+        !matches!(
+            self,
+            Self::Exec(_) | Self::Curl(_) | Self::Completion(_) | Self::Supervise(_) | Self::DemoServer(_)
+        )
+    }
+
     /// Whether what it changes, if anything, can be told without doing it.
     fn has_plan(&self) -> bool {
         !matches!(self, Self::Exec(_) | Self::Demo(_) | Self::Supervise(_) | Self::DemoServer(_))
@@ -111,7 +125,7 @@ pub fn main() -> ExitCode {
     let mut args: Vec<OsString> = std::env::args_os().collect();
     if is_plugin(&args) {
         if args.get(1).is_some_and(|arg| arg == "docker-cli-plugin-metadata") {
-            return finish(version::plugin_metadata());
+            return finish(version::plugin_metadata(), &Format::Text);
         }
         // Docker calls `docker-sameport sameport …`.
         if args.get(1).is_some_and(|arg| arg == "sameport") {
@@ -121,16 +135,17 @@ pub fn main() -> ExitCode {
     let matches = Cli::command().get_matches_from(args);
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     cli.global.choose_colors();
+    let format = cli.global.format.clone();
     kernel::save_memory();
     // Before there are other threads.
     if let Err(error) = rights::confine() {
-        return finish(Err(CliError::failed(error.to_string(), None)));
+        return finish(Err(CliError::failed(error.to_string(), None)), &format);
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return finish(Err(CliError::io("cannot start")(error))),
+        Err(error) => return finish(Err(CliError::io("cannot start")(error)), &format),
     };
-    let code = finish(runtime.block_on(run(cli)));
+    let code = finish(runtime.block_on(run(cli)), &format);
     // A thread that waits on standard input would keep us here for ever.
     runtime.shutdown_background();
     code
@@ -141,9 +156,13 @@ fn is_plugin(args: &[OsString]) -> bool {
     name.is_some_and(|name| name == "docker-sameport")
 }
 
-fn finish(result: Result<(), CliError>) -> ExitCode {
+fn finish(result: Result<(), CliError>, format: &Format) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
-    if let Some(message) = error.render() {
+    let message = match format {
+        Format::Json => error.report().and_then(|report| serde_json::to_string(&report).ok()),
+        _ => error.render(),
+    };
+    if let Some(message) = message {
         // Nobody is left to be told where even this fails.
         let _ = output::line_to(&mut anstream::stderr(), &message);
     }
@@ -163,6 +182,13 @@ async fn run(cli: Cli) -> Result<(), CliError> {
                 .to_owned(),
         });
     }
+    if !cli.global.format.is_text() && !cli.command.has_data() {
+        return Err(CliError::Usage {
+            message: "`--format` has no meaning here".to_owned(),
+            help: "this command prints what others write; `supervise --json` prints its log as JSON"
+                .to_owned(),
+        });
+    }
     let context = Context::new(cli.global)?;
     match cli.command {
         // It has served by now.
@@ -170,6 +196,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Up(args) => up::run(&context, args).await,
         Command::Down(args) => down::run(&context, args).await,
         Command::Ps(args) => ps::run(&context, args).await,
+        Command::Status(args) => status::run(&context, args).await,
         Command::Logs(args) => logs::run(&context, args).await,
         Command::Events(args) => events::run(&context, args).await,
         Command::Scale(args) => service::scale(&context, args).await,

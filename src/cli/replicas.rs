@@ -3,24 +3,25 @@
 use std::fmt;
 
 use sameport::{
+    api::schema::replica_name,
     engine::{ContainerId, Engine, EngineError, Labels, Role},
     spec::{ProjectName, ServiceName, Slot},
     supervisor::Selector,
 };
-use serde::Serialize;
 
-use super::error::CliError;
+use super::{error::CliError, selector};
 
 /// A replica's container, as the engine lists it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct Replica {
     /// Of which service.
     pub service: ServiceName,
     /// Its number there.
     pub slot: Slot,
     /// The container.
-    #[serde(rename = "container")]
     pub id: ContainerId,
+    /// The container's name.
+    pub name: String,
     /// Whether its process runs.
     pub running: bool,
     /// The engine's sentence about it, such as `Up 3 minutes (healthy)`.
@@ -29,7 +30,7 @@ pub struct Replica {
 
 impl fmt::Display for Replica {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.service, self.slot)
+        f.write_str(&replica_name(&self.service, self.slot))
     }
 }
 
@@ -50,6 +51,7 @@ pub async fn list(
             Role::Replica { service, slot } => Some(Replica {
                 service,
                 slot,
+                name: row.name,
                 running: row.state == "running",
                 id: row.id,
                 status: row.status,
@@ -94,9 +96,8 @@ pub async fn first_running(
 }
 
 fn none_runs(wanted: &Selector) -> CliError {
-    let name = match wanted.slot {
-        Some(slot) => format!("{}.{slot}", wanted.service),
-        None => wanted.service.to_string(),
-    };
-    CliError::failed(format!("no replica {name} runs"), Some("`sameport ps` shows what there is"))
+    CliError::failed(
+        format!("no replica of {} is running", selector::name(wanted)),
+        Some("`sameport ps` shows what there is"),
+    )
 }

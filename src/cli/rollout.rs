@@ -5,22 +5,22 @@ use std::{str::FromStr, time::Duration};
 use clap::{Args, Subcommand, ValueEnum};
 use jiff::Timestamp;
 use sameport::{
-    engine::{Engine, docker::Docker},
-    plan::{
-        status::RolloutStatus,
-        versions::{Pin, Revision, Steps, Versions, Why},
+    api::{
+        convert::{self, Environment},
+        schema::{self, Pinned, Reason, Revision, RevisionState, RolloutStatus},
     },
+    engine::{Engine, docker::Docker},
+    plan::versions::{Steps, Versions},
     spec::{Image, ServiceName, Share},
     supervisor::{Change, Request, RolloutRequest},
 };
-use serde::Serialize;
 
 use super::{
     args::time,
     context::{Context, who},
     dry_run,
     error::CliError,
-    output,
+    output, project_status,
     pull::{self, Pull},
     session::Session,
     signals::Signals,
@@ -103,7 +103,16 @@ enum Verb {
     /// Let the new replicas go
     Abort(Which),
     /// The versions that a service had
-    History(Which),
+    History(History),
+}
+
+#[derive(Args, Debug)]
+struct History {
+    /// Print the values of the environment, too: they may hold passwords
+    #[arg(long)]
+    show_env: bool,
+    /// Which service
+    service: ServiceName,
 }
 
 #[derive(Args, Debug)]
@@ -150,7 +159,7 @@ pub async fn run(context: &Context, args: RolloutArgs) -> Result<(), CliError> {
     match args.verb {
         None => begin(context, args.begin).await,
         Some(Verb::Status(which)) => status(context, &which.service).await,
-        Some(Verb::History(which)) => history(context, &which.service).await,
+        Some(Verb::History(args)) => history(context, &args).await,
         Some(Verb::Pause(which)) => change(context, which.service, Change::Pause, After::Return).await,
         Some(Verb::Resume(which)) => change(context, which.service, Change::Resume, After::Wait).await,
         Some(Verb::Promote(which)) => change(context, which.service, Change::Promote, After::Wait).await,
@@ -237,7 +246,7 @@ async fn change(
         // A supervisor of our own would end with us.
         After::Return if matches!(session, Session::Other(_)) => Ok(()),
         After::Return | After::Wait => tokio::select! {
-            done = wait::rollout(&session, &service) => done,
+            done = wait::rollout(context, &session, &service) => done,
             // It goes on where another process supervises.
             () = signals.end() => Err(CliError::Interrupted),
         },
@@ -249,13 +258,13 @@ async fn change(
 async fn versions(
     context: &Context,
     service: &ServiceName,
-) -> Result<(Versions, Option<RolloutStatus>), CliError> {
+) -> Result<(Versions, Option<schema::Rollout>), CliError> {
     let project = context.load()?.project;
     let name = project.name.clone();
     if !project.services.contains_key(service) {
         return Err(CliError::Usage {
             message: format!("there is no service `{service}`"),
-            help: "`sameport config --services` names those of the file".to_owned(),
+            help: "`sameport config --services` lists the services of the file".to_owned(),
         });
     }
     // What is remembered of versions is in the state file, whoever supervises.
@@ -264,120 +273,127 @@ async fn versions(
     let versions = state.versions.remove(service).unwrap_or_default();
     let status = match Session::running(context, &name).await? {
         Some(session) => session.status().await?,
-        None => super::ps::look(context, &docker, project).await?,
+        None => project_status::look(context, &docker, project).await?,
     };
-    let rollout = status.rollouts.into_iter().find(|rollout| &rollout.service == service);
+    let rollout = status.rollouts.into_iter().find(|rollout| rollout.service == service.as_str());
     Ok((versions, rollout))
 }
 
-#[derive(Serialize)]
-struct Shown<'a> {
-    service: &'a ServiceName,
-    #[serde(flatten)]
-    versions: &'a Versions,
-    progress: Option<&'a RolloutStatus>,
-}
-
 async fn status(context: &Context, service: &ServiceName) -> Result<(), CliError> {
-    let (versions, rollout) = versions(context, service).await?;
-    if context.is_json() {
-        return output::json(&Shown { service, versions: &versions, progress: rollout.as_ref() });
+    let (versions, in_progress) = versions(context, service).await?;
+    let status = convert::rollout_status(service, &versions, in_progress);
+    match context.data() {
+        Some(format) => format.item(&status),
+        None => describe(&status).iter().try_for_each(|line| output::line(line)),
     }
-    for line in describe(service, &versions, rollout.as_ref()) {
-        output::line(&line)?;
-    }
-    Ok(())
 }
 
-/// Where a service stands on its way, in a few lines.
-fn describe(service: &ServiceName, versions: &Versions, rollout: Option<&RolloutStatus>) -> Vec<String> {
-    let mut lines = Vec::new();
-    let image = |number| {
-        let revision = versions.revision(number);
-        revision.map_or_else(String::new, |revision| format!(" ({})", revision.service.container.image))
+/// The versions of a service, in a few lines.
+fn describe(status: &RolloutStatus) -> Vec<String> {
+    let service = &status.service;
+    let mut lines = match &status.in_progress {
+        Some(rollout) => in_progress(rollout),
+        None => vec![match status.stable_version {
+            Some(version) => format!("{service} runs version {version}{}", named(status.image.as_ref())),
+            None => format!("no version of {service} is known"),
+        }],
     };
-    match (&versions.underway, rollout) {
-        (Some(underway), Some(rollout)) => {
-            let way = if underway.back.is_some() { "back from" } else { "from" };
-            lines.push(format!(
-                "{service} is on its way {way} version {}{} to version {}{}: {} of {} done",
-                underway.from,
-                image(underway.from),
-                underway.to,
-                image(underway.to),
-                rollout.done,
-                rollout.of
-            ));
-            if let Some(steps) = &underway.steps {
-                lines.push(format!("the new version gets {} of the connections", steps.share()));
-                if steps.every.is_none() {
-                    lines.push(format!("`sameport rollout promote {service}` or `abort` ends that"));
-                }
-            }
-            if let Some(Why::Failed(failure)) = &underway.back {
-                lines.push(format!("version {} is no good: {}", underway.from, failure.reason));
-            }
-            match &underway.paused {
-                None => {}
-                Some(Why::Asked) => lines.push(format!("it is paused; `sameport rollout resume {service}`")),
-                Some(Why::Failed(failure)) => lines.push(format!(
-                    "it is paused, because in slot {} {}; `sameport rollout resume {service}` or `undo`",
-                    failure.slot, failure.reason
-                )),
-            }
-        }
-        _ if versions.revisions.is_empty() => {
-            lines.push(format!("nothing is known of versions of {service}"))
-        }
-        _ => lines.push(format!("{service} runs version {}{}", versions.stable, image(versions.stable))),
-    }
-    match &versions.pin {
-        Some(Pin { why: Why::Failed(failure), .. }) if versions.underway.is_none() => lines.push(format!(
-            "the file's version is no good: in slot {} {}; `sameport rollout {service}` tries it once more",
-            failure.slot, failure.reason
-        )),
-        Some(Pin { why: Why::Asked, .. }) => {
-            lines.push(
-                "the file says another version; this one was asked for, until the file changes".to_owned(),
-            );
-        }
+    match &status.pinned {
+        Some(Pinned { reason: Reason::Failed { failure }, .. }) if status.in_progress.is_none() => lines
+            .push(format!(
+                "the file's version failed: {service}-{}: {}; `sameport rollout {service}` tries it again",
+                failure.slot, failure.message
+            )),
+        Some(Pinned { reason: Reason::Requested, .. }) => lines.push(
+            "the file has another version; this one was asked for, and stays until the file changes"
+                .to_owned(),
+        ),
         _ => {}
     }
     lines
 }
 
-async fn history(context: &Context, service: &ServiceName) -> Result<(), CliError> {
-    let (versions, _) = versions(context, service).await?;
-    if context.is_json() {
-        return output::json(&versions.revisions);
-    }
-    if versions.revisions.is_empty() {
-        return output::note(&format!("nothing is known of versions of {service}"));
-    }
-    let now = Timestamp::now();
-    let mut table = output::table::plain(&["VERSION", "AGE", "BY", "CAUSE", "IMAGE", "GENERATION", ""]);
-    for revision in versions.revisions.iter().rev() {
-        table.add_row(row(&versions, revision, now));
-    }
-    output::line(&table.trim_fmt())
+fn named(image: Option<&String>) -> String {
+    image.map(|image| format!(" ({image})")).unwrap_or_default()
 }
 
-fn row(versions: &Versions, revision: &Revision, now: Timestamp) -> Vec<String> {
-    let number = revision.number;
-    let note = match &versions.underway {
-        Some(underway) if underway.to == number => "on its way",
-        _ if versions.stable == number => "runs",
-        _ => "",
-    };
+fn in_progress(rollout: &schema::Rollout) -> Vec<String> {
+    let service = &rollout.service;
+    let what = if rollout.rollback.is_some() { "rolling back" } else { "rolling out" };
+    let mut lines = vec![format!(
+        "{service}: {what} from version {}{} to version {}{}: {} of {} done",
+        rollout.previous_version,
+        named(rollout.previous_image.as_ref()),
+        rollout.version,
+        named(rollout.image.as_ref()),
+        rollout.done,
+        rollout.total
+    )];
+    if let Some(steps) = &rollout.steps {
+        lines.push(format!("the new version gets {} % of the connections", steps.current_percent));
+        if steps.interval_seconds.is_none() {
+            lines.push(format!("`sameport rollout promote {service}` or `abort` ends that"));
+        }
+    }
+    if let Some(Reason::Failed { failure }) = &rollout.rollback {
+        lines.push(format!("version {} failed: {}", rollout.previous_version, failure.message));
+    }
+    match &rollout.paused {
+        None => {}
+        Some(Reason::Requested) => lines.push(format!("paused; `sameport rollout resume {service}` goes on")),
+        Some(Reason::Failed { failure }) => lines.push(format!(
+            "paused, because {service}-{} failed: {}; `sameport rollout resume {service}` goes on, `undo` goes back",
+            failure.slot, failure.message
+        )),
+    }
+    lines
+}
+
+async fn history(context: &Context, args: &History) -> Result<(), CliError> {
+    let (versions, _) = versions(context, &args.service).await?;
+    let environment = if args.show_env { Environment::Shown } else { Environment::Hidden };
+    let revisions = convert::revisions(&versions, environment);
+    if let Some(format) = context.data() {
+        return format.array(&revisions);
+    }
+    if revisions.is_empty() {
+        return output::note(&format!("no version of {} is known", args.service));
+    }
+    let now = Timestamp::now();
+    let mut table = output::table::plain(&["VERSION", "AGE", "BY", "CAUSE", "IMAGE", "GENERATION", "STATE"]);
+    for revision in revisions.iter().rev() {
+        table.add_row(row(revision, now));
+    }
+    output::line(&table.trim_fmt())?;
+    match args.show_env {
+        true => revisions.iter().rev().try_for_each(environment_lines),
+        false => Ok(()),
+    }
+}
+
+fn row(revision: &Revision, now: Timestamp) -> Vec<String> {
     vec![
-        number.to_string(),
-        output::state::age(now.duration_since(revision.at)),
-        revision.by.clone(),
+        revision.version.to_string(),
+        convert::age(now.duration_since(revision.created_at.0)),
+        revision.created_by.clone(),
         revision.cause.clone(),
-        revision.service.container.image.to_string(),
-        revision.service.generation().to_string(),
-        note.to_owned(),
+        revision.image.clone(),
+        revision.generation.clone(),
+        match revision.state {
+            RevisionState::Stable => "stable",
+            RevisionState::InProgress => "in progress",
+            RevisionState::Previous => "",
+        }
+        .to_owned(),
     ]
+}
+
+fn environment_lines(revision: &Revision) -> Result<(), CliError> {
+    output::line(&format!("\nversion {}:", revision.version))?;
+    revision.environment.iter().try_for_each(|(name, value)| match value {
+        Some(value) => output::line(&format!("  {name}={value}")),
+        None => output::line(&format!("  {name}")),
+    })
 }
 
 #[cfg(test)]

@@ -3,16 +3,14 @@
 use std::time::Duration;
 
 use clap::Args;
-use sameport::{
-    spec::ServiceName,
-    supervisor::{Request, Selector},
-};
+use sameport::{spec::ServiceName, supervisor::Request};
 
 use super::{
-    args::{Count, selector, time},
+    args::{Count, time},
     context::Context,
     dry_run,
     error::CliError,
+    selector::{self, Written},
     session::Session,
     signals::Signals,
     wait::{self, Until},
@@ -30,15 +28,15 @@ pub struct ScaleArgs {
 /// Arguments of `sameport restart`.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  sameport restart web      each replica of `web`, one at a time\n  sameport restart web.2    one of them"
+    after_help = "Examples:\n  sameport restart web      each replica of `web`, one at a time\n  sameport restart web-2    one of them"
 )]
 pub struct RestartArgs {
     /// How long a replica may take to end, whatever the file says
     #[arg(short, long, value_name = "TIME", value_parser = time)]
     timeout: Option<Duration>,
     /// Which ones; all if none is named
-    #[arg(value_name = "SERVICE[.N]", value_parser = selector)]
-    replicas: Vec<Selector>,
+    #[arg(value_name = "SERVICE[-N]")]
+    replicas: Vec<Written>,
 }
 
 /// Arguments of `sameport stop`.
@@ -68,7 +66,8 @@ pub async fn scale(context: &Context, args: ScaleArgs) -> Result<(), CliError> {
 
 /// Runs `sameport restart`.
 pub async fn restart(context: &Context, args: RestartArgs) -> Result<(), CliError> {
-    ask(context, Request::Restart { replicas: args.replicas, grace: args.timeout }).await
+    let replicas = selector::resolve(context, &args.replicas).await?;
+    ask(context, Request::Restart { replicas, grace: args.timeout }).await
 }
 
 /// Runs `sameport stop`.
@@ -91,7 +90,7 @@ async fn ask(context: &Context, request: Request) -> Result<(), CliError> {
     let mut signals = Signals::new()?;
     session.ask(request).await?;
     let done = tokio::select! {
-        done = wait::until(&session, Until::Up, None) => done,
+        done = wait::until(context, &session, Until::Up, None) => done,
         () = signals.end() => Err(CliError::Interrupted),
     };
     session.leave().await;

@@ -2,19 +2,19 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::{StreamExt, stream, stream::BoxStream};
+use futures_util::{StreamExt, stream::BoxStream};
 use sameport::{
-    api::{self, Client, ClientError, protocol::Line},
+    api::{
+        self, Client, ClientError,
+        protocol::{Line, Reply},
+        schema::{Preview, Status},
+    },
     clock::Clock,
     engine::docker::Docker,
-    plan::status::ProjectStatus,
     spec::{Project, ProjectName},
-    supervisor::{self, EventKind, Handle, Preview, Reply, Request, WatchAsked, lock::Lock},
+    supervisor::{self, EventKind, Handle, Request, WatchAsked, lock::Lock},
 };
-use tokio::{
-    sync::{broadcast::error::RecvError, mpsc},
-    task::JoinHandle,
-};
+use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{context::Context, error::CliError};
 
@@ -34,6 +34,7 @@ pub enum Session {
 
 /// A supervisor in this process. The lock goes last.
 pub struct Own {
+    project: ProjectName,
     handle: Handle,
     clock: Clock,
     task: JoinHandle<()>,
@@ -78,9 +79,9 @@ impl Session {
         let clock = settings.clock;
         let (handle, task) = supervisor::start(Arc::new(docker), project.clone(), settings)?;
         let path = context.paths()?.socket(project);
-        let server = api::bind(&path, handle.clone())
+        let server = api::bind(&path, project, handle.clone())
             .map_err(CliError::io(format!("cannot open the control socket {}", path.display())))?;
-        Ok(Self::Own(Own { handle, clock, task, server, _lock: lock }))
+        Ok(Self::Own(Own { project: project.clone(), handle, clock, task, server, _lock: lock }))
     }
 
     /// The supervisor that runs, or one in this process that knows the file, if there is one, and pursues
@@ -122,12 +123,12 @@ impl Session {
     }
 
     /// Where the project stands.
-    pub async fn status(&self) -> Result<ProjectStatus, CliError> {
+    pub async fn status(&self) -> Result<Status, CliError> {
         match self.request(Request::Status).await? {
             Reply::Status(status) => Ok(*status),
             Reply::Rejected(rejection) => Err(rejection.into()),
             Reply::Accepted | Reply::Preview(_) => {
-                Err(CliError::failed("the supervisor does not tell where it stands", None))
+                Err(CliError::failed("unexpected reply to a status request", None))
             }
         }
     }
@@ -138,7 +139,7 @@ impl Session {
             Reply::Preview(preview) => Ok(*preview),
             Reply::Rejected(rejection) => Err(rejection.into()),
             Reply::Accepted | Reply::Status(_) => {
-                Err(CliError::failed("the supervisor does not tell what it would do", None))
+                Err(CliError::failed("unexpected reply to a preview request", None))
             }
         }
     }
@@ -146,7 +147,7 @@ impl Session {
     async fn request(&self, request: Request) -> Result<Reply, CliError> {
         match self {
             Self::Other(client) => Ok(client.request(&request).await?),
-            Self::Own(own) => Ok(own.handle.request(request).await?),
+            Self::Own(own) => Ok(api::answer(&own.project, &own.handle, request).await?),
         }
     }
 
@@ -156,16 +157,7 @@ impl Session {
             Self::Other(client) => {
                 Ok(client.events().await?.map(|line| line.map_err(CliError::from)).boxed())
             }
-            Self::Own(own) => {
-                let (past, live) = own.handle.journal().follow();
-                let past = stream::iter(past.into_iter().map(|event| Ok(Line::Past(event))));
-                let live = stream::unfold(live, async |mut live| match live.recv().await {
-                    Ok(event) => Some((Ok(Line::Now(event)), live)),
-                    Err(RecvError::Lagged(events)) => Some((Ok(Line::Missed { events }), live)),
-                    Err(RecvError::Closed) => None,
-                });
-                Ok(past.chain(live).boxed())
-            }
+            Self::Own(own) => Ok(api::follow(&own.handle).map(Ok).boxed()),
         }
     }
 

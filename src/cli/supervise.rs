@@ -11,10 +11,13 @@ use std::{
 use clap::Args;
 use futures_util::StreamExt;
 use sameport::{
-    api::protocol::Line,
+    api::{
+        protocol::Line,
+        schema::{Diagnostic, Event, EventKind, Level},
+    },
     engine::docker::Docker,
     spec::{Project, ProjectName},
-    supervisor::{Apply, Event, EventKind, Milestone, Mistake, Request, lock::Lock},
+    supervisor::{self, Apply, Request, lock::Lock},
 };
 use sd_notify::NotifyState;
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
@@ -109,7 +112,7 @@ async fn supervise(
                 Wanted::Reload => {}
             },
             wanted = reload.wanted() => if let Err(error) = wanted {
-                session.tell(EventKind::NotWatched { error: error.to_string() });
+                session.tell(supervisor::EventKind::NotWatched { error: error.to_string() });
                 continue;
             },
         }
@@ -118,7 +121,7 @@ async fn supervise(
         match applied.await {
             Ok(()) => {
                 reload.taken();
-                tracing::info!("the file is read anew");
+                tracing::info!("Compose file applied");
             }
             // What was valid before stays in force.
             Err(error) => reload.refused(&error).into_iter().for_each(|event| session.tell(event)),
@@ -164,88 +167,53 @@ fn notify(states: &[NotifyState<'_>]) {
 async fn journal(mut events: impl futures_util::Stream<Item = Result<Line, CliError>> + Unpin) {
     while let Some(Ok(line)) = events.next().await {
         match line {
-            Line::Past(event) | Line::Now(event) => write(&event),
+            Line::History(event) | Line::Live(event) => write(&event),
             Line::Missed { events } => tracing::warn!(events, "events are missing here"),
         }
     }
 }
 
+/// An event in the log: its name, its keys as JSON, and what a person reads.
 fn write(event: &Event) {
     match &event.kind {
-        EventKind::Begun { .. } => {}
-        EventKind::Applied { services } => tracing::info!(services, "applied"),
-        EventKind::NotApplied { error, mistakes } => not_applied(error, mistakes),
-        EventKind::NotWatched { error } => tracing::warn!(error, "changes of the file are seen late"),
-        EventKind::Done { verb, target } => tracing::info!(%target, %verb, "done"),
-        EventKind::Failed { verb, target, error, .. } => tracing::error!(%target, %verb, error, "failed"),
-        EventKind::Exited { service, slot, exit, exits, .. } => {
-            tracing::warn!(%service, %slot, code = exit.code, out_of_memory = exit.out_of_memory, exits, "ended");
-        }
-        EventKind::PortNotShared { service, slot, image, port } => {
-            tracing::error!(%service, %slot, %image, port, "the image does not share its port");
-        }
-        EventKind::OtherUser { service, slot, other } => {
-            tracing::error!(%service, %slot, port = other.port, user = other.user, owner = other.owner,
-                "another user shares its port");
-        }
-        EventKind::SharedByKernel => tracing::info!("the kernel shares ports"),
-        EventKind::SharedByImages { reason } => tracing::warn!(reason, "images have to share their ports"),
-        EventKind::CannotSteer { pod, error } => {
-            tracing::error!(%pod, error, "the kernel cannot choose as wanted")
-        }
-        EventKind::LeftInKernel { error } => tracing::error!(error, "something stays in the kernel"),
-        EventKind::Rotation { service, slot, weight, live, total, queue } => {
-            tracing::info!(%service, %slot, weight, live, total, queue, "rotation");
-        }
-        EventKind::Waiting { pod, port, connections } => tracing::warn!(%pod, port, connections, "waiting"),
-        EventKind::Stranger { pod, stranger } => {
-            tracing::warn!(%pod, port = stranger.port, pid = stranger.pid, command = stranger.command, "a stranger");
-        }
-        EventKind::PreStopFailed { target, error } => {
-            tracing::warn!(%target, error, "stopped, and its pre_stop did not succeed");
-        }
-        EventKind::JobFailed { target, exit, log } => {
-            tracing::error!(%target, code = exit.code, out_of_memory = exit.out_of_memory, ?log,
-                "the job before a new version failed");
-        }
-        EventKind::Health { service, slot, health } => tracing::info!(%service, %slot, ?health, "health"),
-        EventKind::Stuck { service, slot, waiting } => {
-            tracing::warn!(%service, %slot, waiting, "takes no connections while others do");
-        }
-        EventKind::Replaced { service, slot, why } => tracing::warn!(%service, %slot, why, "replaced"),
-        EventKind::Rollout { service, milestone } => match milestone {
-            Milestone::Begun { underway } => {
-                tracing::info!(%service, from = underway.from, to = underway.to, back = underway.back.is_some(), "rollout");
-            }
-            Milestone::Step { share } => tracing::info!(%service, %share, "rollout goes on"),
-            Milestone::Promoted => tracing::info!(%service, "rollout gets everything"),
-            Milestone::Failed { version, failure, action } => {
-                tracing::error!(%service, version, slot = %failure.slot, reason = %failure.reason, ?action, "rollout failed");
-            }
-            Milestone::Done { underway, proof } => {
-                let proof = proof.map(|proof| proof.to_string());
-                tracing::info!(%service, to = underway.to, proof, "rollout done");
-            }
-        },
-        EventKind::PodLost { pod } => tracing::warn!(%pod, "lost its network"),
-        EventKind::EngineLost { reason } => tracing::warn!(reason, "the engine is gone"),
-        EventKind::EngineBack => tracing::info!("the engine is back"),
-        EventKind::Converged => {
-            tracing::info!("all is as wanted");
-            notify(&[NotifyState::Status("all is as wanted")]);
-        }
-        EventKind::Removed => tracing::info!("all is removed"),
+        EventKind::Started { .. } => return,
+        EventKind::Rejected { error, diagnostics } => return rejected(error, diagnostics),
+        EventKind::Converged => notify(&[NotifyState::Status("converged")]),
+        _ => {}
+    }
+    let keys = serde_json::to_value(&event.kind).unwrap_or_default();
+    let name = keys.get("event").and_then(serde_json::Value::as_str).unwrap_or("event");
+    let keys = details(&keys);
+    let message = event.message.as_deref().unwrap_or(name);
+    // A line of a log is a line.
+    let message = message.lines().next().unwrap_or(name);
+    match event.level {
+        Level::Info => tracing::info!(event = name, keys, "{message}"),
+        Level::Warning => tracing::warn!(event = name, keys, "{message}"),
+        Level::Error => tracing::error!(event = name, keys, "{message}"),
     }
 }
 
+/// The keys of an event as `slot=1 weight=100`; those that hold more than a word are in the message or in `events`.
+fn details(keys: &serde_json::Value) -> String {
+    use serde_json::Value;
+    let words = keys.as_object().into_iter().flatten().filter_map(|(key, value)| match value {
+        Value::String(text) if key != "event" && !text.contains(char::is_whitespace) => {
+            Some(format!("{key}={text}"))
+        }
+        Value::Number(_) | Value::Bool(_) => Some(format!("{key}={value}")),
+        _ => None,
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
 /// A line for each mistake.
-fn not_applied(error: &str, mistakes: &[Mistake]) {
-    for Mistake { message, file, line, column, help } in mistakes {
-        let file = file.as_ref().map(|file| file.display().to_string());
-        tracing::error!(file, line, column, mistake = message, help, "the file is not taken");
+fn rejected(error: &str, diagnostics: &[Diagnostic]) {
+    for Diagnostic { message, file, line, column, help } in diagnostics {
+        tracing::error!(file, line, column, mistake = message, help, "Compose file rejected");
     }
-    if mistakes.is_empty() {
-        tracing::error!(error, "the file is not taken");
+    if diagnostics.is_empty() {
+        tracing::error!(error, "Compose file rejected");
     }
 }
 

@@ -9,9 +9,9 @@ use std::{
 
 use clap::Args;
 use sameport::{
-    api::Client,
+    api::{Client, convert},
     engine::docker::{Docker, START_INTERVAL},
-    plan::{Orphans, PodSharing},
+    plan::Orphans,
     spec::{Project, ProjectName, Service, ServiceName},
     supervisor::{Apply, EventKind, Reading, Request, lock::Lock},
 };
@@ -86,7 +86,7 @@ pub async fn run(context: &Context, args: UpArgs) -> Result<(), CliError> {
     start_intervals(&docker, &project)?;
     if context.is_dry_run() {
         let images = dry_run::images(&docker, &project, args.pull).await?;
-        let request = Wish { args: &args, images, seen: None }.of(project);
+        let request = Wish { context, args: &args, images, seen: None }.of(project);
         return dry_run::show(context, &name, None, request).await;
     }
     let mut signals = Signals::new()?;
@@ -95,7 +95,7 @@ pub async fn run(context: &Context, args: UpArgs) -> Result<(), CliError> {
         fetched = fetched => fetched?,
         () = signals.end() => return Err(CliError::Interrupted),
     };
-    let wish = Wish { args: &args, images, seen };
+    let wish = Wish { context, args: &args, images, seen };
     match Session::running(context, &name).await? {
         Some(session) if args.detach || args.wait => {
             in_background(session, project, &wish, &mut signals).await
@@ -131,6 +131,7 @@ fn start_intervals(docker: &Docker, project: &Project) -> Result<(), CliError> {
 
 /// What is asked for, whatever the file says.
 struct Wish<'a> {
+    context: &'a Context,
     args: &'a UpArgs,
     images: Found,
     /// What another process shall watch.
@@ -179,7 +180,7 @@ async fn in_background(
     let args = wish.args;
     let until = if args.wait { Until::Steady } else { Until::Started };
     let done = tokio::select! {
-        done = wait::until(&session, until, args.wait_timeout) => done,
+        done = wait::until(wish.context, &session, until, args.wait_timeout) => done,
         // The supervisor goes on: what was asked for stands.
         () = signals.end() => return Err(CliError::Interrupted),
     };
@@ -190,11 +191,8 @@ async fn in_background(
 
 /// Says in one line what is missing where the kernel was to share ports and cannot. That is known by when replicas run.
 async fn sharing(session: &Session) -> Result<(), CliError> {
-    let reason = session.status().await?.pods.into_iter().find_map(|pod| match pod.sharing {
-        PodSharing::Application { reason } => reason,
-        PodSharing::Kernel => None,
-    });
-    reason.map_or(Ok(()), |reason| output::note(&output::event::shared_by_images(&reason)))
+    let reason = session.status().await?.pods.into_iter().find_map(|pod| pod.sharing_error);
+    reason.map_or(Ok(()), |reason| output::note(&convert::shared_by_application(&reason)))
 }
 
 async fn orphans(session: &Session) -> Result<(), CliError> {
@@ -220,8 +218,8 @@ async fn beside(
     wish.ask(&session, project).await?;
     output::note("a supervisor runs in the background: Ctrl-C ends this display, and nothing else")?;
     let show = async {
-        wait::until(&session, Until::Up, None).await?;
-        logs::follow_all(docker, &name, &wish.args.services).await
+        wait::until(wish.context, &session, Until::Up, None).await?;
+        logs::follow_all(wish.context, docker, &name, &wish.args.services).await
     };
     tokio::select! {
         shown = show => shown,
@@ -259,7 +257,7 @@ async fn attend(
     signals: &mut Signals,
 ) -> Result<(), CliError> {
     let show = async {
-        match wait::until(session, Until::Up, None).await {
+        match wait::until(wish.context, session, Until::Up, None).await {
             Ok(()) => {}
             Err(CliError::ClosedPipe) => return Err(CliError::ClosedPipe),
             // What keeps failing is shown, and tried again; that is what a supervisor is for.
@@ -268,8 +266,8 @@ async fn attend(
         sharing(session).await?;
         orphans(session).await?;
         tokio::try_join!(
-            logs::follow_all(docker, name, &wish.args.services),
-            super::events::show_new(session),
+            logs::follow_all(wish.context, docker, name, &wish.args.services),
+            super::events::show_new(wish.context, session),
         )
     };
     tokio::pin!(show);
@@ -304,12 +302,12 @@ async fn apply_anew(
     let applied = async {
         let project = reload.load()?;
         let images = pull(docker, &project, &wish.args.services, wish.args.pull).await?;
-        session.ask(Wish { args: wish.args, images, seen: None }.of(project)).await
+        session.ask(Wish { context: wish.context, args: wish.args, images, seen: None }.of(project)).await
     };
     match applied.await {
         Ok(()) => {
             reload.taken();
-            output::note("the file is read anew")?;
+            output::note("Compose file applied")?;
             orphans(session).await
         }
         // What was valid before stays in force.
@@ -317,7 +315,7 @@ async fn apply_anew(
             let Some(event) = reload.refused(&error) else { return Ok(()) };
             session.tell(event);
             output::note(&error.render().unwrap_or_default())?;
-            output::note("the file is not taken, and all stays as it is")
+            output::note("Compose file rejected; nothing changed")
         }
     }
 }
@@ -334,12 +332,12 @@ async fn stop(
     let _ = output::note("stopping; Ctrl-C again kills");
     session.ask(Request::Stop { services: Vec::new(), grace: wish.args.timeout }).await?;
     tokio::select! {
-        stopped = wait::until(session, Until::Up, None) => stopped?,
+        stopped = wait::until(wish.context, session, Until::Up, None) => stopped?,
         () = signals.end() => {
             let _ = output::note("killing");
             super::kill::all(docker, name).await?;
             tokio::select! {
-                stopped = wait::until(session, Until::Up, None) => stopped?,
+                stopped = wait::until(wish.context, session, Until::Up, None) => stopped?,
                 () = signals.end() => {}
             }
         }

@@ -1,7 +1,10 @@
 //! `sameport version`, and what Docker asks its plugins.
 
 use clap::Args;
-use sameport::engine::{Engine, EngineInfo, docker::Docker};
+use sameport::{
+    api::schema::{EngineVersion, VERSION, Version},
+    engine::{Engine, EngineInfo, docker::Docker},
+};
 use serde_json::json;
 
 use super::{context::Context, error::CliError, output};
@@ -16,9 +19,9 @@ pub async fn run(context: &Context, _: VersionArgs) -> Result<(), CliError> {
     let version = env!("CARGO_PKG_VERSION");
     let platform = format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH);
     let engine: Result<EngineInfo, _> = async { Docker::connect().await?.info().await }.await;
-    if context.is_json() {
-        let engine = engine.ok().map(|info| json!({ "name": info.name, "api_version": info.api_version }));
-        return output::json(&json!({ "version": version, "platform": platform, "engine": engine }));
+    if let Some(format) = context.data() {
+        let engine = engine.ok().map(|info| EngineVersion { name: info.name, api_version: info.api_version });
+        return format.item(&Version { version: version.to_owned(), platform, schema: VERSION, engine });
     }
     output::line(&format!("sameport {version} ({platform})"))?;
     match engine {

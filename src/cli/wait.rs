@@ -5,18 +5,16 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use jiff::Timestamp;
 use sameport::{
-    api::protocol::Line,
-    plan::status::{HOPELESS, ProjectStatus, ReplicaState, ReplicaStatus, RolloutStatus},
+    api::{
+        convert,
+        protocol::Line,
+        schema::{EventKind, Replica, ReplicaState, Rollout, Status},
+    },
     spec::ServiceName,
-    supervisor::EventKind,
 };
 use tokio::time::Instant;
 
-use super::{
-    error::CliError,
-    output::{self, progress::Progress},
-    session::Session,
-};
+use super::{context::Context, error::CliError, output::progress::Progress, session::Session};
 
 /// When it is enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,10 +41,15 @@ const PAUSE: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// When a replica keeps failing, or time is up; at the end, when nobody read on.
-pub async fn until(session: &Session, until: Until, limit: Option<Duration>) -> Result<(), CliError> {
+pub async fn until(
+    context: &Context,
+    session: &Session,
+    until: Until,
+    limit: Option<Duration>,
+) -> Result<(), CliError> {
     let deadline = limit.map(|limit| Instant::now() + limit);
     let mut events = session.events().await?;
-    let mut progress = Progress::new();
+    let mut progress = Progress::new(context.data());
     let mut steadiness = Steadiness::default();
     let mut shown = Ok(());
     loop {
@@ -55,7 +58,7 @@ pub async fn until(session: &Session, until: Until, limit: Option<Duration>) -> 
             tokio::select! {
                 biased;
                 line = events.next() => match line {
-                    Some(Ok(Line::Now(event))) => {
+                    Some(Ok(Line::Live(event))) => {
                         if matches!(event.kind, EventKind::Converged) {
                             look_at = Instant::now();
                         }
@@ -63,7 +66,7 @@ pub async fn until(session: &Session, until: Until, limit: Option<Duration>) -> 
                             shown = progress.event(&event);
                         }
                     }
-                    Some(Ok(Line::Past(_) | Line::Missed { .. })) => {}
+                    Some(Ok(Line::History(_) | Line::Missed { .. })) => {}
                     Some(Err(_)) | None if until == Until::Gone => return shown,
                     Some(Err(error)) => return Err(error),
                     None => return Err(CliError::failed("the supervisor has ended", None)),
@@ -97,9 +100,9 @@ pub async fn until(session: &Session, until: Until, limit: Option<Duration>) -> 
     }
 }
 
-fn is_enough(status: &ProjectStatus, until: Until) -> bool {
-    let started = |replica: &ReplicaStatus| {
-        replica.current
+fn is_enough(status: &Status, until: Until) -> bool {
+    let started = |replica: &Replica| {
+        replica.up_to_date
             && (replica.state.is_up()
                 || matches!(
                     replica.state,
@@ -113,7 +116,7 @@ fn is_enough(status: &ProjectStatus, until: Until) -> bool {
     };
     status.converged
         || (until == Until::Started
-            && status.settled
+            && status.idle
             && hopeless(status).is_none()
             && !status.replicas.is_empty()
             && status.replicas.iter().all(started))
@@ -129,7 +132,7 @@ struct Steadiness {
 impl Steadiness {
     /// The replicas' ages tell at once what has been up for long; our own clock tells it where the engine's clock
     /// is another one.
-    fn look(&mut self, status: &ProjectStatus, now: Instant) -> bool {
+    fn look(&mut self, status: &Status, now: Instant) -> bool {
         let exits = status.replicas.iter().map(|replica| replica.exits).sum();
         if !status.converged || self.exits != exits {
             self.converged_at = None;
@@ -143,8 +146,8 @@ impl Steadiness {
 }
 
 /// Whether a replica has been up long enough, or says itself that it is.
-fn is_steady(replica: &ReplicaStatus) -> bool {
-    let age = replica.started_at.map(|at| Timestamp::now().duration_since(at));
+fn is_steady(replica: &Replica) -> bool {
+    let age = replica.started_at.map(|at| Timestamp::now().duration_since(at.0));
     replica.state != ReplicaState::Running
         || age.is_some_and(|age| Duration::try_from(age).is_ok_and(|age| age >= STEADY))
 }
@@ -153,16 +156,16 @@ fn is_steady(replica: &ReplicaStatus) -> bool {
 ///
 /// # Errors
 /// When it went back because the new version failed, or is paused for that.
-pub async fn rollout(session: &Session, service: &ServiceName) -> Result<(), CliError> {
+pub async fn rollout(context: &Context, session: &Session, service: &ServiceName) -> Result<(), CliError> {
     let mut events = session.events().await?;
-    let mut progress = Progress::new();
+    let mut progress = Progress::new(context.data());
     let mut shown = Ok(());
     let mut tick = tokio::time::interval(PAUSE);
     loop {
         tokio::select! {
             biased;
             line = events.next() => match line {
-                Some(Ok(Line::Now(event))) if shown.is_ok() => shown = progress.event(&event),
+                Some(Ok(Line::Live(event))) if shown.is_ok() => shown = progress.event(&event),
                 Some(Ok(_)) => {}
                 Some(Err(error)) => return Err(error),
                 None => return Err(CliError::failed("the supervisor has ended", None)),
@@ -170,9 +173,9 @@ pub async fn rollout(session: &Session, service: &ServiceName) -> Result<(), Cli
             _ = tick.tick() => {
                 let status = session.status().await?;
                 progress.status(&status);
-                let underway = status.rollouts.iter().find(|rollout| &rollout.service == service);
-                let is_over = underway.is_none_or(|rollout| rollout.rests() && rollout.has_arrived());
-                if is_over && status.settled {
+                let underway = status.rollouts.iter().find(|rollout| rollout.service == service.as_str());
+                let is_over = underway.is_none_or(|rollout| rollout.waits_for_command() && rollout.has_arrived());
+                if is_over && status.idle {
                     return hopeless(&status).map_or(shown, Err);
                 }
             }
@@ -181,50 +184,55 @@ pub async fn rollout(session: &Session, service: &ServiceName) -> Result<(), Cli
 }
 
 /// What cannot become any better by waiting.
-fn hopeless(status: &ProjectStatus) -> Option<CliError> {
-    let trouble = status.troubles.iter().find(|trouble| trouble.tries == HOPELESS)?;
-    Some(CliError::failed(format!("{}: {}", trouble.target, trouble.error), trouble.help.as_deref()))
+fn hopeless(status: &Status) -> Option<CliError> {
+    let error = status.errors.iter().find(|error| error.attempts.is_none())?;
+    Some(CliError::failed(format!("{}: {}", error.target, error.error), error.help.as_deref()))
 }
 
 /// What keeps failing, if something does.
-fn failure(status: &ProjectStatus) -> Option<CliError> {
+fn failure(status: &Status) -> Option<CliError> {
     // Some of it goes back to a version that does not fail.
-    if !status.rollouts.iter().all(RolloutStatus::rests) {
+    if !status.rollouts.iter().all(Rollout::waits_for_command) {
         return hopeless(status);
     }
     for replica in &status.replicas {
-        let name = format!("{}.{}", replica.service, replica.slot);
+        let name = &replica.replica;
         match &replica.state {
-            ReplicaState::Blocked { error, help, tries } if *tries >= OFTEN => {
+            ReplicaState::Blocked { error, help, attempts } if is_often(*attempts) => {
                 return Some(CliError::failed(format!("{name} cannot be started: {error}"), help.as_deref()));
             }
             ReplicaState::Failed { exit } => {
-                let message = format!("{name} failed: {}{}", output::state::exit(exit), last_words(replica));
+                let message = format!("{name} failed: {}{}", convert::exit(exit), last_words(replica));
                 return Some(CliError::failed(message, Some("its restart rule allows no further try")));
             }
             _ => {}
         }
-        let Some(autopsy) = &replica.autopsy else { continue };
-        if let Some(other) = &autopsy.other_user {
-            return Some(CliError::failed(output::event::other_user(&name, other), None));
+        let Some(ended) = &replica.last_termination else { continue };
+        if let Some(conflict) = &ended.user_conflict {
+            return Some(CliError::failed(convert::user_conflict(name, conflict), None));
         }
-        if let Some(found) = &autopsy.port_not_shared {
-            let message = output::event::cannot_share(&name, &found.image, found.port);
-            return Some(CliError::failed(message, Some(&output::event::how_to_share(found.port))));
+        if let Some(found) = &ended.port_not_shared {
+            let message = convert::port_not_shared(name, &found.image, found.port);
+            return Some(CliError::failed(message, Some(&convert::how_to_share(found.port))));
         }
         if replica.exits >= OFTEN {
-            let how = output::state::exit(&autopsy.exit);
+            let how = convert::exit(&ended.exit);
             let message = format!("{name} keeps ending: {how}{}", last_words(replica));
             let help = "the supervisor goes on trying; `sameport logs` shows everything it wrote";
             return Some(CliError::failed(message, Some(help)));
         }
     }
-    let trouble = status.troubles.iter().find(|trouble| trouble.tries >= OFTEN)?;
-    Some(CliError::failed(format!("{}: {}", trouble.target, trouble.error), trouble.help.as_deref()))
+    let error = status.errors.iter().find(|error| is_often(error.attempts))?;
+    Some(CliError::failed(format!("{}: {}", error.target, error.error), error.help.as_deref()))
 }
 
-fn last_words(replica: &ReplicaStatus) -> String {
-    let lines = replica.autopsy.as_ref().map(|autopsy| autopsy.log.as_slice()).unwrap_or_default();
+/// Whether something was tried often enough to be called a failure; what is not tried at all cannot succeed.
+fn is_often(attempts: Option<u32>) -> bool {
+    attempts.is_none_or(|attempts| attempts >= OFTEN)
+}
+
+fn last_words(replica: &Replica) -> String {
+    let lines = replica.last_termination.as_ref().map(|ended| ended.log.as_slice()).unwrap_or_default();
     if lines.is_empty() {
         return ", without a word".to_owned();
     }
@@ -237,33 +245,17 @@ mod tests {
     use super::*;
 
     /// A project of one replica without a health check, started by a clock of the future.
-    fn status(converged: bool, exits: u32) -> ProjectStatus {
-        let replica = ReplicaStatus {
-            service: "web".parse().unwrap(),
-            slot: sameport::spec::Slot::new(1).unwrap(),
-            successor: false,
-            pod: "web".parse().unwrap(),
-            container: None,
-            name: "shop-web-1".to_owned(),
-            generation: None,
-            current: true,
-            exits,
-            started_at: Some(Timestamp::MAX),
-            autopsy: None,
-            replaced: None,
-            illness: None,
-            traffic: None,
-            state: ReplicaState::Running,
-        };
-        ProjectStatus {
-            converged,
-            settled: converged,
-            pods: Vec::new(),
-            replicas: vec![replica],
-            rollouts: Vec::new(),
-            orphans: Vec::new(),
-            troubles: Vec::new(),
-        }
+    fn status(converged: bool, exits: u32) -> Status {
+        let replica = serde_json::json!({
+            "project": "shop", "replica": "web-1", "service": "web", "slot": 1, "replacement": false, "orphan": false,
+            "name": "shop-web-1", "pod": "web", "up_to_date": true, "state": "running", "status": "up",
+            "started_at": Timestamp::MAX, "exits": exits, "sharing": "kernel", "ports": [],
+        });
+        let status = serde_json::json!({
+            "project": "shop", "supervised": true, "converged": converged, "idle": converged, "pods": [],
+            "replicas": [replica], "rollouts": [], "orphans": [], "foreign_containers": [], "errors": [],
+        });
+        serde_json::from_value(status).unwrap()
     }
 
     #[test]
@@ -287,7 +279,7 @@ mod tests {
     #[test]
     fn an_age_that_is_known_need_not_be_waited_for() {
         let mut old = status(true, 0);
-        old.replicas[0].started_at = Some(Timestamp::UNIX_EPOCH);
+        old.replicas[0].started_at = Some(Timestamp::UNIX_EPOCH.into());
         assert!(Steadiness::default().look(&old, Instant::now()));
     }
 }

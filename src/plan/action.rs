@@ -38,10 +38,10 @@ impl fmt::Display for Target {
             Self::Network(name) => write!(f, "network {name}"),
             Self::Volume(name) => write!(f, "volume {name}"),
             Self::Sandbox(pod) => write!(f, "{pod} sandbox"),
-            Self::Replica(service, slot) => write!(f, "{service}.{slot}"),
-            Self::Before(service) => write!(f, "{service} before"),
+            Self::Replica(service, slot) => write!(f, "{service}-{slot}"),
+            Self::Before(service) => write!(f, "{service} pre-deploy job"),
             Self::Hooks(id) => write!(f, "post_start of {}", id.short()),
-            Self::Successor(service, slot) => write!(f, "{service}.{slot} next"),
+            Self::Successor(service, slot) => write!(f, "{service}-{slot} replacement"),
             Self::Surplus(id) => write!(f, "container {}", id.short()),
         }
     }

@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 use crate::{
     engine::{ContainerId, ContainerState, Exit, Health, Role},
     kernel::steering::OtherUser,
-    spec::{DependencyCondition, Generation, PodName, Service, ServiceName, Slot},
+    spec::{DependencyCondition, Generation, Image, PodName, Service, ServiceName, Slot},
 };
 
 use super::{
-    Ailment, Autopsy, Container, Desired, FailureReason, Goal, History, Illness, Observed, Phase, Planner,
-    PodSharing, PodTraffic, Replacement, ReplicaTraffic, Target, Verdict, plan,
+    Ailment, Autopsy, Container, Desired, Direction, FailureReason, Goal, History, Illness, Observed, Phase,
+    Planner, PodSharing, PodTraffic, Replacement, ReplicaTraffic, Target, Verdict, plan,
     rotation::is_in_force,
     versions::{Pin, Underway, Why},
 };
@@ -51,6 +51,12 @@ pub struct RolloutStatus {
     pub done: u32,
     /// Slots in all.
     pub of: u32,
+    /// The image of the version that it leads to.
+    #[serde(default)]
+    pub image: Option<Image>,
+    /// The image of the version that it leads from.
+    #[serde(default)]
+    pub former_image: Option<Image>,
 }
 
 impl RolloutStatus {
@@ -107,6 +113,8 @@ pub struct ReplicaStatus {
     pub name: String,
     /// Which version of its service it runs.
     pub generation: Option<Generation>,
+    /// The image of that version, where it is known.
+    pub image: Option<Image>,
     /// Whether that is the version that is wanted.
     pub current: bool,
     /// How often it ended in a row, each time soon after its start.
@@ -326,7 +334,10 @@ impl Planner<'_> {
     }
 
     fn rollout_status(&self, name: &ServiceName) -> Option<RolloutStatus> {
-        let underway = self.desired.versions.get(name)?.underway.clone()?;
+        let versions = self.desired.versions.get(name)?;
+        let underway = versions.underway.clone()?;
+        let image = |number| Some(versions.revision(number)?.service.container.image.clone());
+        let (image, former_image) = (image(underway.to), image(underway.from));
         let service = self.desired.project.services.get(name)?;
         let of = match self.desired.goals.get(name) {
             Some(Goal::Run { replicas }) => *replicas,
@@ -339,7 +350,7 @@ impl Planner<'_> {
             new.is_some_and(|new| self.proved_at(service, new).is_some_and(|at| at <= self.now))
         };
         let done = u32::try_from(Slot::first(of).filter(is_done).count()).unwrap_or(of);
-        Some(RolloutStatus { service: name.clone(), underway, done, of })
+        Some(RolloutStatus { service: name.clone(), underway, done, of, image, former_image })
     }
 
     /// Why a service does not run the version of the file, or is not on its way there any more.
@@ -448,6 +459,7 @@ impl Planner<'_> {
             name: container
                 .map_or_else(|| self.desired.project.replica_name(service, slot), |c| c.name.clone()),
             generation: container.map(|c| c.labels.generation.clone()),
+            image: self.image_of(service, container),
             current: container
                 .is_some_and(|c| self.is_wanted(service, c) && !self.is_to_be_limited(service, c)),
             exits,
@@ -458,6 +470,21 @@ impl Planner<'_> {
             autopsy: history.autopsy.filter(|_| exits > 0 && state != ReplicaState::Stopped),
             state,
         })
+    }
+
+    /// The image of the version that a container runs, or of the wanted one where there is no container; none of a
+    /// version that is neither the wanted one nor the one before.
+    fn image_of(&self, service: &Service, container: Option<&Container>) -> Option<Image> {
+        let Some(container) = container else { return Some(service.container.image.clone()) };
+        let generation = &container.labels.generation;
+        if self.desired.project.is_service(&service.name, generation) {
+            return Some(service.container.image.clone());
+        }
+        let former = match &self.desired.rollouts.get(&service.name)?.direction {
+            Direction::Forward { former } => former.as_ref()?,
+            Direction::Back => return None,
+        };
+        (&former.generation == generation).then(|| former.service.container.image.clone())
     }
 
     fn replica_state(

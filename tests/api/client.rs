@@ -5,8 +5,12 @@ use std::{sync::Arc, time::Duration};
 use futures_util::{StreamExt, stream::BoxStream};
 use jiff::Timestamp;
 use sameport::{
-    api::{Client, ClientError, protocol::Line},
-    supervisor::{EventKind, Handle, Rejection, Reply, Request},
+    api::{
+        Client, ClientError,
+        protocol::{Line, Reply},
+        schema::{EventKind, RejectionCode},
+    },
+    supervisor::{self, Handle, Request},
 };
 use tokio::{sync::oneshot, time::timeout};
 
@@ -23,7 +27,7 @@ async fn what_is_asked_for_comes_about_and_can_be_looked_at() {
     let status = converged(&client).await;
     let names: Vec<_> = status.replicas.iter().map(|replica| replica.name.as_str()).collect();
     assert_eq!(names, ["shop-web-1", "shop-web-2", "shop-web-3"]);
-    assert!(status.replicas.iter().all(|replica| replica.state.is_up() && replica.current));
+    assert!(status.replicas.iter().all(|replica| replica.state.is_up() && replica.up_to_date));
 }
 
 #[tokio::test]
@@ -34,8 +38,8 @@ async fn a_refusal_says_why() {
     client.request(&apply(shop.project(1))).await.unwrap();
     let scale = Request::Scale([("wob".parse().unwrap(), 2)].into());
     let Reply::Rejected(rejection) = client.request(&scale).await.unwrap() else { panic!("not refused") };
-    let known = vec!["web".to_owned()];
-    assert_eq!(rejection, Rejection::UnknownService { name: "wob".parse().unwrap(), known });
+    assert_eq!(rejection.code, RejectionCode::UnknownService);
+    assert_eq!(rejection.message, "there is no service `wob`; the file has web");
 }
 
 #[tokio::test]
@@ -61,7 +65,7 @@ async fn events_are_those_so_far_and_then_those_to_come() {
     // It is told a moment after it can be seen.
     let mut told = client.events().await.unwrap();
     let is_told = async {
-        while let Some(Ok(Line::Past(event) | Line::Now(event))) = told.next().await {
+        while let Some(Ok(Line::History(event) | Line::Live(event))) = told.next().await {
             if event.kind == EventKind::Converged {
                 return true;
             }
@@ -71,7 +75,7 @@ async fn events_are_those_so_far_and_then_those_to_come() {
     assert!(timeout(LONG, is_told).await.unwrap());
 
     let mut events = client.events().await.unwrap();
-    let Some(Ok(Line::Past(first))) = events.next().await else { panic!("nothing is told") };
+    let Some(Ok(Line::History(first))) = events.next().await else { panic!("nothing is told") };
     assert_eq!(first.kind, EventKind::Applied { services: 1 });
 
     let mut past_converged = false;
@@ -79,9 +83,9 @@ async fn events_are_those_so_far_and_then_those_to_come() {
     let told = async {
         while let Some(line) = events.next().await {
             match line.unwrap() {
-                Line::Past(event) => past_converged |= event.kind == EventKind::Converged,
-                Line::Now(event) if event.kind == EventKind::Converged => return true,
-                Line::Now(_) | Line::Missed { .. } => {}
+                Line::History(event) => past_converged |= event.kind == EventKind::Converged,
+                Line::Live(event) if event.kind == EventKind::Converged => return true,
+                Line::Live(_) | Line::Missed { .. } => {}
             }
         }
         false
@@ -102,7 +106,7 @@ async fn going(shop: &Shop, client: &Client, meanwhile: impl FnOnce()) -> Events
 
 /// More than a socket's buffer holds: it is under way until somebody reads it.
 fn long_event(handle: &Handle) {
-    let kind = EventKind::EngineLost { reason: "a reason with many words".repeat(100_000) };
+    let kind = supervisor::EventKind::EngineLost { reason: "a reason with many words".repeat(100_000) };
     handle.journal().record(Timestamp::UNIX_EPOCH, kind);
 }
 
@@ -111,7 +115,7 @@ async fn last_of(mut events: Events) -> EventKind {
     while let Some(line) = timeout(LONG, events.next()).await.unwrap() {
         last = Some(line.unwrap());
     }
-    let Some(Line::Now(last)) = last else { panic!("no last event: {last:?}") };
+    let Some(Line::Live(last)) = last else { panic!("no last event: {last:?}") };
     last.kind
 }
 
@@ -174,7 +178,7 @@ async fn a_reader_that_does_not_read_holds_nobody_up_and_learns_what_it_missed()
     let mut slow = client.events().await.unwrap();
     let reason = "a socket's buffer holds only so many of these".repeat(100);
     for _ in 0..5000 {
-        let kind = EventKind::EngineLost { reason: reason.clone() };
+        let kind = supervisor::EventKind::EngineLost { reason: reason.clone() };
         open.handle.journal().record(Timestamp::UNIX_EPOCH, kind);
         tokio::task::yield_now().await;
     }
@@ -194,7 +198,7 @@ async fn a_reader_that_does_not_read_holds_nobody_up_and_learns_what_it_missed()
 async fn a_request_in_another_version_is_told_apart_from_a_failure() {
     let shop = Shop::new();
     let _open = shop.open();
-    let said = curl(&shop, "/v1/request", r#"{"teleport":{}}"#).await;
+    let said = curl(&shop, "/v2/request", r#"{"teleport":{}}"#).await;
     assert!(said.contains("teleport"), "{said}");
     let said = curl(&shop, "/v9/request", "\"status\"").await;
     assert!(said.contains("404"), "{said}");

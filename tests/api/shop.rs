@@ -8,13 +8,12 @@ use std::{
 };
 
 use sameport::{
-    api::{self, Client, Server},
+    api::{self, Client, Server, protocol::Reply, schema::Status},
     clock::Clock,
     compose,
     engine::memory::Memory,
-    plan::status::ProjectStatus,
     spec::Project,
-    supervisor::{self, Apply, Handle, Kernel, NoKernel, Reply, Request, Settings, StateFile},
+    supervisor::{self, Apply, Handle, Kernel, NoKernel, Request, Settings, StateFile},
 };
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -60,7 +59,7 @@ impl Shop {
         };
         let engine = Arc::new(self.engine.clone());
         let (handle, task) = supervisor::start(engine, "shop".parse().unwrap(), settings).unwrap();
-        let server = api::bind(&self.socket(), handle.clone()).unwrap();
+        let server = api::bind(&self.socket(), &"shop".parse().unwrap(), handle.clone()).unwrap();
         Open { handle, task, server }
     }
 
@@ -91,7 +90,7 @@ pub fn apply(project: Project) -> Request {
 }
 
 /// Waits until everything is as wanted.
-pub async fn converged(client: &Client) -> ProjectStatus {
+pub async fn converged(client: &Client) -> Status {
     let wait = async {
         loop {
             match client.request(&Request::Status).await.unwrap() {

@@ -6,8 +6,8 @@ use std::{
 };
 
 use sameport::{
-    api::Client,
-    supervisor::{Reply, Request},
+    api::{Client, protocol::Reply},
+    supervisor::Request,
 };
 
 use crate::shop::Shop;

@@ -1,6 +1,6 @@
 //! `x-sameport.before`: a job before each new version.
 
-use sameport::plan::{Target, status::ReplicaState};
+use sameport::api::schema::{ReplicaState, TargetKind};
 
 use super::{
     notes::Notes,
@@ -102,7 +102,7 @@ fn after_a_failure_the_old_version_goes_on_until_it_is_asked_for_anew() {
     project.run(&["up", "-d", "--wait"]);
     assert_eq!(notes.lines(), ["one", "two", "two", "two, mended"]);
     assert_eq!(project.serves(2).answers.keys().collect::<Vec<_>>(), ["two-1", "two-2"]);
-    assert_eq!(project.status().troubles, []);
+    assert_eq!(project.status().errors, []);
 }
 
 #[test]
@@ -111,12 +111,13 @@ fn a_job_that_takes_too_long_has_failed_and_the_first_start_waits_for_it() {
     let project = Project::new(&file(&notes, "one", "echo one >> /notes/log; exec sleep 1000", "2s"));
     let up = project.try_run(&["up", "-d"]);
     assert_eq!(up.code, Some(1), "{up:#?}");
-    assert!(up.stderr.contains("web before: it took longer than 2s"), "{}", up.stderr);
+    assert!(up.stderr.contains("web pre-deploy job: it took longer than 2s"), "{}", up.stderr);
     let status = project.status();
-    assert_eq!(status.troubles[0].target, Target::Before("web".parse().unwrap()));
+    let target = &status.errors[0].target;
+    assert_eq!((target.kind, target.name.as_str()), (TargetKind::PreDeployJob, "web"));
     let web = status.replicas.iter().filter(|replica| replica.service.as_str() == "web");
     assert!(
-        web.clone().count() == 2 && web.clone().all(|r| r.state == ReplicaState::AwaitsJob),
+        web.clone().count() == 2 && web.clone().all(|r| r.state == ReplicaState::WaitingForJob),
         "{status:#?}"
     );
 }

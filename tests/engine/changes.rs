@@ -12,8 +12,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sameport::spec::Generation;
-
 use super::support::{
     docker::Docker,
     load::{Load, Report},
@@ -162,7 +160,7 @@ impl Ours {
     }
 
     /// The versions of its replicas.
-    fn generations(&self) -> BTreeSet<Option<Generation>> {
+    fn generations(&self) -> BTreeSet<Option<String>> {
         self.project.replicas("app").into_iter().map(|replica| replica.generation).collect()
     }
 }

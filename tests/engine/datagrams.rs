@@ -111,7 +111,7 @@ fn flows_stay_when_a_replica_is_added_and_when_another_one_is_killed() {
     assert!(replicas_of(&Flow::some(server, 60)).contains_key("4"));
 
     let before = project.docker.pid(&format!("{}-dns-2", project.name));
-    project.run(&["kill", "dns.2"]);
+    project.run(&["kill", "dns-2"]);
     wait::until("the killed one is replaced", || {
         stay(&flows, "2");
         are_up(&project, 4)

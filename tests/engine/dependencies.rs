@@ -56,7 +56,7 @@ services:
 
 /// When the process of a service's only replica started.
 fn started(project: &Project, service: &str) -> jiff::Timestamp {
-    project.replicas(service)[0].started_at.unwrap()
+    project.replicas(service)[0].started_at.unwrap().0
 }
 
 #[test]
@@ -84,7 +84,7 @@ services:
     project.run(&["up", "-d", "--wait"]);
     let other = started(&project, "other");
     let containers =
-        |project: &Project| ["api", "web"].map(|name| project.replicas(name)[0].container.clone().unwrap());
+        |project: &Project| ["api", "web"].map(|name| project.replicas(name)[0].id.clone().unwrap());
     let before = containers(&project);
     let in_order = |project: &Project, after: jiff::Timestamp| {
         wait::until("one is restarted after the other", || {

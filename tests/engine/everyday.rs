@@ -66,9 +66,8 @@ fn scaling_keeps_the_replicas_that_stay() {
 fn stop_keeps_the_containers_and_start_runs_them_again() {
     let project = Project::web(2);
     project.run(&["up", "-d", "--wait"]);
-    let ids = |project: &Project| {
-        project.replicas("web").into_iter().map(|r| r.container.unwrap()).collect::<Vec<_>>()
-    };
+    let ids =
+        |project: &Project| project.replicas("web").into_iter().map(|r| r.id.unwrap()).collect::<Vec<_>>();
     let before = ids(&project);
     project.run(&["stop"]);
     assert_eq!(project.processes(), []);

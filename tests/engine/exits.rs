@@ -1,6 +1,6 @@
 //! What becomes of processes that end by themselves, and what a user sees of it.
 
-use sameport::plan::status::{ReplicaState, ReplicaStatus};
+use sameport::api::schema::{Replica, ReplicaState};
 
 use super::support::{
     project::Project,
@@ -12,7 +12,7 @@ fn service(body: &str) -> Project {
 }
 
 /// The only replica, once it is in the state that is waited for.
-fn replica(project: &Project, what: &str, holds: impl Fn(&ReplicaStatus) -> bool) -> ReplicaStatus {
+fn replica(project: &Project, what: &str, holds: impl Fn(&Replica) -> bool) -> Replica {
     wait::until(what, || {
         let mut replicas = project.replicas("app");
         match replicas.pop() {

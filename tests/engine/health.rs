@@ -7,7 +7,7 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
-use sameport::plan::status::{ReplicaState, ReplicaStatus};
+use sameport::api::schema::{Replica, ReplicaState};
 
 use super::support::{
     load::{self, Failure, Load, Report},
@@ -31,11 +31,11 @@ fn when(project: &Project, after: Timestamp, words: &[&str]) -> Timestamp {
 
 /// The replicas' processes, by when they started.
 fn started(project: &Project, service: &str) -> Vec<Option<Timestamp>> {
-    project.replicas(service).iter().map(|replica| replica.started_at).collect()
+    project.replicas(service).iter().map(|replica| replica.started_at.map(|at| at.0)).collect()
 }
 
-fn traffic(replica: &ReplicaStatus) -> u64 {
-    replica.traffic.as_ref().map_or(0, |traffic| traffic.total)
+fn traffic(replica: &Replica) -> u64 {
+    replica.traffic.as_ref().map_or(0, |traffic| traffic.connections_total)
 }
 
 /// One of three replicas is stopped under load, as by a debugger or a bug.
@@ -74,7 +74,7 @@ services:
     wait::until("the state is told", || {
         let replicas = project.replicas("web");
         // It may have been replaced meanwhile, on a slow machine.
-        let is_new = replicas[1].started_at != before[1];
+        let is_new = replicas[1].started_at.map(|at| at.0) != before[1];
         check(replicas[1].state == ReplicaState::Stuck || is_new, replicas)
     });
     let replaced = when(&project, stopped, &["replaced", "slot=2", "stopped by a signal"]);
@@ -270,7 +270,7 @@ fn whoever_the_engine_finds_unhealthy_is_replaced_and_everybody_is_told_why() {
     assert!(told.contains("no database"), "{told}");
     wait::until("it is healthy again", || {
         let replicas = project.replicas("web");
-        let is_new = replicas[0].started_at != before[0];
+        let is_new = replicas[0].started_at.map(|at| at.0) != before[0];
         check(is_new && replicas[0].state == ReplicaState::Healthy, replicas)
     });
     project.serves(2);
@@ -327,7 +327,7 @@ services:
     when(&project, begun, &["replaced", "slot=2", "no sign of life", "exit code 7: gone mad"]);
     wait::until("it is up again", || {
         let replicas = project.replicas("web");
-        let is_new = replicas[1].started_at != before[1];
+        let is_new = replicas[1].started_at.map(|at| at.0) != before[1];
         check(is_new && replicas[1].state == ReplicaState::Healthy, replicas)
     });
     assert_eq!(started(&project, "web")[0], before[0]);

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
-use sameport::plan::status::ReplicaState;
+use sameport::api::schema::ReplicaState;
 
 use super::{
     notes::Notes,
@@ -38,9 +38,9 @@ services:
     project.serves(1);
     let replica = &project.replicas("web")[0];
     assert_eq!(replica.state, ReplicaState::Running);
-    let container = replica.container.clone().unwrap();
+    let container = replica.id.clone().unwrap();
 
-    kill(nix::unistd::Pid::from_raw(project.docker.pid(&container.0)), Signal::SIGKILL).unwrap();
+    kill(nix::unistd::Pid::from_raw(project.docker.pid(&container)), Signal::SIGKILL).unwrap();
     // It listens for long before the first command is done.
     wait::until("the first command runs again", || {
         let lines = notes.lines();
@@ -48,7 +48,7 @@ services:
     });
     wait::until("it listens", || {
         let state = &project.replicas("web")[0];
-        let listens = state.traffic.as_ref().is_some_and(|t| t.ports.iter().any(|port| port.listens));
+        let listens = state.traffic.as_ref().is_some_and(|t| t.ports.iter().any(|port| port.listening));
         check(state.state == ReplicaState::Preparing && listens, state)
     });
     let while_preparing = &project.replicas("web")[0];
@@ -56,7 +56,7 @@ services:
     assert_eq!(while_preparing.traffic.as_ref().map(|traffic| traffic.weight), Some(0));
     project.serves(1);
     assert_eq!(notes.lines(), [once, once].concat());
-    assert_eq!(project.replicas("web")[0].container, Some(container), "it is the same container");
+    assert_eq!(project.replicas("web")[0].id, Some(container), "it is the same container");
 }
 
 #[test]
@@ -72,13 +72,16 @@ fn a_replica_whose_command_fails_is_tried_again_and_it_is_told_why() {
     assert_eq!(up.code, Some(1), "{up:#?}");
     let words = "post_start `sh -c echo no cache; exit 3`: exit code 3\n    no cache";
     // Caught in a try or between two.
-    let told = up.stderr.rsplit_once("error: web.1").map(|(_, told)| told);
+    let told = up.stderr.rsplit_once("error: web-1").map(|(_, told)| told);
     assert!(told.is_some_and(|told| told.contains(words)), "{}", up.stderr);
     let events = project.run(&["events", "--no-follow"]);
-    assert!(events.contains(&format!("web.1 is stopped and started again: {words}")), "{events}");
+    assert!(events.contains(&format!("web-1 is stopped and started again: {words}")), "{events}");
     wait::until("it is shown as blocked", || {
         let state = project.replicas("web").remove(0).state;
-        check(matches!(&state, ReplicaState::Blocked { tries, .. } if *tries > 3), &state)
+        check(
+            matches!(&state, ReplicaState::Blocked { attempts: Some(attempts), .. } if *attempts > 3),
+            &state,
+        )
     });
     project.write(&file("true"));
     project.run(&["up", "-d", "--wait"]);
@@ -103,9 +106,9 @@ services:
 "#,
     ));
     project.run(&["up", "-d", "--wait"]);
-    let container = project.replicas("web").remove(0).container.unwrap();
+    let container = project.replicas("web").remove(0).id.unwrap();
     let started = project.replicas("web").remove(0).started_at;
-    project.docker.run(&["kill", &container.0]);
+    project.docker.run(&["kill", &container]);
     wait::until("it is replaced after its death", || {
         let replica = project.replicas("web").remove(0);
         check(replica.started_at > started && replica.state.is_up(), &replica)
@@ -117,7 +120,7 @@ services:
     wait::until("the failure is told", || {
         let events = project.run(&["events", "--no-follow"]);
         let told = events
-            .contains("web.1 is stopped, though pre_stop `sh -c echo wrong; exit 7`: exit code 7\n    wrong");
+            .contains("web-1 is stopped anyway: pre_stop `sh -c echo wrong; exit 7`: exit code 7\n    wrong");
         check(told, &events)
     });
     project.run(&["up", "-d", "--wait"]);

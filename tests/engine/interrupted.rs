@@ -47,7 +47,7 @@ fn half_way(daemon: &Daemon) -> Project {
     wait::until("the first one is replaced", || {
         let text = project.run(&["rollout", "status", "web", "--format", "json"]);
         let status: serde_json::Value = serde_json::from_str(&text).unwrap();
-        check(status["progress"]["done"].as_u64() >= Some(1), text)
+        check(status["in_progress"]["done"].as_u64() >= Some(1), text)
     });
     project
 }

@@ -87,10 +87,10 @@ fn a_limit_that_the_kernel_refuses_is_told_and_the_replica_replaced() {
     project.write(&file("    mem_limit: 32m\n"));
     project.run(&["up", "-d", "--wait"]);
     let events = project.run(&["events", "--no-follow"]);
-    assert!(events.contains("cannot update web.1: "), "{events}");
+    assert!(events.contains("cannot update web-1: "), "{events}");
     let after = project.replicas("web");
-    assert_ne!(after[0].container, before[0].container);
-    assert_eq!(after[1].container, before[1].container);
+    assert_ne!(after[0].id, before[0].id);
+    assert_eq!(after[1].id, before[1].id);
     assert_eq!(after[1].started_at, before[1].started_at);
     for slot in [1, 2] {
         assert_eq!(project.docker.inspect(&replica(&project, slot))["HostConfig"]["Memory"], 32 * MB);

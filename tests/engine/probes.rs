@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sameport::plan::status::ReplicaState;
+use sameport::api::schema::ReplicaState;
 
 use super::support::{
     load::{self, Load},
@@ -43,7 +43,7 @@ services:
     let events = project.log();
     let first = |words: &str| events.lines().position(|line| line.contains("slot=3") && line.contains(words));
     assert!(
-        first("health=Healthy") < first("weight=100"),
+        first("health=healthy") < first("weight=100"),
         "it is in rotation only once it is ready:\n{events}"
     );
 }

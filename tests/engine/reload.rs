@@ -37,30 +37,30 @@ fn replace(project: &Project, compose: &str) {
     fs::rename(new, project.path("compose.yaml")).unwrap();
 }
 
-/// The events that tell of a file that is not taken.
-fn not_applied(project: &Project) -> Vec<Value> {
+/// The events that tell of a rejected file.
+fn rejected(project: &Project) -> Vec<Value> {
     let told = project.run(&["events", "--no-follow", "--format", "json"]);
     let events = told.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    events.filter(|event| event["event"] == "not_applied").collect()
+    events.filter(|event| event["event"] == "rejected").collect()
 }
 
 /// Waits until so many mistakes were told, and checks that the last one was told everywhere with its place.
 fn is_reported(project: &Project, times: usize) {
     let events = wait::until("the mistake is told", || {
-        let events = not_applied(project);
+        let events = rejected(project);
         if events.len() == times { Ok(events) } else { Err(format!("{events:#?}")) }
     });
-    let mistake = &events.last().unwrap()["mistakes"][0];
+    let mistake = &events.last().unwrap()["diagnostics"][0];
     assert_eq!((&mistake["line"], &mistake["column"]), (&8.into(), &29.into()), "{mistake}");
     assert!(mistake["file"].as_str().unwrap().ends_with("/compose.yaml"), "{mistake}");
     let told = project.run(&["events", "--no-follow"]);
     assert!(told.contains(PLACE), "{told}");
-    assert!(told.contains("all stays as it is"), "{told}");
+    assert!(told.contains("nothing changed"), "{told}");
 }
 
 fn is_logged(project: &Project) {
     let log = project.log();
-    let line = log.lines().rev().find(|line| line.contains("the file is not taken")).unwrap();
+    let line = log.lines().rev().find(|line| line.contains("Compose file rejected")).unwrap();
     assert!(line.contains("line=8") && line.contains("column=29") && line.contains("compose.yaml"), "{line}");
 }
 
@@ -79,13 +79,13 @@ fn the_supervisor_in_the_background_takes_a_changed_file_and_leaves_an_invalid_o
     assert!(two.iter().all(|process| three.contains(process)), "{two:?} {three:?}");
     replace(&project, &web(4));
     replicas(&project, 4);
-    assert_eq!(not_applied(&project).len(), 1);
+    assert_eq!(rejected(&project).len(), 1);
     // A file that says the same in other words changes nothing.
     let four = project.processes();
     project.write(&format!("# The shop\n{}", web(4)));
     wait::until("it is read", || {
         let log = project.log();
-        check(log.matches("the file is read anew").count() == 3, log)
+        check(log.matches("Compose file applied").count() == 3, log)
     });
     assert_eq!(project.processes(), four);
 }
@@ -102,10 +102,10 @@ fn so_does_one_in_the_foreground() {
     is_reported(&project, 1);
     let printed = up.printed();
     assert_eq!(printed.matches(PLACE).count(), 1, "{printed}");
-    assert!(printed.contains("all stays as it is"), "{printed}");
+    assert!(printed.contains("nothing changed"), "{printed}");
     project.write(&web(1));
     replicas(&project, 1);
-    assert!(up.printed().contains("the file is read anew"), "{}", up.printed());
+    assert!(up.printed().contains("Compose file applied"), "{}", up.printed());
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn so_does_one_of_systemd_and_files_of_variables_count() {
     replicas(&project, 3);
     fs::write(project.path(".env"), "COUNT=many\n").unwrap();
     wait::until("the mistake is told", || {
-        let events = not_applied(&project);
+        let events = rejected(&project);
         check(events.len() == 1, events)
     });
     fs::remove_file(project.path(".env")).unwrap();

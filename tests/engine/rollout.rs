@@ -80,8 +80,8 @@ fn a_new_version_comes_and_goes_back_and_no_request_fails() {
     assert_eq!(report.answers.len(), 2, "{report}");
     println!("{report}");
     let last = versions(&project)["last"].clone();
-    assert!(last["proof"]["connections"].as_u64() > Some(10), "{last:#}");
-    assert_eq!((&last["proof"]["refused"], &last["proof"]["reset"]), (&0.into(), &0.into()), "{last:#}");
+    assert!(last["summary"]["connections"].as_u64() > Some(10), "{last:#}");
+    assert_eq!((&last["summary"]["refused"], &last["summary"]["reset"]), (&0.into(), &0.into()), "{last:#}");
     let history: Value =
         serde_json::from_str(&project.run(&["rollout", "history", "web", "--format", "json"])).unwrap();
     let causes: Vec<_> = history.as_array().unwrap().iter().map(|r| r["cause"].as_str().unwrap()).collect();
@@ -344,11 +344,11 @@ fn a_canary_gets_its_part_until_it_is_promoted() {
     project.docker.run(&["tag", &image, &other]);
     project.run(&["rollout", "web", "--image", &other, "--canary", "25%"]);
     let status = versions(&project);
-    assert_eq!(status["progress"]["done"], 1, "{status:#}");
+    assert_eq!(status["in_progress"]["done"], 1, "{status:#}");
     let weights: Vec<_> = project
         .replicas("web")
         .into_iter()
-        .map(|replica| (replica.successor, replica.traffic.map(|traffic| traffic.weight)))
+        .map(|replica| (replica.replacement, replica.traffic.map(|traffic| traffic.weight)))
         .collect();
     let wanted = [(false, 100), (true, 100), (false, 100), (false, 100)].map(|(s, w)| (s, Some(w)));
     assert_eq!(weights, wanted);

@@ -5,7 +5,7 @@ use super::support::{
     project::Project,
     wait::{self, check},
 };
-use sameport::plan::status::ReplicaState;
+use sameport::api::schema::ReplicaState;
 
 /// The first replica serves on, the others are shown for what they are, and the user is told what to do: once.
 fn says_so(service: &str, compose: &str, how: &str) {

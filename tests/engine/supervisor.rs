@@ -123,13 +123,13 @@ fn whoever_listens_to_its_events_hears_them_all() {
     let mut listener = project.start(&["events"]);
     wait::until("past events are told", || {
         let told = listener.printed();
-        check(told.contains("web.2 started"), told)
+        check(told.contains("web-2 started"), told)
     });
     up.signal(Signal::SIGINT);
     assert_eq!(up.exit_code(), Some(130), "{}", up.printed());
     assert_eq!(listener.exit_code(), Some(0), "{}", listener.printed());
     let told = listener.printed();
-    assert!(told.contains("web.1 stopped") && told.contains("web.2 stopped"), "{told}");
+    assert!(told.contains("web-1 stopped") && told.contains("web-2 stopped"), "{told}");
 }
 
 #[test]

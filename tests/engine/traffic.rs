@@ -18,7 +18,7 @@ use nix::{
     unistd::Pid,
 };
 
-use sameport::plan::ReplicaTraffic;
+use sameport::api::schema::Traffic;
 
 use super::support::{
     load::{self, Failure, Load},
@@ -90,7 +90,7 @@ fn whoever_is_taken_down_on_purpose_finishes_its_requests_first() {
     let report = quick.finish();
     assert_eq!(slow.finish(), []);
     assert!(report.failures.is_empty(), "{report}");
-    assert!(project.replicas("web").iter().all(|replica| replica.current && replica.state.is_up()));
+    assert!(project.replicas("web").iter().all(|replica| replica.up_to_date && replica.state.is_up()));
 }
 
 /// The next one cannot know at once who has connections.
@@ -103,7 +103,7 @@ fn whoever_is_taken_down_by_the_next_supervisor_finishes_its_requests_first() {
     let slow: Vec<_> = slow.collect();
     wait::until("the requests are under way", || {
         let replicas = project.replicas("web");
-        let busy = |traffic: &ReplicaTraffic| traffic.live > 0;
+        let busy = |traffic: &Traffic| traffic.connections > 0;
         check(replicas.iter().all(|replica| replica.traffic.as_ref().is_some_and(busy)), &replicas)
     });
     project.kill_supervisor();
@@ -123,7 +123,7 @@ fn a_stop_waits_for_requests_no_longer_than_the_file_says() {
     });
     wait::until("the request is under way", || {
         let replicas = project.replicas("web");
-        check(replicas[0].traffic.as_ref().is_some_and(|traffic| traffic.live == 1), &replicas)
+        check(replicas[0].traffic.as_ref().is_some_and(|traffic| traffic.connections == 1), &replicas)
     });
     let begin = Instant::now();
     project.run(&["stop", "web"]);
@@ -136,7 +136,7 @@ fn a_stop_waits_for_requests_no_longer_than_the_file_says() {
 #[test]
 fn nobody_notices_that_the_supervisor_is_frozen_killed_and_replaced() {
     let project = up(&go(3, ""));
-    project.run(&["weight", "web.3=0"]);
+    project.run(&["weight", "web-3=0"]);
     let before = project.processes();
     let load = Load::start(project.outside(), 200);
     thread::sleep(Duration::from_millis(500));
@@ -156,8 +156,8 @@ fn nobody_notices_that_the_supervisor_is_frozen_killed_and_replaced() {
     wait::until("counts go on, and come back to zero", || {
         let replicas = project.replicas("web");
         let traffic: Vec<_> = replicas.iter().filter_map(|replica| replica.traffic.clone()).collect();
-        let total: u64 = traffic.iter().map(|traffic| traffic.total).sum();
-        let live: u64 = traffic.iter().map(|traffic| traffic.live).sum();
+        let total: u64 = traffic.iter().map(|traffic| traffic.connections_total).sum();
+        let live: u64 = traffic.iter().map(|traffic| traffic.connections).sum();
         check(live == 0 && total >= u64::from(report.answered()), traffic)
     });
 }
@@ -298,8 +298,8 @@ services:
     assert!(lines[0].contains("sharing: application") && lines[0].contains("doctor"), "{printed}");
     project.serves(2);
     let status = project.status();
-    assert!(matches!(status.pods[0].sharing, sameport::plan::PodSharing::Application { reason: Some(_) }));
-    let weight = project.try_run(&["weight", "web.1=10"]);
+    assert!(status.pods[0].sharing_error.is_some());
+    let weight = project.try_run(&["weight", "web-1=10"]);
     assert_eq!(weight.code, Some(1), "{weight:#?}");
     project.run(&["down"]);
 
@@ -356,23 +356,23 @@ fn a_stranger_among_the_replicas_gets_nothing_and_is_told() {
 fn ps_tells_how_many_connections_moved_on_from_a_replica_that_died() {
     let project = up(&go(2, ""));
     let quiet = project.try_run(&["ps"]);
-    assert!(!quiet.stderr.contains("moved on"), "{quiet:#?}");
+    assert!(!quiet.stderr.contains("moved"), "{quiet:#?}");
     let first = format!("{}-web-1", project.name);
     project.docker.run(&["kill", "-s", "STOP", &first]);
     let address = project.in_pod("web", 8080);
     let clients = [(); 6].map(|()| thread::spawn(move || load::request_path(address, "/slow?ms=5000")));
     let waiting = wait::until("all of them are connected", || {
         let traffic: Vec<_> = project.replicas("web").into_iter().filter_map(|r| r.traffic).collect();
-        check(traffic.iter().map(|traffic| traffic.live).sum::<u64>() == 6, &traffic)
-            .map(|()| traffic[0].queue)
+        check(traffic.iter().map(|traffic| traffic.connections).sum::<u64>() == 6, &traffic)
+            .map(|()| traffic[0].queued)
     });
     assert!(waiting > 0, "none came to the first one");
     project.docker.run(&["kill", "-s", "KILL", &first]);
     for client in clients {
         assert_eq!(client.join().unwrap(), Ok("2".to_owned()));
     }
-    let counters = project.status().pods[0].traffic.counters.unwrap();
-    assert_eq!((counters.migrated, counters.lost_in_migration), (waiting, 0), "{counters:?}");
+    let counters = project.status().pods[0].counters.unwrap();
+    assert_eq!((counters.migrated, counters.migration_failures), (waiting, 0), "{counters:?}");
     let table = project.try_run(&["ps"]);
-    assert!(table.stderr.contains(&format!("web: {waiting} connections moved on")), "{table:#?}");
+    assert!(table.stderr.contains(&format!("web: {waiting} connections moved")), "{table:#?}");
 }

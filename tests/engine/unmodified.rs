@@ -12,8 +12,8 @@ use std::{
 
 use jiff::Timestamp;
 use sameport::{
+    api::schema::{Replica, ReplicaState},
     kernel::Netns,
-    plan::status::{ReplicaState, ReplicaStatus},
 };
 use serde_json::Value;
 
@@ -37,7 +37,7 @@ services:
 "#
     ));
     project.run(&["up", "-d", "--wait"]);
-    let status: Value = serde_json::from_str(&project.run(&["ps", "--format", "json"])).unwrap();
+    let status: Value = serde_json::from_str(&project.run(&["status", "--format", "json"])).unwrap();
     assert_eq!(status["pods"][0]["sharing"], "kernel", "{status:#}");
     evenly(&project, 4, || ask(project.loopback()));
     let started = || project.replicas("app").iter().map(|replica| replica.started_at).collect::<Vec<_>>();
@@ -69,7 +69,8 @@ fn evenly(project: &Project, replicas: u32, ask: impl Fn() -> Result<String, Fai
 fn nobody_is_connected(project: &Project) {
     wait::until("no connection is open", || {
         let replicas = project.status().replicas;
-        let live: Vec<_> = replicas.iter().map(|replica| Some(replica.traffic.as_ref()?.live)).collect();
+        let live: Vec<_> =
+            replicas.iter().map(|replica| Some(replica.traffic.as_ref()?.connections)).collect();
         check(live.iter().all(|live| *live == Some(0)), &replicas)
     });
 }
@@ -204,7 +205,7 @@ fn a_health_check_by_way_of_localhost_asks_the_replica_that_it_is_run_in() {
     // Replica N is ready after 10 to the power of N-1 seconds.
     let project = Project::new(&checked(3, "0.1e{{.Slot}}"));
     project.run(&["up", "-d"]);
-    let is_healthy = |replica: &ReplicaStatus| replica.state == ReplicaState::Healthy;
+    let is_healthy = |replica: &Replica| replica.state == ReplicaState::Healthy;
     wait::until("the first two are healthy", || {
         let replicas = project.replicas("web");
         check(replicas.iter().filter(|replica| is_healthy(replica)).count() == 2, replicas)
@@ -212,7 +213,7 @@ fn a_health_check_by_way_of_localhost_asks_the_replica_that_it_is_run_in() {
     let now = Timestamp::now();
     let replicas = project.replicas("web");
     assert_eq!(replicas[2].state, ReplicaState::Starting);
-    let age = now.duration_since(replicas[1].started_at.unwrap());
+    let age = now.duration_since(replicas[1].started_at.unwrap().0);
     assert!(age.as_secs() >= 10, "the second one was healthy after {age}");
     let report = load::send(project.loopback(), 60);
     assert_eq!(report.answered(), 60, "{report}");
@@ -237,23 +238,22 @@ fn connections_wait_until_a_replica_is_healthy_and_are_all_answered() {
     wait::until("all connections wait", || {
         let status = project.status();
         assert!(status.replicas.iter().all(|r| r.state == ReplicaState::Starting), "{status:#?}");
-        let waiting: Vec<_> =
-            status.pods[0].traffic.waiting.iter().map(|w| (w.port, w.connections)).collect();
+        let waiting: Vec<_> = status.pods[0].waiting.iter().map(|w| (w.port, w.connections)).collect();
         check(waiting == [(8080, 20)], status)
     });
     let started = project.replicas("web").iter().filter_map(|replica| replica.started_at).min().unwrap();
     for client in clients {
         let (answer, at) = client.join().unwrap();
         assert!(answer.is_ok(), "{answer:?}");
-        let after = at.duration_since(started);
+        let after = at.duration_since(started.0);
         assert!(after >= READY_AFTER.try_into().unwrap(), "{answer:?} after {after}");
     }
     project.run(&["up", "-d", "--wait"]);
     evenly(&project, 3, || load::request(project.loopback()));
 }
 
-fn listens(replica: &ReplicaStatus) -> bool {
-    replica.traffic.as_ref().is_some_and(|traffic| traffic.ports.iter().any(|port| port.listens))
+fn listens(replica: &Replica) -> bool {
+    replica.traffic.as_ref().is_some_and(|traffic| traffic.ports.iter().any(|port| port.listening))
 }
 
 #[test]
@@ -298,7 +298,7 @@ services:
     let load = Load::start(project.loopback(), 100);
     for _ in 0..3 {
         let before = listeners(&project);
-        project.run(&["kill", "-s", "SIGHUP", "web.1"]);
+        project.run(&["kill", "-s", "SIGHUP", "web-1"]);
         wait::until("it has another listener", || {
             let now = listeners(&project);
             check(now.len() == before.len() && now != before, (&before, now))
@@ -349,9 +349,9 @@ services:
             assert_eq!(answer, format!("replica {slot}\n"));
         }
     }
-    let wrong = project.try_run(&["curl", "web.4", "/get"]);
+    let wrong = project.try_run(&["curl", "web-4", "/get"]);
     assert_eq!((wrong.code, wrong.stdout.as_str()), (Some(2), ""), "{wrong:#?}");
-    assert!(wrong.stderr.contains("there is no replica web.4"), "{wrong:#?}");
+    assert!(wrong.stderr.contains("there is no replica web-4"), "{wrong:#?}");
 }
 
 #[test]
@@ -368,7 +368,7 @@ services:
 "#,
     );
     project.run(&["up", "-d", "--wait"]);
-    let curl = project.try_run(&["curl", "web.1", "/get"]);
+    let curl = project.try_run(&["curl", "web-1", "/get"]);
     assert_eq!((curl.code, curl.stdout.as_str()), (Some(1), ""), "{curl:#?}");
     assert!(curl.stderr.contains("the images share their ports"), "{curl:#?}");
 }

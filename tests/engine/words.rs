@@ -37,16 +37,16 @@ fn logs_name_the_replica_in_front_of_each_line() {
             "talker-2 | trouble in 2",
         ]
     );
-    let one = project.run(&["logs", "--no-log-prefix", "talker.2"]);
+    let one = project.run(&["logs", "--no-log-prefix", "talker-2"]);
     assert_eq!(sorted(&one), ["hello from 2", "trouble in 2"]);
     assert_eq!(project.run(&["logs", "--tail", "1"]).lines().count(), 2, "one of each replica");
     assert_eq!(project.run(&["logs", "--since", "2030-01-01T00:00:00Z"]), "");
-    let timed = project.run(&["logs", "--timestamps", "--no-log-prefix", "talker.1"]);
+    let timed = project.run(&["logs", "--timestamps", "--no-log-prefix", "talker-1"]);
     for line in timed.lines() {
         let (time, _) = line.split_once(' ').unwrap();
         time.parse::<jiff::Timestamp>().unwrap();
     }
-    let json = project.run(&["logs", "--format", "json", "talker.1"]);
+    let json = project.run(&["logs", "--format", "json", "talker-1"]);
     let streams = json.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
     let mut streams: Vec<_> = streams.map(|line| line["stream"].as_str().unwrap().to_owned()).collect();
     streams.sort_unstable();
@@ -68,7 +68,7 @@ fn followed_logs_go_on_with_replicas_that_start_later_and_end_with_an_interrupt(
     project.run(&["scale", "talker=3"]);
     sees("hello from 3", 1);
     // The same container again, from where it ended.
-    project.run(&["kill", "talker.2"]);
+    project.run(&["kill", "talker-2"]);
     sees("hello from 2", 2);
     sees("hello from 1", 1);
     follower.signal(nix::sys::signal::Signal::SIGINT);
@@ -96,7 +96,7 @@ fn a_command_in_a_replica_has_its_input_output_and_exit_code() {
 
     let missing = project.try_run(&["exec", "talker.9", "--", "true"]);
     assert_eq!(missing.code, Some(1), "{missing:#?}");
-    assert!(missing.stderr.contains("talker.9"), "{missing:#?}");
+    assert!(missing.stderr.contains("talker-9"), "{missing:#?}");
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn on_a_narrow_terminal_a_replica_is_still_a_line() {
         let lines: Vec<_> = table.lines().collect();
         assert_eq!(lines.len(), 3, "{columns}:\n{table}");
         assert_eq!(lines[0].split_whitespace().collect::<Vec<_>>().join(" "), header, "{columns}:\n{table}");
-        assert!(lines[2].contains("web.2") && lines[2].contains("up"), "{columns}:\n{table}");
+        assert!(lines[2].contains("web-2") && lines[2].contains("up"), "{columns}:\n{table}");
     }
 }
 
@@ -138,12 +138,12 @@ fn events_tell_what_happens_to_whoever_listens() {
     let mut listener = project.start(&["events"]);
     wait::until("past events are told", || {
         let told = listener.printed();
-        check(told.contains("talker.2 started"), told)
+        check(told.contains("talker-2 started"), told)
     });
-    project.run(&["kill", "talker.2"]);
+    project.run(&["kill", "talker-2"]);
     wait::until("the end and the new start are told", || {
         let told = listener.printed();
-        check(told.contains("talker.2 ended") && told.matches("talker.2 started").count() == 2, told)
+        check(told.contains("talker-2 ended") && told.matches("talker-2 started").count() == 2, told)
     });
     project.run(&["down"]);
     assert_eq!(listener.exit_code(), Some(0), "{}", listener.printed());
@@ -156,14 +156,16 @@ fn what_is_there_is_shown_without_a_file_and_without_a_supervisor() {
     project.kill_supervisor();
     project.write("services: [");
     let table = project.run(&["-p", &project.name, "ps"]);
-    for replica in ["talker.1", "talker.2"] {
+    for replica in ["talker-1", "talker-2"] {
         let line = table.lines().find(|line| line.contains(replica)).unwrap_or_else(|| panic!("{table}"));
         assert!(line.contains("Up "), "{table}");
     }
     let json = project.run(&["-p", &project.name, "ps", "--format", "json"]);
-    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-    assert_eq!(json["others"].as_array().map(Vec::len), Some(2), "{json}");
+    let replicas: Vec<sameport::api::schema::Replica> =
+        json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(replicas.len(), 2, "{json}");
+    assert!(replicas.iter().all(|replica| replica.orphan), "{json}");
     let ids = project.run(&["-p", &project.name, "ps", "-q"]);
     assert_eq!(ids.lines().count(), 2, "{ids}");
-    assert_eq!(project.run(&["-p", &project.name, "logs", "--tail", "1", "talker.1"]).lines().count(), 1);
+    assert_eq!(project.run(&["-p", &project.name, "logs", "--tail", "1", "talker-1"]).lines().count(), 1);
 }

@@ -14,7 +14,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use sameport::plan::status::{ProjectStatus, ReplicaStatus};
+use sameport::api::schema::{Replica, Status};
 use tempfile::TempDir;
 
 use super::{
@@ -172,16 +172,16 @@ impl Project {
         Foreground { child, output }
     }
 
-    /// Where the project stands, as `sameport ps` says.
-    pub fn status(&self) -> ProjectStatus {
-        let text = self.run(&["ps", "--format", "json"]);
+    /// The project's status, as `sameport status` says.
+    pub fn status(&self) -> Status {
+        let text = self.run(&["status", "--format", "json"]);
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"))
     }
 
-    /// The replicas of a service, as `sameport ps` says.
-    pub fn replicas(&self, service: &str) -> Vec<ReplicaStatus> {
+    /// The replicas of a service, as `sameport status` says.
+    pub fn replicas(&self, service: &str) -> Vec<Replica> {
         let mut replicas = self.status().replicas;
-        replicas.retain(|replica| replica.service.as_str() == service);
+        replicas.retain(|replica| replica.service == service);
         replicas
     }
 

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use sameport::{
+    api::schema::{Check, CheckLevel},
     engine::{EngineError, EngineInfo},
     kernel::trial::{Feature, Trial},
 };
-use serde::Serialize;
 
 /// What was found out about a host.
 #[derive(Debug)]
@@ -39,59 +39,36 @@ pub struct Facts {
     pub files: Option<u64>,
 }
 
-/// How good it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Level {
-    /// As it should be.
-    Ok,
-    /// The main job works, and something does not.
-    Limited,
-    /// The main job does not work.
-    Missing,
-}
-
-/// What follows from a fact.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// What it is about.
-    pub topic: &'static str,
-    /// How good it is.
-    pub level: Level,
-    /// What was found.
-    pub found: String,
-    /// What follows from it.
-    pub follows: Option<String>,
-    /// How to get it.
-    pub remedy: Option<String>,
-}
-
 /// Fewer make a server refuse connections under load.
 const ENOUGH_BACKLOG: u64 = 1024;
 /// Fewer are used up by the streams of some hundred replicas.
 const ENOUGH_FILES: u64 = 1024;
 
-impl Finding {
-    fn ok(topic: &'static str, found: impl Into<String>) -> Self {
-        Self { topic, level: Level::Ok, found: found.into(), follows: None, remedy: None }
-    }
-
-    fn limited(topic: &'static str, found: impl Into<String>, follows: &str, remedy: &str) -> Self {
-        let (follows, remedy) = (Some(follows.to_owned()), Some(remedy.to_owned()));
-        Self { topic, level: Level::Limited, found: found.into(), follows, remedy }
-    }
-
-    fn missing(topic: &'static str, found: impl Into<String>, follows: &str, remedy: &str) -> Self {
-        Self { level: Level::Missing, ..Self::limited(topic, found, follows, remedy) }
+fn ok(topic: &str, found: impl Into<String>) -> Check {
+    Check {
+        topic: topic.to_owned(),
+        level: CheckLevel::Ok,
+        found: found.into(),
+        consequence: None,
+        help: None,
     }
 }
 
+fn limited(topic: &str, found: impl Into<String>, consequence: &str, help: &str) -> Check {
+    let (consequence, help) = (Some(consequence.to_owned()), Some(help.to_owned()));
+    Check { level: CheckLevel::Limited, consequence, help, ..ok(topic, found) }
+}
+
+fn missing(topic: &str, found: impl Into<String>, consequence: &str, help: &str) -> Check {
+    Check { level: CheckLevel::Missing, ..limited(topic, found, consequence, help) }
+}
+
 /// What follows from facts.
-pub fn judge(facts: &Facts) -> Vec<Finding> {
+pub fn judge(facts: &Facts) -> Vec<Check> {
     let mut findings = vec![engine(facts)];
     if let Ok(info) = &facts.engine {
         findings.extend([reach(info, facts), restore(info), runtimes(info)]);
-        findings.push(Finding::ok("cgroup", format!("version {}", info.cgroup)));
+        findings.push(ok("cgroup", format!("version {}", info.cgroup)));
     }
     findings.extend([port(facts), migration(facts)]);
     findings.extend(facts.trials.iter().map(|trial| steering(facts, trial)));
@@ -100,12 +77,10 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-fn engine(facts: &Facts) -> Finding {
+fn engine(facts: &Facts) -> Check {
     match &facts.engine {
-        Ok(info) => {
-            Finding::ok("engine", format!("{}, API {}, {}", info.name, info.api_version, info.platform))
-        }
-        Err(error) => Finding::missing(
+        Ok(info) => ok("engine", format!("{}, API {}, {}", info.name, info.api_version, info.platform)),
+        Err(error) => missing(
             "engine",
             error.to_string(),
             "without an engine no container runs",
@@ -123,20 +98,20 @@ fn engine(facts: &Facts) -> Finding {
     }
 }
 
-fn reach(info: &EngineInfo, facts: &Facts) -> Finding {
+fn reach(info: &EngineInfo, facts: &Facts) -> Check {
     if info.local && facts.can_see_processes {
-        return Finding::ok("reach", format!("on this host ({})", facts.address));
+        return ok("reach", format!("on this host ({})", facts.address));
     }
     let follows = "a pod that lost its network is told by times instead of by its namespace";
     if info.local {
-        return Finding::limited(
+        return limited(
             "reach",
             "the engine is on this host, and its processes may not be looked at",
             follows,
             "run as root, or give the program CAP_SYS_PTRACE",
         );
     }
-    Finding::limited(
+    limited(
         "reach",
         format!("the engine is on another host ({})", facts.address),
         follows,
@@ -144,11 +119,11 @@ fn reach(info: &EngineInfo, facts: &Facts) -> Finding {
     )
 }
 
-fn restore(info: &EngineInfo) -> Finding {
+fn restore(info: &EngineInfo) -> Check {
     if info.live_restore {
-        return Finding::ok("restarts", "containers go on while the engine restarts (live-restore)");
+        return ok("restarts", "containers go on while the engine restarts (live-restore)");
     }
-    Finding::limited(
+    limited(
         "restarts",
         "the engine takes all containers along when it restarts (no live-restore)",
         "an update of the engine is a gap; sameport starts everything again after it",
@@ -156,7 +131,7 @@ fn restore(info: &EngineInfo) -> Finding {
     )
 }
 
-fn runtimes(info: &EngineInfo) -> Finding {
+fn runtimes(info: &EngineInfo) -> Check {
     let own_kernel: Vec<_> = info
         .runtimes
         .iter()
@@ -164,9 +139,9 @@ fn runtimes(info: &EngineInfo) -> Finding {
         .cloned()
         .collect();
     if own_kernel.is_empty() {
-        return Finding::ok("runtimes", info.runtimes.join(", "));
+        return ok("runtimes", info.runtimes.join(", "));
     }
-    Finding::limited(
+    limited(
         "runtimes",
         format!("{} bring a network stack of their own", own_kernel.join(", ")),
         "replicas that run in them cannot share a port",
@@ -174,10 +149,10 @@ fn runtimes(info: &EngineInfo) -> Finding {
     )
 }
 
-fn port(facts: &Facts) -> Finding {
+fn port(facts: &Facts) -> Check {
     match &facts.share_port {
-        Ok(()) => Finding::ok("port", "two listeners share one (SO_REUSEPORT, tried)"),
-        Err(error) => Finding::missing(
+        Ok(()) => ok("port", "two listeners share one (SO_REUSEPORT, tried)"),
+        Err(error) => missing(
             "port",
             format!("two listeners cannot share one: {error}"),
             "replicas cannot share their port",
@@ -186,11 +161,11 @@ fn port(facts: &Facts) -> Finding {
     }
 }
 
-fn migration(facts: &Facts) -> Finding {
+fn migration(facts: &Facts) -> Check {
     if facts.can_migrate {
-        return Finding::ok("migration", "waiting connections move on when a replica ends (tcp_migrate_req)");
+        return ok("migration", "waiting connections move on when a replica ends (tcp_migrate_req)");
     }
-    Finding::limited(
+    limited(
         "migration",
         format!("Linux {} has no net.ipv4.tcp_migrate_req", facts.kernel),
         "connections that wait on a replica that is killed are reset",
@@ -199,7 +174,7 @@ fn migration(facts: &Facts) -> Finding {
 }
 
 /// What the kernel does beyond what images do themselves.
-fn steering(facts: &Facts, trial: &Trial) -> Finding {
+fn steering(facts: &Facts, trial: &Trial) -> Check {
     let (topic, works, follows) = match trial.feature {
         Feature::Programs => (
             "BPF",
@@ -244,9 +219,9 @@ fn steering(facts: &Facts, trial: &Trial) -> Finding {
                 (Some(path), Feature::Programs) => format!(" below {}", path.display()),
                 _ => String::new(),
             };
-            Finding::ok(topic, format!("{works}{pins} (tried)"))
+            ok(topic, format!("{works}{pins} (tried)"))
         }
-        Err(error) => Finding::limited(
+        Err(error) => limited(
             topic,
             error.clone(),
             follows,
@@ -256,21 +231,21 @@ fn steering(facts: &Facts, trial: &Trial) -> Finding {
     }
 }
 
-fn privileges(facts: &Facts) -> Finding {
+fn privileges(facts: &Facts) -> Check {
     if facts.is_root && facts.can_administer_networks {
-        return Finding::ok("privileges", "root");
+        return ok("privileges", "root");
     }
     let who = if facts.is_root { "root, without all capabilities" } else { "an ordinary user" };
     match facts.engine {
-        Ok(_) => Finding::ok("privileges", format!("{who} who may use the engine; no more is needed")),
-        Err(_) => Finding::ok("privileges", who),
+        Ok(_) => ok("privileges", format!("{who} who may use the engine; no more is needed")),
+        Err(_) => ok("privileges", who),
     }
 }
 
-fn folders(facts: &Facts) -> Finding {
+fn folders(facts: &Facts) -> Check {
     match &facts.folders {
-        Ok(()) => Finding::ok("folders", "sockets, locks and state have a place"),
-        Err(error) => Finding::missing(
+        Ok(()) => ok("folders", "sockets, locks and state have a place"),
+        Err(error) => missing(
             "folders",
             error,
             "there is no place for a project's socket, lock and state",
@@ -279,29 +254,29 @@ fn folders(facts: &Facts) -> Finding {
     }
 }
 
-fn backlog(facts: &Facts) -> Finding {
+fn backlog(facts: &Facts) -> Check {
     match facts.backlog {
-        Some(most) if most < ENOUGH_BACKLOG => Finding::limited(
+        Some(most) if most < ENOUGH_BACKLOG => limited(
             "backlog",
             format!("at most {most} connections wait on a listener (net.core.somaxconn)"),
             "a burst is refused earlier than it need be",
             "`sudo sysctl -w net.core.somaxconn=4096`; for one service: `sysctls:` in the Compose file",
         ),
-        Some(most) => Finding::ok("backlog", format!("{most} connections may wait on a listener")),
-        None => Finding::ok("backlog", "net.core.somaxconn cannot be read"),
+        Some(most) => ok("backlog", format!("{most} connections may wait on a listener")),
+        None => ok("backlog", "net.core.somaxconn cannot be read"),
     }
 }
 
-fn files(facts: &Facts) -> Finding {
+fn files(facts: &Facts) -> Check {
     match facts.files {
-        Some(most) if most < ENOUGH_FILES => Finding::limited(
+        Some(most) if most < ENOUGH_FILES => limited(
             "files",
             format!("at most {most} open files"),
             "a supervisor of many replicas runs out of them",
             "`ulimit -n 4096`, or LimitNOFILE= in its systemd unit",
         ),
-        Some(most) => Finding::ok("files", format!("{most} open files")),
-        None => Finding::ok("files", "as many open files as wanted"),
+        Some(most) => ok("files", format!("{most} open files")),
+        None => ok("files", "as many open files as wanted"),
     }
 }
 
@@ -348,9 +323,9 @@ mod tests {
     }
 
     /// Everything that is not as it should be.
-    fn complaints(facts: &Facts) -> Vec<(&'static str, Level)> {
+    fn complaints(facts: &Facts) -> Vec<(String, CheckLevel)> {
         let all = judge(facts).into_iter();
-        all.filter(|finding| finding.level != Level::Ok)
+        all.filter(|finding| finding.level != CheckLevel::Ok)
             .map(|finding| (finding.topic, finding.level))
             .collect()
     }
@@ -364,22 +339,22 @@ mod tests {
     fn each_lack_is_told_with_what_follows_and_how_to_get_it() {
         let gone = || EngineError::Unreachable { address: "x".to_owned(), reason: "y".to_owned() };
         for (facts, wanted) in [
-            (Facts { engine: Err(gone()), ..good() }, ("engine", Level::Missing)),
-            (engine(|info| info.live_restore = false), ("restarts", Level::Limited)),
-            (engine(|info| info.local = false), ("reach", Level::Limited)),
-            (engine(|info| info.runtimes.push("kata".to_owned())), ("runtimes", Level::Limited)),
-            (Facts { can_see_processes: false, ..good() }, ("reach", Level::Limited)),
-            (Facts { folders: Err("no".to_owned()), ..good() }, ("folders", Level::Missing)),
-            (Facts { share_port: Err("no".to_owned()), ..good() }, ("port", Level::Missing)),
-            (Facts { can_migrate: false, ..good() }, ("migration", Level::Limited)),
-            (Facts { backlog: Some(128), ..good() }, ("backlog", Level::Limited)),
-            (Facts { files: Some(256), ..good() }, ("files", Level::Limited)),
-            (tried(Feature::Programs), ("BPF", Level::Limited)),
-            (tried(Feature::Hold), ("hold", Level::Limited)),
+            (Facts { engine: Err(gone()), ..good() }, ("engine", CheckLevel::Missing)),
+            (engine(|info| info.live_restore = false), ("restarts", CheckLevel::Limited)),
+            (engine(|info| info.local = false), ("reach", CheckLevel::Limited)),
+            (engine(|info| info.runtimes.push("kata".to_owned())), ("runtimes", CheckLevel::Limited)),
+            (Facts { can_see_processes: false, ..good() }, ("reach", CheckLevel::Limited)),
+            (Facts { folders: Err("no".to_owned()), ..good() }, ("folders", CheckLevel::Missing)),
+            (Facts { share_port: Err("no".to_owned()), ..good() }, ("port", CheckLevel::Missing)),
+            (Facts { can_migrate: false, ..good() }, ("migration", CheckLevel::Limited)),
+            (Facts { backlog: Some(128), ..good() }, ("backlog", CheckLevel::Limited)),
+            (Facts { files: Some(256), ..good() }, ("files", CheckLevel::Limited)),
+            (tried(Feature::Programs), ("BPF", CheckLevel::Limited)),
+            (tried(Feature::Hold), ("hold", CheckLevel::Limited)),
         ] {
-            assert_eq!(complaints(&facts), [wanted]);
+            assert_eq!(complaints(&facts), [(wanted.0.to_owned(), wanted.1)]);
             let told = judge(&facts).into_iter().find(|finding| finding.topic == wanted.0).unwrap();
-            assert!(told.follows.is_some() && told.remedy.is_some(), "{told:?}");
+            assert!(told.consequence.is_some() && told.help.is_some(), "{told:?}");
         }
     }
 }

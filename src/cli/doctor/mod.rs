@@ -4,6 +4,7 @@ mod findings;
 
 use clap::Args;
 use sameport::{
+    api::schema::{Check, CheckLevel},
     engine::{
         Engine,
         docker::{Docker, Surroundings},
@@ -14,7 +15,7 @@ use sameport::{
     },
 };
 
-use findings::{Facts, Finding, Level};
+use findings::Facts;
 
 use super::{
     context::Context,
@@ -30,27 +31,26 @@ pub struct DoctorArgs {}
 /// Runs `sameport doctor`.
 pub async fn run(context: &Context, _: DoctorArgs) -> Result<(), CliError> {
     let findings = findings::judge(&collect(context).await);
-    if context.is_json() {
-        output::json(&findings)?;
-    } else {
-        findings.iter().try_for_each(show)?;
+    match context.data() {
+        Some(format) => format.array(&findings)?,
+        None => findings.iter().try_for_each(show)?,
     }
-    match findings.iter().filter(|finding| finding.level == Level::Missing).count() {
+    match findings.iter().filter(|finding| finding.level == CheckLevel::Missing).count() {
         0 => Ok(()),
         // What is missing has been told in full.
         _ => Err(CliError::Exit(1)),
     }
 }
 
-fn show(finding: &Finding) -> Result<(), CliError> {
+fn show(finding: &Check) -> Result<(), CliError> {
     use anstyle::AnsiColor::{Green, Red, Yellow};
     let (word, color) = match finding.level {
-        Level::Ok => ("ok     ", Green),
-        Level::Limited => ("limited", Yellow),
-        Level::Missing => ("missing", Red),
+        CheckLevel::Ok => ("ok     ", Green),
+        CheckLevel::Limited => ("limited", Yellow),
+        CheckLevel::Missing => ("missing", Red),
     };
     output::line(&format!("{}  {:<11} {}", styled(word, color.on_default()), finding.topic, finding.found))?;
-    for line in [finding.follows.as_ref(), finding.remedy.as_ref()].into_iter().flatten() {
+    for line in [finding.consequence.as_ref(), finding.help.as_ref()].into_iter().flatten() {
         output::line(&format!("{:22}{line}", ""))?;
     }
     Ok(())

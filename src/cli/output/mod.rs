@@ -1,9 +1,10 @@
 //! What people see.
 
 pub mod event;
+pub mod format;
 pub mod progress;
-pub mod state;
 pub mod table;
+mod template;
 
 use std::io::{self, Write};
 

@@ -3,24 +3,24 @@
 use std::{collections::BTreeMap, io::IsTerminal, time::Duration};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use sameport::{
-    plan::status::ProjectStatus,
-    supervisor::{Event, EventKind},
-};
+use sameport::api::schema::{Event, EventKind, Status};
 
-use super::{event, line_to};
+use super::{event, format::Format, line_to};
 use crate::cli::error::CliError;
 
 /// Shows what happens.
 pub struct Progress {
     /// None in a pipe.
     bar: Option<ProgressBar>,
+    /// How events are printed, where that is not for people.
+    data: Option<Format>,
 }
 
 impl Progress {
-    /// Shows on standard error, which is where a person looks while data goes elsewhere.
-    pub fn new() -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
+    /// Shows on standard error, which is where a person looks while data goes elsewhere; or prints each event as data.
+    pub fn new(data: Option<&Format>) -> Self {
+        let shows = data.is_none() && std::io::stderr().is_terminal();
+        let bar = shows.then(|| {
             let bar = ProgressBar::new_spinner();
             bar.set_style(
                 ProgressStyle::with_template("{spinner} {wide_msg}")
@@ -29,15 +29,18 @@ impl Progress {
             bar.enable_steady_tick(Duration::from_millis(100));
             bar
         });
-        Self { bar }
+        Self { bar, data: data.cloned() }
     }
 
     /// Shows an event.
     pub fn event(&mut self, event: &Event) -> Result<(), CliError> {
+        if let Some(format) = &self.data {
+            return format.streamed(event);
+        }
         // Who shares ports is told by `up`, whenever it was found out; and a file by who reads it.
         if matches!(
             event.kind,
-            EventKind::SharedByKernel | EventKind::SharedByImages { .. } | EventKind::NotApplied { .. }
+            EventKind::SharedByKernel | EventKind::SharedByApplication { .. } | EventKind::Rejected { .. }
         ) {
             return Ok(());
         }
@@ -49,12 +52,12 @@ impl Progress {
     }
 
     /// Shows how many are up.
-    pub fn status(&mut self, status: &ProjectStatus) {
+    pub fn status(&mut self, status: &Status) {
         let Some(bar) = &self.bar else { return };
         let mut services: BTreeMap<_, (usize, usize)> = BTreeMap::new();
         for replica in &status.replicas {
             let (up, all) = services.entry(replica.service.as_str()).or_default();
-            *up += usize::from(replica.state.is_up() && replica.current);
+            *up += usize::from(replica.state.is_up() && replica.up_to_date);
             *all += 1;
         }
         let words: Vec<_> = services.iter().map(|(name, (up, all))| format!("{name} {up}/{all}")).collect();

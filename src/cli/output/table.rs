@@ -1,22 +1,13 @@
 //! The table of replicas.
 
-use std::{collections::BTreeMap, io::IsTerminal};
+use std::io::IsTerminal;
 
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
 use jiff::Timestamp;
-use sameport::{
-    plan::{
-        PodSharing,
-        status::{ProjectStatus, ReplicaStatus},
-    },
-    spec::PodName,
+use sameport::api::{
+    convert::age,
+    schema::{Replica, ReplicaState, Sharing},
 };
-
-use super::state::{self, Mood};
-use crate::cli::replicas::Replica;
-
-/// Ports of the host that lead into each pod: `127.0.0.1:8080->80/tcp`.
-pub type Ports = BTreeMap<PodName, Vec<String>>;
 
 /// Ports as people read them: what is published at every address, of IPv4 and of IPv6, is told once.
 fn compact(ports: &[String]) -> String {
@@ -55,11 +46,9 @@ pub fn plain(header: &[&str]) -> Table {
 type Row = [Cell; COLUMNS.len()];
 
 /// The table, as wide as the terminal at most. In a pipe a line is a replica, however long it gets.
-pub fn draw(status: &ProjectStatus, others: &[Replica], ports: &Ports) -> Table {
+pub fn draw(replicas: &[Replica]) -> Table {
     let now = Timestamp::now();
-    let sharing = |pod: &PodName| status.pods.iter().find(|p| &p.pod == pod).map(|p| &p.sharing);
-    let known = status.replicas.iter().map(|replica| row(replica, sharing(&replica.pod), ports, now));
-    let rows: Vec<_> = known.chain(others.iter().map(row_of_other)).collect();
+    let rows: Vec<_> = replicas.iter().map(|replica| row(replica, now)).collect();
     let Some(width) = terminal_width() else {
         let mut table = with_columns(&rows, MOST_DISPENSABLE);
         table.set_content_arrangement(ContentArrangement::Disabled);
@@ -92,74 +81,88 @@ fn terminal_width() -> Option<usize> {
     Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
 }
 
-fn row(replica: &ReplicaStatus, sharing: Option<&PodSharing>, ports: &Ports, now: Timestamp) -> Row {
+fn row(replica: &Replica, now: Timestamp) -> Row {
     let [weight, live, total, queue] = traffic(replica);
-    let container = replica.container.as_ref().map(|id| id.short().to_owned());
-    let generation = replica.generation.as_ref().map(ToString::to_string);
+    let mut name = replica.replica.clone();
+    if replica.replacement {
+        name.push_str(" replacement");
+    }
     [
-        Cell::new(format!(
-            "{}.{}{}",
-            replica.service,
-            replica.slot,
-            if replica.successor { " next" } else { "" }
-        )),
-        colored(Cell::new(state::describe(replica, now)), state::mood(replica)),
+        Cell::new(name),
+        colored(Cell::new(&replica.status), level(replica)),
         Cell::new(since(replica, now)),
         Cell::new(weight),
         Cell::new(live),
         Cell::new(total),
         Cell::new(queue),
-        Cell::new(match sharing {
-            Some(PodSharing::Kernel) => "kernel",
-            _ => "application",
+        Cell::new(match replica.sharing {
+            _ if replica.orphan => "",
+            Sharing::Kernel => "kernel",
+            Sharing::Application => "application",
         }),
-        Cell::new(container.unwrap_or_default()),
-        Cell::new(generation.unwrap_or_default()),
-        Cell::new(ports.get(&replica.pod).map(|ports| compact(ports)).unwrap_or_default()),
+        Cell::new(replica.id.as_deref().map(short).unwrap_or_default()),
+        Cell::new(replica.generation.as_deref().unwrap_or_default()),
+        Cell::new(compact(&replica.ports)),
     ]
 }
 
-fn row_of_other(other: &Replica) -> Row {
-    let empty = || Cell::new("");
-    let mut row: Row = std::array::from_fn(|_| empty());
-    for (name, text) in [
-        ("REPLICA", other.to_string()),
-        ("STATE", other.status.clone()),
-        ("CONTAINER", other.id.short().to_owned()),
-    ] {
-        let column = COLUMNS.iter().position(|(column, _)| *column == name);
-        if let Some(cell) = column.and_then(|column| row.get_mut(column)) {
-            *cell = Cell::new(text);
-        }
-    }
-    row
+/// The first twelve digits of a container's id, as Docker shows them.
+pub fn short(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
 }
 
 /// Weight, open connections, connections so far, and those that are not accepted; nothing where nobody counts. A
 /// weight that is not in force yet, or not any more, stands in brackets.
-fn traffic(replica: &ReplicaStatus) -> [String; 4] {
+fn traffic(replica: &Replica) -> [String; 4] {
     let Some(traffic) = &replica.traffic else { return Default::default() };
-    let weight = match (traffic.weight, traffic.wanted_weight) {
-        (weight, wanted) if weight == wanted => weight.to_string(),
-        (weight, wanted) => format!("{weight} ({wanted})"),
+    let weight = match (traffic.weight, traffic.desired_weight) {
+        (weight, desired) if weight == desired => weight.to_string(),
+        (weight, desired) => format!("{weight} ({desired})"),
     };
-    [weight, traffic.live.to_string(), traffic.total.to_string(), traffic.queue.to_string()]
+    [
+        weight,
+        traffic.connections.to_string(),
+        traffic.connections_total.to_string(),
+        traffic.queued.to_string(),
+    ]
 }
 
-fn colored(cell: Cell, mood: Mood) -> Cell {
-    match mood {
-        Mood::Well => cell.fg(Color::Green),
-        Mood::OnItsWay => cell.fg(Color::Yellow),
-        Mood::InTrouble => cell.fg(Color::Red),
-        Mood::AtRest => cell.add_attribute(Attribute::Dim),
+/// How well a replica is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum StatusLevel {
+    Good,
+    Progressing,
+    Bad,
+    Inactive,
+}
+
+fn level(replica: &Replica) -> StatusLevel {
+    use ReplicaState as S;
+    match &replica.state {
+        S::Running | S::Healthy if replica.exits > 0 => StatusLevel::Progressing,
+        S::Running | S::Healthy => StatusLevel::Good,
+        S::Unhealthy | S::Stuck | S::Restarting { .. } | S::Failed { .. } | S::Blocked { .. } => {
+            StatusLevel::Bad
+        }
+        S::Completed | S::Stopped => StatusLevel::Inactive,
+        _ => StatusLevel::Progressing,
     }
 }
 
-fn since(replica: &ReplicaStatus, now: Timestamp) -> String {
-    use sameport::plan::status::ReplicaState as S;
+fn colored(cell: Cell, level: StatusLevel) -> Cell {
+    match level {
+        StatusLevel::Good => cell.fg(Color::Green),
+        StatusLevel::Progressing => cell.fg(Color::Yellow),
+        StatusLevel::Bad => cell.fg(Color::Red),
+        StatusLevel::Inactive => cell.add_attribute(Attribute::Dim),
+    }
+}
+
+fn since(replica: &Replica, now: Timestamp) -> String {
+    use ReplicaState as S;
     match (&replica.state, replica.started_at) {
         (S::Running | S::Healthy | S::Unhealthy | S::Stuck | S::Starting | S::Paused, Some(at)) => {
-            state::age(now.duration_since(at))
+            age(now.duration_since(at.0))
         }
         _ => String::new(),
     }

@@ -1,7 +1,8 @@
-//! Where a replica stands, in a few words.
+//! The state of a replica in words.
 
 use jiff::{SignedDuration, Timestamp};
-use sameport::{
+
+use crate::{
     kernel::steering::OtherUser,
     plan::{
         Autopsy, PortNotShared, Replacement,
@@ -11,15 +12,10 @@ use sameport::{
 };
 
 /// A replica that ended so often in a row is in a crash loop.
-pub const CRASH_LOOP: u32 = 3;
+pub(super) const CRASH_LOOP: u32 = 3;
 
-/// How a process ended: `exit code 1`, `killed by SIGKILL`, `out of memory`.
-pub fn exit(exit: &ExitStatus) -> String {
-    exit.to_string()
-}
-
-/// Where a replica stands.
-pub fn describe(replica: &ReplicaStatus, now: Timestamp) -> String {
+/// The state of a replica in words.
+pub(super) fn describe(replica: &ReplicaStatus, now: Timestamp) -> String {
     let words = match &replica.state {
         ReplicaState::Pending => "to be started".to_owned(),
         ReplicaState::Waiting { service, condition } => match condition {
@@ -42,7 +38,7 @@ pub fn describe(replica: &ReplicaStatus, now: Timestamp) -> String {
         ReplicaState::Paused => "paused".to_owned(),
         ReplicaState::Restarting { exit: status, at } => restarting(replica, status, *at, now),
         ReplicaState::Completed => "completed".to_owned(),
-        ReplicaState::Failed { exit: status } => format!("failed: {}, given up", exit(status)),
+        ReplicaState::Failed { exit: status } => format!("failed: {status}, given up"),
         ReplicaState::Stopped => "stopped".to_owned(),
         ReplicaState::Removing => "being removed".to_owned(),
         ReplicaState::Blocked { error, tries: HOPELESS, .. } => format!("blocked: {}", first_line(error)),
@@ -71,7 +67,7 @@ fn restarting(replica: &ReplicaStatus, status: &ExitStatus, at: Timestamp, now: 
     let why = match (&replica.replaced, &replica.autopsy) {
         (Some(replaced), _) => format!("replaced: {}", replaced.why),
         (None, Some(autopsy)) => why(autopsy),
-        (None, None) => exit(status),
+        (None, None) => status.to_string(),
     };
     let wait = at.duration_since(now).max(SignedDuration::ZERO);
     let next = if wait.is_zero() { "restarting".to_owned() } else { format!("next try in {}", age(wait)) };
@@ -92,7 +88,7 @@ fn why(autopsy: &Autopsy) -> String {
     match &autopsy.port_not_shared {
         Some(PortNotShared { port: Some(port), .. }) => format!("port {port} is not shared by its image"),
         Some(PortNotShared { port: None, .. }) => "its port is not shared by its image".to_owned(),
-        None => exit(&autopsy.exit),
+        None => autopsy.exit.to_string(),
     }
 }
 
@@ -108,35 +104,8 @@ fn times(count: u32) -> String {
     if count == 1 { "once".to_owned() } else { format!("{count} times") }
 }
 
-/// How well a replica is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mood {
-    /// It does what it is there for.
-    Well,
-    /// It will.
-    OnItsWay,
-    /// It does not, and somebody should look.
-    InTrouble,
-    /// It need not.
-    AtRest,
-}
-
-/// How well a replica is.
-pub fn mood(replica: &ReplicaStatus) -> Mood {
-    match &replica.state {
-        ReplicaState::Running | ReplicaState::Healthy if replica.exits > 0 => Mood::OnItsWay,
-        ReplicaState::Running | ReplicaState::Healthy => Mood::Well,
-        ReplicaState::Unhealthy
-        | ReplicaState::Stuck
-        | ReplicaState::Restarting { .. }
-        | ReplicaState::Failed { .. }
-        | ReplicaState::Blocked { .. } => Mood::InTrouble,
-        ReplicaState::Completed | ReplicaState::Stopped => Mood::AtRest,
-        _ => Mood::OnItsWay,
-    }
-}
-
 /// A time in its two largest units at most: `45s`, `3m 20s`, `2h 5m`, `3d 4h`.
+#[must_use]
 pub fn age(time: SignedDuration) -> String {
     let seconds = time.as_secs().max(0);
     let pair = |big: i64, unit: &str, small: i64, lesser: &str| match small {
@@ -162,13 +131,13 @@ mod tests {
 
     #[test]
     fn an_end_is_told_in_words() {
-        assert_eq!(exit(&status(1)), "exit code 1");
-        assert_eq!(exit(&status(137)), "killed by SIGKILL");
-        assert_eq!(exit(&status(143)), "killed by SIGTERM");
-        assert_eq!(exit(&status(255)), "exit code 255");
-        assert_eq!(exit(&ExitStatus { out_of_memory: true, ..status(137) }), "out of memory");
+        assert_eq!((&status(1)).to_string(), "exit code 1");
+        assert_eq!((&status(137)).to_string(), "killed by SIGKILL");
+        assert_eq!((&status(143)).to_string(), "killed by SIGTERM");
+        assert_eq!((&status(255)).to_string(), "exit code 255");
+        assert_eq!((&ExitStatus { out_of_memory: true, ..status(137) }).to_string(), "out of memory");
         let error = Some("no such program".to_owned());
-        assert_eq!(exit(&ExitStatus { error, ..status(127) }), "could not start: no such program");
+        assert_eq!((&ExitStatus { error, ..status(127) }).to_string(), "could not start: no such program");
     }
 
     #[test]

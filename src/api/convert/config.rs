@@ -1,0 +1,105 @@
+//! The resolved Compose file as JSON, without values that may be secret.
+
+use serde_json::Value;
+
+use super::Environment;
+
+/// What stands in place of a value that is not told.
+pub const HIDDEN: &str = "***";
+
+/// The resolved file; values of environments, build arguments and inline configs and secrets are hidden unless they are
+/// to be shown.
+#[must_use]
+pub fn config(mut file: Value, environment: Environment) -> Value {
+    if environment == Environment::Shown {
+        return file;
+    }
+    if let Some(services) = file.get_mut("services").and_then(Value::as_object_mut) {
+        services.values_mut().for_each(hide_environments);
+    }
+    for key in ["configs", "secrets"] {
+        let entries = file.get_mut(key).and_then(Value::as_object_mut);
+        for content in
+            entries.into_iter().flat_map(|map| map.values_mut()).filter_map(|e| e.get_mut("content"))
+        {
+            hide(content);
+        }
+    }
+    file
+}
+
+/// Hides the values of every `environment` and of the build's `args`, at any depth: hooks and jobs have environments, too.
+fn hide_environments(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            for (key, value) in map {
+                match key.as_str() {
+                    "environment" => hide_values(value),
+                    "build" => {
+                        if let Some(args) = value.get_mut("args") {
+                            hide_values(args);
+                        }
+                    }
+                    // These hold the user's own keys, which may be called anything.
+                    "labels" | "annotations" | "extra_hosts" | "sysctls" => {}
+                    _ => hide_environments(value),
+                }
+            }
+        }
+        Value::Array(list) => list.iter_mut().for_each(hide_environments),
+        _ => {}
+    }
+}
+
+/// Hides the values of `NAME: value` or of `- NAME=value`.
+fn hide_values(value: &mut Value) {
+    match value {
+        Value::Object(map) => map.values_mut().for_each(hide),
+        Value::Array(list) => {
+            for item in list {
+                if let Some((name, _)) = item.as_str().and_then(|text| text.split_once('=')) {
+                    *item = Value::String(format!("{name}={HIDDEN}"));
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// What has no value keeps having none.
+fn hide(value: &mut Value) {
+    if !value.is_null() {
+        *value = Value::String(HIDDEN.to_owned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn no_value_of_an_environment_is_told() {
+        let file = json!({
+            "name": "shop",
+            "services": { "web": {
+                "image": "web:1",
+                "environment": { "PASSWORD": "hunter2", "FROM_SHELL": null },
+                "build": { "context": ".", "args": ["TOKEN=hunter2", "BARE"] },
+                "post_start": [{ "command": ["true"], "environment": { "KEY": "hunter2" } }],
+                "x-sameport": { "before": { "command": ["true"], "environment": ["KEY=hunter2"] } },
+                "labels": { "environment": "staging" },
+            } },
+            "configs": { "motd": { "content": "hunter2" } },
+            "secrets": { "db": { "environment": "DB_PASSWORD" } },
+        });
+        let told = config(file.clone(), Environment::Hidden);
+        assert!(!told.to_string().contains("hunter2"), "{told}");
+        assert_eq!(told["services"]["web"]["environment"], json!({ "PASSWORD": HIDDEN, "FROM_SHELL": null }));
+        assert_eq!(told["services"]["web"]["build"]["args"], json!(["TOKEN=***", "BARE"]));
+        assert_eq!(told["services"]["web"]["labels"]["environment"], "staging");
+        assert_eq!(told["secrets"]["db"]["environment"], "DB_PASSWORD", "it is a name");
+        assert_eq!(config(file.clone(), Environment::Shown), file);
+    }
+}

@@ -1,0 +1,314 @@
+//! Events.
+
+use crate::{
+    api::schema::{
+        Action, Diagnostic, Event, EventKind, Exit, Level, RolloutPhase, TargetKind, replica_name,
+    },
+    engine::Health,
+    spec::{FailureAction, ServiceName, Slot},
+    supervisor::{self, EventKind as Kind, Milestone, Mistake},
+};
+
+use super::{message, rollout, state::CRASH_LOOP, status};
+
+/// How many of the last lines of a replica that ended a person reads.
+const SHOWN_LINES: usize = 3;
+
+/// An event, as everybody else sees it.
+#[must_use]
+pub fn event(event: &supervisor::Event) -> Event {
+    let kind = kind(&event.kind);
+    let (level, message) = describe(&kind);
+    Event { time: event.time.into(), level, message, kind }
+}
+
+fn kind(kind: &Kind) -> EventKind {
+    match kind {
+        Kind::Applied { services } => EventKind::Applied { services: *services },
+        Kind::NotApplied { error, mistakes } => EventKind::Rejected {
+            error: error.clone(),
+            diagnostics: mistakes.iter().map(diagnostic).collect(),
+        },
+        Kind::NotWatched { error } => EventKind::WatchUnavailable { error: error.clone() },
+        Kind::Begun { verb, target } => EventKind::Started { action: (*verb).into(), target: target.into() },
+        Kind::Done { verb, target } => EventKind::Done { action: (*verb).into(), target: target.into() },
+        Kind::Failed { verb, target, error, help } => EventKind::Failed {
+            action: (*verb).into(),
+            target: target.into(),
+            error: error.clone(),
+            help: help.clone(),
+        },
+        Kind::SharedByKernel => EventKind::SharedByKernel,
+        Kind::SharedByImages { reason } => EventKind::SharedByApplication { reason: reason.clone() },
+        Kind::CannotSteer { pod, error } => {
+            EventKind::SteeringUnavailable { pod: pod.to_string(), error: error.clone() }
+        }
+        Kind::LeftInKernel { error } => EventKind::KernelStateLeft { error: error.clone() },
+        Kind::Waiting { pod, port, connections } => {
+            EventKind::Waiting { pod: pod.to_string(), port: *port, connections: *connections }
+        }
+        Kind::Stranger { pod, stranger } => {
+            EventKind::ForeignListener { pod: pod.to_string(), listener: status::foreign_listener(stranger) }
+        }
+        Kind::PreStopFailed { target, error } => {
+            EventKind::PreStopFailed { target: target.into(), error: error.clone() }
+        }
+        Kind::JobFailed { target, exit, log } => {
+            EventKind::JobFailed { target: target.into(), exit: exit.into(), log: log.clone() }
+        }
+        Kind::Rollout { service, milestone } => {
+            EventKind::Rollout { service: service.to_string(), phase: phase(milestone) }
+        }
+        Kind::PodLost { pod } => EventKind::PodLost { pod: pod.to_string() },
+        Kind::EngineLost { reason } => EventKind::EngineUnreachable { reason: reason.clone() },
+        Kind::EngineBack => EventKind::EngineReachable,
+        Kind::Converged => EventKind::Converged,
+        Kind::Removed => EventKind::Removed,
+        Kind::Exited { .. }
+        | Kind::PortNotShared { .. }
+        | Kind::OtherUser { .. }
+        | Kind::Rotation { .. }
+        | Kind::Health { .. }
+        | Kind::Stuck { .. }
+        | Kind::Replaced { .. } => of_replica(kind),
+    }
+}
+
+/// Those that are about one replica.
+fn of_replica(kind: &Kind) -> EventKind {
+    match kind {
+        Kind::Exited { service, slot, exit, exits, log } => {
+            let (replica, service, slot) = named(service, *slot);
+            EventKind::Exited { replica, service, slot, exit: exit.into(), exits: *exits, log: log.clone() }
+        }
+        Kind::PortNotShared { service, slot, image, port } => {
+            let (replica, service, slot) = named(service, *slot);
+            EventKind::PortNotShared { replica, service, slot, image: image.to_string(), port: *port }
+        }
+        Kind::OtherUser { service, slot, other } => {
+            let (replica, service, slot) = named(service, *slot);
+            EventKind::UserConflict { replica, service, slot, conflict: (*other).into() }
+        }
+        Kind::Rotation { service, slot, weight, live, total, queue } => {
+            let (replica, service, slot) = named(service, *slot);
+            let (weight, connections, connections_total, queued) = (*weight, *live, *total, *queue);
+            EventKind::Rotation { replica, service, slot, weight, connections, connections_total, queued }
+        }
+        Kind::Health { service, slot, health } => {
+            let (replica, service, slot) = named(service, *slot);
+            EventKind::Health { replica, service, slot, health: self::health(*health).to_owned() }
+        }
+        Kind::Stuck { service, slot, waiting } => {
+            let (replica, service, slot) = named(service, *slot);
+            EventKind::Stuck { replica, service, slot, queued: *waiting }
+        }
+        Kind::Replaced { service, slot, why } => {
+            let (replica, service, slot) = named(service, *slot);
+            EventKind::Replaced { replica, service, slot, reason: why.clone() }
+        }
+        // `kind` sends no other here.
+        other => self::kind(other),
+    }
+}
+
+fn named(service: &ServiceName, slot: Slot) -> (String, String, u32) {
+    (replica_name(service, slot), service.to_string(), slot.number())
+}
+
+fn health(health: Health) -> &'static str {
+    match health {
+        Health::None => "none",
+        Health::Starting => "starting",
+        Health::Healthy => "healthy",
+        Health::Unhealthy => "unhealthy",
+    }
+}
+
+fn diagnostic(mistake: &Mistake) -> Diagnostic {
+    Diagnostic {
+        message: mistake.message.clone(),
+        file: mistake.file.as_ref().map(|file| file.display().to_string()),
+        line: mistake.line,
+        column: mistake.column,
+        help: mistake.help.clone(),
+    }
+}
+
+fn phase(milestone: &Milestone) -> RolloutPhase {
+    match milestone {
+        Milestone::Begun { underway } => RolloutPhase::Started {
+            previous_version: underway.from,
+            version: underway.to,
+            rollback: underway.back.as_ref().map(rollout::reason),
+        },
+        Milestone::Step { share } => RolloutPhase::Step { percent: rollout::percent(*share) },
+        Milestone::Promoted => RolloutPhase::Promoted,
+        Milestone::Failed { version, failure, action } => RolloutPhase::Failed {
+            version: *version,
+            failure: rollout::failure(failure),
+            then: match action {
+                FailureAction::Rollback => "rollback",
+                FailureAction::Pause => "pause",
+                FailureAction::Continue => "continue",
+            }
+            .to_owned(),
+        },
+        Milestone::Done { underway, proof } => {
+            RolloutPhase::Done { version: underway.to, summary: proof.map(rollout::summary) }
+        }
+    }
+}
+
+/// How much an event matters, and what a person reads of it.
+fn describe(kind: &EventKind) -> (Level, Option<String>) {
+    use Level::{Error, Info, Warning};
+    let (level, message) = match kind {
+        EventKind::Applied { .. } | EventKind::Started { .. } => return (Info, None),
+        EventKind::Rejected { error, .. } => {
+            (Error, format!("Compose file rejected; nothing changed:\n{error}"))
+        }
+        EventKind::WatchUnavailable { error } => {
+            (Warning, format!("cannot watch the project's files; changes are found late: {error}"))
+        }
+        EventKind::StateReset { error, moved_to } => (Warning, state_reset(error, moved_to.as_deref())),
+        EventKind::Done { action, target } => (Info, format!("{target} {}", done(*action, target.kind))),
+        EventKind::Failed { action: Action::Run, target, error, .. } => {
+            (Error, format!("{target} is stopped and started again: {error}"))
+        }
+        EventKind::Failed { action, target, error, help } => {
+            let help = help.as_ref().map(|help| format!(" ({help})")).unwrap_or_default();
+            (Error, format!("cannot {action} {target}: {error}{help}"))
+        }
+        EventKind::Exited { replica, exit, exits, log, .. } => (Error, exited(replica, exit, *exits, log)),
+        EventKind::PortNotShared { replica, image, port, .. } => {
+            (Error, message::port_not_shared(replica, image, *port))
+        }
+        EventKind::UserConflict { replica, conflict, .. } => {
+            (Error, message::user_conflict(replica, conflict))
+        }
+        EventKind::SharedByKernel => (Info, "the kernel shares ports".to_owned()),
+        EventKind::SharedByApplication { reason } => (Warning, message::shared_by_application(reason)),
+        EventKind::SteeringUnavailable { pod, error } => {
+            (Error, format!("the kernel cannot choose among the replicas of {pod}: {error}"))
+        }
+        EventKind::KernelStateLeft { error } => {
+            (Error, format!("something of the project is left in the kernel: {error}"))
+        }
+        EventKind::Rotation { replica, weight, connections, .. } => {
+            (Info, rotation(replica, *weight, *connections))
+        }
+        EventKind::Waiting { pod, port, connections: 0 } => {
+            (Info, format!("no connection to port {port} of {pod} waits any more"))
+        }
+        EventKind::Waiting { pod, port, connections } => {
+            (Warning, format!("{connections} connections to port {port} of {pod} wait: no replica is ready"))
+        }
+        EventKind::ForeignListener { pod, listener } => (Warning, message::foreign_listener(pod, listener)),
+        EventKind::ForeignContainer { container } => (Warning, message::foreign_container(container)),
+        EventKind::PreStopFailed { target, error } => {
+            (Warning, format!("{target} is stopped anyway: {error}"))
+        }
+        EventKind::JobFailed { target, exit, log } => {
+            let line =
+                format!("{target} failed: {}; no replica of the new version is started", message::exit(exit));
+            (Error, with_lines(line, log))
+        }
+        EventKind::Health { replica, health, .. } => match health.as_str() {
+            "healthy" => (Info, format!("{replica} is healthy")),
+            "unhealthy" => (Error, format!("{replica} is unhealthy")),
+            _ => (Info, format!("{replica} is not healthy yet")),
+        },
+        EventKind::Stuck { replica, queued, .. } => (
+            Warning,
+            format!("{replica} takes no connections while others do ({queued} wait); it gets no new ones"),
+        ),
+        EventKind::Replaced { replica, reason, .. } => (Error, format!("{replica} {reason}; replacing")),
+        EventKind::Rollout { service, phase } => describe_rollout(service, phase),
+        EventKind::PodLost { pod } => {
+            (Warning, format!("{pod} lost its network: its sandbox ended; rebuilding"))
+        }
+        EventKind::EngineUnreachable { reason } => {
+            (Warning, format!("the engine cannot be reached, what runs goes on: {reason}"))
+        }
+        EventKind::EngineReachable => (Info, "the engine can be reached again".to_owned()),
+        EventKind::Converged => (Info, "converged".to_owned()),
+        EventKind::Removed => (Info, "removed".to_owned()),
+    };
+    (level, Some(message))
+}
+
+fn state_reset(error: &str, moved_to: Option<&str>) -> String {
+    let moved = moved_to.map(|path| format!("; the damaged file is {path}")).unwrap_or_default();
+    format!("{error}{moved}")
+}
+
+fn exited(replica: &str, exit: &Exit, exits: u32, log: &[String]) -> String {
+    let again = if exits >= CRASH_LOOP { format!(", {exits} times in a row") } else { String::new() };
+    let line = format!("{replica} ended: {}{again}", message::exit(exit));
+    with_lines(line, log.get(log.len().saturating_sub(SHOWN_LINES)..).unwrap_or_default())
+}
+
+fn with_lines(mut text: String, lines: &[String]) -> String {
+    lines.iter().for_each(|line| {
+        text.push_str("\n    ");
+        text.push_str(line);
+    });
+    text
+}
+
+fn rotation(replica: &str, weight: u32, connections: u64) -> String {
+    match (weight, connections) {
+        (crate::plan::WEIGHT, _) => format!("{replica} ready"),
+        (0, 0) => format!("{replica} out of rotation"),
+        (0, open) => format!("{replica} out of rotation ({open} connections open)"),
+        (weight, _) => format!("{replica} ready, weight {weight}"),
+    }
+}
+
+fn describe_rollout(service: &str, phase: &RolloutPhase) -> (Level, String) {
+    match phase {
+        RolloutPhase::Started { previous_version, version, rollback: Some(_) } => (
+            Level::Warning,
+            format!("{service}: rolling back from version {previous_version} to version {version}"),
+        ),
+        RolloutPhase::Started { previous_version, version, rollback: None } => (
+            Level::Info,
+            format!("{service}: rolling out version {version}, from version {previous_version}"),
+        ),
+        RolloutPhase::Step { percent } => {
+            (Level::Info, format!("{service}: the new version gets {percent} % of the connections"))
+        }
+        RolloutPhase::Promoted => (Level::Info, format!("{service}: the new version gets all connections")),
+        RolloutPhase::Failed { version, failure, then } => {
+            let then = match then.as_str() {
+                "rollback" => "rolling back",
+                "pause" => "paused",
+                _ => "continuing",
+            };
+            let slot = failure.slot;
+            let message = &failure.message;
+            (
+                Level::Error,
+                format!("{service}: version {version} failed, {then}: {service}-{slot}: {message}"),
+            )
+        }
+        RolloutPhase::Done { version, summary } => {
+            let summary = summary.map(|summary| format!(": {summary}")).unwrap_or_default();
+            (Level::Info, format!("{service}: version {version} rolled out{summary}"))
+        }
+    }
+}
+
+fn done(action: Action, target: TargetKind) -> &'static str {
+    use Action as A;
+    match (action, target) {
+        (A::Create, _) => "created",
+        (A::Launch, TargetKind::Sandbox) => "opened",
+        (A::Launch | A::Start, _) => "started",
+        (A::Run, _) => "has run its post_start commands",
+        (A::Update, _) => "has new limits",
+        (A::Promote, _) => "took over",
+        (A::Stop, _) => "stopped",
+        (A::Remove, _) => "removed",
+    }
+}

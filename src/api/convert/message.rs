@@ -1,0 +1,79 @@
+//! Sentences that more than one command tells.
+
+use crate::{
+    api::schema::{Exit, ForeignContainer, ForeignListener, UserConflict},
+    plan::status::ExitStatus,
+};
+
+/// How a process ended: `exit code 1`, `killed by SIGKILL`, `out of memory`.
+#[must_use]
+pub fn exit(exit: &Exit) -> String {
+    let Exit { code, out_of_memory, error, at } = exit;
+    let status = ExitStatus { code: *code, out_of_memory: *out_of_memory, error: error.clone(), at: at.0 };
+    status.to_string()
+}
+
+/// The kernel was to share ports and cannot: what is missing, and what it costs.
+#[must_use]
+pub fn shared_by_application(reason: &str) -> String {
+    format!(
+        "the kernel does not share ports here ({reason}): images have to by themselves (`sharing: application`), and \
+         health, load, weights and drains do not count; see `sameport doctor`"
+    )
+}
+
+/// A replica ended because replicas of another user share its port.
+#[must_use]
+pub fn user_conflict(replica: &str, conflict: &UserConflict) -> String {
+    let UserConflict { port, user, owner } = conflict;
+    format!(
+        "{replica} runs as user {user} and cannot have port {port}: replicas of user {owner} share it, and the kernel lets \
+         only one user share a port; they go on serving. Write `user: \"{owner}\"` in the Compose file, or \
+         `sameport stop` the service and start it again as the new user"
+    )
+}
+
+/// A listening socket on a replicas' port is not a replica's.
+#[must_use]
+pub fn foreign_listener(pod: &str, listener: &ForeignListener) -> String {
+    let ForeignListener { port, address, pid, command } = listener;
+    let who = pid.map_or_else(|| "a process".to_owned(), |pid| format!("process {pid} ({command})"));
+    let gets = match address {
+        None => "it gets no connection".to_owned(),
+        Some(address) => format!("it takes what is sent to {address}"),
+    };
+    format!("{who} listens on port {port} of {pod} and is none of its replicas: {gets}")
+}
+
+/// A container carries sameport's labels, and sameport did not make it.
+#[must_use]
+pub fn foreign_container(container: &ForeignContainer) -> String {
+    let ForeignContainer { name, image, reason, .. } = container;
+    format!(
+        "container {name} (image {image}) carries sameport's labels but is not sameport's: {reason}; it is left alone"
+    )
+}
+
+/// A replica ended because another one has its port.
+#[must_use]
+pub fn port_not_shared(replica: &str, image: &str, port: Option<u16>) -> String {
+    let port = port.map_or_else(|| "its port".to_owned(), |port| format!("port {port}"));
+    format!(
+        "{replica} cannot have {port}: the image {image} opens it for itself alone, and another replica was \
+         first, which goes on serving"
+    )
+}
+
+/// What to do about an image that keeps its port to itself.
+#[must_use]
+pub fn how_to_share(port: Option<u16>) -> String {
+    let n = port.unwrap_or(8080);
+    format!(
+        "the program in the image has to set the socket option SO_REUSEPORT before it binds:
+    nginx      listen {n} reuseport;
+    gunicorn   gunicorn --reuse-port --bind 0.0.0.0:{n} app
+    Node       server.listen({{ port: {n}, reusePort: true }})    (Node 23.1 or later)
+    Go         net.ListenConfig with a Control that sets unix.SO_REUSEPORT
+  or run one replica of it"
+    )
+}

@@ -1,0 +1,31 @@
+//! What a command would do.
+
+use crate::{
+    api::schema::{Gap, Preview, Step},
+    supervisor,
+};
+
+use super::status::error_condition;
+
+/// What would be done, as everybody else sees it.
+#[must_use]
+pub fn preview(preview: &supervisor::Preview) -> Preview {
+    let step = |step: &supervisor::Step| Step {
+        after_seconds: step.after.into(),
+        action: step.verb.into(),
+        target: (&step.target).into(),
+        name: step.name.clone(),
+        image: step.image.clone(),
+        stop_timeout_seconds: step.grace.map(Into::into),
+    };
+    let gap = |gap: &supervisor::Gap| Gap {
+        service: gap.service.to_string(),
+        new_pod: gap.new_pod,
+        hold_seconds: gap.hold.into(),
+    };
+    Preview {
+        steps: preview.steps.iter().map(step).collect(),
+        gaps: preview.gaps.iter().map(gap).collect(),
+        errors: preview.troubles.iter().map(error_condition).collect(),
+    }
+}

@@ -1,0 +1,27 @@
+//! Refusals.
+
+use crate::{
+    api::schema::{Rejection, RejectionCode},
+    supervisor,
+};
+
+/// What a supervisor's refusal is to everybody else.
+#[must_use]
+pub fn rejection(refusal: &supervisor::Rejection) -> Rejection {
+    use supervisor::Rejection as R;
+    let code = match refusal {
+        R::UnknownService { .. } => RejectionCode::UnknownService,
+        R::UnknownReplica { .. } => RejectionCode::UnknownReplica,
+        R::NotSteered { .. } => RejectionCode::NotSteered,
+        R::Rollout { .. } => RejectionCode::RolloutNotPossible,
+        R::FixedName { .. } => RejectionCode::FixedName,
+        R::NotWatched { .. } => RejectionCode::NotWatched,
+        R::GoingDown => RejectionCode::GoingDown,
+        R::NotSaved { .. } => RejectionCode::NotSaved,
+    };
+    let help = match refusal {
+        R::NotWatched { help, .. } => Some(help.clone()),
+        _ => None,
+    };
+    Rejection { code, message: refusal.to_string(), help }
+}

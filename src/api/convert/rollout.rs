@@ -1,0 +1,160 @@
+//! Rollouts and versions.
+
+use crate::{
+    api::schema::{
+        Failure, FailureCode, Pinned, Reason, Revision, RevisionState, Rollout, RolloutResult, RolloutStatus,
+        Steps, Summary,
+    },
+    plan::{
+        self, FailureReason, Proof,
+        status::RolloutStatus as Progress,
+        versions::{self, Versions, Why},
+    },
+    spec::{ServiceName, Share},
+};
+
+use super::status::termination;
+
+/// The versions of a service, and the rollout in progress as its supervisor tells it.
+#[must_use]
+pub fn rollout_status(
+    service: &ServiceName,
+    versions: &Versions,
+    in_progress: Option<Rollout>,
+) -> RolloutStatus {
+    let stable = versions.revision(versions.stable);
+    RolloutStatus {
+        service: service.to_string(),
+        stable_version: stable.map(|revision| revision.number),
+        image: stable.map(|revision| revision.service.container.image.to_string()),
+        in_progress,
+        pinned: versions.pin.as_ref().map(|pin| Pinned { version: pin.revision, reason: reason(&pin.why) }),
+        last: versions.last.as_ref().map(result),
+    }
+}
+
+fn result(ended: &versions::Ended) -> RolloutResult {
+    RolloutResult {
+        version: ended.to,
+        ended_at: ended.at.into(),
+        failed_version: ended.failed.as_ref().map(|(version, _)| *version),
+        failure: ended.failed.as_ref().map(|(_, failed)| failure(failed)),
+        summary: ended.proof.map(summary),
+    }
+}
+
+/// Whether values of the environment are told, and not only names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Environment {
+    /// Only names.
+    Hidden,
+    /// Names and values.
+    Shown,
+}
+
+/// The versions that a service had and has, oldest first.
+#[must_use]
+pub fn revisions(versions: &Versions, environment: Environment) -> Vec<Revision> {
+    let revision = |revision: &versions::Revision| {
+        let container = &revision.service.container;
+        let state = match &versions.underway {
+            Some(underway) if underway.to == revision.number => RevisionState::InProgress,
+            _ if versions.stable == revision.number => RevisionState::Stable,
+            _ => RevisionState::Previous,
+        };
+        Revision {
+            version: revision.number,
+            created_at: revision.at.into(),
+            created_by: revision.by.clone(),
+            cause: revision.cause.clone(),
+            image: container.image.to_string(),
+            image_id: container.image_id.clone(),
+            generation: revision.service.generation().to_string(),
+            state,
+            environment: container
+                .environment
+                .iter()
+                .map(|(name, value)| {
+                    (name.clone(), value.clone().filter(|_| environment == Environment::Shown))
+                })
+                .collect(),
+        }
+    };
+    versions.revisions.iter().map(revision).collect()
+}
+
+/// A rollout in progress.
+pub(super) fn rollout(progress: &Progress) -> Rollout {
+    let Progress { service, underway, done, of, image, former_image } = progress;
+    Rollout {
+        service: service.to_string(),
+        previous_version: underway.from,
+        previous_image: former_image.as_ref().map(ToString::to_string),
+        version: underway.to,
+        image: image.as_ref().map(ToString::to_string),
+        rollback: underway.back.as_ref().map(reason),
+        paused: underway.paused.as_ref().map(reason),
+        steps: underway.steps.as_ref().map(|steps| self::steps(steps, *of)),
+        started_at: underway.began.into(),
+        done: *done,
+        total: *of,
+    }
+}
+
+fn steps(steps: &versions::Steps, of: u32) -> Steps {
+    Steps {
+        percent: steps.shares.iter().copied().map(percent).collect(),
+        current: steps.at,
+        current_percent: percent(steps.share()),
+        replicas: if steps.whole { of } else { steps.share().of(of) },
+        interval_seconds: steps.every.map(Into::into),
+    }
+}
+
+/// A share in percent.
+pub(super) fn percent(share: Share) -> f64 {
+    f64::from(share.thousandths()) / 10.0
+}
+
+pub(super) fn reason(why: &Why) -> Reason {
+    match why {
+        Why::Asked => Reason::Requested,
+        Why::Failed(failed) => Reason::Failed { failure: failure(failed) },
+    }
+}
+
+pub(super) fn failure(failure: &plan::Failure) -> Failure {
+    use FailureReason as R;
+    let reason = &failure.reason;
+    let code = match reason {
+        R::Ended { .. } => FailureCode::Ended,
+        R::Refused { .. } => FailureCode::Refused,
+        R::Job { .. } => FailureCode::JobFailed,
+        R::Unhealthy => FailureCode::Unhealthy,
+        R::ListensElsewhere { .. } => FailureCode::ListensElsewhere,
+        R::TooSlow { .. } => FailureCode::DeadlineExceeded,
+        R::Ill { .. } => FailureCode::NotWorking,
+        R::Resets { .. } => FailureCode::Resets,
+        R::Overflows { .. } => FailureCode::Overflows,
+        R::Queues { .. } => FailureCode::Queues,
+        R::OtherUser { .. } => FailureCode::UserConflict,
+    };
+    Failure {
+        slot: failure.slot.number(),
+        code,
+        message: reason.to_string(),
+        termination: match reason {
+            R::Ended { autopsy } => Some(termination(autopsy)),
+            _ => None,
+        },
+        user_conflict: match reason {
+            R::OtherUser { other } => Some((*other).into()),
+            _ => None,
+        },
+    }
+}
+
+pub(super) fn summary(proof: Proof) -> Summary {
+    let Proof { connections, migrated, refused, reset } = proof;
+    Summary { connections, migrated, refused, reset }
+}

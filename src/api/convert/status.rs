@@ -1,0 +1,233 @@
+//! The status of a project.
+
+use jiff::Timestamp;
+
+use crate::{
+    api::schema::{
+        Counters, ErrorCondition, Exit, ForeignListener, Pod, PortConflict, PortTraffic, Replaced, Replica,
+        ReplicaState, Sharing, Status, Termination, Traffic, UserConflict, WaitingConnections, WaitingFor,
+        replica_name,
+    },
+    kernel::{
+        self,
+        steering::{OtherUser, Stranger},
+    },
+    plan::{
+        self, Autopsy, PodSharing, ReplicaTraffic,
+        status::{ExitStatus, HOPELESS, PodStatus, ProjectStatus, ReplicaStatus, Trouble},
+    },
+    spec::{DependencyCondition, ProjectName},
+};
+
+use super::{rollout, state};
+
+/// What a status needs to know besides what it is made of.
+#[derive(Debug)]
+pub struct ProjectContext<'a> {
+    /// The project.
+    pub name: &'a ProjectName,
+    /// Whether a supervisor runs.
+    pub supervised: bool,
+    /// The time at which it is so.
+    pub now: Timestamp,
+}
+
+/// The status of a project, as everybody else sees it.
+#[must_use]
+pub fn status(project: &ProjectContext<'_>, status: &ProjectStatus) -> Status {
+    let sharing =
+        |pod| status.pods.iter().find(|other| &other.pod == pod).map(|pod| self::sharing(&pod.sharing).0);
+    let replicas = status.replicas.iter().map(|replica| {
+        self::replica(project, replica, sharing(&replica.pod).unwrap_or(Sharing::Application))
+    });
+    Status {
+        project: project.name.to_string(),
+        supervised: project.supervised,
+        converged: status.converged,
+        idle: status.settled,
+        pods: status.pods.iter().map(pod).collect(),
+        replicas: replicas.collect(),
+        rollouts: status.rollouts.iter().map(rollout::rollout).collect(),
+        orphans: status.orphans.clone(),
+        foreign_containers: Vec::new(),
+        errors: status.troubles.iter().map(error_condition).collect(),
+    }
+}
+
+fn pod(pod: &PodStatus) -> Pod {
+    let (sharing, sharing_error) = self::sharing(&pod.sharing);
+    let waiting = |waiting: &plan::WaitingAt| WaitingConnections {
+        port: waiting.port,
+        connections: waiting.connections,
+        capacity: waiting.most,
+    };
+    Pod {
+        name: pod.pod.to_string(),
+        sandbox_id: pod.container.as_ref().map(|id| id.0.clone()),
+        ready: pod.open,
+        sharing,
+        sharing_error,
+        ports: Vec::new(),
+        waiting: pod.traffic.waiting.iter().map(waiting).collect(),
+        foreign_listeners: pod.traffic.strangers.iter().map(foreign_listener).collect(),
+        user_conflicts: pod.traffic.other_users.iter().copied().map(Into::into).collect(),
+        counters: pod.traffic.counters.map(Into::into),
+        error: pod.traffic.error.clone(),
+    }
+}
+
+fn sharing(sharing: &PodSharing) -> (Sharing, Option<String>) {
+    match sharing {
+        PodSharing::Kernel => (Sharing::Kernel, None),
+        PodSharing::Application { reason } => (Sharing::Application, reason.clone()),
+    }
+}
+
+/// A listening socket that is not a replica's.
+#[must_use]
+pub fn foreign_listener(stranger: &Stranger) -> ForeignListener {
+    ForeignListener {
+        port: stranger.port,
+        address: stranger.takes.map(|address| address.ip().to_string()),
+        pid: stranger.pid,
+        command: stranger.command.clone(),
+    }
+}
+
+fn replica(project: &ProjectContext<'_>, replica: &ReplicaStatus, sharing: Sharing) -> Replica {
+    Replica {
+        project: project.name.to_string(),
+        replica: replica_name(&replica.service, replica.slot),
+        service: replica.service.to_string(),
+        slot: replica.slot.number(),
+        replacement: replica.successor,
+        orphan: false,
+        name: replica.name.clone(),
+        id: replica.container.as_ref().map(|id| id.0.clone()),
+        image: replica.image.as_ref().map(ToString::to_string),
+        pod: replica.pod.to_string(),
+        generation: replica.generation.as_ref().map(ToString::to_string),
+        up_to_date: replica.current,
+        state: replica_state(&replica.state),
+        status: state::describe(replica, project.now),
+        started_at: replica.started_at.map(Into::into),
+        exits: replica.exits,
+        last_termination: replica.autopsy.as_ref().map(termination),
+        replaced: replica
+            .replaced
+            .as_ref()
+            .map(|replaced| Replaced { reason: replaced.why.clone(), at: replaced.at.into() }),
+        unhealthy_reason: replica.illness.clone(),
+        sharing,
+        ports: Vec::new(),
+        traffic: replica.traffic.as_ref().map(traffic),
+    }
+}
+
+fn replica_state(state: &plan::status::ReplicaState) -> ReplicaState {
+    use plan::status::ReplicaState as S;
+    match state {
+        S::Pending => ReplicaState::Pending,
+        S::Waiting { service, condition } => ReplicaState::Waiting {
+            waiting_for: WaitingFor {
+                service: service.to_string(),
+                condition: self::condition(*condition).to_owned(),
+            },
+        },
+        S::AwaitsJob => ReplicaState::WaitingForJob,
+        S::Preparing => ReplicaState::Preparing,
+        S::Starting => ReplicaState::Starting,
+        S::NotListening { ports } => ReplicaState::NotListening { missing_ports: ports.clone() },
+        S::Running => ReplicaState::Running,
+        S::Healthy => ReplicaState::Healthy,
+        S::Unhealthy => ReplicaState::Unhealthy,
+        S::Stuck => ReplicaState::Stuck,
+        S::Paused => ReplicaState::Paused,
+        S::Restarting { exit, at } => ReplicaState::Restarting { exit: exit.into(), retry_at: (*at).into() },
+        S::Completed => ReplicaState::Completed,
+        S::Failed { exit } => ReplicaState::Failed { exit: exit.into() },
+        S::Stopped => ReplicaState::Stopped,
+        S::Removing => ReplicaState::Removing,
+        S::Blocked { error, help, tries } => {
+            ReplicaState::Blocked { error: error.clone(), help: help.clone(), attempts: attempts(*tries) }
+        }
+    }
+}
+
+fn condition(condition: DependencyCondition) -> &'static str {
+    match condition {
+        DependencyCondition::Started => "started",
+        DependencyCondition::Healthy => "healthy",
+        DependencyCondition::CompletedSuccessfully => "completed_successfully",
+    }
+}
+
+fn attempts(tries: u32) -> Option<u32> {
+    (tries != HOPELESS).then_some(tries)
+}
+
+pub(super) fn error_condition(trouble: &Trouble) -> ErrorCondition {
+    ErrorCondition {
+        target: (&trouble.target).into(),
+        error: trouble.error.clone(),
+        help: trouble.help.clone(),
+        attempts: attempts(trouble.tries),
+    }
+}
+
+impl From<&ExitStatus> for Exit {
+    fn from(exit: &ExitStatus) -> Self {
+        Self {
+            code: exit.code,
+            out_of_memory: exit.out_of_memory,
+            error: exit.error.clone(),
+            at: exit.at.into(),
+        }
+    }
+}
+
+pub(super) fn termination(autopsy: &Autopsy) -> Termination {
+    Termination {
+        exit: (&autopsy.exit).into(),
+        log: autopsy.log.clone(),
+        port_not_shared: autopsy
+            .port_not_shared
+            .as_ref()
+            .map(|found| PortConflict { image: found.image.to_string(), port: found.port }),
+        user_conflict: autopsy.other_user.map(Into::into),
+    }
+}
+
+impl From<OtherUser> for UserConflict {
+    fn from(OtherUser { port, user, owner }: OtherUser) -> Self {
+        Self { port, user, owner }
+    }
+}
+
+impl From<kernel::Counters> for Counters {
+    fn from(counters: kernel::Counters) -> Self {
+        let kernel::Counters { opened, migrated, lost_in_migration, overflowed, reset } = counters;
+        Self { opened, migrated, migration_failures: lost_in_migration, overflowed, reset }
+    }
+}
+
+fn traffic(traffic: &ReplicaTraffic) -> Traffic {
+    let port = |port: &plan::PortTraffic| PortTraffic {
+        port: port.port,
+        protocol: port.protocol.clone(),
+        connections: port.live,
+        connections_total: port.total,
+        queued: port.queue,
+        listening: port.listens,
+        shared: port.shared,
+    };
+    Traffic {
+        address: traffic.address.map(|address| address.to_string()),
+        weight: traffic.weight,
+        desired_weight: traffic.wanted_weight,
+        connections: traffic.live,
+        connections_total: traffic.total,
+        queued: traffic.queue,
+        ports: traffic.ports.iter().map(port).collect(),
+    }
+}

@@ -1,0 +1,311 @@
+//! Events: `sameport events` and the stream of events on the control socket.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Action, Exit, Failure, ForeignContainer, ForeignListener, Reason, Summary, Target, Time, UserConflict,
+};
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Event {
+    /// When, by the supervisor's clock.
+    pub time: Time,
+    /// How much it matters.
+    pub level: Level,
+    /// What happened.
+    #[serde(flatten)]
+    pub kind: EventKind,
+    /// What happened, in words, with further lines where it takes them; absent where a person need not know.
+    pub message: Option<String>,
+}
+
+/// How much an event matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// It is as it should be.
+    Info,
+    /// Somebody may want to look.
+    Warning,
+    /// Something failed.
+    Error,
+}
+
+/// What happened. Keys beside `event` exist only for the events that give them a meaning.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum EventKind {
+    /// A Compose file is in force from now on.
+    Applied {
+        /// How many services it runs.
+        services: usize,
+    },
+    /// A changed Compose file was rejected; the one before stays in force.
+    Rejected {
+        /// Why, as a person reads it.
+        error: String,
+        /// Where in the file; empty where it is something else.
+        diagnostics: Vec<Diagnostic>,
+    },
+    /// The project's files cannot be watched; they are read now and then.
+    WatchUnavailable {
+        /// Why.
+        error: String,
+    },
+    /// The state file was damaged and was made anew from the engine.
+    StateReset {
+        /// What was wrong with it.
+        error: String,
+        /// Where the damaged file is now.
+        moved_to: Option<String>,
+    },
+    /// An action started.
+    Started {
+        /// What is done.
+        action: Action,
+        /// To what.
+        target: Target,
+    },
+    /// An action is done.
+    Done {
+        /// What was done.
+        action: Action,
+        /// To what.
+        target: Target,
+    },
+    /// An action failed; it is tried again after a pause.
+    Failed {
+        /// What was to be done.
+        action: Action,
+        /// To what.
+        target: Target,
+        /// What the engine said.
+        error: String,
+        /// What to do about it.
+        help: Option<String>,
+    },
+    /// A replica ended, not by sameport's doing.
+    Exited {
+        /// The replica, `web-1`.
+        replica: String,
+        /// Its service.
+        service: String,
+        /// Its slot.
+        slot: u32,
+        /// How.
+        exit: Exit,
+        /// How often in a row soon after its start.
+        exits: u32,
+        /// The last lines that it wrote.
+        log: Vec<String>,
+    },
+    /// A replica ended because another replica had its port, which the image does not share.
+    PortNotShared {
+        /// The replica, `web-1`.
+        replica: String,
+        /// Its service.
+        service: String,
+        /// Its slot.
+        slot: u32,
+        /// Its image.
+        image: String,
+        /// The port, if it is known.
+        port: Option<u16>,
+    },
+    /// A replica ended because replicas of another user have its port.
+    UserConflict {
+        /// The replica, `web-1`.
+        replica: String,
+        /// Its service.
+        service: String,
+        /// Its slot.
+        slot: u32,
+        /// The port and the users.
+        conflict: UserConflict,
+    },
+    /// The kernel shares the ports of pods from now on.
+    SharedByKernel,
+    /// The kernel cannot share ports; the images have to.
+    SharedByApplication {
+        /// What is missing.
+        reason: String,
+    },
+    /// The kernel cannot do something for a pod.
+    SteeringUnavailable {
+        /// The pod.
+        pod: String,
+        /// What it is.
+        error: String,
+    },
+    /// Something of a removed project is left in the kernel.
+    KernelStateLeft {
+        /// What it is.
+        error: String,
+    },
+    /// A replica gets connections from now on, or another share of them, or none.
+    Rotation {
+        /// The replica, `web-1`.
+        replica: String,
+        /// Its service.
+        service: String,
+        /// Its slot.
+        slot: u32,
+        /// Its weight, compared with others.
+        weight: u32,
+        /// Its open connections.
+        connections: u64,
+        /// Its connections so far.
+        connections_total: u64,
+        /// Those that it has not accepted yet.
+        queued: u64,
+    },
+    /// Connections start to wait because no replica is ready, or no longer do.
+    Waiting {
+        /// The pod.
+        pod: String,
+        /// The port.
+        port: u16,
+        /// How many wait.
+        connections: u64,
+    },
+    /// A listening socket on a replicas' port is not a replica's.
+    ForeignListener {
+        /// The pod.
+        pod: String,
+        /// The socket.
+        listener: ForeignListener,
+    },
+    /// A container carries sameport's labels, and sameport did not make it. It is never touched.
+    ForeignContainer {
+        /// The container.
+        container: ForeignContainer,
+    },
+    /// The `pre_stop` commands of a replica failed; it is stopped anyway.
+    PreStopFailed {
+        /// What is stopped.
+        target: Target,
+        /// Which command failed, and how.
+        error: String,
+    },
+    /// The pre-deploy job of a version failed; no replica of it is started.
+    JobFailed {
+        /// The job.
+        target: Target,
+        /// How it ended.
+        exit: Exit,
+        /// The last lines that it wrote.
+        log: Vec<String>,
+    },
+    /// The health of a replica changed.
+    Health {
+        /// The replica, `web-1`.
+        replica: String,
+        /// Its service.
+        service: String,
+        /// Its slot.
+        slot: u32,
+        /// `none`, `starting`, `healthy` or `unhealthy`.
+        health: String,
+    },
+    /// A replica takes no connections while others do; it gets no new ones for now.
+    Stuck {
+        /// The replica, `web-1`.
+        replica: String,
+        /// Its service.
+        service: String,
+        /// Its slot.
+        slot: u32,
+        /// Connections that wait for it.
+        queued: u64,
+    },
+    /// A replica does not work, and is replaced.
+    Replaced {
+        /// The replica, `web-1`.
+        replica: String,
+        /// Its service.
+        service: String,
+        /// Its slot.
+        slot: u32,
+        /// Why, in words.
+        reason: String,
+    },
+    /// A rollout got on.
+    Rollout {
+        /// The service.
+        service: String,
+        /// How.
+        #[serde(flatten)]
+        phase: RolloutPhase,
+    },
+    /// A pod lost its namespaces; its replicas start again in new ones.
+    PodLost {
+        /// The pod.
+        pod: String,
+    },
+    /// The engine cannot be reached; what runs goes on.
+    EngineUnreachable {
+        /// What the system said.
+        reason: String,
+    },
+    /// The engine can be reached again.
+    EngineReachable,
+    /// Everything wanted is up, and nothing is left to do.
+    Converged,
+    /// The project is removed.
+    Removed,
+}
+
+/// How a rollout got on. Keys beside `phase` exist only for the phases that give them a meaning.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "phase", rename_all = "snake_case")]
+pub enum RolloutPhase {
+    /// It started, or leads elsewhere from now on.
+    Started {
+        /// The number of the version that it leads from.
+        previous_version: u32,
+        /// The number of the version that it leads to.
+        version: u32,
+        /// Why it rolls back; absent when it does not.
+        rollback: Option<Reason>,
+    },
+    /// The new version gets a larger share of the connections.
+    Step {
+        /// The share, in percent.
+        percent: f64,
+    },
+    /// The new version gets all connections.
+    Promoted,
+    /// The new version failed.
+    Failed {
+        /// Its number.
+        version: u32,
+        /// How.
+        failure: Failure,
+        /// What follows: `rollback`, `pause` or `continue`.
+        then: String,
+    },
+    /// All replicas run the version, proved.
+    Done {
+        /// Its number.
+        version: u32,
+        /// What happened to connections meanwhile, where the kernel counts them.
+        summary: Option<Summary>,
+    },
+}
+
+/// Something that is wrong in a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Diagnostic {
+    /// What is wrong.
+    pub message: String,
+    /// In which file, if it is about one.
+    pub file: Option<String>,
+    /// In which line, from 1.
+    pub line: Option<usize>,
+    /// In which column, in characters from 1.
+    pub column: Option<usize>,
+    /// What to do about it.
+    pub help: Option<String>,
+}

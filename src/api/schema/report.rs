@@ -1,0 +1,118 @@
+//! What the smaller commands print: `ls`, `doctor`, `version`, `logs`, `kill`, `weight`, `drain`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Time;
+
+/// A project on this engine: `sameport ls`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ProjectSummary {
+    /// Its name.
+    pub name: String,
+    /// How many replicas are in which state of the engine, such as `running(3), exited(1)`.
+    pub status: String,
+    /// Whether a supervisor of this user runs.
+    pub supervised: bool,
+    /// Its services.
+    pub services: Vec<String>,
+}
+
+/// A container that carries sameport's labels and that sameport did not make.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ForeignContainer {
+    /// The container's name.
+    pub name: String,
+    /// The container's id.
+    pub id: String,
+    /// Its image.
+    pub image: String,
+    /// Why it does not count, in words.
+    pub reason: String,
+}
+
+/// One thing that this host can do or lacks: `sameport doctor`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Check {
+    /// What it is about.
+    pub topic: String,
+    /// How good it is.
+    pub level: CheckLevel,
+    /// What was found.
+    pub found: String,
+    /// What follows from it.
+    pub consequence: Option<String>,
+    /// What to do about it.
+    pub help: Option<String>,
+}
+
+/// How good a [`Check`] came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CheckLevel {
+    /// As it should be.
+    Ok,
+    /// The main job works, and something does not.
+    Limited,
+    /// The main job does not work.
+    Missing,
+}
+
+/// Versions: `sameport version`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Version {
+    /// sameport's.
+    pub version: String,
+    /// Operating system and architecture, such as `linux/x86_64`.
+    pub platform: String,
+    /// The version of this schema.
+    pub schema: u32,
+    /// The engine, if it answers.
+    pub engine: Option<EngineVersion>,
+}
+
+/// The engine's version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct EngineVersion {
+    /// Its name and version.
+    pub name: String,
+    /// The API version that is spoken with it.
+    pub api_version: String,
+}
+
+/// A line that a replica wrote: `sameport logs`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LogRecord {
+    /// The replica, `web-1`.
+    pub replica: String,
+    /// Its service.
+    pub service: String,
+    /// Its slot, from 1.
+    pub slot: u32,
+    /// When the engine read the line.
+    pub time: Option<Time>,
+    /// `stdout` or `stderr`.
+    pub stream: String,
+    /// The line, without its end.
+    pub message: String,
+}
+
+/// A signal that was sent: `sameport kill`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SentSignal {
+    /// The replica, `web-1`.
+    pub replica: String,
+    /// The signal.
+    pub signal: String,
+}
+
+/// A weight that was set: `sameport weight` and `drain`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AppliedWeight {
+    /// The replica, `web-1`.
+    pub replica: String,
+    /// Its weight, compared with others; 0: no new connections.
+    pub weight: u32,
+    /// Its open connections, where `drain` looked.
+    pub connections: Option<u64>,
+}

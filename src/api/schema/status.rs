@@ -1,0 +1,341 @@
+//! The status of a project: `sameport ps`, `sameport status` and the `status` request.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{ForeignContainer, Rollout, Target, Time};
+
+/// The status of a project.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Status {
+    /// The project's name.
+    pub project: String,
+    /// Whether a supervisor runs.
+    pub supervised: bool,
+    /// Whether everything wanted is up and nothing is left to do.
+    pub converged: bool,
+    /// Whether nothing is left to do at the moment: what is not up yet takes its time, or has failed.
+    pub idle: bool,
+    /// The pods, by name.
+    pub pods: Vec<Pod>,
+    /// The replicas, wanted or present, by service and slot.
+    pub replicas: Vec<Replica>,
+    /// Rollouts in progress.
+    pub rollouts: Vec<Rollout>,
+    /// Names of containers of services that the file no longer has.
+    pub orphans: Vec<String>,
+    /// Containers that carry sameport's labels and that sameport did not make. They are never touched.
+    pub foreign_containers: Vec<ForeignContainer>,
+    /// What is in the way of what is wanted.
+    pub errors: Vec<ErrorCondition>,
+}
+
+/// A pod: the namespaces that replicas share.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Pod {
+    /// Its name.
+    pub name: String,
+    /// The id of its sandbox container, once there is one.
+    pub sandbox_id: Option<String>,
+    /// Whether replicas can join it.
+    pub ready: bool,
+    /// Who makes its listeners share a port.
+    pub sharing: Sharing,
+    /// Why the kernel does not, where it was to.
+    pub sharing_error: Option<String>,
+    /// Ports of the host that lead into it, such as `127.0.0.1:8080->80/tcp`.
+    pub ports: Vec<String>,
+    /// Connections that wait until a replica is ready, by port.
+    pub waiting: Vec<WaitingConnections>,
+    /// Listening sockets on the replicas' ports that are not a replica's.
+    pub foreign_listeners: Vec<ForeignListener>,
+    /// Replicas that wanted a port that replicas of another user share.
+    pub user_conflicts: Vec<UserConflict>,
+    /// What the kernel has counted in its network; absent where it does not choose.
+    pub counters: Option<Counters>,
+    /// What the kernel cannot do there.
+    pub error: Option<String>,
+}
+
+/// Who makes listeners share a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Sharing {
+    /// The kernel, for any image; it also chooses the replica of each connection.
+    Kernel,
+    /// The images set `SO_REUSEPORT` themselves.
+    Application,
+}
+
+/// Connections that wait until a replica is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct WaitingConnections {
+    /// The port in the pod.
+    pub port: u16,
+    /// How many wait.
+    pub connections: u64,
+    /// How many can wait; more are refused.
+    pub capacity: u64,
+}
+
+/// A listening socket on a port of the replicas that is not a replica's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ForeignListener {
+    /// The port in the pod.
+    pub port: u16,
+    /// The more specific address for which it takes connections; absent: it gets none.
+    pub address: Option<String>,
+    /// Its process, if that is still there.
+    pub pid: Option<u32>,
+    /// The process's name.
+    pub command: String,
+}
+
+/// A replica wanted a port that replicas of another user share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct UserConflict {
+    /// The port in the pod.
+    pub port: u16,
+    /// The user id that wanted it.
+    pub user: u32,
+    /// The user id that has it.
+    pub owner: u32,
+}
+
+/// What the kernel has counted in a pod's network since that exists.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Counters {
+    /// Connections opened to a listener (`Tcp: PassiveOpens`).
+    pub opened: u64,
+    /// Connections that moved to another replica because their listener closed (`TcpExt: TCPMigrateReqSuccess`).
+    pub migrated: u64,
+    /// Connections that were reset because no other replica could take them (`TcpExt: TCPMigrateReqFailure`).
+    pub migration_failures: u64,
+    /// Handshakes that found the queue of their listener full (`TcpExt: ListenOverflows`).
+    pub overflowed: u64,
+    /// Connections reset by either side (`Tcp: EstabResets`).
+    pub reset: u64,
+}
+
+/// A replica.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Replica {
+    /// The project's name.
+    pub project: String,
+    /// How it is called: `web-1`.
+    pub replica: String,
+    /// Its service.
+    pub service: String,
+    /// Its slot in the service, from 1.
+    pub slot: u32,
+    /// Whether it is to take over from the one in its slot.
+    pub replacement: bool,
+    /// Whether the file no longer has its service, or there is no file.
+    pub orphan: bool,
+    /// The name of its container.
+    pub name: String,
+    /// The id of its container, once there is one.
+    pub id: Option<String>,
+    /// The image that its version names, where that is known.
+    pub image: Option<String>,
+    /// The pod that it is in.
+    pub pod: String,
+    /// Which version of its service it runs.
+    pub generation: Option<String>,
+    /// Whether that is the wanted version.
+    pub up_to_date: bool,
+    /// Its state.
+    #[serde(flatten)]
+    pub state: ReplicaState,
+    /// Its state in words, for people.
+    pub status: String,
+    /// When its process started.
+    pub started_at: Option<Time>,
+    /// How often in a row it ended soon after its start.
+    pub exits: u32,
+    /// How its last process ended, until the next one has stayed up.
+    pub last_termination: Option<Termination>,
+    /// Why its last process was replaced, until the next one has stayed up.
+    pub replaced: Option<Replaced>,
+    /// What is wrong with it now.
+    pub unhealthy_reason: Option<String>,
+    /// Who makes its listeners share a port.
+    pub sharing: Sharing,
+    /// Ports of the host that lead to it, such as `127.0.0.1:8080->80/tcp`.
+    pub ports: Vec<String>,
+    /// Its connections, where the kernel counts them and it runs.
+    pub traffic: Option<Traffic>,
+}
+
+/// The state of a replica. Keys beside `state` exist only in the state that gives them a meaning.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum ReplicaState {
+    /// To be created.
+    Pending,
+    /// Waits for another service.
+    Waiting {
+        /// For what.
+        waiting_for: WaitingFor,
+    },
+    /// Waits for the pre-deploy job of its version.
+    WaitingForJob,
+    /// Up; its `post_start` commands run.
+    Preparing,
+    /// Up; its health check has not passed yet.
+    Starting,
+    /// Up; does not listen on its published ports yet.
+    NotListening {
+        /// The ports that it should listen on.
+        missing_ports: Vec<u16>,
+    },
+    /// Up; it has no health check.
+    Running,
+    /// Up; its health check passes.
+    Healthy,
+    /// Up; its health check fails.
+    Unhealthy,
+    /// Up; takes no connections while others do.
+    Stuck,
+    /// Paused by somebody.
+    Paused,
+    /// Ended; starts again.
+    Restarting {
+        /// How it ended.
+        exit: Exit,
+        /// When it starts again.
+        retry_at: Time,
+    },
+    /// Ended with success; not started again.
+    Completed,
+    /// Ended with failure; its restart policy allows no further try.
+    Failed {
+        /// How it ended.
+        exit: Exit,
+    },
+    /// Stopped, as wanted.
+    Stopped,
+    /// Being removed.
+    Removing,
+    /// The engine does not do what is planned.
+    Blocked {
+        /// What the engine said.
+        error: String,
+        /// What to do about it.
+        help: Option<String>,
+        /// How often it was tried; absent: it is not tried, because it cannot succeed.
+        attempts: Option<u32>,
+    },
+}
+
+impl ReplicaState {
+    /// Whether it does what it is there for.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        matches!(self, Self::Running | Self::Healthy | Self::Completed)
+    }
+}
+
+/// What a replica waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct WaitingFor {
+    /// The other service.
+    pub service: String,
+    /// What has to be true of it: `started`, `healthy` or `completed_successfully`.
+    pub condition: String,
+}
+
+/// How a process ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Exit {
+    /// The exit code; 128 + n after signal n.
+    pub code: i64,
+    /// Whether the kernel killed it because it ran out of memory.
+    pub out_of_memory: bool,
+    /// Why it could not start, in the engine's words.
+    pub error: Option<String>,
+    /// When it ended, by the engine's clock.
+    pub at: Time,
+}
+
+/// How a replica's last process ended, not by sameport's doing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Termination {
+    /// How it ended.
+    pub exit: Exit,
+    /// The last lines that it wrote.
+    pub log: Vec<String>,
+    /// Set when another replica had its port, because the image does not share it.
+    pub port_not_shared: Option<PortConflict>,
+    /// Set when replicas of another user had its port.
+    pub user_conflict: Option<UserConflict>,
+}
+
+/// A replica ended because another replica had its port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PortConflict {
+    /// The image.
+    pub image: String,
+    /// The port, if it is known.
+    pub port: Option<u16>,
+}
+
+/// A process was ended because it did not work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Replaced {
+    /// Why, in words.
+    pub reason: String,
+    /// When.
+    pub at: Time,
+}
+
+/// The connections of a replica, over all of its ports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Traffic {
+    /// The address by which it alone is reached, inside its pod.
+    pub address: Option<String>,
+    /// The weight in force, compared with others; 0 while it is not ready, or drains.
+    pub weight: u32,
+    /// The weight that it gets once it is ready.
+    pub desired_weight: u32,
+    /// Open connections.
+    pub connections: u64,
+    /// Connections so far; of UDP, flows.
+    pub connections_total: u64,
+    /// Connections that it has not accepted yet.
+    pub queued: u64,
+    /// The same by port.
+    pub ports: Vec<PortTraffic>,
+}
+
+/// The connections of a replica on one port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PortTraffic {
+    /// The port in the pod.
+    pub port: u16,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// Open connections.
+    pub connections: u64,
+    /// Connections or flows so far.
+    pub connections_total: u64,
+    /// Connections that it has not accepted yet.
+    pub queued: u64,
+    /// Whether it listens; if not, it may still have connections to finish.
+    pub listening: bool,
+    /// Whether the kernel chooses among its listeners; if not, the replica has the port for itself.
+    pub shared: bool,
+}
+
+/// Something that is in the way of what is wanted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ErrorCondition {
+    /// What it is about.
+    pub target: Target,
+    /// What went wrong.
+    pub error: String,
+    /// What to do about it.
+    pub help: Option<String>,
+    /// How often it was tried; absent: it is not tried, because it cannot succeed.
+    pub attempts: Option<u32>,
+}

@@ -1,0 +1,104 @@
+//! The status of a project, whoever supervises it: `ps`, `status` and whoever looks for a replica.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use sameport::{
+    api::{
+        convert::{self, ProjectContext},
+        schema::{Replica, ReplicaState, Sharing, Status, replica_name},
+    },
+    engine::{ContainerId, Engine, EngineError, docker::Docker},
+    spec::{Project, ProjectName},
+    supervisor,
+};
+
+use super::{context::Context, error::CliError, replicas, session::Session};
+
+/// The status of the project that is meant, with the replicas that its file does not have and with its published ports.
+///
+/// # Errors
+/// When neither supervisor nor engine answers.
+pub async fn status(context: &Context) -> Result<(Status, Option<Project>), CliError> {
+    let (name, loaded) = context.load_if_possible()?;
+    let docker = context.engine().await?;
+    let file = loaded.map(|loaded| loaded.project);
+    let mut status = match Session::running(context, &name).await? {
+        Some(session) => session.status().await?,
+        None => look(context, &docker, file.clone().unwrap_or_else(|| Project::empty(name.clone()))).await?,
+    };
+    add_orphans(&docker, &name, &mut status).await?;
+    add_ports(&docker, &mut status).await?;
+    Ok((status, file))
+}
+
+/// The status of a project without a supervisor.
+///
+/// # Errors
+/// When the engine does not answer, or what is remembered of the project cannot be read.
+pub async fn look(context: &Context, docker: &Docker, file: Project) -> Result<Status, CliError> {
+    let settings = context.settings(&file.name, docker)?;
+    let name = file.name.clone();
+    let mut status = supervisor::look(Arc::new(docker.clone()), file, &settings).await?;
+    // Nobody is going to start what is not there.
+    status.replicas.retain(|replica| replica.container.is_some());
+    let context = ProjectContext { name: &name, supervised: false, now: Timestamp::now() };
+    Ok(convert::status(&context, &status))
+}
+
+/// Adds replicas of services that the file does not have, or that there is no file for.
+async fn add_orphans(docker: &Docker, name: &ProjectName, status: &mut Status) -> Result<(), CliError> {
+    let known: Vec<_> = status.replicas.iter().map(|replica| replica.service.clone()).collect();
+    let mut others = replicas::list(docker, name, &[]).await?;
+    others.retain(|other| !known.iter().any(|service| service == other.service.as_str()));
+    status.replicas.extend(others.into_iter().map(|other| orphan(name, other)));
+    Ok(())
+}
+
+fn orphan(project: &ProjectName, other: replicas::Replica) -> Replica {
+    Replica {
+        project: project.to_string(),
+        replica: replica_name(&other.service, other.slot),
+        service: other.service.to_string(),
+        slot: other.slot.number(),
+        replacement: false,
+        orphan: true,
+        name: other.name,
+        id: Some(other.id.0),
+        image: None,
+        pod: other.service.to_string(),
+        generation: None,
+        up_to_date: false,
+        state: if other.running { ReplicaState::Running } else { ReplicaState::Stopped },
+        status: other.status,
+        started_at: None,
+        exits: 0,
+        last_termination: None,
+        replaced: None,
+        unhealthy_reason: None,
+        sharing: Sharing::Application,
+        ports: Vec::new(),
+        traffic: None,
+    }
+}
+
+async fn add_ports(docker: &Docker, status: &mut Status) -> Result<(), CliError> {
+    for pod in &mut status.pods {
+        let Some(id) = &pod.sandbox_id else { continue };
+        let published = match docker.inspect(&ContainerId(id.clone())).await {
+            Ok(inspection) => inspection.published,
+            Err(EngineError::Gone { .. }) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        pod.ports = published
+            .into_iter()
+            .map(|(ip, port, inside)| match ip.contains(':') {
+                true => format!("[{ip}]:{port}->{inside}"),
+                false => format!("{ip}:{port}->{inside}"),
+            })
+            .collect();
+        let replicas = status.replicas.iter_mut().filter(|replica| replica.pod == pod.name);
+        replicas.for_each(|replica| replica.ports.clone_from(&pod.ports));
+    }
+    Ok(())
+}

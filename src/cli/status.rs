@@ -1,0 +1,104 @@
+//! `sameport status`: the whole project at once.
+
+use clap::Args;
+use sameport::api::{
+    convert,
+    schema::{Counters, Pod, Status, WaitingConnections},
+};
+
+use super::{
+    context::Context,
+    error::CliError,
+    output::{self, table},
+    project_status,
+};
+
+/// Arguments of `sameport status`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  sameport status
+  sameport status --format json | jq '.converged, .errors'")]
+pub struct StatusArgs {}
+
+/// Runs `sameport status`.
+pub async fn run(context: &Context, _: StatusArgs) -> Result<(), CliError> {
+    let (status, file) = project_status::status(context).await?;
+    if let Some(format) = context.data() {
+        return format.item(&status);
+    }
+    output::line(&summary(&status))?;
+    if !status.replicas.is_empty() {
+        output::line(&table::draw(&status.replicas).trim_fmt())?;
+    }
+    notes(&status, file.is_some())
+}
+
+fn summary(status: &Status) -> String {
+    let up = status.replicas.iter().filter(|replica| replica.state.is_up() && replica.up_to_date).count();
+    let state = match (status.converged, status.errors.is_empty()) {
+        _ if !status.supervised => "no supervisor",
+        (true, _) => "converged",
+        (false, true) => "in progress",
+        (false, false) => "errors",
+    };
+    format!("project {}: {state}, {up} of {} replicas up", status.project, status.replicas.len())
+}
+
+/// What no row of a table tells, beside the data.
+///
+/// # Errors
+/// When nobody reads it.
+pub fn notes(status: &Status, has_file: bool) -> Result<(), CliError> {
+    if has_file && !status.orphans.is_empty() {
+        output::note(&format!("not in the file: {}", status.orphans.join(", ")))?;
+    }
+    for error in &status.errors {
+        let help = error.help.as_ref().map(|help| format!(" ({help})")).unwrap_or_default();
+        output::note(&format!("{}: {}{help}", error.target, error.error))?;
+    }
+    status.foreign_containers.iter().try_for_each(|c| output::note(&convert::foreign_container(c)))?;
+    status.pods.iter().try_for_each(pod_notes)?;
+    if status.supervised || status.replicas.is_empty() {
+        return Ok(());
+    }
+    output::note(
+        "no supervisor is running for this project: replicas that end are not replaced; `sameport up -d` starts one",
+    )
+}
+
+fn pod_notes(pod: &Pod) -> Result<(), CliError> {
+    if let Some(reason) = &pod.sharing_error {
+        output::note(&convert::shared_by_application(reason))?;
+    }
+    for waiting in pod.waiting.iter().filter(|waiting| waiting.connections > 0) {
+        let WaitingConnections { port, connections, capacity } = waiting;
+        output::note(&format!(
+            "{}: {connections} connections to port {port} wait until a replica is ready (capacity {capacity})",
+            pod.name
+        ))?;
+    }
+    for listener in &pod.foreign_listeners {
+        output::note(&convert::foreign_listener(&pod.name, listener))?;
+    }
+    pod.counters
+        .iter()
+        .flat_map(|counters| moved(&pod.name, counters))
+        .try_for_each(|note| output::note(&note))?;
+    match &pod.error {
+        Some(error) => output::note(&format!("{}: {error}", pod.name)),
+        None => Ok(()),
+    }
+}
+
+/// What became of connections whose listener closed before they were accepted.
+fn moved(pod: &str, counters: &Counters) -> Vec<String> {
+    let Counters { migrated, migration_failures: lost, .. } = *counters;
+    let moved = format!("{pod}: {migrated} connections moved to another replica when their listener closed");
+    let reset =
+        format!("{pod}: {lost} connections were reset when their listener closed: nobody could take them");
+    [(migrated, moved), (lost, reset)]
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(_, note)| note)
+        .collect()
+}
