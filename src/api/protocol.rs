@@ -26,7 +26,7 @@ pub enum Reply {
 
 /// A line of the stream of events.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case", tag = "line")]
+#[serde(rename_all = "snake_case", tag = "source")]
 pub enum Line {
     /// Something that had happened before the stream began.
     History(Event),

@@ -130,7 +130,7 @@ impl CliError {
             Self::Load(error) => error.render(false),
             other => other.to_string(),
         };
-        Some(ErrorReport { error, help: self.help(), exit_code: self.exit_code() })
+        Some(ErrorReport { error, help: self.help(), exit_code: self.exit_code().into() })
     }
 
     fn help(&self) -> Option<String> {

@@ -8,6 +8,7 @@ const COMMANDS: [&str; 21] = [
     "up",
     "down",
     "ps",
+    "status",
     "logs",
     "events",
     "scale",

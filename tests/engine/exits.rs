@@ -36,7 +36,7 @@ fn on_failure_gives_up_after_its_tries() {
     let project = service("    restart: on-failure:2\n    command: [\"sh\", \"-c\", \"echo try; exit 9\"]\n");
     project.try_run(&["up", "-d"]);
     let given_up = replica(&project, "it is given up", |r| matches!(r.state, ReplicaState::Failed { .. }));
-    assert!(matches!(&given_up.state, ReplicaState::Failed { exit } if exit.code == 9), "{given_up:#?}");
+    assert!(matches!(&given_up.state, ReplicaState::Failed { exit } if exit.exit_code == 9), "{given_up:#?}");
     let logs = project.docker.run(&["logs", &format!("{}-app-1", project.name)]);
     assert_eq!(logs.lines().count(), 3, "the first start and two tries:\n{logs}");
     // It is started once more when somebody asks for it by `up`, and for no other reason.
@@ -59,7 +59,7 @@ fn a_crash_loop_is_shown_with_exit_code_and_last_words() {
         r.exits >= 3 && matches!(r.state, ReplicaState::Restarting { .. })
     });
     assert!(
-        matches!(&looping.state, ReplicaState::Restarting { exit, .. } if exit.code == 7),
+        matches!(&looping.state, ReplicaState::Restarting { exit, .. } if exit.exit_code == 7),
         "{looping:#?}"
     );
     wait::until("the table calls it a crash loop", || {

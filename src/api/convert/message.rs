@@ -8,7 +8,7 @@ use crate::{
 /// How a process ended: `exit code 1`, `killed by SIGKILL`, `out of memory`.
 #[must_use]
 pub fn exit(exit: &Exit) -> String {
-    let Exit { code, out_of_memory, error, at } = exit;
+    let Exit { exit_code: code, out_of_memory, error, at } = exit;
     let status = ExitStatus { code: *code, out_of_memory: *out_of_memory, error: error.clone(), at: at.0 };
     status.to_string()
 }

@@ -103,7 +103,7 @@ pub(super) fn rollout(progress: &Progress) -> Rollout {
 
 fn steps(steps: &versions::Steps, of: u32) -> Steps {
     Steps {
-        percent: steps.shares.iter().copied().map(percent).collect(),
+        percents: steps.shares.iter().copied().map(percent).collect(),
         current: steps.at,
         current_percent: percent(steps.share()),
         replicas: if steps.whole { of } else { steps.share().of(of) },

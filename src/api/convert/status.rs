@@ -178,7 +178,7 @@ pub(super) fn error_condition(trouble: &Trouble) -> ErrorCondition {
 impl From<&ExitStatus> for Exit {
     fn from(exit: &ExitStatus) -> Self {
         Self {
-            code: exit.code,
+            exit_code: exit.code,
             out_of_memory: exit.out_of_memory,
             error: exit.error.clone(),
             at: exit.at.into(),

@@ -47,5 +47,5 @@ pub struct ErrorReport {
     /// What to do about it.
     pub help: Option<String>,
     /// The exit code of the command.
-    pub exit_code: u8,
+    pub exit_code: i64,
 }

@@ -71,7 +71,7 @@ impl Rollout {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Steps {
     /// The new version's share of the connections at each step, in percent.
-    pub percent: Vec<f64>,
+    pub percents: Vec<f64>,
     /// The step that is in force, from 0.
     pub current: usize,
     /// The share in force, in percent.

@@ -249,7 +249,7 @@ pub struct WaitingFor {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Exit {
     /// The exit code; 128 + n after signal n.
-    pub code: i64,
+    pub exit_code: i64,
     /// Whether the kernel killed it because it ran out of memory.
     pub out_of_memory: bool,
     /// Why it could not start, in the engine's words.

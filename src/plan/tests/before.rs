@@ -36,11 +36,11 @@ fn job() -> Target {
 
 #[test]
 fn the_job_comes_first_at_the_first_start_and_at_each_new_version() {
-    assert_eq!(first().lines(), ["launch web before"]);
-    assert_eq!(update().lines(), ["launch web before"]);
+    assert_eq!(first().lines(), ["launch web pre-deploy job"]);
+    assert_eq!(update().lines(), ["launch web pre-deploy job"]);
     assert_eq!(first().job("web", Is::Up(5)).lines(), NOTHING);
     assert_eq!(update().job("web", Is::Up(5)).lines(), NOTHING);
-    assert_eq!(update().job("web", Is::Created).lines(), ["start web before"]);
+    assert_eq!(update().job("web", Is::Created).lines(), ["start web pre-deploy job"]);
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn after_its_success_the_new_version_comes_and_the_job_goes() {
     let mut scene = update().job("web", Is::Exited(0, 5));
     assert_eq!(scene.lines(), NOTHING, "it has to be remembered first");
     scene.desired.done_before.extend(before::succeeded(&scene.desired, &scene.observed));
-    assert_eq!(scene.lines(), ["remove web before", "stop web.1"]);
+    assert_eq!(scene.lines(), ["remove web pre-deploy job", "stop web-1"]);
     assert_eq!(before::succeeded(&scene.desired, &scene.observed), []);
 }
 
@@ -59,7 +59,7 @@ fn a_version_that_has_replicas_needs_no_job() {
     let mut scene = update();
     scene.container("web-1").labels.generation =
         scene.desired.project.services[&"web".parse().unwrap()].generation();
-    assert_eq!(scene.lines(), ["stop web.2"]);
+    assert_eq!(scene.lines(), ["stop web-2"]);
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn after_its_failure_the_old_version_goes_on_and_it_is_told_why() {
         .edit("web", new_version)
         .job("web", Is::Exited(3, 5))
         .later(Duration::from_secs(1));
-    assert_eq!(ended.lines(), ["start web.1"]);
+    assert_eq!(ended.lines(), ["start web-1"]);
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn what_is_asked_for_anew_is_run_anew() {
     let job = scene.container("web-before");
     let key = (job.id.clone(), job.started_at().unwrap());
     scene.desired.superseded.insert(key);
-    assert_eq!(scene.lines(), ["remove web before"]);
+    assert_eq!(scene.lines(), ["remove web pre-deploy job"]);
     assert_eq!(status(&scene.desired, &scene.observed, scene.now).troubles, []);
 }
 
@@ -102,7 +102,7 @@ fn a_job_that_takes_too_long_is_stopped_and_has_failed() {
     assert_eq!(scene.lines(), NOTHING);
     assert!(scene.plan().wake.is_some());
     let scene = scene.later(Duration::from_secs(1));
-    assert_eq!(scene.lines(), ["stop web before"]);
+    assert_eq!(scene.lines(), ["stop web pre-deploy job"]);
     // Also if it then says that all is well.
     let mut scene = update().job("web", Is::Exited(0, 61));
     interrupt(&mut scene);
@@ -124,21 +124,21 @@ fn a_job_that_was_told_to_end_is_run_again_when_it_is_wanted_again() {
         interrupt(&mut scene);
         assert_eq!(before::succeeded(&scene.desired, &scene.observed), []);
         assert_eq!(status(&scene.desired, &scene.observed, scene.now).troubles, []);
-        assert_eq!(scene.lines(), ["remove web before"]);
+        assert_eq!(scene.lines(), ["remove web pre-deploy job"]);
     }
 }
 
 #[test]
 fn the_job_of_another_version_makes_way() {
     let older = update().job("web", Is::Up(5)).edit("web", |service| service.container.tty = true);
-    assert_eq!(older.lines(), ["stop web before"]);
+    assert_eq!(older.lines(), ["stop web pre-deploy job"]);
     let older = update().job("web", Is::Exited(1, 5)).edit("web", |service| service.container.tty = true);
-    assert_eq!(older.lines(), ["remove web before"]);
+    assert_eq!(older.lines(), ["remove web pre-deploy job"]);
 }
 
 #[test]
 fn nothing_is_run_for_a_service_that_shall_not_run() {
     let zero = |goal| first().goal("web", goal).lines();
     assert_eq!(zero(Goal::Run { replicas: 0 }), NOTHING);
-    assert_eq!(first().job("web", Is::Up(5)).goal("web", Goal::Stop).lines(), ["stop web before"]);
+    assert_eq!(first().job("web", Is::Up(5)).goal("web", Goal::Stop).lines(), ["stop web pre-deploy job"]);
 }

@@ -32,12 +32,12 @@ fn what_is_done_on_purpose_affects_dependents() {
     let db = restarted.container("db-1");
     let key = (db.id.clone(), db.started_at().unwrap());
     restarted.desired.superseded.insert(key);
-    assert_eq!(restarted.lines(), ["stop db.1"]);
+    assert_eq!(restarted.lines(), ["stop db-1"]);
     assert_eq!(affected(&restarted), app());
     assert_eq!(affected(&scene().edit("db", new_version)), app());
     let mut moved = scene().edit_pod("db", |pod| pod.hostname = Some("other".to_owned()));
     moved.desired.recreate_pods = true;
-    assert_eq!(moved.lines(), ["stop db.1"]);
+    assert_eq!(moved.lines(), ["stop db-1"]);
     assert_eq!(affected(&moved), app());
 }
 
@@ -45,15 +45,15 @@ fn what_is_done_on_purpose_affects_dependents() {
 fn what_happens_by_itself_or_is_an_end_affects_nobody() {
     let mut crashed = scene();
     crashed.container("db-1").state = crashed.state(Is::Exited(1, 60));
-    assert_eq!(crashed.lines(), ["start db.1"]);
+    assert_eq!(crashed.lines(), ["start db-1"]);
     assert_eq!(affected(&crashed), BTreeSet::new());
     let mut cut_off = scene();
     cut_off.container("db-1").netns = Some(8);
-    assert_eq!(cut_off.lines(), ["stop db.1"]);
+    assert_eq!(cut_off.lines(), ["stop db-1"]);
     assert_eq!(affected(&cut_off), BTreeSet::new());
     for goal in [Goal::Stop, Goal::Run { replicas: 0 }] {
         let ended = scene().goal("db", goal);
-        assert_eq!(ended.lines(), ["stop db.1"]);
+        assert_eq!(ended.lines(), ["stop db-1"]);
         assert_eq!(affected(&ended), BTreeSet::new(), "{goal:?}");
     }
     // It does not ask for it.

@@ -13,9 +13,9 @@ fn down(mut scene: Scene, volumes: RemoveVolumes) -> Scene {
 #[test]
 fn replicas_go_before_sandboxes_and_those_before_networks() {
     let scene = down(Scene::up(&[("web", 2)]), RemoveVolumes::Keep);
-    assert_eq!(scene.lines(), ["stop web.1", "stop web.2"]);
+    assert_eq!(scene.lines(), ["stop web-1", "stop web-2"]);
     let scene = scene.replica("web", 1, Is::Exited(0, 60)).replica("web", 2, Is::Exited(0, 60));
-    assert_eq!(scene.lines(), ["remove web.1", "remove web.2"]);
+    assert_eq!(scene.lines(), ["remove web-1", "remove web-2"]);
     let mut scene = down(Scene::of(&[("web", 2)]).sandbox("web", Is::Up(60)), RemoveVolumes::Keep);
     assert_eq!(scene.lines(), ["remove web sandbox"]);
     scene.observed.containers.clear();
@@ -25,7 +25,7 @@ fn replicas_go_before_sandboxes_and_those_before_networks() {
 #[test]
 fn dependents_go_first() {
     let scene = Scene::up(&[("db", 1), ("web", 1)]).depends("web", "db", DependencyCondition::Started);
-    assert_eq!(down(scene, RemoveVolumes::Keep).lines(), ["stop web.1"]);
+    assert_eq!(down(scene, RemoveVolumes::Keep).lines(), ["stop web-1"]);
 }
 
 #[test]
@@ -58,5 +58,5 @@ fn the_time_to_end_is_the_services_own_unless_the_user_says_another() {
 fn containers_of_services_that_the_file_no_longer_has_go_too() {
     let mut scene = Scene::up(&[("old", 1), ("web", 1)]);
     scene.desired = Scene::of(&[("web", 1)]).desired;
-    assert_eq!(down(scene, RemoveVolumes::Keep).lines(), ["stop old.1", "stop web.1"]);
+    assert_eq!(down(scene, RemoveVolumes::Keep).lines(), ["stop old-1", "stop web-1"]);
 }

@@ -63,7 +63,7 @@ fn another_process_of_the_same_container_is_prepared_again() {
 
 #[test]
 fn one_that_was_left_half_prepared_is_stopped() {
-    assert_eq!(scene().hooks_are(Stage::Begun).lines(), ["stop web.1"]);
+    assert_eq!(scene().hooks_are(Stage::Begun).lines(), ["stop web-1"]);
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn after_a_failure_the_next_start_waits_for_its_turn() {
     };
     assert_eq!(error, "post_start `warm-up`: exit code 3\n    no cache");
     let later = scene.later(std::time::Duration::from_millis(100));
-    assert_eq!(later.lines(), ["start web.1"]);
+    assert_eq!(later.lines(), ["start web-1"]);
 }
 
 #[test]
@@ -109,5 +109,5 @@ fn who_depends_on_it_waits_until_it_is_prepared() {
         }
     };
     assert_eq!(waiting(None), ["run post_start of web-1"]);
-    assert_eq!(waiting(Some(Stage::Done)), ["launch app.1"]);
+    assert_eq!(waiting(Some(Stage::Done)), ["launch app-1"]);
 }

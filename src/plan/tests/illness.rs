@@ -66,10 +66,10 @@ const STUCK: Ailment = Ailment::Stuck(Doing::Stopped);
 fn whoever_stays_ill_is_replaced() {
     for (case, ailment, seconds, lines) in [
         ("a moment ago", Ailment::Unhealthy, 1, vec![]),
-        ("for a while", Ailment::Unhealthy, 2, vec!["stop web.2"]),
-        ("it did not come up", Ailment::NotUp, 2, vec!["stop web.2"]),
-        ("it does not live", Ailment::NotAlive, 2, vec!["stop web.2"]),
-        ("it hangs", STUCK, 2, vec!["stop web.2"]),
+        ("for a while", Ailment::Unhealthy, 2, vec!["stop web-2"]),
+        ("it did not come up", Ailment::NotUp, 2, vec!["stop web-2"]),
+        ("it does not live", Ailment::NotAlive, 2, vec!["stop web-2"]),
+        ("it hangs", STUCK, 2, vec!["stop web-2"]),
         ("it has hung for a moment", STUCK, 1, vec![]),
     ] {
         let scene = Scene::up(&[("web", 3)]).ill(2, ailment, seconds);
@@ -103,7 +103,7 @@ fn one_at_a_time_is_replaced_whoever_is_ill_for_the_longest_first() {
         let scene = Scene::up(&[("web", 3)]);
         scene.ill(1, Ailment::Unhealthy, 10).ill(2, Ailment::NotAlive, 30).ill(3, STUCK, 20)
     };
-    assert_eq!(all().lines(), ["stop web.2"]);
+    assert_eq!(all().lines(), ["stop web-2"]);
     let stopping = all().busy(replica("web", 2));
     let started_at = stopping.observed.containers[&ContainerId("web-2".to_owned())].started_at().unwrap();
     let mut stopping = stopping;
@@ -114,18 +114,18 @@ fn one_at_a_time_is_replaced_whoever_is_ill_for_the_longest_first() {
     let ended = all().replaced(2, 60);
     assert_eq!(ended.lines(), NOTHING, "it waits to be started again");
     let ended = ended.later(backoff::FIRST);
-    assert_eq!(ended.lines(), ["start web.2"]);
+    assert_eq!(ended.lines(), ["start web-2"]);
     let coming = |seconds| all().replaced(2, 60).replica("web", 2, Is::UpAnd(Health::Starting, seconds));
     assert_eq!(coming(5).lines(), NOTHING, "it comes up");
-    assert_eq!(coming(30).lines(), ["stop web.3"], "it had its time");
+    assert_eq!(coming(30).lines(), ["stop web-3"], "it had its time");
     let up = all().replaced(2, 60).replica("web", 2, Is::UpAnd(Health::Healthy, 1));
-    assert_eq!(up.lines(), ["stop web.3"], "it works again");
+    assert_eq!(up.lines(), ["stop web-3"], "it works again");
 }
 
 #[test]
 fn a_healthy_replica_is_never_touched_and_other_services_are_of_no_concern() {
     let scene = Scene::up(&[("db", 1), ("web", 2)]).ill(1, Ailment::Unhealthy, 60).ill(2, STUCK, 50);
-    assert_eq!(scene.lines(), ["stop web.1"]);
+    assert_eq!(scene.lines(), ["stop web-1"]);
     let plan = scene.plan();
     assert_eq!(plan.replaced.keys().map(|id| id.0.as_str()).collect::<Vec<_>>(), ["web-1"]);
 }
@@ -134,7 +134,7 @@ fn a_healthy_replica_is_never_touched_and_other_services_are_of_no_concern() {
 fn while_one_is_ill_no_other_is_taken_down_on_purpose() {
     // The ill one makes way at once: nobody misses it.
     let scene = Scene::up(&[("web", 2)]).ill(1, STUCK, 1).edit("web", super::new_version);
-    assert_eq!(scene.lines(), ["stop web.1"]);
+    assert_eq!(scene.lines(), ["stop web-1"]);
     let scene = Scene::up(&[("web", 2)]).restarted().replica("web", 1, Is::Up(30)).ill(1, STUCK, 1);
     assert_eq!(scene.lines(), NOTHING);
 }
@@ -150,7 +150,7 @@ fn each_replacement_in_a_row_waits_longer_unless_it_had_worked_meanwhile() {
         assert!(pause > last, "pause {replacements} is {pause:?}, after {last:?}");
         last = pause;
         scene = scene.later(pause);
-        assert_eq!(scene.lines(), ["start web.1"]);
+        assert_eq!(scene.lines(), ["start web-1"]);
         scene = scene.later(Duration::from_secs(70));
     }
     let scene = scene.ill(1, Ailment::Unhealthy, 5).replaced(1, 11);
@@ -165,7 +165,7 @@ fn the_end_of_one_that_was_replaced_is_a_failure_to_the_restart_rule() {
         let scene = Scene::up(&[("web", 1)]).restart("web", rule).ill(1, Ailment::Unhealthy, 5);
         scene.replaced(1, 60).later(Duration::from_secs(40))
     };
-    assert_eq!(ended(rule(None)).lines(), ["start web.1"], "it ended with exit code 0");
+    assert_eq!(ended(rule(None)).lines(), ["start web-1"], "it ended with exit code 0");
     assert_eq!(ended(rule(Some(0))).plan(), Plan::default(), "and is given up like any other");
 }
 
@@ -191,10 +191,10 @@ fn who_hangs_gets_nothing_new_and_is_not_waited_for() {
     assert_eq!((scene.weights(), scene.lines()), (vec![WEIGHT, 0], vec![]));
     // It has connections, which it cannot finish.
     let scene = Scene::steered(2).ill(2, STUCK, 5).shows(2, 0, Some(3)).out(2, 4);
-    assert_eq!((scene.weights(), scene.lines()), (vec![WEIGHT, 0], vec!["stop web.2".to_owned()]));
+    assert_eq!((scene.weights(), scene.lines()), (vec![WEIGHT, 0], vec!["stop web-2".to_owned()]));
     let unhealthy =
         |seconds| Scene::steered(2).ill(2, Ailment::Unhealthy, 9).shows(2, 0, Some(3)).out(2, seconds);
     assert_eq!(unhealthy(4).lines(), NOTHING, "it has a short time to finish");
-    assert_eq!(unhealthy(5).lines(), ["stop web.2"]);
+    assert_eq!(unhealthy(5).lines(), ["stop web-2"]);
     assert_eq!(unhealthy(1).goal("web", Goal::Stop).shows(2, 0, Some(0)).weights(), [0, 0]);
 }

@@ -15,7 +15,7 @@ fn memory(bytes: Option<u64>) -> impl FnOnce(&mut Service) {
 #[test]
 fn another_limit_is_no_other_version_and_is_changed_in_place_everywhere_at_once() {
     let scene = Scene::up(&[("web", 2)]).edit("web", memory(Some(1 << 26)));
-    assert_eq!(scene.lines(), ["update web.1", "update web.2"]);
+    assert_eq!(scene.lines(), ["update web-1", "update web-2"]);
     let Action::Update { changes, .. } = &scene.plan().actions[0] else { panic!("{:?}", scene.plan()) };
     assert_eq!(*changes, Limits { memory: Some(1 << 26), ..Limits::default() });
 }
@@ -28,14 +28,14 @@ fn a_limit_that_is_taken_away_takes_a_new_container() {
         .replica("web", 1, Is::Up(60))
         .replica("web", 2, Is::Up(60))
         .edit("web", memory(None));
-    assert_eq!(scene.lines(), ["stop web.1"], "one at a time");
+    assert_eq!(scene.lines(), ["stop web-1"], "one at a time");
     let ended = Scene::of(&[("web", 1)])
         .edit("web", memory(Some(1 << 26)))
         .sandbox("web", Is::Up(60))
         .replica("web", 1, Is::Exited(1, 60))
         .edit("web", memory(None))
         .later(std::time::Duration::from_secs(1));
-    assert_eq!(ended.lines(), ["remove web.1"]);
+    assert_eq!(ended.lines(), ["remove web-1"]);
 }
 
 #[test]
@@ -49,7 +49,7 @@ fn what_the_engine_refuses_takes_a_new_container_and_what_it_ignores_is_left() {
         let status = status(&scene.desired, &scene.observed, scene.now);
         (scene.lines(), status.converged)
     };
-    assert_eq!(answered(Answer::Refused), (vec!["stop web.1".to_owned()], false));
+    assert_eq!(answered(Answer::Refused), (vec!["stop web-1".to_owned()], false));
     assert_eq!(answered(Answer::Accepted), (Vec::new(), true));
 }
 

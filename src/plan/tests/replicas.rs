@@ -17,22 +17,22 @@ fn a_project_as_wanted_is_left_alone() {
 #[test]
 fn missing_slots_are_filled_and_the_surplus_goes() {
     let scene = Scene::up(&[("web", 4)]).goal("web", Goal::Run { replicas: 2 });
-    assert_eq!(scene.lines(), ["stop web.3", "stop web.4"]);
+    assert_eq!(scene.lines(), ["stop web-3", "stop web-4"]);
     let scene = Scene::up(&[("web", 2)]).goal("web", Goal::Run { replicas: 4 });
-    assert_eq!(scene.lines(), ["launch web.3", "launch web.4"]);
+    assert_eq!(scene.lines(), ["launch web-3", "launch web-4"]);
     let scene = Scene::up(&[("web", 1)]).replica("web", 2, Is::Exited(0, 9));
-    assert_eq!(scene.lines(), ["remove web.2"]);
+    assert_eq!(scene.lines(), ["remove web-2"]);
 }
 
 #[test]
 fn a_state_of_a_replica_calls_for_an_action() {
     for (is, wanted) in [
-        (Is::Created, Some("start web.1")),
+        (Is::Created, Some("start web-1")),
         (Is::Up(60), None),
         (Is::UpAnd(Health::Starting, 1), None),
         (Is::UpAnd(Health::Unhealthy, 60), None),
         (Is::Paused, None),
-        (Is::Dead, Some("remove web.1")),
+        (Is::Dead, Some("remove web-1")),
     ] {
         let scene = Scene::up(&[("web", 1)]).replica("web", 1, is);
         assert_eq!(scene.lines(), wanted.into_iter().collect::<Vec<_>>());
@@ -42,16 +42,16 @@ fn a_state_of_a_replica_calls_for_an_action() {
 #[test]
 fn nothing_is_planned_for_a_busy_target() {
     let scene = Scene::of(&[("web", 2)]).sandbox("web", Is::Up(1)).busy(replica("web", 1));
-    assert_eq!(scene.lines(), ["launch web.2"]);
+    assert_eq!(scene.lines(), ["launch web-2"]);
 }
 
 #[test]
 fn a_new_version_replaces_one_replica_at_a_time() {
     let scene = Scene::up(&[("web", 3)]).edit("web", new_version);
-    assert_eq!(scene.lines(), ["stop web.1"]);
+    assert_eq!(scene.lines(), ["stop web-1"]);
     assert_eq!(scene.busy(replica("web", 1)).lines(), NOTHING);
     let scene = Scene::up(&[("web", 3)]).replica("web", 1, Is::Exited(0, 60)).edit("web", new_version);
-    assert_eq!(scene.lines(), ["remove web.1"]);
+    assert_eq!(scene.lines(), ["remove web-1"]);
 }
 
 #[test]
@@ -59,9 +59,9 @@ fn the_next_one_goes_when_the_new_one_has_settled() {
     let scene = Scene::up(&[("web", 2)]).edit("web", new_version).replica("web", 1, Is::Up(1));
     assert_eq!(scene.lines(), NOTHING);
     assert_eq!(scene.plan().wake, Some(scene.now + Duration::from_secs(4)));
-    assert_eq!(scene.later(Duration::from_secs(4)).lines(), ["stop web.2"]);
+    assert_eq!(scene.later(Duration::from_secs(4)).lines(), ["stop web-2"]);
     for (health, wanted) in
-        [(Health::Starting, None), (Health::Unhealthy, None), (Health::Healthy, Some("stop web.2"))]
+        [(Health::Starting, None), (Health::Unhealthy, None), (Health::Healthy, Some("stop web-2"))]
     {
         let scene = Scene::up(&[("web", 2)]).edit("web", new_version).replica("web", 1, Is::UpAnd(health, 6));
         assert_eq!(scene.lines(), wanted.into_iter().collect::<Vec<_>>());
@@ -72,17 +72,17 @@ fn the_next_one_goes_when_the_new_one_has_settled() {
 fn a_replica_that_serves_nobody_need_not_wait_for_its_turn() {
     let scene =
         Scene::up(&[("web", 3)]).replica("web", 2, Is::UpAnd(Health::Unhealthy, 60)).edit("web", new_version);
-    assert_eq!(scene.lines(), ["stop web.2"]);
+    assert_eq!(scene.lines(), ["stop web-2"]);
 }
 
 #[test]
 fn a_restart_keeps_the_container_and_goes_one_at_a_time() {
     let scene = Scene::up(&[("web", 3)]).restarted();
-    assert_eq!(scene.lines(), ["stop web.1"]);
+    assert_eq!(scene.lines(), ["stop web-1"]);
     let mut scene = Scene::up(&[("web", 3)]).replica("web", 1, Is::Exited(0, 60)).restarted();
     // Its own end is no crash: it starts at once.
     scene.observed.history.clear();
-    assert_eq!(scene.lines(), ["start web.1"]);
+    assert_eq!(scene.lines(), ["start web-1"]);
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn dependencies_are_waited_for_before_the_first_start() {
             .sandbox("db", Is::Up(60))
             .sandbox("web", Is::Up(60))
             .replica("db", 1, db);
-        let launches = scene.lines().contains(&"launch web.1".to_owned());
+        let launches = scene.lines().contains(&"launch web-1".to_owned());
         assert_eq!(launches, met, "{condition:?}: {:?}", scene.container_state("db-1"));
     }
 }
@@ -149,9 +149,9 @@ fn dependents_stop_before_what_they_depend_on() {
         .depends("web", "db", DependencyCondition::Started)
         .goal("db", Goal::Stop)
         .goal("web", Goal::Stop);
-    assert_eq!(scene.lines(), ["stop web.1"]);
+    assert_eq!(scene.lines(), ["stop web-1"]);
     let scene = scene.replica("web", 1, Is::Exited(0, 60));
-    assert_eq!(scene.lines(), ["stop db.1", "stop web sandbox"]);
+    assert_eq!(scene.lines(), ["stop db-1", "stop web sandbox"]);
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn each_slot_has_its_own_volume_and_waits_for_it() {
         .edit("web", |service| service.container.mounts.push(mount))
         .sandbox("web", Is::Up(1));
     scene.observed.volumes.insert("shop_data-1".to_owned(), Owner::Others);
-    assert_eq!(scene.lines(), ["create volume shop_data-2", "launch web.1"]);
+    assert_eq!(scene.lines(), ["create volume shop_data-2", "launch web-1"]);
 }
 
 #[test]

@@ -29,7 +29,7 @@ fn the_rule_says_who_starts_again() {
         (always, 1, true),
     ] {
         let scene = ended(rule(condition), Is::Exited(code, 60)).later(backoff::LONGEST);
-        let wanted = if again { vec!["start web.1"] } else { vec![] };
+        let wanted = if again { vec!["start web-1"] } else { vec![] };
         assert_eq!(scene.lines(), wanted, "{condition:?} after exit code {code}");
     }
 }
@@ -40,7 +40,7 @@ fn out_of_memory_is_a_failure_whatever_the_code() {
     if let crate::engine::ContainerState::Exited(exit) = &mut scene.container("web-1").state {
         exit.out_of_memory = true;
     }
-    assert_eq!(scene.lines(), ["start web.1"]);
+    assert_eq!(scene.lines(), ["start web-1"]);
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn the_first_pause_is_a_tenth_of_a_second_and_each_next_one_longer() {
         }
         last = pause;
         scene = scene.later(pause);
-        assert_eq!(scene.lines(), ["start web.1"]);
+        assert_eq!(scene.lines(), ["start web-1"]);
         // It ends again, a second after its next start.
         scene = scene.later(Duration::from_secs(1)).replica("web", 1, Is::Exited(1, 1));
     }
@@ -133,7 +133,7 @@ fn a_replica_that_we_stopped_is_no_crash() {
     history.forgive(&container.id, container.started_at().unwrap());
     let scene = scene.replica("web", 1, Is::Exited(137, 60));
     assert_eq!(scene.observed.history[&replica("web", 1)].exits, 0);
-    assert_eq!(scene.lines(), ["start web.1"]);
+    assert_eq!(scene.lines(), ["start web-1"]);
 }
 
 #[test]
@@ -158,7 +158,7 @@ fn what_was_stopped_by_the_users_word_starts_again_after_what_it_depends_on() {
         }
         scene
     };
-    assert_eq!(scene(true).lines(), ["start db.1"]);
+    assert_eq!(scene(true).lines(), ["start db-1"]);
     // What ended by itself is back as soon as it can be.
-    assert_eq!(scene(false).lines(), ["start db.1", "start web.1"]);
+    assert_eq!(scene(false).lines(), ["start db-1", "start web-1"]);
 }

@@ -73,20 +73,20 @@ impl Scene {
 #[test]
 fn a_successor_comes_first_proves_itself_and_takes_the_place() {
     let scene = || Scene::up(&[("web", 2)]).roll_out("web");
-    assert_eq!(scene().lines(), ["launch web.1 next"]);
+    assert_eq!(scene().lines(), ["launch web-1 replacement"]);
     let young = scene().successor("web", 1, Is::Up(1));
     assert_eq!(young.lines(), NOTHING);
     assert_eq!(young.plan().wake, Some(young.now + Duration::from_secs(4)));
     let proved = || scene().successor("web", 1, Is::Up(MONITOR));
     // The next one begins at once: nobody is missing.
-    assert_eq!(proved().lines(), ["launch web.2 next", "stop web.1"]);
+    assert_eq!(proved().lines(), ["launch web-2 replacement", "stop web-1"]);
     let alone = proved().without("web-1");
-    assert_eq!(alone.lines(), ["launch web.2 next", "promote web.1 next"]);
+    assert_eq!(alone.lines(), ["launch web-2 replacement", "promote web-1 replacement"]);
     let ended = scene().edit("web", |_| {}).successor("web", 1, Is::Up(MONITOR));
     let mut ended = ended;
     let exit = ended.state(Is::Exited(0, 60));
     ended.container("web-1").state = exit;
-    assert_eq!(ended.lines(), ["launch web.2 next", "remove web.1"]);
+    assert_eq!(ended.lines(), ["launch web-2 replacement", "remove web-1"]);
 }
 
 #[test]
@@ -104,27 +104,27 @@ fn so_many_at_once_and_so_long_between_them() {
     let scene = || Scene::up(&[("web", 4)]).roll_out("web");
     assert_eq!(
         scene().rules(|rules| rules.parallelism = 2).lines(),
-        ["launch web.1 next", "launch web.2 next"]
+        ["launch web-1 replacement", "launch web-2 replacement"]
     );
     assert_eq!(scene().rules(|rules| rules.parallelism = 0).lines().len(), 4);
     let delayed = scene()
         .rules(|rules| rules.delay = Duration::from_secs(30))
         .successor("web", 1, Is::Up(MONITOR + 10))
         .without("web-1");
-    assert_eq!(delayed.lines(), ["promote web.1 next"]);
+    assert_eq!(delayed.lines(), ["promote web-1 replacement"]);
     assert_eq!(delayed.plan().wake, Some(delayed.now + Duration::from_secs(20)));
-    assert!(delayed.later(Duration::from_secs(20)).lines().contains(&"launch web.2 next".to_owned()));
+    assert!(delayed.later(Duration::from_secs(20)).lines().contains(&"launch web-2 replacement".to_owned()));
 }
 
 #[test]
 fn with_stop_first_nobody_goes_while_another_one_is_missing() {
     let scene =
         || Scene::up(&[("web", 3)]).roll_out("web").rules(|rules| rules.order = Some(Order::StopFirst));
-    assert_eq!(scene().lines(), ["stop web.1"]);
-    assert_eq!(scene().without("web-1").lines(), ["launch web.1"], "of the new version");
+    assert_eq!(scene().lines(), ["stop web-1"]);
+    assert_eq!(scene().without("web-1").lines(), ["launch web-1"], "of the new version");
     let unready = scene().replica("web", 1, Is::UpAnd(Health::Starting, 60));
     assert_eq!(unready.lines(), NOTHING);
-    assert_eq!(scene().replica("web", 1, Is::Up(MONITOR)).lines(), ["stop web.2"]);
+    assert_eq!(scene().replica("web", 1, Is::Up(MONITOR)).lines(), ["stop web-2"]);
 }
 
 #[test]
@@ -159,14 +159,14 @@ fn what_dies_on_the_way_comes_back_as_it_was() {
         }
     };
     // One slot is under way already: an empty one gets the version that has proved itself.
-    assert_eq!(launched(&scene().without("web-3"), "launch web.3"), "web:1");
+    assert_eq!(launched(&scene().without("web-3"), "launch web-3"), "web:1");
     // More replicas are wanted in the middle of it.
     let more = scene().goal("web", Goal::Run { replicas: 4 });
-    assert_eq!(launched(&more, "launch web.4"), "web:1");
+    assert_eq!(launched(&more, "launch web-4"), "web:1");
     // Nothing is known of a version before.
     let unknown =
         scene().without("web-3").on_its_way("web", |r| r.direction = Direction::Forward { former: None });
-    assert_eq!(launched(&unknown, "launch web.3"), "app:2");
+    assert_eq!(launched(&unknown, "launch web-3"), "app:2");
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn on_the_way_back_whoever_is_no_good_goes_at_once() {
     let back = scene
         .edit("web", |service| service.container.image = Image("web:1".to_owned()))
         .on_its_way("web", |rollout| rollout.direction = Direction::Back);
-    assert_eq!(back.lines(), ["stop web.1 next"]);
+    assert_eq!(back.lines(), ["stop web-1 replacement"]);
     let mut gone = back.without("shop-web-1-next");
     assert_eq!((gone.lines(), gone.outcome()), (vec![], Some(Outcome::Done)));
     // Whoever is to serve does not yet: better the other one than nobody.
@@ -195,7 +195,7 @@ fn on_the_way_back_whoever_is_no_good_goes_at_once() {
     let exited = gone.state(Is::Exited(0, 60));
     gone.container("web-1").state = exited;
     gone.observed.history.clear();
-    assert_eq!(gone.lines(), ["start web.1"]);
+    assert_eq!(gone.lines(), ["start web-1"]);
 }
 
 #[test]
@@ -239,7 +239,7 @@ fn a_new_version_fails_by_what_its_replicas_do() {
         rules.failure_action = FailureAction::Continue;
     });
     assert_eq!(none.outcome(), None);
-    assert_eq!(none.lines(), ["launch web.2 next"], "the others go on");
+    assert_eq!(none.lines(), ["launch web-2 replacement"], "the others go on");
 }
 
 #[test]
@@ -286,14 +286,14 @@ fn beside_the_old_ones_so_many_come_as_their_share_needs() {
         let approach = Approach::Beside { replicas: new, share: Share::of_thousand(share).unwrap() };
         Scene::up(&[("web", 4)]).roll_out("web").on_its_way("web", |rollout| rollout.approach = approach)
     };
-    assert_eq!(beside(1, 100).lines(), ["launch web.1 next"]);
+    assert_eq!(beside(1, 100).lines(), ["launch web-1 replacement"]);
     assert_eq!(beside(4, 0).lines().len(), 4);
     let there = beside(1, 100).successor("web", 1, Is::Up(60));
     assert_eq!(there.lines(), NOTHING, "nobody goes");
     assert!(matches!(there.outcome(), Some(Outcome::Reached(_))));
     // Fewer are wanted than there are.
     let fewer = beside(1, 100).successor("web", 1, Is::Up(60)).successor("web", 2, Is::Up(60));
-    assert_eq!(fewer.lines(), ["stop web.2 next"]);
+    assert_eq!(fewer.lines(), ["stop web-2 replacement"]);
     for (new, share, weights) in [
         (1, 0, (100, 0)),
         (1, 100, (100, 44)),

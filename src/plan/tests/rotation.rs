@@ -109,8 +109,8 @@ fn whoever_is_to_end_is_taken_out_first_then_finishes_and_only_then_is_told() {
         ("it is still in rotation, and busy", surplus().shows(2, WEIGHT, Some(3)), vec![]),
         ("it is still in rotation, and idle", surplus(), vec![]),
         ("it is out, and busy", surplus().shows(2, 0, Some(3)).out(2, 1), vec![]),
-        ("it is out, and idle", surplus().shows(2, 0, Some(0)).out(2, 1), vec!["stop web.2"]),
-        ("it had the time", surplus().shows(2, 0, Some(3)).out(2, 30), vec!["stop web.2"]),
+        ("it is out, and idle", surplus().shows(2, 0, Some(0)).out(2, 1), vec!["stop web-2"]),
+        ("it had the time", surplus().shows(2, 0, Some(3)).out(2, 30), vec!["stop web-2"]),
         (
             "it listens no more, and is busy",
             surplus().shows(2, 0, Some(3)).out(2, 1).reports(|pod| {
@@ -119,11 +119,11 @@ fn whoever_is_to_end_is_taken_out_first_then_finishes_and_only_then_is_told() {
             }),
             vec![],
         ),
-        ("it does not listen", surplus().shows(2, 0, None).out(2, 1), vec!["stop web.2"]),
+        ("it does not listen", surplus().shows(2, 0, None).out(2, 1), vec!["stop web-2"]),
         (
             "the kernel says nothing, and it had the time",
             surplus().shows(2, WEIGHT, Some(3)).out(2, 30),
-            vec!["stop web.2"],
+            vec!["stop web-2"],
         ),
     ] {
         assert_eq!(scene.lines(), lines, "{case}");
@@ -144,16 +144,16 @@ fn whoever_a_supervisor_before_us_left_in_rotation_is_not_told_before_the_kernel
         scene.desired.stop_grace = Some(Duration::from_secs(1));
         scene.unseen()
     };
-    for (since, lines) in [(0, vec![]), (9, vec![]), (10, vec!["stop web.2"])] {
+    for (since, lines) in [(0, vec![]), (9, vec![]), (10, vec!["stop web-2"])] {
         assert_eq!(unseen(since).lines(), lines, "after {since} s");
         assert_eq!(unseen(since).weights(), [WEIGHT, 0], "after {since} s");
     }
     // Where the kernel cannot share the pod's ports, there is nothing to wait for.
     let mut scene = unseen(0);
     scene.observed.sharing = Sharing::NoKernel("why".to_owned());
-    assert_eq!(scene.lines(), ["stop web.2"]);
+    assert_eq!(scene.lines(), ["stop web-2"]);
     let scene = unseen(0).reports(|pod| (pod.netns, pod.error) = (0, Some("why".to_owned())));
-    assert_eq!(scene.lines(), ["stop web.2"]);
+    assert_eq!(scene.lines(), ["stop web-2"]);
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn a_short_time_to_end_is_a_short_time_to_finish() {
     let mut scene = Scene::steered(1).goal("web", Goal::Stop).shows(1, 0, Some(3)).out(1, 2);
     assert_eq!(scene.lines(), NOTHING);
     scene.desired.stop_grace = Some(Duration::from_secs(1));
-    assert_eq!(scene.lines(), ["stop web.1"]);
+    assert_eq!(scene.lines(), ["stop web-1"]);
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn replicas_are_replaced_one_at_a_time_each_after_it_has_finished() {
     assert_eq!((scene.weights(), scene.lines()), (vec![0, WEIGHT, WEIGHT], vec![]));
     let scene = scene.shows(1, 0, Some(1)).out(1, 1);
     assert_eq!((scene.weights(), scene.lines()), (vec![0, WEIGHT, WEIGHT], vec![]));
-    assert_eq!(scene.shows(1, 0, Some(0)).lines(), ["stop web.1"]);
+    assert_eq!(scene.shows(1, 0, Some(0)).lines(), ["stop web-1"]);
 }
 
 #[test]
@@ -239,12 +239,12 @@ fn replicas_start_only_once_the_kernel_shares_their_ports() {
     let begin = || Scene::steered(0).goal("web", Goal::Run { replicas: 1 }).unseen();
     assert_eq!(begin().lines(), NOTHING);
     assert_eq!(begin().plan().wishes.len(), 1, "the kernel is told of the pod");
-    assert_eq!(begin().reports(|_| {}).lines(), ["launch web.1"]);
+    assert_eq!(begin().reports(|_| {}).lines(), ["launch web-1"]);
     let another = begin().reports(|pod| pod.netns = NETNS + 1);
     assert_eq!(another.lines(), NOTHING, "a report of the network that was there before");
     let failed =
         begin().reports(|pod| *pod = PodReport { error: Some("no".to_owned()), ..PodReport::default() });
-    assert_eq!(failed.lines(), ["launch web.1"], "`auto` goes without");
+    assert_eq!(failed.lines(), ["launch web-1"], "`auto` goes without");
 }
 
 #[test]
@@ -257,7 +257,7 @@ fn who_demands_the_kernel_does_not_start_without() {
         scene.observed.sharing = Sharing::NoKernel("EPERM".to_owned());
         scene
     };
-    assert_eq!(no_kernel(spec::Sharing::Auto).lines(), ["launch web.1"]);
+    assert_eq!(no_kernel(spec::Sharing::Auto).lines(), ["launch web-1"]);
     let blocked = no_kernel(spec::Sharing::Kernel);
     assert_eq!(blocked.lines(), NOTHING);
     let status = status(&blocked.desired, &blocked.observed, blocked.now);
@@ -277,7 +277,8 @@ fn a_version_of_another_user_never_takes_a_replica_down_while_others_share_the_p
         ("known to the image only", "nobody", false),
     ] {
         let scene = of_user(Scene::steered(2), user);
-        let launched: Vec<_> = (!blocked).then(|| "launch web.1 next".to_owned()).into_iter().collect();
+        let launched: Vec<_> =
+            (!blocked).then(|| "launch web-1 replacement".to_owned()).into_iter().collect();
         assert_eq!((scene.weights(), scene.lines()), (vec![WEIGHT, WEIGHT], launched), "{case}");
         let told = status(&scene.desired, &scene.observed, scene.now).troubles;
         assert_eq!(told.len(), usize::from(blocked), "{case}");
