@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::supervisor::Event;
 
 /// Where requests go.
-pub const REQUEST: &str = "/v1/request";
+pub const REQUEST: &str = "/v2/request";
 /// Where events come from.
-pub const EVENTS: &str = "/v1/events";
+pub const EVENTS: &str = "/v2/events";
 
 /// A line of the stream of events.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -24,7 +24,10 @@ use tokio::{
 
 use crate::supervisor::{Event, Handle, Request};
 
-use super::protocol::{EVENTS, Line, REQUEST};
+use super::{
+    protocol::{EVENTS, Line, REQUEST},
+    version::{DETACH, VERSION, Version},
+};
 
 /// Answers on a project's control socket as long as it lives; the socket's file goes with it.
 #[derive(Debug)]
@@ -50,6 +53,9 @@ pub fn bind(path: &Path, handle: Handle) -> io::Result<Server> {
     let routes = Router::new()
         .route(REQUEST, post(request))
         .route(EVENTS, get(events))
+        .route(VERSION, get(async || Json(Version::own())))
+        .route(DETACH, post(detach))
+        .fallback(unknown)
         // Who may use the socket may ask for a project of any size.
         .layer(DefaultBodyLimit::disable())
         .with_state(handle);
@@ -90,6 +96,15 @@ async fn request(State(handle): State<Handle>, Json(request): Json<Request>) -> 
         Ok(reply) => Json(reply).into_response(),
         Err(ended) => (StatusCode::SERVICE_UNAVAILABLE, ended.to_string()).into_response(),
     }
+}
+
+async fn detach(State(handle): State<Handle>) -> Response {
+    request(State(handle), Json(Request::Detach)).await
+}
+
+/// A command of another release is told so.
+async fn unknown() -> (StatusCode, String) {
+    (StatusCode::NOT_FOUND, format!("the supervisor speaks {}", Version::own()))
 }
 
 async fn events(State(handle): State<Handle>) -> Response {

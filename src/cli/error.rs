@@ -9,8 +9,11 @@ use sameport::{
     demo::DemoError,
     engine::EngineError,
     files::WatchError,
+    kernel::KernelError,
     supervisor::{Ended, LookError, Rejection, StateError, lock::LockError, paths::PathError},
 };
+
+use super::takeover::OtherRelease;
 
 /// Why a command did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +36,12 @@ pub enum CliError {
     /// The supervisor does not answer.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// The supervisor that runs is of another release.
+    #[error(transparent)]
+    OtherRelease(#[from] OtherRelease),
+    /// What is in the kernel cannot be taken over.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
     /// The supervisor of this process is gone.
     #[error(transparent)]
     Ended(#[from] Ended),
@@ -138,6 +147,8 @@ impl CliError {
                  `sameport down` ends it"
                     .to_owned(),
             ),
+            Self::OtherRelease(error) => Some(error.help()),
+            Self::Kernel(error) => error.help().map(str::to_owned),
             Self::Watch(error) => Some(error.help().to_owned()),
             Self::Rejected(Rejection::NotWatched { help, .. }) => Some(help.clone()),
             _ => None,

@@ -24,6 +24,7 @@ mod service;
 mod session;
 mod signals;
 mod supervise;
+mod takeover;
 mod traffic;
 mod up;
 mod version;

@@ -20,7 +20,7 @@ use super::{
     error::CliError,
     output::{self, event, table::Ports},
     replicas::{self, Replica},
-    session::Session,
+    session::{Readable, Session},
 };
 
 /// Arguments of `sameport ps`.
@@ -54,11 +54,11 @@ struct Shown<'a> {
 pub async fn run(context: &Context, args: PsArgs) -> Result<(), CliError> {
     let (name, loaded) = context.load_if_possible()?;
     let docker = context.engine().await?;
-    let session = Session::running(context, &name).await?;
+    let supervisor = Session::readable(context, &name).await?;
     let has_file = loaded.is_some();
-    let mut status = match &session {
-        Some(session) => session.status().await?,
-        None => {
+    let mut status = match &supervisor {
+        Readable::Running(session) => session.status().await?,
+        Readable::OtherRelease | Readable::Nobody => {
             let file = loaded.map_or_else(|| Project::empty(name.clone()), |loaded| loaded.project);
             look(context, &docker, file).await?
         }
@@ -74,7 +74,7 @@ pub async fn run(context: &Context, args: PsArgs) -> Result<(), CliError> {
     }
     let ports = ports(&docker, &status).await?;
     if context.is_json() {
-        let supervised = session.is_some();
+        let supervised = !matches!(supervisor, Readable::Nobody);
         let project = name.to_string();
         return output::json(&Shown { project, supervised, status: &status, others: &others, ports: &ports });
     }
@@ -93,7 +93,7 @@ pub async fn run(context: &Context, args: PsArgs) -> Result<(), CliError> {
     for pod in &status.pods {
         pod_notes(pod)?;
     }
-    if session.is_none() {
+    if matches!(supervisor, Readable::Nobody) {
         output::note(
             "nobody supervises this project: what ends stays down; `sameport up -d` begins a supervisor",
         )?;
