@@ -8,7 +8,7 @@ use std::{
 use axum::body::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream::BoxStream};
 use http_body_util::{BodyDataStream, BodyExt, Full};
-use hyper::{Method, StatusCode, client::conn::http1, header};
+use hyper::{Method, Response, StatusCode, body::Incoming, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
@@ -92,12 +92,17 @@ impl Client {
         Ok(lines.boxed())
     }
 
-    async fn call(
+    async fn call(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Incoming, ClientError> {
+        accepted(self.send(method, path, body).await?).await
+    }
+
+    /// Sends something, and returns what comes back, whether or not that is good.
+    pub(super) async fn send(
         &self,
         method: Method,
         path: &str,
         body: Vec<u8>,
-    ) -> Result<hyper::body::Incoming, ClientError> {
+    ) -> Result<Response<Incoming>, ClientError> {
         let stream = UnixStream::connect(&self.path)
             .await
             .map_err(|source| ClientError::NotRunning { path: self.path.clone(), source })?;
@@ -111,17 +116,26 @@ impl Client {
             .header(header::CONTENT_TYPE, "application/json")
             .body(Full::new(Bytes::from(body)))
             .map_err(|e| ClientError::Misunderstood(e.to_string()))?;
-        let response = sender.send_request(request).await?;
-        if response.status() == StatusCode::OK {
-            return Ok(response.into_body());
-        }
-        let status = response.status();
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            return Err(ClientError::Ended);
-        }
-        let words = response.into_body().collect().await?.to_bytes();
-        Err(ClientError::Misunderstood(format!("{status}: {}", String::from_utf8_lossy(&words))))
+        Ok(sender.send_request(request).await?)
     }
+}
+
+/// The body of a good answer.
+async fn accepted(response: Response<Incoming>) -> Result<Incoming, ClientError> {
+    let status = response.status();
+    if status == StatusCode::OK {
+        return Ok(response.into_body());
+    }
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        return Err(ClientError::Ended);
+    }
+    let words = response.into_body().collect().await?.to_bytes();
+    Err(ClientError::Misunderstood(format!("{status}: {}", String::from_utf8_lossy(&words))))
+}
+
+/// All of a good answer.
+pub(super) async fn answered(response: Response<Incoming>) -> Result<Bytes, ClientError> {
+    Ok(accepted(response).await?.collect().await?.to_bytes())
 }
 
 /// No socket, or one that a dead supervisor left behind.

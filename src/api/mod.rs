@@ -3,13 +3,16 @@
 //! HTTP/1.1 on a Unix socket that only its owner may use. `POST /v2/request` takes a
 //! [`Request`](crate::supervisor::Request) and answers with a [`Reply`](protocol::Reply); `GET /v2/events` gives
 //! [`Line`](protocol::Line)s, those so far and then those to come, until somebody hangs up. All is JSON, so
-//! `curl --unix-socket` does as a client. [`schema`] has the types of all that is printed, [`convert`] makes them.
+//! `curl --unix-socket` does as a client. `GET /version` tells which [`version`] of it a
+//! supervisor speaks. [`schema`] has the types of all that is printed, [`convert`] makes them.
 
 mod client;
 pub mod convert;
 pub mod protocol;
 pub mod schema;
 mod server;
+pub mod version;
 
 pub use client::{Client, ClientError};
 pub use server::{Server, answer, bind, follow};
+pub use version::{Standing, Version};

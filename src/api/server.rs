@@ -30,6 +30,7 @@ use crate::{
 use super::{
     convert::{self, ProjectContext},
     protocol::{EVENTS, Line, REQUEST, Reply},
+    version::{DETACH, VERSION, Version},
 };
 
 /// Answers on a project's control socket as long as it lives; the socket's file goes with it.
@@ -56,6 +57,9 @@ pub fn bind(path: &Path, project: &ProjectName, handle: Handle) -> io::Result<Se
     let routes = Router::new()
         .route(REQUEST, post(request))
         .route(EVENTS, get(events))
+        .route(VERSION, get(async || Json(Version::own())))
+        .route(DETACH, post(detach))
+        .fallback(unknown)
         // Who may use the socket may ask for a project of any size.
         .layer(DefaultBodyLimit::disable())
         .with_state(Supervisor { project: project.clone(), handle });
@@ -131,6 +135,15 @@ async fn request(State(supervisor): State<Supervisor>, Json(request): Json<Reque
         Ok(reply) => Json(reply).into_response(),
         Err(ended) => (StatusCode::SERVICE_UNAVAILABLE, ended.to_string()).into_response(),
     }
+}
+
+async fn detach(State(supervisor): State<Supervisor>) -> Response {
+    request(State(supervisor), Json(Request::Detach)).await
+}
+
+/// A command of another release is told so.
+async fn unknown() -> (StatusCode, String) {
+    (StatusCode::NOT_FOUND, format!("the supervisor speaks {}", Version::own()))
 }
 
 async fn events(State(supervisor): State<Supervisor>) -> Response {

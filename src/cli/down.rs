@@ -13,6 +13,7 @@ use super::{
     output,
     session::Session,
     signals::Signals,
+    takeover::{self, Replace},
     wait::{self, Until},
 };
 
@@ -41,6 +42,7 @@ pub async fn run(context: &Context, args: DownArgs) -> Result<(), CliError> {
     if context.is_dry_run() {
         return dry_run::show(context, &name, loaded.map(|loaded| loaded.project), request).await;
     }
+    takeover::replace(context, &name, Replace::Incompatible).await?;
     let session = Session::open(context, &name, loaded.map(|loaded| loaded.project)).await?;
     let mut signals = Signals::new()?;
     session.ask(request).await?;

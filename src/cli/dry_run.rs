@@ -17,7 +17,7 @@ use super::{
     error::CliError,
     output,
     pull::{self, Found, Pull},
-    session::Session,
+    session::{Readable, Session},
 };
 
 /// Shows what would be done for a request. `file` is what a supervisor would know, if none runs.
@@ -30,9 +30,9 @@ pub async fn show(
     file: Option<Project>,
     request: Request,
 ) -> Result<(), CliError> {
-    let preview = match Session::running(context, name).await? {
-        Some(session) => session.preview(request).await?,
-        None => {
+    let preview = match Session::readable(context, name).await? {
+        Readable::Running(session) => session.preview(request).await?,
+        Readable::OtherRelease | Readable::Nobody => {
             let docker = context.engine().await?;
             let settings = context.settings(name, &docker)?;
             let file = file.unwrap_or_else(|| Project::empty(name.clone()));

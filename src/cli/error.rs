@@ -12,8 +12,11 @@ use sameport::{
     demo::DemoError,
     engine::EngineError,
     files::WatchError,
+    kernel::KernelError,
     supervisor::{self, Ended, LookError, StateError, lock::LockError, paths::PathError},
 };
+
+use super::takeover::OtherRelease;
 
 /// Why a command did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +39,12 @@ pub enum CliError {
     /// The supervisor does not answer.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// The supervisor that runs is of another release.
+    #[error(transparent)]
+    OtherRelease(#[from] OtherRelease),
+    /// What is in the kernel cannot be taken over.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
     /// The supervisor of this process is gone.
     #[error(transparent)]
     Ended(#[from] Ended),
@@ -147,6 +156,8 @@ impl CliError {
                  `sameport down` ends it"
                     .to_owned(),
             ),
+            Self::OtherRelease(error) => Some(error.help()),
+            Self::Kernel(error) => error.help().map(str::to_owned),
             Self::Watch(error) => Some(error.help().to_owned()),
             Self::Rejected(rejection) => rejection.help.clone(),
             _ => None,

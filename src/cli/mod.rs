@@ -27,6 +27,7 @@ mod session;
 mod signals;
 mod status;
 mod supervise;
+mod takeover;
 mod traffic;
 mod up;
 mod version;

@@ -13,7 +13,12 @@ use sameport::{
     supervisor,
 };
 
-use super::{context::Context, error::CliError, replicas, session::Session};
+use super::{
+    context::Context,
+    error::CliError,
+    replicas,
+    session::{Readable, Session},
+};
 
 /// The status of the project that is meant, with the replicas that its file does not have and with its published ports.
 ///
@@ -23,9 +28,11 @@ pub async fn status(context: &Context) -> Result<(Status, Option<Project>), CliE
     let (name, loaded) = context.load_if_possible()?;
     let docker = context.engine().await?;
     let file = loaded.map(|loaded| loaded.project);
-    let mut status = match Session::running(context, &name).await? {
-        Some(session) => session.status().await?,
-        None => look(context, &docker, file.clone().unwrap_or_else(|| Project::empty(name.clone()))).await?,
+    let by_file = || file.clone().unwrap_or_else(|| Project::empty(name.clone()));
+    let mut status = match Session::readable(context, &name).await? {
+        Readable::Running(session) => session.status().await?,
+        Readable::OtherRelease => Status { supervised: true, ..look(context, &docker, by_file()).await? },
+        Readable::Nobody => look(context, &docker, by_file()).await?,
     };
     add_orphans(&docker, &name, &mut status).await?;
     add_ports(&docker, &mut status).await?;

@@ -16,7 +16,7 @@ use sameport::{
 };
 use tokio::{sync::mpsc, task::JoinHandle};
 
-use super::{context::Context, error::CliError};
+use super::{context::Context, error::CliError, output, takeover};
 
 /// How long a supervisor that has just begun may take to open its socket.
 const OPENING: Duration = Duration::from_secs(2);
@@ -30,6 +30,16 @@ pub enum Session {
     Other(Client),
     /// This one.
     Own(Own),
+}
+
+/// Who can tell a command where a project stands.
+pub enum Readable {
+    /// The supervisor that runs.
+    Running(Session),
+    /// One runs that the command does not understand: it has to look by itself.
+    OtherRelease,
+    /// None runs.
+    Nobody,
 }
 
 /// A supervisor in this process. The lock goes last.
@@ -49,7 +59,13 @@ impl Session {
         let deadline = tokio::time::Instant::now() + OPENING;
         loop {
             let Some(client) = Client::connect(&socket).await? else { return Ok(None) };
-            match client.request(&Request::Status).await {
+            let answered = async {
+                if let Err(other) = takeover::understands(&client, project).await? {
+                    return Ok(Err(other));
+                }
+                client.request(&Request::Status).await.map(Ok)
+            };
+            match answered.await {
                 // One that is about to be gone may still be connected to.
                 Err(ClientError::BrokenOff(_) | ClientError::Ended)
                     if tokio::time::Instant::now() < deadline =>
@@ -57,8 +73,23 @@ impl Session {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
                 Err(error) => return Err(error.into()),
-                Ok(_) => return Ok(Some(Self::Other(client))),
+                Ok(Err(other)) => return Err(other.into()),
+                Ok(Ok(_)) => return Ok(Some(Self::Other(client))),
             }
+        }
+    }
+
+    /// As [`Self::running`], for a command that only shows something: that there is a supervisor of another release is
+    /// told, and no error.
+    pub async fn readable(context: &Context, project: &ProjectName) -> Result<Readable, CliError> {
+        match Self::running(context, project).await {
+            Ok(Some(session)) => Ok(Readable::Running(session)),
+            Ok(None) => Ok(Readable::Nobody),
+            Err(error @ CliError::OtherRelease(_)) => {
+                output::note(&error.render().unwrap_or_default())?;
+                Ok(Readable::OtherRelease)
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -75,6 +106,8 @@ impl Session {
         docker: Docker,
         lock: Lock,
     ) -> Result<Self, CliError> {
+        // Nothing of it begins, not even without the kernel, where a newer release has had it.
+        takeover::check(context, &docker, project)?;
         let settings = context.settings(project, &docker)?;
         let clock = settings.clock;
         let (handle, task) = supervisor::start(Arc::new(docker), project.clone(), settings)?;

@@ -27,6 +27,7 @@ use super::{
     reload::{self, Reload},
     session::Session,
     signals::{Signals, Wanted},
+    takeover::{self, Replace},
     wait::{self, Until},
 };
 
@@ -96,12 +97,14 @@ pub async fn run(context: &Context, args: UpArgs) -> Result<(), CliError> {
         () = signals.end() => return Err(CliError::Interrupted),
     };
     let wish = Wish { context, args: &args, images, seen };
+    takeover::replace(context, &name, Replace::Older).await?;
     match Session::running(context, &name).await? {
         Some(session) if args.detach || args.wait => {
             in_background(session, project, &wish, &mut signals).await
         }
         Some(session) => beside(session, &docker, project, &wish, &mut signals).await,
         None if args.detach || args.wait => {
+            takeover::check(context, &docker, &name)?;
             let session = spawn(context, &name, &args).await?;
             in_background(session, project, &wish, &mut signals).await
         }

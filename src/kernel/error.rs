@@ -1,6 +1,6 @@
 //! What can go wrong in the kernel part, by what to do about it.
 
-use std::io;
+use std::{io, path::PathBuf};
 
 /// Why the kernel did not do something.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +35,33 @@ pub enum KernelError {
         /// How many are possible.
         most: usize,
     },
+    /// What is pinned is of a newer release.
+    #[error(
+        "{} has layout {found}, and this release of sameport knows layouts up to {known}: a newer release supervises \
+         the project, or did",
+        folder.display()
+    )]
+    NewerLayout {
+        /// The project's folder of pins.
+        folder: PathBuf,
+        /// Its layout, as it is written there.
+        found: String,
+        /// The newest layout that this release can take over.
+        known: u32,
+    },
+    /// A pinned map is not as its layout says.
+    #[error("the BPF map {} is of another release of sameport: it has {found}; layout {layout} has {wanted}",
+        path.display())]
+    OtherMap {
+        /// Where it is pinned.
+        path: PathBuf,
+        /// What it is.
+        found: String,
+        /// What it should be.
+        wanted: String,
+        /// The layout of this release.
+        layout: u32,
+    },
     /// Anything else.
     #[error("cannot {what}: {source}")]
     Io {
@@ -46,6 +73,22 @@ pub enum KernelError {
 }
 
 impl KernelError {
+    /// What the user can do about it, where that is known.
+    #[must_use]
+    pub fn help(&self) -> Option<&'static str> {
+        match self {
+            Self::NewerLayout { .. } => Some(
+                "nothing was changed; use the newer release, or remove the project with it (`sameport down`) and begin \
+                 again with this one",
+            ),
+            Self::OtherMap { .. } => Some(
+                "nothing was changed; remove the project with the release that made it (`sameport down`) and begin again \
+                 with this one",
+            ),
+            _ => None,
+        }
+    }
+
     /// Classifies an error of the system.
     pub fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();

@@ -7,6 +7,7 @@
 pub mod capability;
 pub mod counters;
 mod error;
+mod layout;
 mod maps;
 pub mod netns;
 pub mod pins;

@@ -14,7 +14,7 @@ use rustix::{
     mount::{MountFlags, mount},
 };
 
-use super::{KernelError, capability};
+use super::{KernelError, capability, layout, rights};
 use crate::spec::ProjectName;
 
 /// Where bpffs is usually mounted, and where we mount it if it is nowhere.
@@ -31,12 +31,20 @@ pub struct Pins {
 }
 
 impl Pins {
-    /// Makes the folder if it is not there, and mounts bpffs if that is not.
+    /// Makes the folder if it is not there, and mounts bpffs if that is not. From then on it is marked with this
+    /// release's layout.
     ///
     /// # Errors
     /// When we may not, or another supervisor of a project with the same name, such as one on another engine,
-    /// uses it.
+    /// uses it, or a newer release has made it.
     pub fn open(project: &ProjectName) -> Result<Self, KernelError> {
+        let pins = Self::lock(project)?;
+        layout::check_version(&pins.path)?;
+        layout::mark(&pins.path)?;
+        Ok(pins)
+    }
+
+    fn lock(project: &ProjectName) -> Result<Self, KernelError> {
         let path = bpffs()?.join("sameport").join(project.as_str());
         fs::create_dir_all(&path).map_err(KernelError::io(format!("make {}", path.display())))?;
         let fail =
@@ -104,13 +112,14 @@ impl Pins {
         entries.map(|entry| Ok(entry.map_err(fail())?.file_name().to_string_lossy().into_owned())).collect()
     }
 
-    /// Lets go of all, links first: nothing is called any more when the maps go.
+    /// Lets go of all, links first: nothing is called any more when the maps go. The mark goes last: it holds as long as
+    /// there is something.
     ///
     /// # Errors
     /// When the kernel does not let go of something; as much as can be is gone then.
     pub fn remove_all(&self) -> Result<(), KernelError> {
         let mut names = self.names()?;
-        names.sort_by_key(|name| !name.starts_with("link_"));
+        names.sort_by_key(|name| (name == layout::MARK, !name.starts_with("link_")));
         let removed: Vec<_> = names.iter().map(|name| self.release(name)).collect();
         removed.into_iter().collect::<Result<(), _>>()?;
         // The folder above is common to all projects, and stays.
@@ -120,8 +129,28 @@ impl Pins {
     /// Whether anything is pinned for a project.
     #[must_use]
     pub fn exist(project: &ProjectName) -> bool {
-        let folder = capability::mounted("bpf").map(|root| root.join("sameport").join(project.as_str()));
-        folder.is_some_and(|folder| folder.exists())
+        existing(project).is_some()
+    }
+
+    /// Whether this release can take over what is pinned for a project, if anything is; nothing is changed. To be asked
+    /// before a supervisor begins.
+    ///
+    /// # Errors
+    /// When a newer release has pinned it, or a map is not as this release has it.
+    pub fn check(project: &ProjectName) -> Result<(), KernelError> {
+        let Some(folder) = existing(project) else { return Ok(()) };
+        // The right to look at maps is in force in threads of their own only.
+        let look = move || {
+            rights::raise()?;
+            layout::check_version(&folder)?;
+            layout::check_maps(&folder)
+        };
+        let gone = |_| KernelError::Gone { what: "the thread that looks at pins".to_owned() };
+        match thread::spawn(look).join().map_err(gone)? {
+            // Whoever may not look cannot take anything over, and begins without.
+            Err(KernelError::Denied { .. }) => Ok(()),
+            looked => looked,
+        }
     }
 
     /// Removes what a project that has no supervisor has pinned; nothing if there is none of it.
@@ -131,6 +160,12 @@ impl Pins {
     pub fn clear(project: &ProjectName) -> Result<(), KernelError> {
         if Self::exist(project) { Self::open(project)?.remove_all() } else { Ok(()) }
     }
+}
+
+/// A project's folder, if there is one.
+fn existing(project: &ProjectName) -> Option<PathBuf> {
+    let folder = capability::mounted("bpf")?.join("sameport").join(project.as_str());
+    folder.exists().then_some(folder)
 }
 
 fn remove(path: &Path) -> Result<(), KernelError> {

@@ -11,6 +11,8 @@ use std::{
 use aya::Pod;
 use tokio::io::unix::AsyncFd;
 
+/// Pods of a project at most.
+pub const PODS: u32 = 256;
 /// Ports of a project at most: a protocol and a number in a pod.
 pub const PORTS: u32 = 64;
 /// Endpoints of a project at most: a replica's part in a port.

@@ -6,3 +6,4 @@ mod beginning;
 mod client;
 mod shop;
 mod socket;
+mod version;

@@ -13,6 +13,7 @@ mod fairness;
 mod guard;
 mod hold;
 mod kills;
+mod layout;
 mod pod;
 mod server;
 mod takeover;

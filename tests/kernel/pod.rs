@@ -236,9 +236,13 @@ impl Pod {
 
     /// What is pinned for it.
     pub fn pins(&self) -> Vec<String> {
-        let folder = capability::mounted("bpf").unwrap().join("sameport").join(self.project.as_str());
-        let names = fs::read_dir(folder).into_iter().flatten().flatten();
+        let names = fs::read_dir(self.pinned("")).into_iter().flatten().flatten();
         names.map(|entry| entry.file_name().into_string().unwrap()).collect()
+    }
+
+    /// Where something is pinned for it.
+    pub fn pinned(&self, name: &str) -> PathBuf {
+        capability::mounted("bpf").unwrap().join("sameport").join(self.project.as_str()).join(name)
     }
 }
 

@@ -12,18 +12,15 @@ use super::numbers::Numbers;
 use crate::{
     engine::ContainerId,
     kernel::{
-        KernelError, Netns, Pins,
+        KernelError, Netns, Pins, layout,
         maps::{Maps, counts},
         programs::{Programs, flows_name},
         raw::{
-            Counts, DOORS, ENDPOINTS, Endpoint, GateKey, LISTENERS, Listener, Notice, OwnKey, PORTS, PortKey,
-            Table, Tag,
+            Counts, DOORS, ENDPOINTS, Endpoint, GateKey, LISTENERS, Listener, Notice, OwnKey, PODS, PORTS,
+            PortKey, Table, Tag,
         },
     },
 };
-
-/// Pods of a project at most.
-const PODS: u32 = 256;
 
 /// One life of a replica: its container, and the process that runs in it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,8 +52,9 @@ impl InKernel {
     /// Takes over what is pinned for the project, or begins.
     ///
     /// # Errors
-    /// When the kernel cannot do it, or we may not.
+    /// When the kernel cannot do it, or we may not, or a map has another layout.
     pub fn open(pins: Pins) -> Result<Self, KernelError> {
+        layout::check_maps(pins.path())?;
         let mut programs = Programs::new(pins.path());
         let mut hooks = programs.hook(&pins)?;
         let maps = Maps::new(&mut hooks, pins.path())?;
