@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::spec::{Generation, Hooks, PodName, ProjectName, ServiceName, Slot};
+use crate::spec::{Generation, Hooks, PodName, ProjectName, ServiceName, Slot, form::HooksForm};
 
 const PREFIX: &str = "dev.sameport.";
 
@@ -48,14 +48,16 @@ impl Labels {
     #[must_use]
     pub fn of_hooks(hooks: &Hooks) -> BTreeMap<String, String> {
         // Nothing in it can fail to be written.
-        let text = (!hooks.is_empty()).then(|| serde_json::to_string(hooks).unwrap_or_default());
+        let text =
+            (!hooks.is_empty()).then(|| serde_json::to_string(&HooksForm::from(hooks)).unwrap_or_default());
         text.into_iter().map(|text| (Self::HOOKS.to_owned(), text)).collect()
     }
 
     /// The hooks that labels tell; none, if what they tell cannot be read.
     #[must_use]
     pub fn hooks(labels: &BTreeMap<String, String>) -> Hooks {
-        labels.get(Self::HOOKS).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+        let form = labels.get(Self::HOOKS).and_then(|text| serde_json::from_str::<HooksForm>(text).ok());
+        form.map(Hooks::from).unwrap_or_default()
     }
 
     /// As the engine stores them.
@@ -135,6 +137,12 @@ mod tests {
         };
         let hooks = Hooks { post_start: vec![hook.clone()], pre_stop: vec![hook] };
         assert_eq!(Labels::hooks(&Labels::of_hooks(&hooks)), hooks);
+        // As containers of each release carry it.
+        let one = r#"{"command":["sh","-c","echo \"a\""],"user":"0","privileged":true,"working_dir":null,"environment":{"A":null}}"#;
+        assert_eq!(
+            Labels::of_hooks(&hooks)["dev.sameport.hooks"],
+            format!(r#"{{"post_start":[{one}],"pre_stop":[{one}]}}"#)
+        );
         assert_eq!(Labels::of_hooks(&Hooks::default()), BTreeMap::new());
         let strange = BTreeMap::from([("dev.sameport.hooks".to_owned(), "?".to_owned())]);
         assert_eq!(Labels::hooks(&strange), Hooks::default());

@@ -1,10 +1,11 @@
 //! What we run: a project's services and pods, free of YAML and of Docker.
 //!
 //! In: nothing but plain values, made by `compose`. Out: the vocabulary of everything behind it.
-//! Every type here serializes, because a project travels whole to a supervisor and is hashed whole into a
-//! [`Generation`].
+//! Every type here serializes, because a project travels whole to a supervisor. What is hashed into a [`Generation`] and
+//! kept in the state file has a form of its own, in [`form`].
 
 mod container;
+pub(crate) mod form;
 mod generation;
 mod hook;
 mod limits;

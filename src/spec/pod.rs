@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Generation, NetworkAttachment, NetworkKey, ServiceName};
+use super::{Generation, NetworkAttachment, NetworkKey, ServiceName, form::PodForm};
 
 /// The namespaces of one or more services, held open by a sandbox container.
 ///
@@ -44,7 +44,7 @@ impl Pod {
     /// Which version of the pod this is; another one needs a new sandbox.
     #[must_use]
     pub fn generation(&self) -> Generation {
-        Generation::of(self)
+        Generation::of(&PodForm::from(self))
     }
 
     /// Ports of the pod that are published because a service asked for it.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Balance, Before, Canary, Container, Generation, Hooks, MountSource, Order, PodName, Probes, PullPolicy,
     Restart, ServiceName, Sharing, Unhealthy, Update,
+    form::{DeclaredForm, VersionForm},
 };
 
 /// One entry under `services:`.
@@ -64,20 +65,16 @@ impl Service {
     pub const HOLD: Duration = Duration::from_secs(30);
 
     /// Which version of the service this is: a replica of another one has to be replaced. The number of
-    /// replicas, the restart rule, the order of start and the limits are not part of it. Hooks are, as in Compose; without any the
-    /// version is what it was before there were hooks.
+    /// replicas, the restart rule, the order of start and the limits are not part of it. Hooks are, as in Compose.
     #[must_use]
     pub fn generation(&self) -> Generation {
-        // The engine can change limits in place.
-        let fixed = Container { resources: self.container.resources.fixed(), ..self.container.clone() };
-        let spec = (&fixed, &self.container_name, &self.pod);
-        if self.hooks.is_empty() { Generation::of(&spec) } else { Generation::of(&(spec, &self.hooks)) }
+        Generation::of(&VersionForm::from(self))
     }
 
     /// Which versions of it the file declares: another one is a new wish of whoever wrote it.
     #[must_use]
     pub fn declared(&self) -> Generation {
-        Generation::of(&(self.generation(), &self.canary))
+        Generation::of(&DeclaredForm::new(&self.generation(), self.canary.as_ref()))
     }
 
     /// Whether an old replica goes before its successor comes, by given rules. Where they say nothing the successor

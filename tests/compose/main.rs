@@ -6,6 +6,7 @@ mod errors;
 mod files;
 mod full;
 mod fuzz;
+mod generations;
 mod hooks;
 mod limits;
 mod meaning;

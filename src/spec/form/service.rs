@@ -1,0 +1,143 @@
+//! The form of a whole [`Service`], as the state file keeps it of each version.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    ContainerForm, DurationForm, FormError, HooksForm,
+    hook::BeforeForm,
+    policy::{
+        BalanceForm, DependencyForm, ProbesForm, PullPolicyForm, RestartForm, SharingForm, UnhealthyForm,
+        UpdateForm,
+    },
+    version::CanaryForm,
+};
+use crate::spec::{Before, Canary, Probes, Service};
+
+/// The form of a [`Service`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceForm {
+    name: String,
+    pod: String,
+    container: ContainerForm,
+    replicas: u32,
+    container_name: Option<String>,
+    restart: RestartForm,
+    stop_grace: DurationForm,
+    depends_on: BTreeMap<String, DependencyForm>,
+    pull_policy: PullPolicyForm,
+    sharing: SharingForm,
+    balance: BalanceForm,
+    drain: DurationForm,
+    hold: DurationForm,
+    probe: Option<ProbesForm>,
+    #[serde(default)]
+    unhealthy: UnhealthyForm,
+    hooks: HooksForm,
+    before: Option<BeforeForm>,
+    update: UpdateForm,
+    rollback: UpdateForm,
+    canary: Option<CanaryForm>,
+}
+
+impl From<&Service> for ServiceForm {
+    fn from(service: &Service) -> Self {
+        let Service {
+            name,
+            pod,
+            container,
+            replicas,
+            container_name,
+            restart,
+            stop_grace,
+            depends_on,
+            pull_policy,
+            sharing,
+            balance,
+            drain,
+            hold,
+            probe,
+            unhealthy,
+            hooks,
+            before,
+            update,
+            rollback,
+            canary,
+        } = service;
+        Self {
+            name: name.as_str().to_owned(),
+            pod: pod.as_str().to_owned(),
+            container: container.into(),
+            replicas: *replicas,
+            container_name: container_name.clone(),
+            restart: (*restart).into(),
+            stop_grace: (*stop_grace).into(),
+            depends_on: depends_on.iter().map(|(on, it)| (on.as_str().to_owned(), (*it).into())).collect(),
+            pull_policy: (*pull_policy).into(),
+            sharing: (*sharing).into(),
+            balance: (*balance).into(),
+            drain: (*drain).into(),
+            hold: (*hold).into(),
+            probe: probe.as_ref().map(ProbesForm::from),
+            unhealthy: (*unhealthy).into(),
+            hooks: hooks.into(),
+            before: before.as_ref().map(BeforeForm::from),
+            update: (*update).into(),
+            rollback: (*rollback).into(),
+            canary: canary.as_ref().map(CanaryForm::from),
+        }
+    }
+}
+
+impl TryFrom<ServiceForm> for Service {
+    type Error = FormError;
+
+    fn try_from(form: ServiceForm) -> Result<Self, FormError> {
+        let ServiceForm {
+            name,
+            pod,
+            container,
+            replicas,
+            container_name,
+            restart,
+            stop_grace,
+            depends_on,
+            pull_policy,
+            sharing,
+            balance,
+            drain,
+            hold,
+            probe,
+            unhealthy,
+            hooks,
+            before,
+            update,
+            rollback,
+            canary,
+        } = form;
+        let depends_on = depends_on.into_iter().map(|(on, it)| Ok((on.parse()?, it.into())));
+        Ok(Self {
+            name: name.parse()?,
+            pod: pod.parse()?,
+            container: container.into(),
+            replicas,
+            container_name,
+            restart: restart.into(),
+            stop_grace: stop_grace.into(),
+            depends_on: depends_on.collect::<Result<_, FormError>>()?,
+            pull_policy: pull_policy.into(),
+            sharing: sharing.into(),
+            balance: balance.into(),
+            drain: drain.into(),
+            hold: hold.into(),
+            probe: probe.map(Probes::from),
+            unhealthy: unhealthy.into(),
+            hooks: hooks.into(),
+            before: before.map(Before::from),
+            update: update.into(),
+            rollback: rollback.into(),
+            canary: canary.map(Canary::from),
+        })
+    }
+}
