@@ -12,7 +12,7 @@ use sameport::{
 use super::{
     context::Context,
     error::CliError,
-    output,
+    layout, output,
     pull::{self, Found, Pull},
     session::Session,
 };
@@ -31,6 +31,7 @@ pub async fn show(
         Some(session) => session.preview(request).await?,
         None => {
             let docker = context.engine().await?;
+            layout::check(context, name, file.as_ref(), &docker).await?;
             let settings = context.settings(name, &docker)?;
             let file = file.unwrap_or_else(|| Project::empty(name.clone()));
             supervisor::foresee(Arc::new(docker), file, request, &settings).await??

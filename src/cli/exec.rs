@@ -17,7 +17,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use super::{args::selector, context::Context, error::CliError, replicas, signals::Signals};
+use super::{args::selector, context::Context, error::CliError, replicas::Finder, signals::Signals};
 
 /// Arguments of `sameport exec`.
 #[derive(Args, Debug)]
@@ -53,9 +53,9 @@ pub struct ExecArgs {
 
 /// Runs `sameport exec`.
 pub async fn run(context: &Context, args: ExecArgs) -> Result<(), CliError> {
-    let name = context.project()?;
+    let mut finder = Finder::new(context)?;
     let docker = context.engine().await?;
-    let replica = replicas::first_running(&docker, &name, &args.replica).await?;
+    let replica = finder.first_running(&docker, &args.replica).await?;
     let tty = !args.no_tty && io::stdin().is_terminal() && io::stdout().is_terminal();
     let options = ExecOptions {
         command: args.command,

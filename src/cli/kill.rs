@@ -2,12 +2,11 @@
 
 use clap::Args;
 use sameport::{
-    engine::{Engine, Labels, docker::Docker},
-    spec::ProjectName,
+    engine::{Engine, docker::Docker},
     supervisor::Selector,
 };
 
-use super::{args::selector, context::Context, error::CliError, output, replicas};
+use super::{args::selector, context::Context, error::CliError, output, replicas::Finder};
 
 /// Arguments of `sameport kill`.
 #[derive(Args, Debug)]
@@ -25,10 +24,10 @@ pub struct KillArgs {
 
 /// Runs `sameport kill`.
 pub async fn run(context: &Context, args: KillArgs) -> Result<(), CliError> {
-    let name = context.project()?;
+    let mut finder = Finder::new(context)?;
     let docker = context.engine().await?;
     for wanted in &args.replicas {
-        for replica in replicas::running(&docker, &name, wanted).await? {
+        for replica in finder.running(&docker, wanted).await? {
             if context.is_dry_run() {
                 output::note(&format!("{replica} would get {}", args.signal))?;
                 continue;
@@ -41,10 +40,10 @@ pub async fn run(context: &Context, args: KillArgs) -> Result<(), CliError> {
 }
 
 /// Kills every container of a project at once.
-pub async fn all(docker: &Docker, name: &ProjectName) -> Result<(), CliError> {
-    for row in docker.list(name).await? {
-        if row.state == "running" && Labels::from_map(&row.labels).is_some() {
-            docker.kill(&row.id, "SIGKILL").await?;
+pub async fn all(docker: &Docker, finder: &mut Finder) -> Result<(), CliError> {
+    for owned in finder.containers(docker).await?.ours {
+        if owned.row.state == "running" {
+            docker.kill(&owned.row.id, "SIGKILL").await?;
         }
     }
     Ok(())

@@ -8,7 +8,7 @@ use futures_util::{StreamExt, stream::BoxStream};
 use jiff::{SignedDuration, Timestamp};
 use sameport::{
     engine::{ContainerId, Engine, EngineError, EngineEvent, LogLine, LogOptions},
-    spec::{ProjectName, ServiceName, Slot},
+    spec::{ServiceName, Slot},
     supervisor::Selector,
 };
 use serde::Serialize;
@@ -18,8 +18,8 @@ use super::{
     args::selector,
     context::Context,
     error::{CliError, styled},
-    output, replicas,
-    replicas::Replica,
+    output,
+    replicas::{Finder, Replica},
     signals::Signals,
 };
 
@@ -92,7 +92,7 @@ struct Look {
 
 /// Runs `sameport logs`.
 pub async fn run(context: &Context, args: LogsArgs) -> Result<(), CliError> {
-    let name = context.project()?;
+    let finder = Finder::new(context)?;
     let engine = context.engine().await?;
     let options = LogOptions {
         follow: args.follow,
@@ -104,9 +104,9 @@ pub async fn run(context: &Context, args: LogsArgs) -> Result<(), CliError> {
     let mut signals = Signals::new()?;
     let show = async {
         if args.follow {
-            follow(&engine, &name, &args.replicas, options, look).await
+            follow(&engine, finder, &args.replicas, options, look).await
         } else {
-            past(&engine, &name, &args.replicas, options, look).await
+            past(&engine, finder, &args.replicas, options, look).await
         }
     };
     tokio::select! {
@@ -118,25 +118,25 @@ pub async fn run(context: &Context, args: LogsArgs) -> Result<(), CliError> {
 /// Shows what the replicas of some services write from now on, all if none is named.
 pub async fn follow_all(
     engine: &impl Engine,
-    name: &ProjectName,
+    finder: Finder,
     services: &[ServiceName],
 ) -> Result<(), CliError> {
     let replicas: Vec<_> =
         services.iter().map(|service| Selector { service: service.clone(), slot: None }).collect();
     let options = LogOptions { follow: true, tail: Some(10), ..LogOptions::default() };
     let look = Look { json: false, prefix: true, timestamps: false };
-    follow(engine, name, &replicas, options, look).await
+    follow(engine, finder, &replicas, options, look).await
 }
 
 /// What has been written, in order of time over all replicas. Only the next line of each is held.
 async fn past(
     engine: &impl Engine,
-    name: &ProjectName,
+    mut finder: Finder,
     wanted: &[Selector],
     options: LogOptions,
     look: Look,
 ) -> Result<(), CliError> {
-    let replicas = replicas::list(engine, name, wanted).await?;
+    let replicas = finder.list(engine, wanted).await?;
     if replicas.is_empty() {
         let what = wanted.first().map_or_else(|| "anything".to_owned(), |w| w.service.to_string());
         return output::note(&format!("no replica of {what} has been there to write"));
@@ -183,7 +183,7 @@ const RESYNC: Duration = Duration::from_secs(5);
 /// Shows what is written, also by replicas that come later, until dropped.
 async fn follow(
     engine: &impl Engine,
-    name: &ProjectName,
+    mut finder: Finder,
     wanted: &[Selector],
     options: LogOptions,
     look: Look,
@@ -197,9 +197,9 @@ async fn follow(
     let mut events: Option<BoxStream<'static, EngineEvent>> = None;
     loop {
         if events.is_none() {
-            events = engine.events(name).await.ok();
+            events = engine.events(finder.project()).await.ok();
         }
-        if let Ok(replicas) = replicas::list(engine, name, wanted).await {
+        if let Ok(replicas) = finder.list(engine, wanted).await {
             for replica in replicas {
                 let options = match seen.get(&replica.id) {
                     None => options.clone(),

@@ -13,8 +13,11 @@ mod error;
 mod events;
 mod exec;
 mod kill;
+mod layout;
 mod logs;
+mod ls;
 mod output;
+mod projects;
 mod ps;
 mod pull;
 mod reload;
@@ -56,6 +59,8 @@ enum Command {
     Up(up::UpArgs),
     /// Stop and remove all that `up` made, and nothing else
     Down(down::DownArgs),
+    /// List projects on this engine
+    Ls(ls::LsArgs),
     /// Where each replica stands
     Ps(ps::PsArgs),
     /// What replicas write
@@ -169,6 +174,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::DemoServer(_) => Ok(()),
         Command::Up(args) => up::run(&context, args).await,
         Command::Down(args) => down::run(&context, args).await,
+        Command::Ls(args) => ls::run(&context, args).await,
         Command::Ps(args) => ps::run(&context, args).await,
         Command::Logs(args) => logs::run(&context, args).await,
         Command::Events(args) => events::run(&context, args).await,

@@ -19,7 +19,7 @@ use super::{
     context::Context,
     error::CliError,
     output::{self, event, table::Ports},
-    replicas::{self, Replica},
+    replicas::{Finder, Replica},
     session::Session,
 };
 
@@ -56,6 +56,7 @@ pub async fn run(context: &Context, args: PsArgs) -> Result<(), CliError> {
     let docker = context.engine().await?;
     let session = Session::running(context, &name).await?;
     let has_file = loaded.is_some();
+    let mut finder = Finder::of(context, &name, loaded.as_ref().map(|loaded| &loaded.project));
     let mut status = match &session {
         Some(session) => session.status().await?,
         None => {
@@ -64,7 +65,7 @@ pub async fn run(context: &Context, args: PsArgs) -> Result<(), CliError> {
         }
     };
     // Those of services that the file does not have, or that there is no file for.
-    let mut others = replicas::list(&docker, &name, &[]).await?;
+    let mut others = finder.list(&docker, &[]).await?;
     others.retain(|other| !status.replicas.iter().any(|known| known.service == other.service));
     select(&args.services, &mut status.replicas, &mut others)?;
     if args.quiet {
@@ -80,6 +81,7 @@ pub async fn run(context: &Context, args: PsArgs) -> Result<(), CliError> {
     }
     if status.replicas.is_empty() && others.is_empty() && status.orphans.is_empty() {
         output::note(&format!("nothing of the project {name} is there"))?;
+        status.foreign.iter().try_for_each(|foreign| output::note(&event::foreign(foreign)))?;
         return status.pods.iter().try_for_each(pod_notes);
     }
     output::line(&output::table::draw(&status, &others, &ports).trim_fmt())?;
@@ -93,6 +95,7 @@ pub async fn run(context: &Context, args: PsArgs) -> Result<(), CliError> {
     for pod in &status.pods {
         pod_notes(pod)?;
     }
+    status.foreign.iter().try_for_each(|foreign| output::note(&event::foreign(foreign)))?;
     if session.is_none() {
         output::note(
             "nobody supervises this project: what ends stays down; `sameport up -d` begins a supervisor",

@@ -263,6 +263,7 @@ mod tests {
             rollouts: Vec::new(),
             orphans: Vec::new(),
             troubles: Vec::new(),
+            foreign: Vec::new(),
         }
     }
 

@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 
 use sameport::{
-    engine::{EngineError, EngineInfo},
+    engine::{
+        EngineError, EngineInfo,
+        ownership::{Foreign, ForeignKind},
+    },
     kernel::trial::{Feature, Trial},
 };
 use serde::Serialize;
@@ -15,6 +18,8 @@ pub struct Facts {
     pub address: String,
     /// The engine, or why it does not answer.
     pub engine: Result<EngineInfo, EngineError>,
+    /// What carries our labels and is not ours.
+    pub foreign: Result<Vec<Foreign>, EngineError>,
     /// Whether we have folders for our own things.
     pub folders: Result<(), String>,
     /// The kernel's release.
@@ -97,6 +102,7 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
     findings.extend(facts.trials.iter().map(|trial| steering(facts, trial)));
     findings.push(privileges(facts));
     findings.extend([folders(facts), backlog(facts), files(facts)]);
+    findings.extend(foreign(facts));
     findings
 }
 
@@ -120,6 +126,30 @@ fn engine(facts: &Facts) -> Finding {
                 _ => error.help().unwrap_or("see `docker info`"),
             },
         ),
+    }
+}
+
+/// A finding for each.
+fn foreign(facts: &Facts) -> Vec<Finding> {
+    let follows = "it is left alone: sameport neither stops nor removes it, and runs nothing in it";
+    match &facts.foreign {
+        Ok(all) => all
+            .iter()
+            .map(|foreign| {
+                let remove = match foreign.kind {
+                    ForeignKind::Container => "docker rm -f",
+                    ForeignKind::Network => "docker network rm",
+                    ForeignKind::Volume => "docker volume rm",
+                };
+                let remedy = format!("if it is not needed: `{remove} {}`", foreign.name);
+                let found = format!("{foreign} has labels of sameport: {}", foreign.message);
+                Finding::limited("foreign", found, follows, &remedy)
+            })
+            .collect(),
+        Err(error) => {
+            let follows = "whether there are containers of others with labels of sameport is not known";
+            vec![Finding::limited("foreign", error.to_string(), follows, "see `docker ps`")]
+        }
     }
 }
 
@@ -308,6 +338,7 @@ fn files(facts: &Facts) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sameport::engine::ownership::ForeignReason;
 
     fn good() -> Facts {
         Facts {
@@ -328,6 +359,7 @@ mod tests {
             can_migrate: true,
             trials: vec![Trial { feature: Feature::Programs, result: Ok(()) }],
             bpffs: Some("/sys/fs/bpf".into()),
+            foreign: Ok(Vec::new()),
             is_root: true,
             can_see_processes: true,
             can_administer_networks: true,
@@ -340,6 +372,10 @@ mod tests {
         let mut facts = good();
         change(facts.engine.as_mut().unwrap());
         facts
+    }
+
+    fn stranger() -> Foreign {
+        Foreign::resource(ForeignKind::Volume, "data".to_owned(), ForeignReason::CopiedLabels)
     }
 
     /// A trial failed.
@@ -372,6 +408,8 @@ mod tests {
             (Facts { folders: Err("no".to_owned()), ..good() }, ("folders", Level::Missing)),
             (Facts { share_port: Err("no".to_owned()), ..good() }, ("port", Level::Missing)),
             (Facts { can_migrate: false, ..good() }, ("migration", Level::Limited)),
+            (Facts { foreign: Ok(vec![stranger()]), ..good() }, ("foreign", Level::Limited)),
+            (Facts { foreign: Err(gone()), ..good() }, ("foreign", Level::Limited)),
             (Facts { backlog: Some(128), ..good() }, ("backlog", Level::Limited)),
             (Facts { files: Some(256), ..good() }, ("files", Level::Limited)),
             (tried(Feature::Programs), ("BPF", Level::Limited)),

@@ -2,7 +2,7 @@
 
 use anstyle::{AnsiColor, Style};
 use sameport::{
-    engine::Health,
+    engine::{Health, ownership::Foreign},
     kernel::steering::{OtherUser, Stranger},
     plan::{Failure, Target, Verb, versions::Underway},
     spec::{FailureAction, Image, PodName, ServiceName},
@@ -68,6 +68,7 @@ pub fn describe(event: &Event) -> Option<String> {
             styled(&text, yellow)
         }
         EventKind::Stranger { pod, stranger } => styled(&strange(pod, stranger), yellow),
+        EventKind::ForeignFound { foreign: found } => styled(&foreign(found), yellow),
         EventKind::PreStopFailed { target, error } => {
             styled(&format!("{target} is stopped, though {error}"), yellow)
         }
@@ -166,6 +167,11 @@ pub fn other_user(replica: &str, other: &OtherUser) -> String {
          only one user share a port; they go on serving. Write `user: \"{owner}\"` in the Compose file, or \
          `sameport stop` the service and start it again as the new user"
     )
+}
+
+/// Something carries our labels that we have not made.
+pub fn foreign(foreign: &Foreign) -> String {
+    format!("{foreign} has labels of sameport and is left alone: {}", foreign.message)
 }
 
 /// A socket has joined those of the replicas that is nobody's.
