@@ -6,10 +6,10 @@ use clap::{Args, ValueEnum};
 use sameport::{
     clock::Clock,
     compose::{self, Loaded},
-    engine::docker::Docker,
+    engine::{docker::Docker, ownership::Expected},
     files::Files,
     kernel::netns,
-    spec::ProjectName,
+    spec::{Project, ProjectName},
     supervisor::{Kernel, NoKernel, Settings, StateFile, ThisKernel, paths::Paths},
 };
 
@@ -159,6 +159,19 @@ impl Context {
     /// The project's name.
     pub fn project(&self) -> Result<ProjectName, CliError> {
         Ok(compose::project_name(&self.options())?)
+    }
+
+    /// What is known of the names of what is a project's own: from its file, if there is one, and from what is remembered
+    /// of it.
+    pub fn expected(&self, name: &ProjectName, file: Option<&Project>) -> Expected {
+        let remembered = self.paths().and_then(|paths| Ok(StateFile::at(paths.state(name)).load()?));
+        let mut expected = remembered.map(|state| state.expected()).unwrap_or_else(|error| {
+            // All that is lost is a name that the file of an earlier release gave, and does not give any more.
+            tracing::debug!(%error, "what is remembered of the project cannot be read");
+            Expected::default()
+        });
+        file.into_iter().for_each(|file| expected.note(file));
+        expected
     }
 
     /// The engine.

@@ -11,6 +11,7 @@ use super::{
     dry_run,
     error::CliError,
     output,
+    replicas::Finder,
     session::Session,
     signals::Signals,
     takeover::{self, Replace},
@@ -42,6 +43,7 @@ pub async fn run(context: &Context, args: DownArgs) -> Result<(), CliError> {
     if context.is_dry_run() {
         return dry_run::show(context, &name, loaded.map(|loaded| loaded.project), request).await;
     }
+    let mut finder = Finder::of(context, &name, loaded.as_ref().map(|loaded| &loaded.project));
     takeover::replace(context, &name, Replace::Incompatible).await?;
     let session = Session::open(context, &name, loaded.map(|loaded| loaded.project)).await?;
     let mut signals = Signals::new()?;
@@ -52,7 +54,7 @@ pub async fn run(context: &Context, args: DownArgs) -> Result<(), CliError> {
             // Nobody may be there to read it.
             let _ = output::note("killing; Ctrl-C again leaves the rest as it is");
             let kill = async {
-                super::kill::all(&context.engine().await?, &name).await?;
+                super::kill::all(&context.engine().await?, &mut finder).await?;
                 wait::until(context, &session, Until::Gone, None).await
             };
             tokio::select! {

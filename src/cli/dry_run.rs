@@ -15,7 +15,7 @@ use sameport::{
 use super::{
     context::Context,
     error::CliError,
-    output,
+    layout, output,
     pull::{self, Found, Pull},
     session::{Readable, Session},
 };
@@ -34,6 +34,7 @@ pub async fn show(
         Readable::Running(session) => session.preview(request).await?,
         Readable::OtherRelease | Readable::Nobody => {
             let docker = context.engine().await?;
+            layout::check(context, name, file.as_ref(), &docker).await?;
             let settings = context.settings(name, &docker)?;
             let file = file.unwrap_or_else(|| Project::empty(name.clone()));
             convert::preview(&supervisor::foresee(Arc::new(docker), file, request, &settings).await??)

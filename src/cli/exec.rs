@@ -17,7 +17,7 @@ use tokio::{
 use super::{
     context::Context,
     error::CliError,
-    replicas,
+    replicas::Finder,
     selector::{self, Written},
     signals::Signals,
 };
@@ -56,11 +56,10 @@ pub struct ExecArgs {
 
 /// Runs `sameport exec`.
 pub async fn run(context: &Context, args: ExecArgs) -> Result<(), CliError> {
-    let name = context.project()?;
+    let mut finder = Finder::new(context)?;
     let docker = context.engine().await?;
     let replica =
-        replicas::first_running(&docker, &name, &selector::resolve_one(context, &args.replica).await?)
-            .await?;
+        finder.first_running(&docker, &selector::resolve_one(context, &args.replica).await?).await?;
     let tty = !args.no_tty && io::stdin().is_terminal() && io::stdout().is_terminal();
     let options = ExecOptions {
         command: args.command,

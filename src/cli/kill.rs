@@ -3,14 +3,14 @@
 use clap::Args;
 use sameport::{
     api::schema::SentSignal,
-    engine::{Engine, Labels, docker::Docker},
-    spec::ProjectName,
+    engine::{Engine, docker::Docker},
 };
 
 use super::{
     context::Context,
     error::CliError,
-    output, replicas,
+    output,
+    replicas::Finder,
     selector::{self, Written},
 };
 
@@ -30,10 +30,10 @@ pub struct KillArgs {
 
 /// Runs `sameport kill`.
 pub async fn run(context: &Context, args: KillArgs) -> Result<(), CliError> {
-    let name = context.project()?;
+    let mut finder = Finder::new(context)?;
     let docker = context.engine().await?;
     for wanted in &selector::resolve(context, &args.replicas).await? {
-        for replica in replicas::running(&docker, &name, wanted).await? {
+        for replica in finder.running(&docker, wanted).await? {
             if context.is_dry_run() {
                 output::note(&format!("would send {} to {replica}", args.signal))?;
                 continue;
@@ -50,10 +50,10 @@ pub async fn run(context: &Context, args: KillArgs) -> Result<(), CliError> {
 }
 
 /// Kills every container of a project at once.
-pub async fn all(docker: &Docker, name: &ProjectName) -> Result<(), CliError> {
-    for row in docker.list(name).await? {
-        if row.state == "running" && Labels::from_map(&row.labels).is_some() {
-            docker.kill(&row.id, "SIGKILL").await?;
+pub async fn all(docker: &Docker, finder: &mut Finder) -> Result<(), CliError> {
+    for owned in finder.containers(docker).await?.ours {
+        if owned.row.state == "running" {
+            docker.kill(&owned.row.id, "SIGKILL").await?;
         }
     }
     Ok(())

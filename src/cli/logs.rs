@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use sameport::{
     api::schema::LogRecord,
     engine::{ContainerId, Engine, EngineError, EngineEvent, LogLine, LogOptions},
-    spec::{ProjectName, ServiceName},
+    spec::ServiceName,
     supervisor::Selector,
 };
 use tokio::sync::mpsc;
@@ -18,8 +18,7 @@ use super::{
     context::Context,
     error::{CliError, styled},
     output::{self, format::Format},
-    replicas,
-    replicas::Replica,
+    replicas::{Finder, Replica},
     selector::{self, Written},
     signals::Signals,
 };
@@ -94,7 +93,7 @@ struct Look {
 
 /// Runs `sameport logs`.
 pub async fn run(context: &Context, args: LogsArgs) -> Result<(), CliError> {
-    let name = context.project()?;
+    let finder = Finder::new(context)?;
     let engine = context.engine().await?;
     let options = LogOptions {
         follow: args.follow,
@@ -111,9 +110,9 @@ pub async fn run(context: &Context, args: LogsArgs) -> Result<(), CliError> {
     let mut signals = Signals::new()?;
     let show = async {
         if args.follow {
-            follow(&engine, &name, &wanted, options, look).await
+            follow(&engine, finder, &wanted, options, look).await
         } else {
-            past(&engine, &name, &wanted, options, look).await
+            past(&engine, finder, &wanted, options, look).await
         }
     };
     tokio::select! {
@@ -126,25 +125,25 @@ pub async fn run(context: &Context, args: LogsArgs) -> Result<(), CliError> {
 pub async fn follow_all(
     context: &Context,
     engine: &impl Engine,
-    name: &ProjectName,
+    finder: Finder,
     services: &[ServiceName],
 ) -> Result<(), CliError> {
     let replicas: Vec<_> =
         services.iter().map(|service| Selector { service: service.clone(), slot: None }).collect();
     let options = LogOptions { follow: true, tail: Some(10), ..LogOptions::default() };
     let look = Look { data: context.data().cloned(), prefix: true, timestamps: false };
-    follow(engine, name, &replicas, options, look).await
+    follow(engine, finder, &replicas, options, look).await
 }
 
 /// What has been written, in order of time over all replicas. Only the next line of each is held.
 async fn past(
     engine: &impl Engine,
-    name: &ProjectName,
+    mut finder: Finder,
     wanted: &[Selector],
     options: LogOptions,
     look: Look,
 ) -> Result<(), CliError> {
-    let replicas = replicas::list(engine, name, wanted).await?;
+    let replicas = finder.list(engine, wanted).await?;
     if replicas.is_empty() {
         let what = wanted.first().map_or_else(|| "anything".to_owned(), |w| w.service.to_string());
         return output::note(&format!("no replica of {what} has been there to write"));
@@ -191,7 +190,7 @@ const RESYNC: Duration = Duration::from_secs(5);
 /// Shows what is written, also by replicas that come later, until dropped.
 async fn follow(
     engine: &impl Engine,
-    name: &ProjectName,
+    mut finder: Finder,
     wanted: &[Selector],
     options: LogOptions,
     look: Look,
@@ -205,9 +204,9 @@ async fn follow(
     let mut events: Option<BoxStream<'static, EngineEvent>> = None;
     loop {
         if events.is_none() {
-            events = engine.events(name).await.ok();
+            events = engine.events(finder.project()).await.ok();
         }
-        if let Ok(replicas) = replicas::list(engine, name, wanted).await {
+        if let Ok(replicas) = finder.list(engine, wanted).await {
             for replica in replicas {
                 let options = match seen.get(&replica.id) {
                     None => options.clone(),

@@ -13,9 +13,12 @@ mod error;
 mod events;
 mod exec;
 mod kill;
+mod layout;
 mod logs;
+mod ls;
 mod output;
 mod project_status;
+mod projects;
 mod ps;
 mod pull;
 mod reload;
@@ -61,6 +64,8 @@ enum Command {
     Up(up::UpArgs),
     /// Stop and remove all that `up` made, and nothing else
     Down(down::DownArgs),
+    /// List projects on this engine
+    Ls(ls::LsArgs),
     /// List replicas and their status
     Ps(ps::PsArgs),
     /// Show the status of the whole project
@@ -196,6 +201,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::DemoServer(_) => Ok(()),
         Command::Up(args) => up::run(&context, args).await,
         Command::Down(args) => down::run(&context, args).await,
+        Command::Ls(args) => ls::run(&context, args).await,
         Command::Ps(args) => ps::run(&context, args).await,
         Command::Status(args) => status::run(&context, args).await,
         Command::Logs(args) => logs::run(&context, args).await,

@@ -16,7 +16,7 @@ use sameport::{
 use super::{
     context::Context,
     error::CliError,
-    replicas,
+    replicas::{self, Finder},
     session::{Readable, Session},
 };
 
@@ -34,7 +34,8 @@ pub async fn status(context: &Context) -> Result<(Status, Option<Project>), CliE
         Readable::OtherRelease => Status { supervised: true, ..look(context, &docker, by_file()).await? },
         Readable::Nobody => look(context, &docker, by_file()).await?,
     };
-    add_orphans(&docker, &name, &mut status).await?;
+    let finder = Finder::of(context, &name, file.as_ref());
+    add_orphans(&docker, finder, &mut status).await?;
     add_ports(&docker, &mut status).await?;
     Ok((status, file))
 }
@@ -54,11 +55,11 @@ pub async fn look(context: &Context, docker: &Docker, file: Project) -> Result<S
 }
 
 /// Adds replicas of services that the file does not have, or that there is no file for.
-async fn add_orphans(docker: &Docker, name: &ProjectName, status: &mut Status) -> Result<(), CliError> {
+async fn add_orphans(docker: &Docker, mut finder: Finder, status: &mut Status) -> Result<(), CliError> {
     let known: Vec<_> = status.replicas.iter().map(|replica| replica.service.clone()).collect();
-    let mut others = replicas::list(docker, name, &[]).await?;
+    let mut others = finder.list(docker, &[]).await?;
     others.retain(|other| !known.iter().any(|service| service == other.service.as_str()));
-    status.replicas.extend(others.into_iter().map(|other| orphan(name, other)));
+    status.replicas.extend(others.into_iter().map(|other| orphan(finder.project(), other)));
     Ok(())
 }
 

@@ -1,15 +1,18 @@
-//! The replicas that the engine has, found by their labels: for commands that need neither file nor supervisor.
+//! The replicas that the engine has: for commands that need neither file nor supervisor.
 
 use std::fmt;
 
 use sameport::{
     api::schema::replica_name,
-    engine::{ContainerId, Engine, EngineError, Labels, Role},
-    spec::{ProjectName, ServiceName, Slot},
+    engine::{
+        ContainerId, Engine, EngineError, Role,
+        ownership::{Checked, Expected, Owned, OwnershipChecker},
+    },
+    spec::{Project, ProjectName, ServiceName, Slot},
     supervisor::Selector,
 };
 
-use super::{error::CliError, selector};
+use super::{context::Context, error::CliError, selector};
 
 /// A replica's container, as the engine lists it.
 #[derive(Clone, Debug)]
@@ -34,20 +37,54 @@ impl fmt::Display for Replica {
     }
 }
 
-/// Those of a project that are wanted, or all if none is named; in order of services and slots.
-///
-/// # Errors
-/// When the engine does not answer.
-pub async fn list(
-    engine: &impl Engine,
-    project: &ProjectName,
-    wanted: &[Selector],
-) -> Result<Vec<Replica>, EngineError> {
-    let mut found: Vec<_> = engine
-        .list(project)
-        .await?
-        .into_iter()
-        .filter_map(|row| match Labels::from_map(&row.labels)?.role {
+/// Finds the containers of a project that are ours.
+#[derive(Clone, Debug)]
+pub struct Finder {
+    project: ProjectName,
+    expected: Expected,
+    ownership: OwnershipChecker,
+}
+
+impl Finder {
+    /// For the project that is meant here.
+    ///
+    /// # Errors
+    /// When none is.
+    pub fn new(context: &Context) -> Result<Self, CliError> {
+        let (name, loaded) = context.load_if_possible()?;
+        Ok(Self::of(context, &name, loaded.as_ref().map(|loaded| &loaded.project)))
+    }
+
+    /// For a project, with its file if there is one.
+    pub fn of(context: &Context, project: &ProjectName, file: Option<&Project>) -> Self {
+        let expected = context.expected(project, file);
+        Self { project: project.clone(), expected, ownership: OwnershipChecker::default() }
+    }
+
+    /// For which project.
+    pub fn project(&self) -> &ProjectName {
+        &self.project
+    }
+
+    /// Everything that carries the project's label, sorted by whether it is ours.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn containers(&mut self, engine: &impl Engine) -> Result<Checked, EngineError> {
+        self.ownership.list(engine, &self.project, &self.expected).await
+    }
+
+    /// The replicas that are wanted, or all if none is named; in order of services and slots.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn list(
+        &mut self,
+        engine: &impl Engine,
+        wanted: &[Selector],
+    ) -> Result<Vec<Replica>, EngineError> {
+        let ours = self.containers(engine).await?.ours.into_iter();
+        let replicas = ours.filter_map(|Owned { row, labels, .. }| match labels.role {
             Role::Replica { service, slot } => Some(Replica {
                 service,
                 slot,
@@ -57,42 +94,44 @@ pub async fn list(
                 status: row.status,
             }),
             Role::Sandbox | Role::Before { .. } => None,
-        })
-        .filter(|replica| wanted.is_empty() || wanted.iter().any(|selector| is_of(replica, selector)))
-        .collect();
-    found.sort_by(|a, b| (&a.service, a.slot).cmp(&(&b.service, b.slot)));
-    Ok(found)
+        });
+        let is_wanted =
+            |replica: &Replica| wanted.is_empty() || wanted.iter().any(|selector| is_of(replica, selector));
+        let mut found: Vec<_> = replicas.filter(is_wanted).collect();
+        found.sort_by(|a, b| (&a.service, a.slot).cmp(&(&b.service, b.slot)));
+        Ok(found)
+    }
+
+    /// Those that run of the replicas that a user named.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn running(
+        &mut self,
+        engine: &impl Engine,
+        wanted: &Selector,
+    ) -> Result<Vec<Replica>, CliError> {
+        let mut found = self.list(engine, std::slice::from_ref(wanted)).await?;
+        found.retain(|replica| replica.running);
+        if found.is_empty() { Err(none_runs(wanted)) } else { Ok(found) }
+    }
+
+    /// The first of them.
+    ///
+    /// # Errors
+    /// As [`Self::running`].
+    pub async fn first_running(
+        &mut self,
+        engine: &impl Engine,
+        wanted: &Selector,
+    ) -> Result<Replica, CliError> {
+        let found = self.running(engine, wanted).await?;
+        found.into_iter().next().ok_or_else(|| none_runs(wanted))
+    }
 }
 
 fn is_of(replica: &Replica, wanted: &Selector) -> bool {
     replica.service == wanted.service && wanted.slot.is_none_or(|slot| replica.slot == slot)
-}
-
-/// Those that run of the replicas that a user named.
-///
-/// # Errors
-/// When there is none.
-pub async fn running(
-    engine: &impl Engine,
-    project: &ProjectName,
-    wanted: &Selector,
-) -> Result<Vec<Replica>, CliError> {
-    let mut found = list(engine, project, std::slice::from_ref(wanted)).await?;
-    found.retain(|replica| replica.running);
-    if found.is_empty() { Err(none_runs(wanted)) } else { Ok(found) }
-}
-
-/// The first of them.
-///
-/// # Errors
-/// As [`running`].
-pub async fn first_running(
-    engine: &impl Engine,
-    project: &ProjectName,
-    wanted: &Selector,
-) -> Result<Replica, CliError> {
-    let found = running(engine, project, wanted).await?;
-    found.into_iter().next().ok_or_else(|| none_runs(wanted))
 }
 
 fn none_runs(wanted: &Selector) -> CliError {

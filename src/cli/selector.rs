@@ -9,7 +9,7 @@ use sameport::{
     supervisor::Selector,
 };
 
-use super::{context::Context, error::CliError, replicas};
+use super::{context::Context, error::CliError, replicas::Finder};
 
 /// A service or a replica, as it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,7 +98,8 @@ pub async fn resolve(context: &Context, written: &[Written]) -> Result<Vec<Selec
     let mut names = Names::new(project, loaded.as_ref().map(|loaded| &loaded.project));
     if written.iter().any(|written| names.resolve(&written.0) == Err(Unclear::Unknown)) {
         let docker: Docker = context.engine().await?;
-        let found = replicas::list(&docker, &names.project, &[]).await?;
+        let file = loaded.as_ref().map(|loaded| &loaded.project);
+        let found = Finder::of(context, &names.project, file).list(&docker, &[]).await?;
         names.services.extend(found.into_iter().map(|replica| replica.service));
     }
     written

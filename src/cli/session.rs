@@ -16,7 +16,7 @@ use sameport::{
 };
 use tokio::{sync::mpsc, task::JoinHandle};
 
-use super::{context::Context, error::CliError, output, takeover};
+use super::{context::Context, error::CliError, layout, output, takeover};
 
 /// How long a supervisor that has just begun may take to open its socket.
 const OPENING: Duration = Duration::from_secs(2);
@@ -93,21 +93,24 @@ impl Session {
         }
     }
 
-    /// A supervisor in this process; refused when there is another one.
-    pub fn begin(context: &Context, project: &ProjectName, docker: Docker) -> Result<Self, CliError> {
-        let lock = Lock::acquire(&context.paths()?.lock(project))?;
-        Self::begin_locked(context, project, docker, lock)
+    /// A supervisor in this process; refused when there is another one, or as [`Self::begin_locked`].
+    pub async fn begin(context: &Context, file: &Project, docker: Docker) -> Result<Self, CliError> {
+        let lock = Lock::acquire(&context.paths()?.lock(&file.name))?;
+        Self::begin_locked(context, &file.name, Some(file), docker, lock).await
     }
 
-    /// A supervisor in this process, which holds the project's lock already.
-    pub fn begin_locked(
+    /// A supervisor in this process, which holds the project's lock already; refused when a newer release has made
+    /// something of the project.
+    pub async fn begin_locked(
         context: &Context,
         project: &ProjectName,
+        file: Option<&Project>,
         docker: Docker,
         lock: Lock,
     ) -> Result<Self, CliError> {
         // Nothing of it begins, not even without the kernel, where a newer release has had it.
         takeover::check(context, &docker, project)?;
+        layout::check(context, project, file, &docker).await?;
         let settings = context.settings(project, &docker)?;
         let clock = settings.clock;
         let (handle, task) = supervisor::start(Arc::new(docker), project.clone(), settings)?;
@@ -132,7 +135,7 @@ impl Session {
             match Lock::acquire(&context.paths()?.lock(project)) {
                 Ok(lock) => {
                     let docker = context.engine().await?;
-                    let session = Self::begin_locked(context, project, docker, lock)?;
+                    let session = Self::begin_locked(context, project, file.as_ref(), docker, lock).await?;
                     if let Some(file) = file {
                         session.ask(Request::Load(Box::new(file))).await?;
                     }

@@ -56,7 +56,7 @@ pub fn notes(status: &Status, has_file: bool) -> Result<(), CliError> {
         let help = error.help.as_ref().map(|help| format!(" ({help})")).unwrap_or_default();
         output::note(&format!("{}: {}{help}", error.target, error.error))?;
     }
-    status.foreign_containers.iter().try_for_each(|c| output::note(&convert::foreign_container(c)))?;
+    status.foreign_resources.iter().try_for_each(|c| output::note(&convert::foreign_resource(c)))?;
     status.pods.iter().try_for_each(pod_notes)?;
     if status.supervised || status.replicas.is_empty() {
         return Ok(());

@@ -72,7 +72,7 @@ pub async fn run(context: &Context, args: SuperviseArgs) -> Result<(), CliError>
     log(context, &name, &args)?;
     let lock = Lock::acquire(&context.paths()?.lock(&name))?;
     let Some(docker) = engine(&mut signals).await? else { return Ok(()) };
-    let mut session = Session::begin_locked(context, &name, docker.clone(), lock)?;
+    let mut session = Session::begin_locked(context, &name, Some(&project), docker.clone(), lock).await?;
     // What was asked for at the last `up` stays: services in the background are applied by who calls.
     let begin =
         if args.background { Request::Load(Box::new(project)) } else { wish(&docker, project).await? };

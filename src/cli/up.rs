@@ -22,9 +22,10 @@ use super::{
     context::{Context, who},
     dry_run,
     error::CliError,
-    logs, output,
+    layout, logs, output,
     pull::{Found, Pull, pull},
     reload::{self, Reload},
+    replicas::Finder,
     session::Session,
     signals::{Signals, Wanted},
     takeover::{self, Replace},
@@ -90,6 +91,11 @@ pub async fn run(context: &Context, args: UpArgs) -> Result<(), CliError> {
         let request = Wish { context, args: &args, images, seen: None }.of(project);
         return dry_run::show(context, &name, None, request).await;
     }
+    if Session::running(context, &name).await?.is_none() {
+        // Also before an image is fetched.
+        layout::check(context, &name, Some(&project), &docker).await?;
+    }
+    let finder = Finder::of(context, &name, Some(&project));
     let mut signals = Signals::new()?;
     let fetched = pull(&docker, &project, &args.services, args.pull);
     let images = tokio::select! {
@@ -102,15 +108,15 @@ pub async fn run(context: &Context, args: UpArgs) -> Result<(), CliError> {
         Some(session) if args.detach || args.wait => {
             in_background(session, project, &wish, &mut signals).await
         }
-        Some(session) => beside(session, &docker, project, &wish, &mut signals).await,
+        Some(session) => beside(session, &docker, finder, project, &wish, &mut signals).await,
         None if args.detach || args.wait => {
             takeover::check(context, &docker, &name)?;
             let session = spawn(context, &name, &args).await?;
             in_background(session, project, &wish, &mut signals).await
         }
         None => {
-            let session = Session::begin(context, &name, docker.clone())?;
-            in_foreground(&mut reload, session, &docker, project, &wish, &mut signals).await
+            let session = Session::begin(context, &project, docker.clone()).await?;
+            in_foreground(&mut reload, session, &docker, &finder, project, &wish, &mut signals).await
         }
     }
 }
@@ -213,16 +219,16 @@ async fn orphans(session: &Session) -> Result<(), CliError> {
 async fn beside(
     session: Session,
     docker: &Docker,
+    finder: Finder,
     project: Project,
     wish: &Wish<'_>,
     signals: &mut Signals,
 ) -> Result<(), CliError> {
-    let name = project.name.clone();
     wish.ask(&session, project).await?;
     output::note("a supervisor runs in the background: Ctrl-C ends this display, and nothing else")?;
     let show = async {
         wait::until(wish.context, &session, Until::Up, None).await?;
-        logs::follow_all(wish.context, docker, &name, &wish.args.services).await
+        logs::follow_all(wish.context, docker, finder, &wish.args.services).await
     };
     tokio::select! {
         shown = show => shown,
@@ -234,17 +240,17 @@ async fn in_foreground(
     reload: &mut Reload<'_>,
     session: Session,
     docker: &Docker,
+    finder: &Finder,
     project: Project,
     wish: &Wish<'_>,
     signals: &mut Signals,
 ) -> Result<(), CliError> {
-    let name = project.name.clone();
     session.ask(wish.of(project)).await?;
     reload.hear(&session, "Ctrl-C where it runs ends it, and stops everything");
-    let end = attend(reload, &session, docker, &name, wish, signals).await;
+    let end = attend(reload, &session, docker, finder, wish, signals).await;
     let stopped = match session.has_ended().await {
         true => Ok(()),
-        false => stop(&session, docker, &name, wish, signals).await,
+        false => stop(&session, docker, finder, wish, signals).await,
     };
     session.leave().await;
     stopped.and(end)
@@ -255,7 +261,7 @@ async fn attend(
     reload: &mut Reload<'_>,
     session: &Session,
     docker: &Docker,
-    name: &ProjectName,
+    finder: &Finder,
     wish: &Wish<'_>,
     signals: &mut Signals,
 ) -> Result<(), CliError> {
@@ -269,7 +275,7 @@ async fn attend(
         sharing(session).await?;
         orphans(session).await?;
         tokio::try_join!(
-            logs::follow_all(wish.context, docker, name, &wish.args.services),
+            logs::follow_all(wish.context, docker, finder.clone(), &wish.args.services),
             super::events::show_new(wish.context, session),
         )
     };
@@ -327,7 +333,7 @@ async fn apply_anew(
 async fn stop(
     session: &Session,
     docker: &Docker,
-    name: &ProjectName,
+    finder: &Finder,
     wish: &Wish<'_>,
     signals: &mut Signals,
 ) -> Result<(), CliError> {
@@ -338,7 +344,7 @@ async fn stop(
         stopped = wait::until(wish.context, session, Until::Up, None) => stopped?,
         () = signals.end() => {
             let _ = output::note("killing");
-            super::kill::all(docker, name).await?;
+            super::kill::all(docker, &mut finder.clone()).await?;
             tokio::select! {
                 stopped = wait::until(wish.context, session, Until::Up, None) => stopped?,
                 () = signals.end() => {}

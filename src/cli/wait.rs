@@ -253,7 +253,7 @@ mod tests {
         });
         let status = serde_json::json!({
             "project": "shop", "supervised": true, "converged": converged, "idle": converged, "pods": [],
-            "replicas": [replica], "rollouts": [], "orphans": [], "foreign_containers": [], "errors": [],
+            "replicas": [replica], "rollouts": [], "orphans": [], "foreign_resources": [], "errors": [],
         });
         serde_json::from_value(status).unwrap()
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::spec::{Container, Hooks, Limits, NetworkAttachment, Pod};
 
-use super::Labels;
+use super::{Labels, sandbox};
 
 /// The engine's id of a container.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -35,8 +35,14 @@ pub struct Summary {
     pub id: ContainerId,
     /// Its name, without the slash.
     pub name: String,
-    /// Its labels, all of them.
+    /// Its labels, all of them; some may be its image's.
     pub labels: BTreeMap<String, String>,
+    /// Its image, as the engine names it now.
+    pub image: String,
+    /// The image's content id.
+    pub image_id: String,
+    /// When it was made, by the engine's clock; whole seconds.
+    pub created: Timestamp,
     /// The engine's word for its state: `running`, `exited`, … A change of it means: inspect again.
     pub state: String,
     /// The engine's sentence about it, such as `Up 3 minutes (healthy)`.
@@ -50,22 +56,49 @@ pub struct Inspection {
     pub id: ContainerId,
     /// Its name, without the slash.
     pub name: String,
-    /// `None` when it is not one of ours.
-    pub labels: Option<Labels>,
-    /// What is run in it around its life.
-    pub hooks: Hooks,
+    /// What only whoever makes a container tells of it.
+    pub host: HostSettings,
     /// The limits that are in force, of those that can be changed in place.
     pub limits: Limits,
     /// The image's content id.
     pub image_id: String,
-    /// The container whose network it joined.
-    pub joined: Option<ContainerId>,
     /// Where it is in its life.
     pub state: ContainerState,
     /// Addresses that the engine gave it, by network.
     pub addresses: BTreeMap<String, String>,
     /// Host ports that lead into it: `(host address, host port, container port and protocol)`.
     pub published: Vec<(String, u16, String)>,
+}
+
+/// Settings of a container that no image carries: they tell who made it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostSettings {
+    /// The image by the name under which it was asked for.
+    pub image: String,
+    /// Such as `bridge`, `host`, `container:<id>`.
+    pub network_mode: String,
+    /// Such as `private`, `shareable`.
+    pub ipc_mode: String,
+    /// Whether its root file system cannot be written to.
+    pub read_only: bool,
+    /// Capabilities that are taken from it.
+    pub cap_drop: Vec<String>,
+}
+
+impl HostSettings {
+    /// The container whose network it joined.
+    #[must_use]
+    pub fn joined(&self) -> Option<ContainerId> {
+        self.network_mode.strip_prefix("container:").map(|id| ContainerId(id.to_owned()))
+    }
+
+    /// Whether it is made as we make sandboxes, and as nobody else has a reason to.
+    pub(super) fn is_of_sandbox(&self) -> bool {
+        self.image.starts_with(sandbox::IMAGE)
+            && self.ipc_mode == "shareable"
+            && self.read_only
+            && self.cap_drop.iter().any(|capability| capability == "ALL")
+    }
 }
 
 /// Where a container is in its life.
@@ -132,8 +165,10 @@ pub struct Exit {
 pub struct CreateContainer {
     /// Its name.
     pub name: String,
-    /// By which we know it again.
+    /// What it is.
     pub labels: Labels,
+    /// What is run in it around its life.
+    pub hooks: Hooks,
     /// What runs in it, with its slot's templates filled in.
     pub container: Container,
     /// Whose namespaces it is in.

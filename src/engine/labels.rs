@@ -1,8 +1,13 @@
-//! The labels by which we know our own containers: Docker is the database.
+//! The labels by which we know what we have made: Docker is the database.
+//!
+//! They prove nothing by themselves: labels of an image become labels of its containers, and `docker commit` copies a
+//! container's labels into an image. What counts as ours is told by [`ownership`](super::ownership).
 
 use std::collections::BTreeMap;
 
 use crate::spec::{Generation, Hooks, PodName, ProjectName, ServiceName, Slot, form::HooksForm};
+
+use super::Nonce;
 
 const PREFIX: &str = "dev.sameport.";
 
@@ -41,49 +46,65 @@ pub struct Labels {
 impl Labels {
     /// The label that every container, network and volume of a project carries.
     pub const PROJECT: &'static str = "dev.sameport.project";
-    /// The label that holds the hooks of a replica that has any: those of its own version, also once the file has others.
-    const HOOKS: &'static str = "dev.sameport.hooks";
+    /// The label that tells which of our labels there are and what they mean. What was made before there was one has none.
+    pub const LAYOUT: &'static str = "dev.sameport.layout";
+    /// The value of [`Self::LAYOUT`] on what we make. Any other one is of a newer release.
+    pub const CURRENT_LAYOUT: &'static str = "1";
+    /// The label of a container that no other container that we made has.
+    pub const NONCE: &'static str = "dev.sameport.nonce";
+    /// The label of a network or volume that repeats its name, which nobody can change.
+    pub const NAME: &'static str = "dev.sameport.name";
+    /// The label that holds the hooks of a replica: those of its own version, also once the file has others.
+    pub const HOOKS: &'static str = "dev.sameport.hooks";
 
-    /// The labels of a container with these hooks, beside the others.
+    /// All labels of a container that we make: each one that we ever read, also where there is nothing to say, so that
+    /// none of its image's shows through.
     #[must_use]
-    pub fn of_hooks(hooks: &Hooks) -> BTreeMap<String, String> {
-        // Nothing in it can fail to be written.
-        let text =
-            (!hooks.is_empty()).then(|| serde_json::to_string(&HooksForm::from(hooks)).unwrap_or_default());
-        text.into_iter().map(|text| (Self::HOOKS.to_owned(), text)).collect()
+    pub fn of_container(&self, hooks: &Hooks, nonce: &Nonce) -> BTreeMap<String, String> {
+        let mut labels = self.to_map();
+        // Nothing in hooks can fail to be written.
+        let hooks = serde_json::to_string(&HooksForm::from(hooks)).unwrap_or_default();
+        labels.insert(Self::HOOKS.to_owned(), hooks);
+        labels.insert(Self::LAYOUT.to_owned(), Self::CURRENT_LAYOUT.to_owned());
+        labels.insert(Self::NONCE.to_owned(), nonce.to_string());
+        labels
     }
 
-    /// The hooks that labels tell; none, if what they tell cannot be read.
+    /// All labels of a network or volume that we make.
     #[must_use]
-    pub fn hooks(labels: &BTreeMap<String, String>) -> Hooks {
-        let form = labels.get(Self::HOOKS).and_then(|text| serde_json::from_str::<HooksForm>(text).ok());
-        form.map(Hooks::from).unwrap_or_default()
+    pub fn of_resource(project: &ProjectName, name: &str) -> BTreeMap<String, String> {
+        [(Self::PROJECT, project.as_str()), (Self::LAYOUT, Self::CURRENT_LAYOUT), (Self::NAME, name)]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into()
     }
 
-    /// As the engine stores them.
+    /// The hooks that a label tells; none, if what it tells cannot be read.
+    pub(super) fn hooks(label: &str) -> Hooks {
+        serde_json::from_str::<HooksForm>(label).map(Hooks::from).unwrap_or_default()
+    }
+
+    /// What a container is, as labels.
     #[must_use]
     pub fn to_map(&self) -> BTreeMap<String, String> {
-        let mut labels = vec![
+        let (role, service, slot) = match &self.role {
+            Role::Sandbox => ("sandbox", String::new(), String::new()),
+            Role::Before { service } => ("before", service.to_string(), String::new()),
+            Role::Replica { service, slot } => ("replica", service.to_string(), slot.to_string()),
+        };
+        [
             ("project", self.project.to_string()),
             ("pod", self.pod.to_string()),
             ("generation", self.generation.to_string()),
-        ];
-        match &self.role {
-            Role::Sandbox => labels.push(("role", "sandbox".to_owned())),
-            Role::Before { service } => {
-                labels.extend([("role", "before".to_owned()), ("service", service.to_string())]);
-            }
-            Role::Replica { service, slot } => labels.extend([
-                ("role", "replica".to_owned()),
-                ("service", service.to_string()),
-                ("slot", slot.to_string()),
-            ]),
-        }
-        labels.into_iter().map(|(key, value)| (format!("{PREFIX}{key}"), value)).collect()
+            ("role", role.to_owned()),
+            ("service", service),
+            ("slot", slot),
+        ]
+        .map(|(key, value)| (format!("{PREFIX}{key}"), value))
+        .into()
     }
 
-    /// What the engine stored; `None` unless the labels are complete, as only ours are.
-    pub fn from_map(labels: &BTreeMap<String, String>) -> Option<Self> {
+    /// What labels say that a container is; `None` unless they are complete. It need not be true.
+    pub(super) fn from_map(labels: &BTreeMap<String, String>) -> Option<Self> {
         let get = |key: &str| labels.get(&format!("{PREFIX}{key}")).map(String::as_str);
         let role = match get("role")? {
             "sandbox" => Role::Sandbox,
@@ -127,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn hooks_read_back_as_written_and_what_is_not_ours_is_none() {
+    fn hooks_read_back_as_written_and_what_cannot_be_read_is_none() {
         let hook = crate::spec::Hook {
             command: vec!["sh".to_owned(), "-c".to_owned(), "echo \"a\"".to_owned()],
             user: Some("0".to_owned()),
@@ -135,21 +156,34 @@ mod tests {
             working_dir: None,
             environment: BTreeMap::from([("A".to_owned(), None)]),
         };
-        let hooks = Hooks { post_start: vec![hook.clone()], pre_stop: vec![hook] };
-        assert_eq!(Labels::hooks(&Labels::of_hooks(&hooks)), hooks);
+        let some = Hooks { post_start: vec![hook.clone()], pre_stop: vec![hook] };
+        for hooks in [some.clone(), Hooks::default()] {
+            let labels = replica().of_container(&hooks, &Nonce::of_number(1));
+            assert_eq!(Labels::hooks(&labels[Labels::HOOKS]), hooks);
+        }
+        assert_eq!(Labels::hooks("?"), Hooks::default());
         // As containers of each release carry it.
         let one = r#"{"command":["sh","-c","echo \"a\""],"user":"0","privileged":true,"working_dir":null,"environment":{"A":null}}"#;
-        assert_eq!(
-            Labels::of_hooks(&hooks)["dev.sameport.hooks"],
-            format!(r#"{{"post_start":[{one}],"pre_stop":[{one}]}}"#)
-        );
-        assert_eq!(Labels::of_hooks(&Hooks::default()), BTreeMap::new());
-        let strange = BTreeMap::from([("dev.sameport.hooks".to_owned(), "?".to_owned())]);
-        assert_eq!(Labels::hooks(&strange), Hooks::default());
+        let labels = replica().of_container(&some, &Nonce::of_number(1));
+        assert_eq!(labels[Labels::HOOKS], format!(r#"{{"post_start":[{one}],"pre_stop":[{one}]}}"#));
     }
 
     #[test]
-    fn a_container_of_others_is_never_ours() {
+    fn every_container_has_every_label() {
+        let job = Role::Before { service: "web".parse().unwrap() };
+        let keys = |role: Role| -> Vec<String> {
+            let labels = Labels { role, ..replica() }.of_container(&Hooks::default(), &Nonce::of_number(1));
+            labels.into_keys().collect()
+        };
+        let all = ["generation", "hooks", "layout", "nonce", "pod", "project", "role", "service", "slot"];
+        let all = all.map(|key| format!("{PREFIX}{key}"));
+        for role in [replica().role, job, Role::Sandbox] {
+            assert_eq!(keys(role), all);
+        }
+    }
+
+    #[test]
+    fn labels_of_others_are_never_complete() {
         for missing in replica().to_map().keys() {
             let mut map = replica().to_map();
             map.remove(missing);

@@ -3,7 +3,7 @@
 //! Two implementations: [`docker::Docker`] speaks to a real one, [`memory::Memory`] simulates one in virtual
 //! time. Everything that can go wrong in an engine is classified here, once, as an [`EngineError`].
 
-use std::{future::Future, time::Duration};
+use std::{collections::BTreeMap, future::Future, time::Duration};
 
 use futures_util::stream::BoxStream;
 use jiff::Timestamp;
@@ -18,14 +18,18 @@ mod exec;
 pub mod images;
 mod labels;
 pub mod memory;
+mod nonce;
+pub mod ownership;
 pub mod sandbox;
 
 pub use container::{
-    ContainerId, ContainerState, CreateContainer, Exit, Health, Inspection, Namespaces, Process, Summary,
+    ContainerId, ContainerState, CreateContainer, Exit, Health, HostSettings, Inspection, Namespaces,
+    Process, Summary,
 };
 pub use error::EngineError;
 pub use exec::{ExecOptions, LAST_LINES, Ran, Tail};
 pub use labels::{Labels, Role};
+pub use nonce::Nonce;
 
 /// What an engine tells about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,6 +109,17 @@ pub struct ImageInfo {
     pub user: String,
     /// Whether it has a health check.
     pub healthcheck: bool,
+    /// Its labels, which every container of it has, too.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A network or volume that carries a project's label.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resource {
+    /// Its name.
+    pub name: String,
+    /// Its labels, all of them.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// A container engine.
@@ -116,13 +131,17 @@ pub trait Engine: Send + Sync + 'static {
     /// Who it is.
     fn info(&self) -> impl Future<Output = Result<EngineInfo, EngineError>> + Send;
 
-    /// Every container that carries the project's label, whatever its state.
+    /// Every container that carries the project's label, whatever its state. Not all of them need be ours:
+    /// [`ownership`] tells.
     fn list(&self, project: &ProjectName) -> impl Future<Output = Result<Vec<Summary>, EngineError>> + Send;
+
+    /// Every container that carries the label of any project, whatever its state.
+    fn list_all(&self) -> impl Future<Output = Result<Vec<Summary>, EngineError>> + Send;
 
     /// All about one container.
     fn inspect(&self, id: &ContainerId) -> impl Future<Output = Result<Inspection, EngineError>> + Send;
 
-    /// Makes a container; it does not run yet.
+    /// Makes a container; it does not run yet. It carries all labels of ours, and a nonce of its own.
     fn create(
         &self,
         container: &CreateContainer,
@@ -188,16 +207,16 @@ pub trait Engine: Send + Sync + 'static {
     /// Takes in an archive as `docker save` writes it.
     fn load_image(&self, archive: Vec<u8>) -> impl Future<Output = Result<(), EngineError>> + Send;
 
-    /// Names of all networks that carry the project's label.
+    /// All networks that carry the project's label, ours or not.
     fn networks(
         &self,
         project: &ProjectName,
-    ) -> impl Future<Output = Result<Vec<String>, EngineError>> + Send;
+    ) -> impl Future<Output = Result<Vec<Resource>, EngineError>> + Send;
 
     /// Whether a network of that name exists, ours or not.
     fn has_network(&self, name: &str) -> impl Future<Output = Result<bool, EngineError>> + Send;
 
-    /// Makes a network that carries the project's label.
+    /// Makes a network that carries the labels of ours.
     fn create_network(
         &self,
         project: &ProjectName,
@@ -207,14 +226,16 @@ pub trait Engine: Send + Sync + 'static {
     /// Removes a network.
     fn remove_network(&self, name: &str) -> impl Future<Output = Result<(), EngineError>> + Send;
 
-    /// Names of all volumes that carry the project's label.
-    fn volumes(&self, project: &ProjectName)
-    -> impl Future<Output = Result<Vec<String>, EngineError>> + Send;
+    /// All volumes that carry the project's label, ours or not.
+    fn volumes(
+        &self,
+        project: &ProjectName,
+    ) -> impl Future<Output = Result<Vec<Resource>, EngineError>> + Send;
 
     /// Whether a volume of that name exists, ours or not.
     fn has_volume(&self, name: &str) -> impl Future<Output = Result<bool, EngineError>> + Send;
 
-    /// Makes a volume that carries the project's label.
+    /// Makes a volume that carries the labels of ours.
     fn create_volume(
         &self,
         project: &ProjectName,

@@ -10,6 +10,9 @@ use super::{
 /// The program, made of `src/pause.rs` by `build.rs`.
 const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/pause"));
 
+/// How the names of its images begin.
+pub(super) const IMAGE: &str = "localhost/sameport-sandbox:";
+
 /// More than enough for one process that never allocates.
 const PROCESSES: i64 = 16;
 
@@ -43,7 +46,7 @@ pub fn container() -> Container {
 
 fn image() -> Image {
     let hash = digest(PROGRAM);
-    Image(format!("localhost/sameport-sandbox:{}", hash.get(..12).unwrap_or(&hash)))
+    Image(format!("{IMAGE}{}", hash.get(..12).unwrap_or(&hash)))
 }
 
 fn spec() -> ImageSpec {

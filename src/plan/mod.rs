@@ -5,7 +5,7 @@
 //! makes one worth while.
 //!
 //! Invariants: once every action has taken effect, the plan is empty. No two actions have the same target. A
-//! container that does not carry our labels is never in [`Observed`], so none is ever touched.
+//! container that is not ours is never among [`Observed::containers`], so none is ever touched.
 
 use std::collections::{BTreeMap, BTreeSet};
 

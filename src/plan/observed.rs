@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use crate::{
-    engine::{ContainerId, ContainerState, Labels, Process, Role},
+    engine::{ContainerId, ContainerState, Labels, Process, Role, ownership::Foreign},
     spec::{Hooks, Limits, PodName, ServiceName, Slot},
 };
 
@@ -20,6 +20,8 @@ pub struct Observed {
     pub networks: BTreeMap<String, Owner>,
     /// Volumes that the project needs or owns, by the engine's names.
     pub volumes: BTreeMap<String, Owner>,
+    /// What carries our labels and is not ours. Nothing is ever planned for it.
+    pub foreign: BTreeSet<Foreign>,
     /// What an action is under way for, and which; nothing else is planned there.
     pub busy: BTreeMap<Target, Verb>,
     /// What was tried before, and how it went.
@@ -41,7 +43,7 @@ pub struct Observed {
 /// Who made a network or volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
-    /// We did: it carries the project's label.
+    /// We did.
     Us,
     /// Somebody else did.
     Others,

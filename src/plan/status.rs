@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    engine::{ContainerId, ContainerState, Exit, Health, Role},
+    engine::{ContainerId, ContainerState, Exit, Health, Role, ownership::Foreign},
     kernel::steering::OtherUser,
     spec::{DependencyCondition, Generation, Image, PodName, Service, ServiceName, Slot},
 };
@@ -37,6 +37,9 @@ pub struct ProjectStatus {
     pub orphans: Vec<String>,
     /// What else is in the way, such as a network that cannot be made.
     pub troubles: Vec<Trouble>,
+    /// Containers, networks and volumes that carry our labels and are not ours: they are left alone.
+    #[serde(default)]
+    pub foreign: Vec<Foreign>,
 }
 
 /// How far a service is on its way to another version.
@@ -310,7 +313,8 @@ pub fn status(desired: &Desired, observed: &Observed, now: Timestamp) -> Project
     // A replica that waits for its turn to be replaced is no action yet.
     let settled = idle && desired.superseded.is_empty() && rollouts.iter().all(RolloutStatus::rests);
     let converged = settled && up && is_as_wanted;
-    ProjectStatus { converged, settled, pods, replicas, rollouts, orphans, troubles }
+    let foreign = observed.foreign.iter().cloned().collect();
+    ProjectStatus { converged, settled, pods, replicas, rollouts, orphans, troubles, foreign }
 }
 
 /// What mends a version.

@@ -5,7 +5,8 @@ use crate::{
     kernel::capability,
     plan::Action,
     spec::{
-        Container, Hook, NetworkAttachment, Pod, PodName, PodNetwork, Project, Service, ServiceName, Slot,
+        Container, Hook, Hooks, NetworkAttachment, Pod, PodName, PodNetwork, Project, Service, ServiceName,
+        Slot,
     },
 };
 
@@ -97,6 +98,7 @@ async fn launch_sandbox<E: Engine>(engine: &E, project: &Project, name: &PodName
             generation: pod.generation(),
             role: Role::Sandbox,
         },
+        hooks: Hooks::default(),
         container: Container { image, ..sandbox::container() },
         namespaces: Namespaces::Own {
             pod: Box::new(prepared(engine, project, name, pod).await?),
@@ -160,7 +162,6 @@ async fn launch_replica<E: Engine>(
         return Err(EngineError::Gone { what: format!("pod {}", service.pod) });
     };
     let mut own = service.container.for_slot(slot);
-    own.labels.extend(Labels::of_hooks(&service.hooks.for_slot(slot)));
     own.image = image::to_use(engine, &own).await?;
     let container = CreateContainer {
         name,
@@ -170,6 +171,7 @@ async fn launch_replica<E: Engine>(
             generation: service.generation(),
             role: Role::Replica { service: service.name.clone(), slot },
         },
+        hooks: service.hooks.for_slot(slot),
         container: own,
         namespaces: inside(sandbox, pod),
     };
@@ -199,6 +201,7 @@ async fn launch_job<E: Engine>(
             generation: service.generation(),
             role: Role::Before { service: name.clone() },
         },
+        hooks: Hooks::default(),
         container: before.container(&service.container),
         namespaces: inside(sandbox, pod),
     };

@@ -12,6 +12,7 @@ use tokio::sync::broadcast;
 
 use super::Mistake;
 use crate::{
+    engine::ownership::Foreign,
     kernel::steering::{OtherUser, Stranger},
     plan::{Failure, Proof, Target, Verb, status::ExitStatus, versions::Underway},
     spec::{FailureAction, Image, PodName, ServiceName, Share, Slot},
@@ -160,6 +161,12 @@ pub enum EventKind {
         /// Whose it is, and what it gets.
         #[serde(flatten)]
         stranger: Stranger,
+    },
+    /// Something carries our labels that we have not made. It is left alone.
+    ForeignFound {
+        /// What it is, and why it is not ours.
+        #[serde(flatten)]
+        foreign: Foreign,
     },
     /// The commands before the end of a replica did not succeed; it is stopped all the same.
     PreStopFailed {

@@ -96,7 +96,7 @@ async fn observed<E: Engine>(
     settings: &Settings,
 ) -> Result<Observed, EngineError> {
     let mut observer = observe::Observer::new(engine, settings.netns_of.clone(), settings.clock);
-    let seen = observer.look(&wish.desired, &observe::Dirty::EVERYTHING).await?;
+    let seen = observer.look(&wish.desired, &wish.expected(), &observe::Dirty::EVERYTHING).await?;
     let steered = settings.kernel.steers(&wish.desired.project.name);
     Ok(Observed {
         // What it shows, only a supervisor can tell.
@@ -104,6 +104,7 @@ async fn observed<E: Engine>(
         containers: seen.containers,
         networks: seen.networks,
         volumes: seen.volumes,
+        foreign: seen.foreign,
         post_start: wish.post_start().clone(),
         ..Observed::default()
     })

@@ -11,7 +11,10 @@ use jiff::Timestamp;
 
 use crate::{
     clock::Clock,
-    engine::{ContainerId, ContainerState, Engine, EngineError, Labels, Summary},
+    engine::{
+        ContainerId, ContainerState, Engine, EngineError, Summary,
+        ownership::{Checked, CheckedResources, Expected, Foreign, Owned, OwnershipChecker, resources},
+    },
     plan::{Container, Desired, Goal, Owner},
     spec::{MountSource, Slot},
 };
@@ -55,6 +58,8 @@ pub struct Snapshot {
     pub networks: BTreeMap<String, Owner>,
     /// Volumes, by the engine's names.
     pub volumes: BTreeMap<String, Owner>,
+    /// What carries our labels and is not ours.
+    pub foreign: BTreeSet<Foreign>,
 }
 
 /// Looks at the engine, and remembers what it saw.
@@ -64,8 +69,9 @@ pub struct Observer<E> {
     clock: Clock,
     /// How often it has looked; what is new after the first look has just begun.
     looks: u64,
+    ownership: OwnershipChecker,
     seen: BTreeMap<ContainerId, Seen>,
-    last: Snapshot,
+    resources: Resources,
 }
 
 /// A container, as it was seen last.
@@ -79,36 +85,69 @@ struct Seen {
 impl<E: Engine> Observer<E> {
     /// An observer that has seen nothing yet.
     pub fn new(engine: Arc<E>, netns_of: NetnsOf, clock: Clock) -> Self {
-        Self { engine, netns_of, clock, looks: 0, seen: BTreeMap::new(), last: Snapshot::default() }
+        Self {
+            engine,
+            netns_of,
+            clock,
+            looks: 0,
+            ownership: OwnershipChecker::default(),
+            seen: BTreeMap::new(),
+            resources: Resources::default(),
+        }
     }
 
-    /// Looks again.
+    /// Looks again. `expected`: what is known of the names of what is ours.
     ///
     /// # Errors
     /// When the engine does not answer; what was seen before stays remembered.
-    pub async fn look(&mut self, desired: &Desired, dirty: &Dirty) -> Result<Snapshot, EngineError> {
-        let project = &desired.project;
-        let mut listed = self.engine.list(&project.name).await?;
-        listed
-            .retain(|row| Labels::from_map(&row.labels).is_some_and(|labels| labels.project == project.name));
-        let turns = if dirty.in_turn { self.turns(&listed) } else { BTreeSet::new() };
+    pub async fn look(
+        &mut self,
+        desired: &Desired,
+        expected: &Expected,
+        dirty: &Dirty,
+    ) -> Result<Snapshot, EngineError> {
+        let Checked { ours, foreign } =
+            self.ownership.list(&*self.engine, &desired.project.name, expected).await?;
+        let seen = self.look_at(ours, dirty).await?;
+        if dirty.resources {
+            self.resources = self.look_at_resources(desired, expected).await?;
+        }
+        let Resources { networks, volumes, foreign: others } = self.resources.clone();
+        self.seen = seen;
+        self.looks += 1;
+        Ok(Snapshot {
+            containers: self.seen.iter().map(|(id, seen)| (id.clone(), seen.container.clone())).collect(),
+            networks,
+            volumes,
+            foreign: others.into_iter().chain(foreign).collect(),
+        })
+    }
+
+    /// Inspects those of our containers that may have changed.
+    async fn look_at(
+        &self,
+        ours: Vec<Owned>,
+        dirty: &Dirty,
+    ) -> Result<BTreeMap<ContainerId, Seen>, EngineError> {
+        let turns = if dirty.in_turn { self.turns(&ours) } else { BTreeSet::new() };
         let mut seen = BTreeMap::new();
         let mut unknown = Vec::new();
-        for row in listed {
-            let suspect = dirty.all || dirty.containers.contains(&row.id) || turns.contains(&row.id);
-            match self.seen.get(&row.id) {
-                Some(before) if !suspect && before.is_still(&row, &*self.netns_of) => {
+        for owned in ours {
+            let id = &owned.row.id;
+            let suspect = dirty.all || dirty.containers.contains(id) || turns.contains(id);
+            match self.seen.get(id) {
+                Some(before) if !suspect && before.is_still(&owned.row, &*self.netns_of) => {
                     let (container, inspected) = (before.container.clone(), before.inspected);
-                    seen.insert(row.id.clone(), Seen { row, container, inspected });
+                    seen.insert(id.clone(), Seen { row: owned.row, container, inspected });
                 }
-                _ => unknown.push(row),
+                _ => unknown.push(owned),
             }
         }
-        let inspected: Vec<_> = stream::iter(unknown.into_iter().map(|row| {
+        let inspected: Vec<_> = stream::iter(unknown.into_iter().map(|owned| {
             let engine = Arc::clone(&self.engine);
             async move {
-                match engine.inspect(&row.id).await {
-                    Ok(inspection) => Ok(Some((row, inspection))),
+                match engine.inspect(&owned.row.id).await {
+                    Ok(inspection) => Ok(Some((owned, inspection))),
                     Err(EngineError::Gone { .. }) => Ok(None),
                     Err(error) => Err(error),
                 }
@@ -117,46 +156,33 @@ impl<E: Engine> Observer<E> {
         .buffered(AT_ONCE)
         .try_collect()
         .await?;
-        for (row, inspection) in inspected.into_iter().flatten() {
-            let Some(labels) = inspection.labels else { continue };
+        for (owned, inspection) in inspected.into_iter().flatten() {
             let netns = match &inspection.state {
                 ContainerState::Running(p) | ContainerState::Paused(p) => (self.netns_of)(p.pid),
                 _ => None,
             };
-            let since = self.since(&row.id, &inspection.state);
             let container = Container {
-                since,
+                since: self.since(&owned.row.id, &inspection.state),
                 id: inspection.id,
                 name: inspection.name,
-                labels,
-                joined: inspection.joined,
-                hooks: inspection.hooks,
+                hooks: owned.hooks(),
+                labels: owned.labels,
+                joined: inspection.host.joined(),
                 limits: inspection.limits,
                 state: inspection.state,
                 netns,
             };
-            seen.insert(row.id.clone(), Seen { row, container, inspected: self.looks });
+            seen.insert(owned.row.id.clone(), Seen { row: owned.row, container, inspected: self.looks });
         }
-        let mut snapshot = Snapshot {
-            containers: seen.iter().map(|(id, seen)| (id.clone(), seen.container.clone())).collect(),
-            ..Snapshot::default()
-        };
-        if dirty.resources {
-            (snapshot.networks, snapshot.volumes) = self.resources(desired).await?;
-        } else {
-            snapshot.networks.clone_from(&self.last.networks);
-            snapshot.volumes.clone_from(&self.last.volumes);
-        }
-        self.seen = seen;
-        self.looks += 1;
-        self.last.clone_from(&snapshot);
-        Ok(snapshot)
+        Ok(seen)
     }
 
-    /// Those of a list that were inspected longest ago.
-    fn turns(&self, listed: &[Summary]) -> BTreeSet<ContainerId> {
-        let mut known: Vec<_> =
-            listed.iter().filter_map(|row| Some((self.seen.get(&row.id)?.inspected, &row.id))).collect();
+    /// Those of ours that were inspected longest ago.
+    fn turns(&self, ours: &[Owned]) -> BTreeSet<ContainerId> {
+        let mut known: Vec<_> = ours
+            .iter()
+            .filter_map(|owned| Some((self.seen.get(&owned.row.id)?.inspected, &owned.row.id)))
+            .collect();
         known.sort_unstable();
         known.into_iter().take(IN_TURN).map(|(_, id)| id.clone()).collect()
     }
@@ -172,23 +198,36 @@ impl<E: Engine> Observer<E> {
         }
     }
 
-    async fn resources(&self, desired: &Desired) -> Result<Resources, EngineError> {
+    async fn look_at_resources(
+        &self,
+        desired: &Desired,
+        expected: &Expected,
+    ) -> Result<Resources, EngineError> {
         let project = &desired.project;
+        let CheckedResources { networks, volumes, foreign } =
+            resources(&*self.engine, &project.name, expected).await?;
         let own = |names: Vec<String>| names.into_iter().map(|name| (name, Owner::Us)).collect();
-        let mut networks: BTreeMap<_, _> = own(self.engine.networks(&project.name).await?);
-        let mut volumes: BTreeMap<_, _> = own(self.engine.volumes(&project.name).await?);
+        let mut found = Resources { networks: own(networks), volumes: own(volumes), foreign };
         for network in project.networks.values() {
-            if !networks.contains_key(&network.name) && self.engine.has_network(&network.name).await? {
-                networks.insert(network.name.clone(), Owner::Others);
+            if !found.networks.contains_key(&network.name) && self.engine.has_network(&network.name).await? {
+                found.networks.insert(network.name.clone(), Owner::Others);
             }
         }
         for name in needed_volumes(desired) {
-            if !volumes.contains_key(&name) && self.engine.has_volume(&name).await? {
-                volumes.insert(name, Owner::Others);
+            if !found.volumes.contains_key(&name) && self.engine.has_volume(&name).await? {
+                found.volumes.insert(name, Owner::Others);
             }
         }
-        Ok((networks, volumes))
+        Ok(found)
     }
+}
+
+/// Networks and volumes, as they were seen last.
+#[derive(Clone, Debug, Default)]
+struct Resources {
+    networks: BTreeMap<String, Owner>,
+    volumes: BTreeMap<String, Owner>,
+    foreign: Vec<Foreign>,
 }
 
 impl Seen {
@@ -199,8 +238,6 @@ impl Seen {
             && self.container.process().is_none_or(|process| netns_of(process.pid) == self.container.netns)
     }
 }
-
-type Resources = (BTreeMap<String, Owner>, BTreeMap<String, Owner>);
 
 /// Names of the volumes that replicas mount which shall run.
 fn needed_volumes(desired: &Desired) -> BTreeSet<String> {
@@ -237,70 +274,5 @@ fn same(before: &Summary, now: &Summary) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        engine::{Role, memory::Memory},
-        spec::{Generation, Limits, Project},
-    };
-
-    /// An engine with so many replicas of a project, and an observer that has seen them.
-    async fn watched(replicas: u32) -> (Memory, Desired, Observer<Memory>) {
-        let engine = Memory::new(Clock::starting_at(Timestamp::UNIX_EPOCH), 1);
-        for slot in Slot::first(replicas) {
-            let labels = Labels {
-                project: "shop".parse().unwrap(),
-                pod: "web".parse().unwrap(),
-                generation: Generation::from_label("0123456789ab"),
-                role: Role::Replica { service: "web".parse().unwrap(), slot },
-            };
-            engine.world().add_foreign(&format!("shop-web-{slot}"), labels.to_map());
-        }
-        let desired = Desired::all(Project {
-            name: "shop".parse().unwrap(),
-            services: BTreeMap::new(),
-            pods: BTreeMap::new(),
-            networks: BTreeMap::new(),
-            volumes: BTreeMap::new(),
-        });
-        let eyes = engine.clone();
-        let netns_of: NetnsOf = Arc::new(move |pid| eyes.world().netns_of(pid));
-        let clock = Clock::starting_at(Timestamp::UNIX_EPOCH);
-        let mut observer = Observer::new(Arc::new(engine.clone()), netns_of, clock);
-        observer.look(&desired, &Dirty::EVERYTHING).await.unwrap();
-        (engine, desired, observer)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_look_in_turn_inspects_a_few_and_comes_round_to_everyone() {
-        let (engine, desired, mut observer) = watched(20).await;
-        let changed = Limits { memory: Some(1 << 20), ..Limits::default() };
-        let ids: Vec<_> = engine.world().containers().map(|(id, ..)| id.clone()).collect();
-        for id in &ids {
-            engine.update(id, &changed).await.unwrap();
-        }
-        for known in [0, 8, 16, 20] {
-            let before = engine.world().calls;
-            let dirty = Dirty { in_turn: known > 0, ..Dirty::NOTHING };
-            let snapshot = observer.look(&desired, &dirty).await.unwrap();
-            let news = snapshot.containers.values().filter(|container| container.limits == changed).count();
-            assert_eq!(news, known);
-            // One of them lists.
-            assert_eq!(engine.world().calls - before, if known > 0 { 1 + 8 } else { 1 });
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_has_ended_and_runs_again_is_seen_though_the_list_shows_the_same() {
-        let (engine, desired, mut observer) = watched(20).await;
-        let id = engine.world().containers().map(|(id, ..)| id.clone()).last().unwrap();
-        engine.world().exit(&id, 137);
-        engine.start(&id).await.unwrap();
-        let pid = engine.world().containers().find_map(|(other, _, _, state, _)| match state {
-            ContainerState::Running(process) if *other == id => Some(process.pid),
-            _ => None,
-        });
-        let snapshot = observer.look(&desired, &Dirty::NOTHING).await.unwrap();
-        assert_eq!(snapshot.containers[&id].process().map(|process| process.pid), pid);
-    }
-}
+#[path = "observe_tests.rs"]
+mod tests;

@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::{
     clock::Clock,
-    engine::{ContainerId, Engine, EngineError, EngineEvent, Role},
+    engine::{ContainerId, Engine, EngineError, EngineEvent, Role, ownership::ForeignKind},
     plan::{
         Action, Answer, Container, Observed, Phase, Plan, PostStart, Replacement, Sharing, Signals, Stage,
         Target, assess, plan, status, versions::Versions,
@@ -88,6 +88,7 @@ pub fn start<E: Engine>(
         ended: BTreeSet::new(),
         reachable: true,
         converged: false,
+        foreign: BTreeSet::new(),
         events: None,
         tasks: JoinSet::new(),
         clock: settings.clock,
@@ -116,6 +117,8 @@ struct Supervisor<E> {
     ended: BTreeSet<Target>,
     reachable: bool,
     converged: bool,
+    /// What was told of as not ours.
+    foreign: BTreeSet<(ForeignKind, String)>,
     events: Option<BoxStream<'static, EngineEvent>>,
     tasks: JoinSet<Task<E>>,
     clock: Clock,
@@ -306,7 +309,7 @@ impl<E: Engine> Supervisor<E> {
         let Some(mut observer) = self.observer.take() else { return };
         let dirty = std::mem::replace(&mut self.dirty, Dirty::NOTHING);
         let settled = std::mem::take(&mut self.ended);
-        let desired = self.wish.desired.clone();
+        let (desired, expected) = (self.wish.desired.clone(), self.wish.expected());
         let subscribe = self.events.is_none();
         let engine = Arc::clone(&self.engine);
         self.seen = true;
@@ -318,7 +321,7 @@ impl<E: Engine> Supervisor<E> {
                     false => None,
                 };
                 let dirty = if subscribe { &Dirty::EVERYTHING } else { &dirty };
-                Ok((observer.look(&desired, dirty).await?, events))
+                Ok((observer.look(&desired, &expected, dirty).await?, events))
             }
             .await;
             Task::Looked { observer, settled, result }
@@ -381,6 +384,8 @@ impl<E: Engine> Supervisor<E> {
         self.probes.see(&self.wish.desired, &mut self.observed);
         self.observed.networks = snapshot.networks;
         self.observed.volumes = snapshot.volumes;
+        self.observed.foreign = snapshot.foreign;
+        self.tell_of_foreign(now);
         self.observed.busy.retain(|target, _| !settled.contains(target));
         self.wish.catch_up(&mut self.observed);
         self.steered(None);
@@ -395,6 +400,21 @@ impl<E: Engine> Supervisor<E> {
         for death in seen.deaths {
             let engine = Arc::clone(&self.engine);
             self.tasks.spawn(async move { Task::Told(watch::autopsy(&*engine, death, now).await) });
+        }
+    }
+
+    /// Names what carries our labels and is not ours, each once.
+    fn tell_of_foreign(&mut self, now: Timestamp) {
+        // What is ours is known by the names in the file, too.
+        if !self.wish.knows_names() {
+            return;
+        }
+        let told = std::mem::take(&mut self.foreign);
+        for foreign in &self.observed.foreign {
+            if !told.contains(&foreign.key()) {
+                self.journal.record(now, EventKind::ForeignFound { foreign: foreign.clone() });
+            }
+            self.foreign.insert(foreign.key());
         }
     }
 

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    engine::ContainerId,
+    engine::{ContainerId, ownership::Expected},
     plan::{PostStart, Weights, versions::Versions},
     spec::{Generation, ServiceName},
 };
@@ -42,6 +42,17 @@ pub struct State {
     /// The versions that services had and have.
     #[serde(default)]
     pub versions: BTreeMap<ServiceName, Versions>,
+}
+
+impl State {
+    /// What the versions that services had say of names.
+    #[must_use]
+    pub fn expected(&self) -> Expected {
+        let mut expected = Expected::default();
+        let revisions = self.versions.values().flat_map(|versions| &versions.revisions);
+        revisions.for_each(|revision| expected.note_service(&revision.service));
+        expected
+    }
 }
 
 /// A replica count that overrides the file's, until the file says something new.

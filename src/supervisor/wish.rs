@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use crate::{
-    engine::{ContainerState, RemoveVolumes},
+    engine::{ContainerState, RemoveVolumes, ownership::Expected},
     plan::{
         self, Desired, Goal, Observed, Outcome, Phase, Sharing,
         versions::{Asked, Impossible, Step},
@@ -64,6 +64,20 @@ impl Wish {
     #[must_use]
     pub fn imagined(&self) -> Self {
         Self { file: StateFile::default(), ..self.clone() }
+    }
+
+    /// What is known of the names of what is ours: from the file, and from the versions that services had.
+    #[must_use]
+    pub fn expected(&self) -> Expected {
+        let mut expected = self.state.expected();
+        expected.note(&self.read);
+        expected
+    }
+
+    /// Whether a file has said what is ours, or nothing is going to.
+    #[must_use]
+    pub fn knows_names(&self) -> bool {
+        !self.read.services.is_empty() || matches!(self.desired.phase, Phase::Down { .. })
     }
 
     /// Takes in a request that wishes for something.

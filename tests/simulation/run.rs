@@ -14,7 +14,7 @@ use sameport::{
         memory::{Call, Faults, Memory, OnChange},
     },
     plan::{Orphans, Verb, versions::Steps},
-    spec::{FailureAction, Image, Order, Project, ServiceName, Share, Sharing, Slot},
+    spec::{FailureAction, Generation, Image, Order, Project, ServiceName, Share, Sharing, Slot},
     supervisor::{
         Apply, Change, Handle, Kernel, NoKernel, Preview, Reply, Request, RolloutRequest, Selector, Settings,
         StateFile, start,
@@ -80,8 +80,20 @@ impl Simulation {
         }
         let foreign = {
             let mut world = engine.world();
-            world.add_foreign_volume("sim_theirs");
+            // With the labels of a volume that may be ours.
+            let labels = Labels::of_resource(&"sim".parse().unwrap(), "sim_data-1");
+            world.add_foreign_volume("sim_theirs", labels);
+            let labels = |role| Labels {
+                project: "sim".parse().unwrap(),
+                pod: "api".parse().unwrap(),
+                generation: Generation::from_label("0123456789ab"),
+                role,
+            };
+            let replica = Role::Replica { service: "api".parse().unwrap(), slot: Slot::FIRST };
             vec![
+                // All labels that an earlier release wrote, without its names and networks.
+                world.add_foreign("sim-api-debug", labels(replica).to_map()),
+                world.add_foreign("debug-sandbox", labels(Role::Sandbox).to_map()),
                 world.add_foreign("sim-web-99", BTreeMap::new()),
                 world.add_foreign("other-web-1", BTreeMap::new()),
                 // Labels that are almost ours: another project's, and an incomplete set.
@@ -161,7 +173,14 @@ impl Simulation {
                 .collect()
         };
         let victim = (!ours.is_empty()).then(|| ours[self.chance.usize(..ours.len())].clone());
-        match (self.chance.u32(0..15), victim) {
+        match (self.chance.u32(0..17), victim) {
+            // Somebody wants to see what is in it.
+            (15, Some(id)) => {
+                let name = format!("sim-api-{}", 100 + self.foreign.len());
+                self.foreign.extend(self.engine.world().commit_and_run(&id, &name));
+            }
+            // As if an earlier release had made it.
+            (16, Some(id)) => self.engine.world().make_legacy(&id),
             (11..=12, Some(id)) => {
                 let is_replica = self.engine.world().containers().any(|(other, _, labels, ..)| {
                     *other == id && labels.is_some_and(|labels| labels.role != Role::Sandbox)

@@ -50,6 +50,9 @@ fn kind(kind: &Kind) -> EventKind {
         Kind::Stranger { pod, stranger } => {
             EventKind::ForeignListener { pod: pod.to_string(), listener: status::foreign_listener(stranger) }
         }
+        Kind::ForeignFound { foreign } => {
+            EventKind::ForeignResource { resource: status::foreign_resource(foreign) }
+        }
         Kind::PreStopFailed { target, error } => {
             EventKind::PreStopFailed { target: target.into(), error: error.clone() }
         }
@@ -204,7 +207,7 @@ fn describe(kind: &EventKind) -> (Level, Option<String>) {
             (Warning, format!("{connections} connections to port {port} of {pod} wait: no replica is ready"))
         }
         EventKind::ForeignListener { pod, listener } => (Warning, message::foreign_listener(pod, listener)),
-        EventKind::ForeignContainer { container } => (Warning, message::foreign_container(container)),
+        EventKind::ForeignResource { resource } => (Warning, message::foreign_resource(resource)),
         EventKind::PreStopFailed { target, error } => {
             (Warning, format!("{target} is stopped anyway: {error}"))
         }

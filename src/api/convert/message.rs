@@ -1,7 +1,7 @@
 //! Sentences that more than one command tells.
 
 use crate::{
-    api::schema::{Exit, ForeignContainer, ForeignListener, UserConflict},
+    api::schema::{Exit, ForeignKind, ForeignListener, ForeignResource, UserConflict},
     plan::status::ExitStatus,
 };
 
@@ -45,12 +45,18 @@ pub fn foreign_listener(pod: &str, listener: &ForeignListener) -> String {
     format!("{who} listens on port {port} of {pod} and is none of its replicas: {gets}")
 }
 
-/// A container carries sameport's labels, and sameport did not make it.
+/// Something carries sameport's labels, and sameport did not make it.
 #[must_use]
-pub fn foreign_container(container: &ForeignContainer) -> String {
-    let ForeignContainer { name, image, reason, .. } = container;
+pub fn foreign_resource(resource: &ForeignResource) -> String {
+    let ForeignResource { kind, name, image, reason, .. } = resource;
+    let kind = match kind {
+        ForeignKind::Container => "container",
+        ForeignKind::Network => "network",
+        ForeignKind::Volume => "volume",
+    };
+    let image = image.as_ref().map(|image| format!(" (image {image})")).unwrap_or_default();
     format!(
-        "container {name} (image {image}) carries sameport's labels but is not sameport's: {reason}; it is left alone"
+        "{kind} {name}{image} has labels of sameport, but sameport did not make it: {reason}; it is left alone"
     )
 }
 

@@ -16,7 +16,7 @@ mod target;
 pub use config::{HIDDEN, config};
 pub use event::event;
 pub use message::{
-    exit, foreign_container, foreign_listener, how_to_share, port_not_shared, shared_by_application,
+    exit, foreign_listener, foreign_resource, how_to_share, port_not_shared, shared_by_application,
     user_conflict,
 };
 pub use preview::preview;

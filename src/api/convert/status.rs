@@ -4,10 +4,11 @@ use jiff::Timestamp;
 
 use crate::{
     api::schema::{
-        Counters, ErrorCondition, Exit, ForeignListener, Pod, PortConflict, PortTraffic, Replaced, Replica,
-        ReplicaState, Sharing, Status, Termination, Traffic, UserConflict, WaitingConnections, WaitingFor,
-        replica_name,
+        Counters, ErrorCondition, Exit, ForeignKind, ForeignListener, ForeignResource, Pod, PortConflict,
+        PortTraffic, Replaced, Replica, ReplicaState, Sharing, Status, Termination, Traffic, UserConflict,
+        WaitingConnections, WaitingFor, replica_name,
     },
+    engine::ownership::{self, Foreign},
     kernel::{
         self,
         steering::{OtherUser, Stranger},
@@ -49,7 +50,7 @@ pub fn status(project: &ProjectContext<'_>, status: &ProjectStatus) -> Status {
         replicas: replicas.collect(),
         rollouts: status.rollouts.iter().map(rollout::rollout).collect(),
         orphans: status.orphans.clone(),
-        foreign_containers: Vec::new(),
+        foreign_resources: status.foreign.iter().map(foreign_resource).collect(),
         errors: status.troubles.iter().map(error_condition).collect(),
     }
 }
@@ -91,6 +92,21 @@ pub fn foreign_listener(stranger: &Stranger) -> ForeignListener {
         address: stranger.takes.map(|address| address.ip().to_string()),
         pid: stranger.pid,
         command: stranger.command.clone(),
+    }
+}
+
+/// Something with our labels that is not ours.
+pub(super) fn foreign_resource(foreign: &Foreign) -> ForeignResource {
+    ForeignResource {
+        kind: match foreign.kind {
+            ownership::ForeignKind::Container => ForeignKind::Container,
+            ownership::ForeignKind::Network => ForeignKind::Network,
+            ownership::ForeignKind::Volume => ForeignKind::Volume,
+        },
+        name: foreign.name.clone(),
+        id: foreign.container.as_ref().map(|id| id.0.clone()),
+        image: foreign.image.clone(),
+        reason: foreign.message.clone(),
     }
 }
 

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Action, Exit, Failure, ForeignContainer, ForeignListener, Reason, Summary, Target, Time, UserConflict,
+    Action, Exit, Failure, ForeignListener, ForeignResource, Reason, Summary, Target, Time, UserConflict,
 };
 
 /// Something that happened.
@@ -177,10 +177,10 @@ pub enum EventKind {
         /// The socket.
         listener: ForeignListener,
     },
-    /// A container carries sameport's labels, and sameport did not make it. It is never touched.
-    ForeignContainer {
-        /// The container.
-        container: ForeignContainer,
+    /// Something carries sameport's labels, and sameport did not make it. It is never touched.
+    ForeignResource {
+        /// What it is.
+        resource: ForeignResource,
     },
     /// The `pre_stop` commands of a replica failed; it is stopped anyway.
     PreStopFailed {

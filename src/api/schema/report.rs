@@ -1,5 +1,7 @@
 //! What the smaller commands print: `ls`, `doctor`, `version`, `logs`, `kill`, `weight`, `drain`.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -10,25 +12,39 @@ use super::Time;
 pub struct ProjectSummary {
     /// Its name.
     pub name: String,
-    /// How many replicas are in which state of the engine, such as `running(3), exited(1)`.
+    /// How many containers are in which of the engine's states, such as `running(3), exited(1)`.
     pub status: String,
+    /// The same by state.
+    pub containers: BTreeMap<String, usize>,
     /// Whether a supervisor of this user runs.
     pub supervised: bool,
-    /// Its services.
-    pub services: Vec<String>,
 }
 
-/// A container that carries sameport's labels and that sameport did not make.
+/// Something that carries sameport's labels and that sameport did not make. It is never touched.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct ForeignContainer {
-    /// The container's name.
+pub struct ForeignResource {
+    /// What it is.
+    pub kind: ForeignKind,
+    /// Its name on the engine.
     pub name: String,
-    /// The container's id.
-    pub id: String,
-    /// Its image.
-    pub image: String,
+    /// The id of a container.
+    pub id: Option<String>,
+    /// The image of a container.
+    pub image: Option<String>,
     /// Why it does not count, in words.
     pub reason: String,
+}
+
+/// What a [`ForeignResource`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ForeignKind {
+    /// A container.
+    Container,
+    /// A network.
+    Network,
+    /// A volume.
+    Volume,
 }
 
 /// One thing that this host can do or lacks: `sameport doctor`.

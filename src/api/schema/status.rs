@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ForeignContainer, Rollout, Target, Time};
+use super::{ForeignResource, Rollout, Target, Time};
 
 /// The status of a project.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -24,8 +24,8 @@ pub struct Status {
     pub rollouts: Vec<Rollout>,
     /// Names of containers of services that the file no longer has.
     pub orphans: Vec<String>,
-    /// Containers that carry sameport's labels and that sameport did not make. They are never touched.
-    pub foreign_containers: Vec<ForeignContainer>,
+    /// What carries sameport's labels and sameport did not make. It is never touched.
+    pub foreign_resources: Vec<ForeignResource>,
     /// What is in the way of what is wanted.
     pub errors: Vec<ErrorCondition>,
 }

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use sameport::{
     api::schema::{Check, CheckLevel},
-    engine::{EngineError, EngineInfo},
+    engine::{
+        EngineError, EngineInfo,
+        ownership::{Foreign, ForeignKind},
+    },
     kernel::trial::{Feature, Trial},
 };
 
@@ -15,6 +18,8 @@ pub struct Facts {
     pub address: String,
     /// The engine, or why it does not answer.
     pub engine: Result<EngineInfo, EngineError>,
+    /// What carries our labels and is not ours.
+    pub foreign: Result<Vec<Foreign>, EngineError>,
     /// Whether we have folders for our own things.
     pub folders: Result<(), String>,
     /// The kernel's release.
@@ -74,6 +79,7 @@ pub fn judge(facts: &Facts) -> Vec<Check> {
     findings.extend(facts.trials.iter().map(|trial| steering(facts, trial)));
     findings.push(privileges(facts));
     findings.extend([folders(facts), backlog(facts), files(facts)]);
+    findings.extend(foreign(facts));
     findings
 }
 
@@ -95,6 +101,30 @@ fn engine(facts: &Facts) -> Check {
                 _ => error.help().unwrap_or("see `docker info`"),
             },
         ),
+    }
+}
+
+/// A check for each.
+fn foreign(facts: &Facts) -> Vec<Check> {
+    let consequence = "it is left alone: sameport neither stops nor removes it, and runs nothing in it";
+    match &facts.foreign {
+        Ok(all) => all
+            .iter()
+            .map(|foreign| {
+                let remove = match foreign.kind {
+                    ForeignKind::Container => "docker rm -f",
+                    ForeignKind::Network => "docker network rm",
+                    ForeignKind::Volume => "docker volume rm",
+                };
+                let help = format!("if it is not needed: `{remove} {}`", foreign.name);
+                let found = format!("{foreign} has labels of sameport: {}", foreign.message);
+                limited("foreign", found, consequence, &help)
+            })
+            .collect(),
+        Err(error) => {
+            let consequence = "whether there are containers of others with labels of sameport is not known";
+            vec![limited("foreign", error.to_string(), consequence, "see `docker ps`")]
+        }
     }
 }
 
@@ -283,6 +313,7 @@ fn files(facts: &Facts) -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sameport::engine::ownership::ForeignReason;
 
     fn good() -> Facts {
         Facts {
@@ -303,6 +334,7 @@ mod tests {
             can_migrate: true,
             trials: vec![Trial { feature: Feature::Programs, result: Ok(()) }],
             bpffs: Some("/sys/fs/bpf".into()),
+            foreign: Ok(Vec::new()),
             is_root: true,
             can_see_processes: true,
             can_administer_networks: true,
@@ -315,6 +347,10 @@ mod tests {
         let mut facts = good();
         change(facts.engine.as_mut().unwrap());
         facts
+    }
+
+    fn stranger() -> Foreign {
+        Foreign::resource(ForeignKind::Volume, "data".to_owned(), ForeignReason::CopiedLabels)
     }
 
     /// A trial failed.
@@ -347,6 +383,8 @@ mod tests {
             (Facts { folders: Err("no".to_owned()), ..good() }, ("folders", CheckLevel::Missing)),
             (Facts { share_port: Err("no".to_owned()), ..good() }, ("port", CheckLevel::Missing)),
             (Facts { can_migrate: false, ..good() }, ("migration", CheckLevel::Limited)),
+            (Facts { foreign: Ok(vec![stranger()]), ..good() }, ("foreign", CheckLevel::Limited)),
+            (Facts { foreign: Err(gone()), ..good() }, ("foreign", CheckLevel::Limited)),
             (Facts { backlog: Some(128), ..good() }, ("backlog", CheckLevel::Limited)),
             (Facts { files: Some(256), ..good() }, ("files", CheckLevel::Limited)),
             (tried(Feature::Programs), ("BPF", CheckLevel::Limited)),

@@ -20,7 +20,7 @@ use findings::Facts;
 use super::{
     context::Context,
     error::{CliError, styled},
-    output,
+    output, projects,
 };
 
 /// Arguments of `sameport doctor`.
@@ -58,13 +58,19 @@ fn show(finding: &Check) -> Result<(), CliError> {
 
 async fn collect(context: &Context) -> Facts {
     let address = Surroundings::from_env().endpoint().map(|endpoint| endpoint.host).unwrap_or_default();
-    let engine = async { Docker::connect().await?.info().await }.await;
+    let docker = Docker::connect().await;
+    let foreign = match &docker {
+        Ok(docker) => projects::foreign(context, docker).await,
+        Err(_) => Ok(Vec::new()),
+    };
+    let engine = async { docker?.info().await }.await;
     let number = |path: &str| std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok());
     // Before it is told where pins are: bpffs is mounted for it.
     let trials = tokio::task::spawn_blocking(trial::run).await.unwrap_or_default();
     Facts {
         address,
         engine,
+        foreign,
         folders: context.paths().map(drop).map_err(|error| error.to_string()),
         kernel: capability::release(),
         share_port: capability::share_port().map_err(|error| error.to_string()),

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::error::tells_of_remains;
 use crate::engine::{
-    ContainerId, ContainerState, Exit, Health, ImageInfo, Inspection, Labels, Process, Summary,
+    ContainerId, ContainerState, Exit, Health, HostSettings, ImageInfo, Inspection, Process, Summary,
 };
 use crate::spec::{Limits, Resources};
 
@@ -20,6 +20,9 @@ pub(super) fn summary(row: ContainerSummary) -> Option<Summary> {
         id: ContainerId(row.id?),
         name: bare(row.names.unwrap_or_default().first().map_or("", String::as_str)),
         labels: row.labels.unwrap_or_default().into_iter().collect(),
+        image: row.image.unwrap_or_default(),
+        image_id: row.image_id.unwrap_or_default(),
+        created: row.created.and_then(|at| Timestamp::from_second(at).ok()).unwrap_or_default(),
         state: row.state.map(|state| state.to_string()).unwrap_or_default(),
         status: row.status.unwrap_or_default(),
     })
@@ -27,22 +30,22 @@ pub(super) fn summary(row: ContainerSummary) -> Option<Summary> {
 
 /// All about one container.
 pub(super) fn inspection(id: &ContainerId, told: ContainerInspectResponse) -> Inspection {
-    let labels: BTreeMap<_, _> =
-        told.config.and_then(|config| config.labels).unwrap_or_default().into_iter().collect();
     let host = told.host_config.unwrap_or_default();
     let limits = limits(&host);
-    let joined = host
-        .network_mode
-        .and_then(|mode| mode.strip_prefix("container:").map(|id| ContainerId(id.to_owned())));
+    let host = HostSettings {
+        image: told.config.and_then(|config| config.image).unwrap_or_default(),
+        network_mode: host.network_mode.unwrap_or_default(),
+        ipc_mode: host.ipc_mode.unwrap_or_default(),
+        read_only: host.readonly_rootfs.unwrap_or_default(),
+        cap_drop: host.cap_drop.unwrap_or_default(),
+    };
     let (addresses, published) = told.network_settings.map(network).unwrap_or_default();
     Inspection {
         id: told.id.map_or_else(|| id.clone(), ContainerId),
         name: bare(told.name.as_deref().unwrap_or_default()),
-        labels: Labels::from_map(&labels),
-        hooks: Labels::hooks(&labels),
+        host,
         limits,
         image_id: told.image.unwrap_or_default(),
-        joined,
         state: told.state.map_or(ContainerState::Created, state),
         addresses,
         published,
@@ -174,6 +177,7 @@ pub(super) fn image(told: ImageInspect) -> ImageInfo {
             .healthcheck
             .and_then(|check| check.test)
             .is_some_and(|test| test.first().is_some_and(|word| word != "NONE")),
+        labels: config.labels.unwrap_or_default().into_iter().collect(),
     }
 }
 

@@ -20,8 +20,8 @@ use crate::spec::{Image, Limits, Network, ProjectName, Volume};
 
 use super::{
     ContainerId, CreateContainer, Engine, EngineError, EngineEvent, EngineInfo, ExecOptions, ImageInfo,
-    Inspection, Labels, LogLine, LogOptions, Namespaces, PullProgress, Ran, RemoveVolumes, Summary,
-    credentials,
+    Inspection, Labels, LogLine, LogOptions, Namespaces, Nonce, PullProgress, Ran, RemoveVolumes, Resource,
+    Summary, credentials,
 };
 
 mod connect;
@@ -137,7 +137,10 @@ impl Docker {
     }
 
     async fn create_with(&self, create: &CreateContainer, migrate: bool) -> Result<ContainerId, EngineError> {
-        let mut body = translate::container(create);
+        let nonce = Nonce::fresh().map_err(|error| EngineError::Refused {
+            message: format!("container {} cannot be made: no random bytes: {error}", create.name),
+        })?;
+        let mut body = translate::container(create, &nonce);
         if !self.speaks(START_INTERVAL)
             && let Some(check) = &mut body.healthcheck
         {
@@ -166,6 +169,15 @@ impl Docker {
         Ok(id)
     }
 
+    async fn list_filtered(
+        &self,
+        filters: HashMap<String, Vec<String>>,
+    ) -> Result<Vec<Summary>, EngineError> {
+        let options = ListContainersOptions { all: true, filters: Some(filters), ..Default::default() };
+        let rows = self.call("the engine", self.client.list_containers(Some(options))).await?;
+        Ok(rows.into_iter().filter_map(inspect::summary).collect())
+    }
+
     /// Whether the engine's API is at least of that version.
     #[must_use]
     pub fn speaks(&self, version: (u32, u32)) -> bool {
@@ -187,8 +199,8 @@ impl Docker {
     }
 }
 
-fn label_filter(project: &ProjectName) -> Option<HashMap<String, Vec<String>>> {
-    Some(HashMap::from([("label".to_owned(), vec![format!("{}={project}", Labels::PROJECT)])]))
+fn label_filter(project: &ProjectName) -> HashMap<String, Vec<String>> {
+    HashMap::from([("label".to_owned(), vec![format!("{}={project}", Labels::PROJECT)])])
 }
 
 fn of(id: &ContainerId) -> String {
@@ -222,10 +234,12 @@ impl Engine for Docker {
     }
 
     async fn list(&self, project: &ProjectName) -> Result<Vec<Summary>, EngineError> {
-        let options =
-            ListContainersOptions { all: true, filters: label_filter(project), ..Default::default() };
-        let rows = self.call("the engine", self.client.list_containers(Some(options))).await?;
-        Ok(rows.into_iter().filter_map(inspect::summary).collect())
+        self.list_filtered(label_filter(project)).await
+    }
+
+    async fn list_all(&self) -> Result<Vec<Summary>, EngineError> {
+        let of_any = HashMap::from([("label".to_owned(), vec![Labels::PROJECT.to_owned()])]);
+        self.list_filtered(of_any).await
     }
 
     async fn inspect(&self, id: &ContainerId) -> Result<Inspection, EngineError> {
@@ -335,10 +349,11 @@ impl Engine for Docker {
         self.call("the image", drained(loading)).await
     }
 
-    async fn networks(&self, project: &ProjectName) -> Result<Vec<String>, EngineError> {
-        let options = ListNetworksOptions { filters: label_filter(project) };
+    async fn networks(&self, project: &ProjectName) -> Result<Vec<Resource>, EngineError> {
+        let options = ListNetworksOptions { filters: Some(label_filter(project)) };
         let found = self.call("the engine", self.client.list_networks(Some(options))).await?;
-        Ok(found.into_iter().filter_map(|network| network.name).collect())
+        let named = found.into_iter().filter_map(|network| Some((network.name?, network.labels)));
+        Ok(named.map(|(name, labels)| resource(name, labels.unwrap_or_default())).collect())
     }
 
     async fn has_network(&self, name: &str) -> Result<bool, EngineError> {
@@ -361,7 +376,7 @@ impl Engine for Docker {
             ipam: (!network.ipam.is_empty())
                 .then(|| Ipam { config: Some(pools.collect()), ..Ipam::default() }),
             options: Some(network.driver_opts.clone().into_iter().collect()),
-            labels: Some(labelled(project, &network.labels)),
+            labels: Some(labelled(project, &network.name, &network.labels)),
             ..NetworkCreateRequest::default()
         };
         // Without this look two networks of one name can be made: the daemon knows them by their ids.
@@ -377,10 +392,11 @@ impl Engine for Docker {
         unless_gone(self.call(&format!("network {name}"), self.client.remove_network(name)).await)
     }
 
-    async fn volumes(&self, project: &ProjectName) -> Result<Vec<String>, EngineError> {
-        let options = ListVolumesOptions { filters: label_filter(project) };
+    async fn volumes(&self, project: &ProjectName) -> Result<Vec<Resource>, EngineError> {
+        let options = ListVolumesOptions { filters: Some(label_filter(project)) };
         let found = self.call("the engine", self.client.list_volumes(Some(options))).await?;
-        Ok(found.volumes.unwrap_or_default().into_iter().map(|volume| volume.name).collect())
+        let found = found.volumes.unwrap_or_default().into_iter();
+        Ok(found.map(|volume| resource(volume.name, volume.labels)).collect())
     }
 
     async fn has_volume(&self, name: &str) -> Result<bool, EngineError> {
@@ -392,7 +408,7 @@ impl Engine for Docker {
             name: Some(volume.name.clone()),
             driver: volume.driver.clone(),
             driver_opts: Some(volume.driver_opts.clone().into_iter().collect()),
-            labels: Some(labelled(project, &volume.labels)),
+            labels: Some(labelled(project, &volume.name, &volume.labels)),
             ..VolumeCreateRequest::default()
         };
         self.call(&format!("volume {}", volume.name), self.client.create_volume(request)).await?;
@@ -418,12 +434,17 @@ fn exists<T>(inspected: Result<T, EngineError>) -> Result<bool, EngineError> {
     }
 }
 
+fn resource(name: String, labels: HashMap<String, String>) -> Resource {
+    Resource { name, labels: labels.into_iter().collect() }
+}
+
+/// The labels of a network or volume: ours win over the file's.
 fn labelled(
     project: &ProjectName,
+    name: &str,
     labels: &std::collections::BTreeMap<String, String>,
 ) -> HashMap<String, String> {
-    let own = (Labels::PROJECT.to_owned(), project.to_string());
-    labels.clone().into_iter().chain([own]).collect()
+    labels.clone().into_iter().chain(Labels::of_resource(project, name)).collect()
 }
 
 fn cgroup(info: &SystemInfo) -> String {

@@ -9,7 +9,7 @@ use bollard::models::{
 };
 
 use crate::{
-    engine::{CreateContainer, Namespaces},
+    engine::{CreateContainer, Namespaces, Nonce},
     spec::{
         Container, HealthTest, Healthcheck, Limits, LogDriver, NetworkAttachment, Pod, PodNetwork,
         PortBinding as Port, Resources,
@@ -22,8 +22,8 @@ use super::mounts;
 /// group (since Linux 5.14): <https://docs.kernel.org/networking/ip-sysctl.html>.
 pub(super) const MIGRATE: &str = "net.ipv4.tcp_migrate_req";
 
-/// What is asked of the daemon for a container.
-pub(super) fn container(create: &CreateContainer) -> ContainerCreateBody {
+/// What is asked of the daemon for a container with that nonce.
+pub(super) fn container(create: &CreateContainer, nonce: &Nonce) -> ContainerCreateBody {
     let own = &create.container;
     let mut body = process(own);
     let mut host = limits(own);
@@ -43,7 +43,7 @@ pub(super) fn container(create: &CreateContainer) -> ContainerCreateBody {
         }
     }
     let mut labels: HashMap<_, _> = own.labels.clone().into_iter().collect();
-    labels.extend(create.labels.to_map());
+    labels.extend(create.labels.of_container(&create.hooks, nonce));
     body.labels = Some(labels);
     body.host_config = Some(host);
     body

@@ -2,8 +2,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::*;
 use crate::{
-    engine::{ContainerId, Labels, Role},
-    spec::{Device, Generation, Image, Mount, MountSource, Protocol, Slot, Ulimit},
+    engine::{ContainerId, Labels, Nonce, Role},
+    spec::{Device, Generation, Hooks, Image, Mount, MountSource, Protocol, Slot, Ulimit},
 };
 
 fn create(container: Container, namespaces: Namespaces) -> CreateContainer {
@@ -15,13 +15,18 @@ fn create(container: Container, namespaces: Namespaces) -> CreateContainer {
             generation: Generation::from_label("0123456789ab"),
             role: Role::Replica { service: "web".parse().unwrap(), slot: Slot::new(1).unwrap() },
         },
+        hooks: Hooks::default(),
         container,
         namespaces,
     }
 }
 
+fn translated(container: Container, namespaces: Namespaces) -> ContainerCreateBody {
+    super::container(&create(container, namespaces), &Nonce::of_number(1))
+}
+
 fn joined(container: Container) -> (ContainerCreateBody, HostConfig) {
-    let mut body = super::container(&create(container, Namespaces::Join(ContainerId("box".to_owned()))));
+    let mut body = translated(container, Namespaces::Join(ContainerId("box".to_owned())));
     let host = body.host_config.take().unwrap();
     (body, host)
 }
@@ -58,7 +63,7 @@ fn sandboxed(pod: Pod) -> (ContainerCreateBody, HostConfig) {
         (name.to_owned(), NetworkAttachment { aliases, ..NetworkAttachment::default() })
     });
     let namespaces = Namespaces::Own { pod: Box::new(pod), networks: networks.to_vec() };
-    let mut body = super::container(&create(plain(), namespaces));
+    let mut body = translated(plain(), namespaces);
     let host = body.host_config.take().unwrap();
     (body, host)
 }
@@ -108,7 +113,7 @@ fn pods_without_a_network_of_their_own_name_it() {
         let (_, host) = sandboxed(Pod { network, ..Pod::default() });
         assert_eq!(host.network_mode.as_deref(), Some(mode));
     }
-    let body = super::container(&create(plain(), Namespaces::Host(Box::new(pod()))));
+    let body = translated(plain(), Namespaces::Host(Box::new(pod())));
     let host = body.host_config.unwrap();
     assert_eq!((host.network_mode.as_deref(), host.port_bindings, host.sysctls), (Some("host"), None, None));
 }
@@ -123,7 +128,10 @@ fn a_process_is_asked_for_as_written() {
             ("GONE".to_owned(), None),
             ("EMPTY".to_owned(), Some(String::new())),
         ]),
-        labels: BTreeMap::from([("team".to_owned(), "shop".to_owned())]),
+        // Ours win.
+        labels: [("team", "shop"), (Labels::PROJECT, "other"), (Labels::HOOKS, "all"), (Labels::NONCE, "")]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
         init: Some(true),
         read_only: true,
         cap_drop: vec!["ALL".to_owned()],
@@ -148,6 +156,8 @@ fn a_process_is_asked_for_as_written() {
     assert_eq!(body.cmd.unwrap(), ["serve"]);
     let labels = body.labels.unwrap();
     assert_eq!((labels["team"].as_str(), labels[Labels::PROJECT].as_str()), ("shop", "shop"));
+    assert_eq!(labels[Labels::HOOKS], "{\"post_start\":[],\"pre_stop\":[]}");
+    assert_eq!(labels[Labels::NONCE], Nonce::of_number(1).to_string());
     assert_eq!((host.memory, host.nano_cpus, host.pids_limit), (Some(64 << 20), Some(500_000_000), Some(-1)));
     assert_eq!((host.init, host.readonly_rootfs), (Some(true), Some(true)));
     assert_eq!(host.devices.unwrap()[0].path_in_container.as_deref(), Some("/dev/x"));

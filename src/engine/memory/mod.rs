@@ -3,6 +3,7 @@
 //! fail, and the daemon can go away.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -17,7 +18,7 @@ use crate::{
 
 use super::{
     ContainerId, CreateContainer, Engine, EngineError, EngineEvent, EngineInfo, ExecOptions, ImageInfo,
-    Inspection, LogLine, LogOptions, PullProgress, Ran, RemoveVolumes, Summary,
+    Inspection, Labels, LogLine, LogOptions, PullProgress, Ran, RemoveVolumes, Resource, Summary,
 };
 
 mod world;
@@ -76,6 +77,10 @@ impl Engine for Memory {
 
     async fn list(&self, project: &ProjectName) -> Result<Vec<Summary>, EngineError> {
         self.call(Call::Look, |world| Ok(world.list(project))).await
+    }
+
+    async fn list_all(&self) -> Result<Vec<Summary>, EngineError> {
+        self.call(Call::Look, |world| Ok(world.list_all())).await
     }
 
     async fn inspect(&self, id: &ContainerId) -> Result<Inspection, EngineError> {
@@ -175,8 +180,8 @@ impl Engine for Memory {
         .await
     }
 
-    async fn image(&self, _image: &Image) -> Result<Option<ImageInfo>, EngineError> {
-        self.call(Call::Look, |_| Ok(Some(ImageInfo::default()))).await
+    async fn image(&self, image: &Image) -> Result<Option<ImageInfo>, EngineError> {
+        self.call(Call::Look, |world| Ok(world.image(image))).await
     }
 
     async fn pull(
@@ -191,8 +196,8 @@ impl Engine for Memory {
         self.call(Call::Look, |_| Ok(())).await
     }
 
-    async fn networks(&self, project: &ProjectName) -> Result<Vec<String>, EngineError> {
-        self.call(Call::Look, |world| Ok(world.owned(&world.networks, project))).await
+    async fn networks(&self, project: &ProjectName) -> Result<Vec<Resource>, EngineError> {
+        self.call(Call::Look, |world| Ok(of_project(&world.networks, project))).await
     }
 
     async fn has_network(&self, name: &str) -> Result<bool, EngineError> {
@@ -211,8 +216,8 @@ impl Engine for Memory {
         .await
     }
 
-    async fn volumes(&self, project: &ProjectName) -> Result<Vec<String>, EngineError> {
-        self.call(Call::Look, |world| Ok(world.owned(&world.volumes, project))).await
+    async fn volumes(&self, project: &ProjectName) -> Result<Vec<Resource>, EngineError> {
+        self.call(Call::Look, |world| Ok(of_project(&world.volumes, project))).await
     }
 
     async fn has_volume(&self, name: &str) -> Result<bool, EngineError> {
@@ -221,7 +226,8 @@ impl Engine for Memory {
 
     async fn create_volume(&self, project: &ProjectName, volume: &Volume) -> Result<(), EngineError> {
         self.call(Call::Resource, |world| {
-            world.volumes.entry(volume.name.clone()).or_insert_with(|| Some(project.clone()));
+            let labels = Labels::of_resource(project, &volume.name);
+            world.volumes.entry(volume.name.clone()).or_insert(labels);
             Ok(())
         })
         .await
@@ -234,4 +240,13 @@ impl Engine for Memory {
         })
         .await
     }
+}
+
+/// Networks or volumes that carry a project's label.
+fn of_project(things: &BTreeMap<String, BTreeMap<String, String>>, project: &ProjectName) -> Vec<Resource> {
+    let is_of = |labels: &BTreeMap<String, String>| {
+        labels.get(Labels::PROJECT).is_some_and(|label| label == project.as_str())
+    };
+    let found = things.iter().filter(|(_, labels)| is_of(labels));
+    found.map(|(name, labels)| Resource { name: name.clone(), labels: labels.clone() }).collect()
 }

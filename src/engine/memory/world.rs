@@ -5,15 +5,16 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
     clock::Clock,
     engine::{
-        ContainerId, ContainerState, CreateContainer, EngineError, EngineEvent, Exit, Health, Inspection,
-        Labels, LogLine, Namespaces, Process, Role, Summary,
+        ContainerId, ContainerState, CreateContainer, EngineError, EngineEvent, Exit, Health, HostSettings,
+        ImageInfo, Inspection, Labels, LogLine, Namespaces, Nonce, Process, Role, Summary,
     },
-    spec::{Generation, Image, Limits, ProjectName, ServiceName},
+    spec::{Generation, Hooks, Image, Limits, ProjectName, ServiceName},
 };
 
 /// How often things go wrong, each in a thousand.
@@ -37,6 +38,9 @@ pub struct Faults {
 
 /// Images with such names end at once after their start.
 const BAD: &str = "bad";
+
+/// How the ids of images begin; their names follow.
+const IMAGE_ID: &str = "sha256:";
 
 /// A call, as far as a simulation wants to tell calls apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +72,10 @@ struct Held {
     name: String,
     image: Image,
     labels: BTreeMap<String, String>,
-    joined: Option<ContainerId>,
+    host: HostSettings,
+    created: Timestamp,
+    /// What it is, if we made it.
+    made_as: Option<Labels>,
     host_ports: BTreeSet<u16>,
     limits: Limits,
     ran: u64,
@@ -93,8 +100,12 @@ pub struct World {
     /// Jobs before a new version that ended well, and of which version.
     pub jobs_done: BTreeSet<(ServiceName, Generation)>,
     pub(super) listeners: Vec<UnboundedSender<EngineEvent>>,
-    pub(super) networks: BTreeMap<String, Option<ProjectName>>,
-    pub(super) volumes: BTreeMap<String, Option<ProjectName>>,
+    /// Labels by name.
+    pub(super) networks: BTreeMap<String, BTreeMap<String, String>>,
+    pub(super) volumes: BTreeMap<String, BTreeMap<String, String>>,
+    /// Labels of the images that have any, by name.
+    images: BTreeMap<Image, BTreeMap<String, String>>,
+    gone_images: BTreeSet<Image>,
     containers: BTreeMap<ContainerId, Held>,
     chance: fastrand::Rng,
     clock: Clock,
@@ -114,6 +125,8 @@ impl World {
             listeners: Vec::new(),
             networks: BTreeMap::new(),
             volumes: BTreeMap::new(),
+            images: BTreeMap::new(),
+            gone_images: BTreeSet::new(),
             containers: BTreeMap::new(),
             chance: fastrand::Rng::with_seed(seed),
             clock,
@@ -175,24 +188,25 @@ impl World {
         }
     }
 
-    pub(super) fn owned(
-        &self,
-        things: &BTreeMap<String, Option<ProjectName>>,
-        project: &ProjectName,
-    ) -> Vec<String> {
-        things.iter().filter(|(_, p)| p.as_ref() == Some(project)).map(|(name, _)| name.clone()).collect()
+    pub(super) fn list(&self, project: &ProjectName) -> Vec<Summary> {
+        let mut rows = self.list_all();
+        rows.retain(|row| row.labels.get(Labels::PROJECT).map(String::as_str) == Some(project.as_str()));
+        rows
     }
 
-    pub(super) fn list(&self, project: &ProjectName) -> Vec<Summary> {
+    pub(super) fn list_all(&self) -> Vec<Summary> {
         self.containers
             .iter()
-            .filter(|(_, c)| c.labels.get(Labels::PROJECT).map(String::as_str) == Some(project.as_str()))
-            .map(|(id, c)| Summary {
+            .filter(|(_, held)| held.labels.contains_key(Labels::PROJECT))
+            .map(|(id, held)| Summary {
                 id: id.clone(),
-                name: c.name.clone(),
-                labels: c.labels.clone(),
-                state: word(&c.state).to_owned(),
-                status: match &c.state {
+                name: held.name.clone(),
+                labels: held.labels.clone(),
+                image: held.image.0.clone(),
+                image_id: image_id(&held.image),
+                created: held.created,
+                state: word(&held.state).to_owned(),
+                status: match &held.state {
                     ContainerState::Running(process) if process.health == Health::Unhealthy => {
                         "Up (unhealthy)".to_owned()
                     }
@@ -202,16 +216,35 @@ impl World {
             .collect()
     }
 
+    /// An image by its name or its id.
+    pub(super) fn image(&self, image: &Image) -> Option<ImageInfo> {
+        let name = Image(image.0.strip_prefix(IMAGE_ID).unwrap_or(&image.0).to_owned());
+        let labels = self.images.get(&name).cloned().unwrap_or_default();
+        (!self.gone_images.contains(&name)).then(|| ImageInfo {
+            id: image_id(&name),
+            labels,
+            ..ImageInfo::default()
+        })
+    }
+
+    /// Gives an image labels, which every container of it has from then on.
+    pub fn label_image(&mut self, image: &str, labels: BTreeMap<String, String>) {
+        self.images.insert(Image(image.to_owned()), labels);
+    }
+
+    /// Removes an image; its containers stay.
+    pub fn remove_image(&mut self, image: &str) {
+        self.gone_images.insert(Image(image.to_owned()));
+    }
+
     pub(super) fn inspect(&self, id: &ContainerId) -> Result<Inspection, EngineError> {
         let held = self.containers.get(id).ok_or_else(|| gone(id))?;
         Ok(Inspection {
             id: id.clone(),
             name: held.name.clone(),
-            labels: Labels::from_map(&held.labels),
-            hooks: Labels::hooks(&held.labels),
+            host: held.host.clone(),
             limits: held.limits.clone(),
-            image_id: "sha256:0".to_owned(),
-            joined: held.joined.clone(),
+            image_id: image_id(&held.image),
             state: held.state.clone(),
             addresses: BTreeMap::new(),
             published: Vec::new(),
@@ -223,26 +256,38 @@ impl World {
             let message = format!("the container name \"/{}\" is already in use", container.name);
             return Err(EngineError::Conflict { message });
         }
-        let (joined, host_ports) = match &container.namespaces {
+        let (network_mode, host_ports) = match &container.namespaces {
             Namespaces::Own { pod, networks } => {
                 if let Some((name, _)) = networks.iter().find(|(name, _)| !self.networks.contains_key(name)) {
                     return Err(EngineError::Gone { what: format!("network {name}") });
                 }
-                (None, pod.ports.iter().filter_map(|p| p.host_port).collect())
+                ("bridge".to_owned(), pod.ports.iter().filter_map(|p| p.host_port).collect())
             }
             Namespaces::Join(id) if !self.containers.contains_key(id) => return Err(gone(id)),
-            Namespaces::Join(id) => (Some(id.clone()), BTreeSet::new()),
-            Namespaces::Host(_) => (None, BTreeSet::new()),
+            Namespaces::Join(id) => (format!("container:{id}"), BTreeSet::new()),
+            Namespaces::Host(_) => ("host".to_owned(), BTreeSet::new()),
         };
-        let mut labels = container.container.labels.clone();
-        labels.extend(container.labels.to_map());
+        let shareable = matches!(container.namespaces, Namespaces::Own { .. });
+        let own = &container.container;
+        let mut labels = self.labels_of(&own.image);
+        labels.extend(own.labels.clone());
+        let nonce = Nonce::of_number(self.number());
+        labels.extend(container.labels.of_container(&container.hooks, &nonce));
         let held = Held {
             name: container.name.clone(),
-            image: container.container.image.clone(),
+            image: own.image.clone(),
             labels,
-            joined,
+            host: HostSettings {
+                image: own.image.0.clone(),
+                network_mode,
+                ipc_mode: if shareable { "shareable" } else { "private" }.to_owned(),
+                read_only: own.read_only,
+                cap_drop: own.cap_drop.clone(),
+            },
+            created: self.clock.now(),
+            made_as: Some(container.labels.clone()),
             host_ports,
-            limits: container.container.resources.limits(),
+            limits: own.resources.limits(),
             ran: 0,
             state: ContainerState::Created,
             netns: 0,
@@ -267,22 +312,72 @@ impl World {
         id
     }
 
-    /// Makes and starts a container of somebody else's.
+    /// Makes and starts a container of somebody else's, with these labels beside those of its image.
     pub fn add_foreign(&mut self, name: &str, labels: BTreeMap<String, String>) -> ContainerId {
+        self.add_foreign_of("other", name, "bridge", labels)
+    }
+
+    /// The same, of that image and with that network mode.
+    pub fn add_foreign_of(
+        &mut self,
+        image: &str,
+        name: &str,
+        network_mode: &str,
+        labels: BTreeMap<String, String>,
+    ) -> ContainerId {
+        let image = Image(image.to_owned());
+        let mut all = self.labels_of(&image);
+        all.extend(labels);
         let state = self.running();
         let netns = self.number();
+        let host = HostSettings {
+            image: image.0.clone(),
+            network_mode: network_mode.to_owned(),
+            ipc_mode: "private".to_owned(),
+            ..HostSettings::default()
+        };
         let held = Held {
             name: name.to_owned(),
-            labels,
-            joined: None,
+            labels: all,
+            host,
+            created: self.clock.now(),
+            made_as: None,
             host_ports: BTreeSet::new(),
             limits: Limits::default(),
             ran: 0,
-            image: Image("other".to_owned()),
+            image,
             state,
             netns,
         };
         self.add(held)
+    }
+
+    /// Makes an image of a container, labels and all, and runs it: `docker commit` and `docker run`. None if the
+    /// container is gone.
+    pub fn commit_and_run(&mut self, id: &ContainerId, name: &str) -> Option<ContainerId> {
+        let labels = self.containers.get(id)?.labels.clone();
+        let image = format!("commit-{}", self.number());
+        self.label_image(&image, labels);
+        Some(self.add_foreign_of(&image, name, "bridge", BTreeMap::new()))
+    }
+
+    /// From now on a container that we made has the labels that a release without nonces wrote.
+    pub fn make_legacy(&mut self, id: &ContainerId) {
+        let of_image = self.containers.get(id).map(|held| self.labels_of(&held.image)).unwrap_or_default();
+        let Some(held) = self.containers.get_mut(id) else { return };
+        let no_hooks = serde_json::to_string(&Hooks::default()).unwrap_or_default();
+        held.labels.retain(|key, value| {
+            ![Labels::LAYOUT, Labels::NONCE].contains(&key.as_str())
+                && !value.is_empty()
+                && *value != no_hooks
+        });
+        for (key, value) in of_image {
+            held.labels.entry(key).or_insert(value);
+        }
+    }
+
+    fn labels_of(&self, image: &Image) -> BTreeMap<String, String> {
+        self.images.get(image).cloned().unwrap_or_default()
     }
 
     fn running(&mut self) -> ContainerState {
@@ -300,7 +395,7 @@ impl World {
         if matches!(held.state, ContainerState::Running(_)) {
             return Ok(());
         }
-        let netns = match &held.joined {
+        let netns = match &held.host.joined() {
             Some(sandbox) => match self.containers.get(sandbox) {
                 Some(s) if matches!(s.state, ContainerState::Running(_)) => Some(s.netns),
                 Some(_) => {
@@ -377,8 +472,8 @@ impl World {
 
     /// How a container that runs to its end by itself will do so; none if it is no job.
     pub(super) fn end_of_job(&mut self, id: &ContainerId) -> Option<(Duration, i64)> {
-        let labels = Labels::from_map(&self.containers.get(id)?.labels)?;
-        matches!(labels.role, Role::Before { .. }).then(|| self.command())
+        let made_as = self.containers.get(id)?.made_as.as_ref()?;
+        matches!(made_as.role, Role::Before { .. }).then(|| self.command())
     }
 
     pub(super) fn time_to_stop(&mut self, id: &ContainerId) -> Duration {
@@ -391,9 +486,9 @@ impl World {
         let now = self.clock.now();
         let Some(held) = self.containers.get_mut(id) else { return };
         if let (true, 0, Some(Labels { generation, role: Role::Before { service }, .. })) =
-            (word(&held.state) == "running", code, Labels::from_map(&held.labels))
+            (word(&held.state) == "running", code, &held.made_as)
         {
-            self.jobs_done.insert((service, generation));
+            self.jobs_done.insert((service.clone(), generation.clone()));
         }
         if let ContainerState::Running(process) | ContainerState::Paused(process) = &held.state {
             held.state = ContainerState::Exited(Exit {
@@ -435,13 +530,13 @@ impl World {
         if self.networks.contains_key(name) {
             return Err(EngineError::Conflict { message: format!("network {name} already exists") });
         }
-        self.networks.insert(name.to_owned(), Some(project.clone()));
+        self.networks.insert(name.to_owned(), Labels::of_resource(project, name));
         Ok(())
     }
 
     /// Makes a volume of somebody else's.
-    pub fn add_foreign_volume(&mut self, name: &str) {
-        self.volumes.insert(name.to_owned(), None);
+    pub fn add_foreign_volume(&mut self, name: &str, labels: BTreeMap<String, String>) {
+        self.volumes.insert(name.to_owned(), labels);
     }
 
     /// Names of all networks and volumes.
@@ -450,18 +545,18 @@ impl World {
         self.networks.keys().chain(self.volumes.keys()).cloned().collect()
     }
 
-    /// Every container: id, name, labels of ours if it has them, state, and whether its network is the one that
+    /// Every container: id, name, what it is if we made it, state, and whether its network is the one that
     /// its sandbox holds now.
     pub fn containers(
         &self,
     ) -> impl Iterator<Item = (&ContainerId, &str, Option<Labels>, &ContainerState, bool)> {
         self.containers.iter().map(|(id, c)| {
-            let connected = c.joined.as_ref().is_none_or(|sandbox| {
+            let connected = c.host.joined().is_none_or(|sandbox| {
                 self.containers
-                    .get(sandbox)
+                    .get(&sandbox)
                     .is_some_and(|s| matches!(s.state, ContainerState::Running(_)) && s.netns == c.netns)
             });
-            (id, c.name.as_str(), Labels::from_map(&c.labels), &c.state, connected)
+            (id, c.name.as_str(), c.made_as.clone(), &c.state, connected)
         })
     }
 
@@ -485,6 +580,10 @@ impl World {
             }
         }
     }
+}
+
+fn image_id(image: &Image) -> String {
+    format!("{IMAGE_ID}{}", image.0)
 }
 
 fn gone(id: &ContainerId) -> EngineError {

@@ -1,0 +1,141 @@
+//! `sameport ls`.
+
+use std::{collections::BTreeMap, str::FromStr};
+
+use clap::Args;
+use sameport::{
+    api::{Client, schema::ProjectSummary},
+    engine::{Role, ownership::Owned},
+    spec::ProjectName,
+};
+
+use super::{context::Context, error::CliError, output, projects};
+
+/// Arguments of `sameport ls`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  sameport ls                      projects of which something runs
+  sameport ls -a --filter name=shop
+  sameport ls --format json | jq -r '.[] | select(.supervised | not) | .name'")]
+pub struct LsArgs {
+    /// Also list projects of which nothing runs
+    #[arg(short, long)]
+    all: bool,
+    /// Print names only
+    #[arg(short, long)]
+    quiet: bool,
+    /// Only projects whose name contains TEXT, begins with it (`^TEXT`) or ends with it (`TEXT$`)
+    #[arg(long, value_name = "name=TEXT")]
+    filter: Vec<Filter>,
+}
+
+/// A text that a project's name has to contain.
+#[derive(Clone, Debug)]
+struct Filter {
+    text: String,
+    at_start: bool,
+    at_end: bool,
+}
+
+impl FromStr for Filter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (key, value) = text.split_once('=').ok_or("write name=TEXT")?;
+        if key != "name" {
+            return Err(format!("unknown filter `{key}`; the only one is `name`"));
+        }
+        let (at_start, value) = value.strip_prefix('^').map_or((false, value), |rest| (true, rest));
+        let (at_end, value) = value.strip_suffix('$').map_or((false, value), |rest| (true, rest));
+        Ok(Self { text: value.to_owned(), at_start, at_end })
+    }
+}
+
+impl Filter {
+    fn matches(&self, name: &ProjectName) -> bool {
+        let (name, text) = (name.as_str(), self.text.as_str());
+        match (self.at_start, self.at_end) {
+            (true, true) => name == text,
+            (true, false) => name.starts_with(text),
+            (false, true) => name.ends_with(text),
+            (false, false) => name.contains(text),
+        }
+    }
+}
+
+/// A project by its containers. Sandboxes do nothing, and count only where there is nothing else.
+fn summary(name: &ProjectName, ours: &[Owned], supervised: bool) -> ProjectSummary {
+    let states = |is_counted: fn(&Role) -> bool| {
+        let mut states = BTreeMap::<_, usize>::new();
+        for owned in ours.iter().filter(|owned| is_counted(&owned.labels.role)) {
+            *states.entry(owned.row.state.clone()).or_default() += 1;
+        }
+        states
+    };
+    let mut containers = states(|role| *role != Role::Sandbox);
+    if containers.is_empty() {
+        containers = states(|_| true);
+    }
+    let mut shown: Vec<_> = containers.iter().collect();
+    // What runs comes first.
+    shown.sort_by_key(|(state, _)| (state.as_str() != "running", state.as_str()));
+    let shown: Vec<_> = shown.into_iter().map(|(state, count)| format!("{state}({count})")).collect();
+    ProjectSummary { name: name.to_string(), status: shown.join(", "), containers, supervised }
+}
+
+fn runs(project: &ProjectSummary) -> bool {
+    ["running", "paused", "restarting"].iter().any(|state| project.containers.contains_key(*state))
+}
+
+/// Runs `sameport ls`.
+pub async fn run(context: &Context, args: LsArgs) -> Result<(), CliError> {
+    let docker = context.engine().await?;
+    let mut listed = Vec::new();
+    for (name, checked) in projects::containers(context, &docker).await? {
+        let is_wanted = args.filter.is_empty() || args.filter.iter().any(|filter| filter.matches(&name));
+        if !is_wanted || checked.ours.is_empty() {
+            continue;
+        }
+        let supervised = Client::connect(&context.paths()?.socket(&name)).await?.is_some();
+        listed.push(summary(&name, &checked.ours, supervised));
+    }
+    listed.retain(|project| args.all || runs(project));
+    if args.quiet {
+        return listed.iter().try_for_each(|project| output::line(&project.name));
+    }
+    if let Some(format) = context.data() {
+        return format.array(&listed);
+    }
+    let mut table = output::table::plain(&["NAME", "STATUS", "SUPERVISED"]);
+    for ProjectSummary { name, status, supervised, .. } in &listed {
+        let supervised = if *supervised { "yes" } else { "no" };
+        table.add_row([name.as_str(), status.as_str(), supervised]);
+    }
+    output::line(&table.trim_fmt())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_is_a_part_of_the_name_its_beginning_or_its_end() {
+        let name = "webshop".parse().unwrap();
+        for (filter, matches) in [
+            ("name=shop", true),
+            ("name=bsh", true),
+            ("name=^web", true),
+            ("name=^shop", false),
+            ("name=shop$", true),
+            ("name=web$", false),
+            ("name=^webshop$", true),
+            ("name=^shop$", false),
+            ("name=", true),
+        ] {
+            assert_eq!(filter.parse::<Filter>().unwrap().matches(&name), matches, "{filter}");
+        }
+        for wrong in ["shop", "label=shop"] {
+            assert!(wrong.parse::<Filter>().is_err(), "{wrong}");
+        }
+    }
+}

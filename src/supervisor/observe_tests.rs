@@ -1,0 +1,174 @@
+use super::*;
+use crate::{
+    engine::{CreateContainer, Labels, Namespaces, Role, memory::Memory, ownership::ForeignReason},
+    spec::{self, Generation, Hook, Hooks, Image, Limits, Pod, Project},
+};
+
+/// The image of every replica here.
+const IMAGE: &str = "app:1";
+
+fn labels(slot: Slot) -> Labels {
+    Labels {
+        project: "shop".parse().unwrap(),
+        pod: "web".parse().unwrap(),
+        generation: Generation::from_label("0123456789ab"),
+        role: Role::Replica { service: "web".parse().unwrap(), slot },
+    }
+}
+
+/// Makes and starts a replica.
+async fn add(engine: &Memory, slot: Slot, hooks: Hooks) -> ContainerId {
+    let create = CreateContainer {
+        name: format!("shop-web-{slot}"),
+        labels: labels(slot),
+        hooks,
+        container: spec::Container::new(Image(IMAGE.to_owned())),
+        namespaces: Namespaces::Host(Box::new(Pod::default())),
+    };
+    let id = engine.create(&create).await.unwrap();
+    engine.start(&id).await.unwrap();
+    id
+}
+
+/// An observer that has seen nothing yet.
+fn observer(engine: &Memory) -> Observer<Memory> {
+    let eyes = engine.clone();
+    let netns_of: NetnsOf = Arc::new(move |pid| eyes.world().netns_of(pid));
+    Observer::new(Arc::new(engine.clone()), netns_of, Clock::starting_at(Timestamp::UNIX_EPOCH))
+}
+
+fn desired() -> Desired {
+    Desired::all(Project::empty("shop".parse().unwrap()))
+}
+
+async fn look(observer: &mut Observer<Memory>, dirty: &Dirty) -> Snapshot {
+    observer.look(&desired(), &Expected::default(), dirty).await.unwrap()
+}
+
+/// An engine with so many replicas of a project, and an observer that has seen them.
+async fn watched(replicas: u32) -> (Memory, Observer<Memory>) {
+    let engine = Memory::new(Clock::starting_at(Timestamp::UNIX_EPOCH), 1);
+    for slot in Slot::first(replicas) {
+        add(&engine, slot, Hooks::default()).await;
+    }
+    let mut observer = observer(&engine);
+    look(&mut observer, &Dirty::EVERYTHING).await;
+    (engine, observer)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_in_turn_inspects_a_few_and_comes_round_to_everyone() {
+    let (engine, mut observer) = watched(20).await;
+    let changed = Limits { memory: Some(1 << 20), ..Limits::default() };
+    let ids: Vec<_> = engine.world().containers().map(|(id, ..)| id.clone()).collect();
+    for id in &ids {
+        engine.update(id, &changed).await.unwrap();
+    }
+    for known in [0, 8, 16, 20] {
+        let before = engine.world().calls;
+        let dirty = Dirty { in_turn: known > 0, ..Dirty::NOTHING };
+        let snapshot = look(&mut observer, &dirty).await;
+        let news = snapshot.containers.values().filter(|container| container.limits == changed).count();
+        assert_eq!(news, known);
+        // One of them lists.
+        assert_eq!(engine.world().calls - before, if known > 0 { 1 + 8 } else { 1 });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_ended_and_runs_again_is_seen_though_the_list_shows_the_same() {
+    let (engine, mut observer) = watched(20).await;
+    let id = engine.world().containers().map(|(id, ..)| id.clone()).last().unwrap();
+    engine.world().exit(&id, 137);
+    engine.start(&id).await.unwrap();
+    let pid = engine.world().containers().find_map(|(other, _, _, state, _)| match state {
+        ContainerState::Running(process) if *other == id => Some(process.pid),
+        _ => None,
+    });
+    let snapshot = look(&mut observer, &Dirty::NOTHING).await;
+    assert_eq!(snapshot.containers[&id].process().map(|process| process.pid), pid);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_not_ours_is_named_and_asked_after_once() {
+    let (engine, mut observer) = watched(2).await;
+    let id = engine.world().containers().map(|(id, ..)| id.clone()).next().unwrap();
+    let copies: Vec<_> = ["debug", "shop-web-3", "shop-web-3-next"]
+        .map(|name| engine.world().commit_and_run(&id, name).unwrap())
+        .to_vec();
+    let foreign = |snapshot: &Snapshot| -> Vec<_> {
+        snapshot.foreign.iter().filter_map(|f| Some((f.container.clone()?, f.reason.clone()))).collect()
+    };
+    let wanted: Vec<_> = copies.into_iter().map(|id| (id, ForeignReason::LabelsOfImage)).collect();
+    // Each has an image of its own.
+    for calls in [1 + 3, 1, 1] {
+        let before = engine.world().calls;
+        let snapshot = look(&mut observer, &Dirty::NOTHING).await;
+        assert_eq!((snapshot.containers.len(), foreign(&snapshot)), (2, wanted.clone()));
+        assert_eq!(engine.world().calls - before, calls);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn replicas_of_one_image_cost_one_look_at_it() {
+    let (engine, _) = watched(20).await;
+    let mut observer = observer(&engine);
+    let before = engine.world().calls;
+    look(&mut observer, &Dirty { all: true, ..Dirty::NOTHING }).await;
+    // The list, the image, and everyone.
+    assert_eq!(engine.world().calls - before, 1 + 1 + 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_earlier_release_made_is_ours_and_is_not_asked_after_again() {
+    let (engine, _) = watched(20).await;
+    let ids: Vec<_> = engine.world().containers().map(|(id, ..)| id.clone()).collect();
+    ids.iter().for_each(|id| engine.world().make_legacy(id));
+    let mut observer = observer(&engine);
+    look(&mut observer, &Dirty::EVERYTHING).await;
+    let before = engine.world().calls;
+    let snapshot = look(&mut observer, &Dirty::NOTHING).await;
+    assert_eq!((snapshot.containers.len(), snapshot.foreign.len()), (20, 0));
+    assert_eq!(engine.world().calls - before, 1);
+    engine.rename(&ids[0], "shop-web-99").await.unwrap();
+    let snapshot = look(&mut observer, &Dirty::NOTHING).await;
+    assert_eq!((snapshot.containers.len(), snapshot.foreign.len()), (19, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn hooks_of_an_image_are_none_of_its_containers() {
+    let hook = |command: &str| Hook {
+        command: vec![command.to_owned()],
+        user: Some("0".to_owned()),
+        privileged: true,
+        working_dir: None,
+        environment: BTreeMap::new(),
+    };
+    let hooks = |command| Hooks { post_start: vec![hook(command)], pre_stop: Vec::new() };
+    let engine = Memory::new(Clock::starting_at(Timestamp::UNIX_EPOCH), 1);
+    let label = serde_json::to_string(&hooks("evil")).unwrap();
+    engine.world().label_image(IMAGE, BTreeMap::from([(Labels::HOOKS.to_owned(), label)]));
+    let plain = add(&engine, Slot::FIRST, Hooks::default()).await;
+    let hooked = add(&engine, Slot::new(2).unwrap(), hooks("good")).await;
+    // An earlier release wrote nothing where there were none.
+    let legacy = add(&engine, Slot::new(3).unwrap(), Hooks::default()).await;
+    engine.world().make_legacy(&legacy);
+    let snapshot = look(&mut observer(&engine), &Dirty::EVERYTHING).await;
+    let seen = |id| snapshot.containers[id].hooks.clone();
+    assert_eq!(seen(&plain), Hooks::default());
+    assert_eq!(seen(&hooked), hooks("good"));
+    assert_eq!(seen(&legacy), Hooks::default());
+}
+
+#[tokio::test(start_paused = true)]
+async fn networks_and_volumes_with_copied_labels_are_not_ours() {
+    let (engine, mut observer) = watched(0).await;
+    let project = "shop".parse().unwrap();
+    let labels = Labels::of_resource(&project, "shop_data");
+    engine.world().add_foreign_volume("shop_data", labels.clone());
+    engine.world().add_foreign_volume("shop_copy", labels);
+    let snapshot = look(&mut observer, &Dirty::EVERYTHING).await;
+    assert_eq!(snapshot.volumes, BTreeMap::from([("shop_data".to_owned(), Owner::Us)]));
+    let foreign: Vec<_> = snapshot.foreign.into_iter().map(|f| (f.name, f.reason)).collect();
+    assert_eq!(foreign, [("shop_copy".to_owned(), ForeignReason::CopiedLabels)]);
+}
