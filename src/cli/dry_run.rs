@@ -15,6 +15,7 @@ use super::{
     output,
     pull::{self, Found, Pull},
     session::Session,
+    state,
 };
 
 /// Shows what would be done for a request. `file` is what a supervisor would know, if none runs.
@@ -30,6 +31,7 @@ pub async fn show(
     let preview = match Session::running(context, name).await? {
         Some(session) => session.preview(request).await?,
         None => {
+            state::warn_of_damage(context, name)?;
             let docker = context.engine().await?;
             let settings = context.settings(name, &docker)?;
             let file = file.unwrap_or_else(|| Project::empty(name.clone()));

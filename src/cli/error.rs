@@ -99,7 +99,8 @@ impl CliError {
             Self::Rejected(
                 Rejection::UnknownService { .. }
                 | Rejection::UnknownReplica { .. }
-                | Rejection::FixedName { .. },
+                | Rejection::FixedName { .. }
+                | Rejection::TooMany { .. },
             ) => 2,
             Self::Engine(error) | Self::Demo(DemoError::Engine(error)) => engine_code(error),
             Self::Interrupted | Self::Demo(DemoError::Interrupted | DemoError::Abandoned) => 130,
@@ -138,6 +139,7 @@ impl CliError {
                  `sameport down` ends it"
                     .to_owned(),
             ),
+            Self::State(error) => Some(error.help()),
             Self::Watch(error) => Some(error.help().to_owned()),
             Self::Rejected(Rejection::NotWatched { help, .. }) => Some(help.clone()),
             _ => None,

@@ -23,6 +23,7 @@ mod rollout;
 mod service;
 mod session;
 mod signals;
+mod state;
 mod supervise;
 mod traffic;
 mod up;

@@ -21,6 +21,7 @@ use super::{
     output::{self, event, table::Ports},
     replicas::{self, Replica},
     session::Session,
+    state,
 };
 
 /// Arguments of `sameport ps`.
@@ -59,6 +60,7 @@ pub async fn run(context: &Context, args: PsArgs) -> Result<(), CliError> {
     let mut status = match &session {
         Some(session) => session.status().await?,
         None => {
+            state::warn_of_damage(context, &name)?;
             let file = loaded.map_or_else(|| Project::empty(name.clone()), |loaded| loaded.project);
             look(context, &docker, file).await?
         }

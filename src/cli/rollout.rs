@@ -24,7 +24,7 @@ use super::{
     pull::{self, Pull},
     session::Session,
     signals::Signals,
-    wait,
+    state, wait,
 };
 
 /// Arguments of `sameport rollout`.
@@ -242,6 +242,7 @@ async fn change(
             () = signals.end() => Err(CliError::Interrupted),
         },
     };
+    let done = state::tell_reset(&session).await.and(done);
     session.leave().await;
     done
 }
@@ -260,8 +261,8 @@ async fn versions(
     }
     // What is remembered of versions is in the state file, whoever supervises.
     let docker = context.engine().await?;
-    let mut state = context.settings(&name, &docker)?.state.load()?;
-    let versions = state.versions.remove(service).unwrap_or_default();
+    let mut loaded = state::warn_of_damage(context, &name)?;
+    let versions = loaded.versions.remove(service).unwrap_or_default();
     let status = match Session::running(context, &name).await? {
         Some(session) => session.status().await?,
         None => super::ps::look(context, &docker, project).await?,

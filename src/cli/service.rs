@@ -15,6 +15,7 @@ use super::{
     error::CliError,
     session::Session,
     signals::Signals,
+    state,
     wait::{self, Until},
 };
 
@@ -94,6 +95,7 @@ async fn ask(context: &Context, request: Request) -> Result<(), CliError> {
         done = wait::until(&session, Until::Up, None) => done,
         () = signals.end() => Err(CliError::Interrupted),
     };
+    let done = state::tell_reset(&session).await.and(done);
     session.leave().await;
     done
 }

@@ -9,7 +9,7 @@ use sameport::{
     engine::docker::Docker,
     plan::status::ProjectStatus,
     spec::{Project, ProjectName},
-    supervisor::{self, EventKind, Handle, Preview, Reply, Request, WatchAsked, lock::Lock},
+    supervisor::{self, Event, EventKind, Handle, Preview, Reply, Request, WatchAsked, lock::Lock},
 };
 use tokio::{
     sync::{broadcast::error::RecvError, mpsc},
@@ -173,6 +173,14 @@ impl Session {
     pub fn tell(&self, kind: EventKind) {
         if let Self::Own(own) = self {
             own.handle.journal().record(own.clock.now(), kind);
+        }
+    }
+
+    /// What happened so far, if the supervisor is in this process.
+    pub fn told(&self) -> Vec<Event> {
+        match self {
+            Self::Other(_) => Vec::new(),
+            Self::Own(own) => own.handle.journal().follow().0,
         }
     }
 

@@ -14,7 +14,7 @@ use sameport::{
     api::protocol::Line,
     engine::docker::Docker,
     spec::{Project, ProjectName},
-    supervisor::{Apply, Event, EventKind, Milestone, Mistake, Request, lock::Lock},
+    supervisor::{Apply, Event, EventKind, Milestone, Mistake, Request, StateReset, lock::Lock},
 };
 use sd_notify::NotifyState;
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
@@ -228,6 +228,12 @@ fn write(event: &Event) {
             }
         },
         EventKind::PodLost { pod } => tracing::warn!(%pod, "lost its network"),
+        EventKind::StateReset { reset } => {
+            let StateReset { path, error, moved_to, scale, jobs, post_start, versions } = reset;
+            let (path, moved_to) = (path.display(), moved_to.as_ref().map(|path| path.display().to_string()));
+            tracing::warn!(%path, error, moved_to, ?scale, ?jobs, post_start, ?versions,
+                "the state file was damaged, and the state was made anew");
+        }
         EventKind::EngineLost { reason } => tracing::warn!(reason, "the engine is gone"),
         EventKind::EngineBack => tracing::info!("the engine is back"),
         EventKind::Converged => {

@@ -27,6 +27,7 @@ use super::{
     reload::{self, Reload},
     session::Session,
     signals::{Signals, Wanted},
+    state,
     wait::{self, Until},
 };
 
@@ -98,12 +99,17 @@ pub async fn run(context: &Context, args: UpArgs) -> Result<(), CliError> {
     let wish = Wish { args: &args, images, seen };
     match Session::running(context, &name).await? {
         Some(session) if args.detach || args.wait => {
-            in_background(session, project, &wish, &mut signals).await
+            in_background(&session, project, &wish, &mut signals).await
         }
         Some(session) => beside(session, &docker, project, &wish, &mut signals).await,
         None if args.detach || args.wait => {
+            let damage = context.state(&name)?.load()?.damage;
             let session = spawn(context, &name, &args).await?;
-            in_background(session, project, &wish, &mut signals).await
+            let done = in_background(&session, project, &wish, &mut signals).await;
+            match damage {
+                Some(_) => state::tell_reset_of_other(&session).await.and(done),
+                None => done,
+            }
         }
         None => {
             let session = Session::begin(context, &name, docker.clone())?;
@@ -170,22 +176,22 @@ impl Wish<'_> {
 }
 
 async fn in_background(
-    session: Session,
+    session: &Session,
     project: Project,
     wish: &Wish<'_>,
     signals: &mut Signals,
 ) -> Result<(), CliError> {
-    wish.ask(&session, project).await?;
+    wish.ask(session, project).await?;
     let args = wish.args;
     let until = if args.wait { Until::Steady } else { Until::Started };
     let done = tokio::select! {
-        done = wait::until(&session, until, args.wait_timeout) => done,
+        done = wait::until(session, until, args.wait_timeout) => done,
         // The supervisor goes on: what was asked for stands.
         () = signals.end() => return Err(CliError::Interrupted),
     };
-    let told = sharing(&session).await;
+    let told = sharing(session).await;
     done.and(told)?;
-    orphans(&session).await
+    orphans(session).await
 }
 
 /// Says in one line what is missing where the kernel was to share ports and cannot. That is known by when replicas run.
@@ -265,6 +271,7 @@ async fn attend(
             // What keeps failing is shown, and tried again; that is what a supervisor is for.
             Err(error) => output::note(&error.render().unwrap_or_default())?,
         }
+        state::tell_reset(session).await?;
         sharing(session).await?;
         orphans(session).await?;
         tokio::try_join!(

@@ -130,6 +130,7 @@ impl<E: Engine> Observer<E> {
                 name: inspection.name,
                 labels,
                 joined: inspection.joined,
+                image_id: Some(inspection.image_id).filter(|id| !id.is_empty()),
                 hooks: inspection.hooks,
                 limits: inspection.limits,
                 state: inspection.state,

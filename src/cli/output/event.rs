@@ -98,6 +98,7 @@ pub fn describe(event: &Event) -> Option<String> {
         EventKind::PodLost { pod } => {
             styled(&format!("{pod} lost its network: its sandbox ended; it is rebuilt"), yellow)
         }
+        EventKind::StateReset { reset } => styled(&format!("warning: {reset}"), yellow),
         EventKind::EngineLost { reason } => {
             styled(&format!("the engine is gone, what runs goes on: {reason}"), yellow)
         }

@@ -34,10 +34,14 @@ impl Progress {
 
     /// Shows an event.
     pub fn event(&mut self, event: &Event) -> Result<(), CliError> {
-        // Who shares ports is told by `up`, whenever it was found out; and a file by who reads it.
+        // Who shares ports is told by `up`, whenever it was found out, and so is that the state was lost; a file is told of by
+        // who reads it.
         if matches!(
             event.kind,
-            EventKind::SharedByKernel | EventKind::SharedByImages { .. } | EventKind::NotApplied { .. }
+            EventKind::SharedByKernel
+                | EventKind::SharedByImages { .. }
+                | EventKind::StateReset { .. }
+                | EventKind::NotApplied { .. }
         ) {
             return Ok(());
         }
