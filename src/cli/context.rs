@@ -88,13 +88,34 @@ pub struct Context {
     /// Arguments of every command.
     pub global: Global,
     current_dir: PathBuf,
+    kept: Kept,
+}
+
+/// Where a supervisor in this process keeps its state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kept {
+    InFile,
+    InMemory,
 }
 
 impl Context {
     /// Looks around.
     pub fn new(global: Global) -> Result<Self, CliError> {
         let current_dir = env::current_dir().map_err(CliError::io("cannot tell the current folder"))?;
-        Ok(Self { global, current_dir })
+        Ok(Self { global, current_dir, kept: Kept::InFile })
+    }
+
+    /// The same for a supervisor that does not use the state file.
+    pub fn without_state(&self) -> Self {
+        Self { global: self.global.clone(), current_dir: self.current_dir.clone(), kept: Kept::InMemory }
+    }
+
+    /// What outlives a project's supervisor.
+    pub fn state(&self, project: &ProjectName) -> Result<StateFile, CliError> {
+        Ok(match self.kept {
+            Kept::InFile => StateFile::at(self.paths()?.state(project)),
+            Kept::InMemory => StateFile::default(),
+        })
     }
 
     /// Our folders, made where they are missing.
@@ -165,7 +186,7 @@ impl Context {
     /// of it.
     pub fn expected(&self, name: &ProjectName, file: Option<&Project>) -> Expected {
         let remembered = self.paths().and_then(|paths| Ok(StateFile::at(paths.state(name)).load()?));
-        let mut expected = remembered.map(|state| state.expected()).unwrap_or_else(|error| {
+        let mut expected = remembered.map(|loaded| loaded.state.expected()).unwrap_or_else(|error| {
             // All that is lost is a name that the file of an earlier release gave, and does not give any more.
             tracing::debug!(%error, "what is remembered of the project cannot be read");
             Expected::default()
@@ -184,7 +205,7 @@ impl Context {
         let kernel: Arc<dyn Kernel> =
             if docker.is_local() { Arc::new(ThisKernel) } else { Arc::new(NoKernel) };
         Ok(Settings {
-            state: StateFile::at(self.paths()?.state(project)),
+            state: self.state(project)?,
             clock: Clock::default(),
             netns_of: Arc::new(netns::inode),
             kernel,

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use clap::Args;
-use sameport::supervisor::Request;
+use sameport::{
+    spec::{Project, ProjectName},
+    supervisor::{Request, StateError},
+};
 
 use super::{
     args::time,
@@ -14,6 +17,7 @@ use super::{
     replicas::Finder,
     session::Session,
     signals::Signals,
+    state,
     takeover::{self, Replace},
     wait::{self, Until},
 };
@@ -45,7 +49,7 @@ pub async fn run(context: &Context, args: DownArgs) -> Result<(), CliError> {
     }
     let mut finder = Finder::of(context, &name, loaded.as_ref().map(|loaded| &loaded.project));
     takeover::replace(context, &name, Replace::Incompatible).await?;
-    let session = Session::open(context, &name, loaded.map(|loaded| loaded.project)).await?;
+    let session = open(context, &name, loaded.map(|loaded| loaded.project)).await?;
     let mut signals = Signals::new()?;
     session.ask(request).await?;
     tokio::select! {
@@ -63,5 +67,19 @@ pub async fn run(context: &Context, args: DownArgs) -> Result<(), CliError> {
             }
         }
     }
+    state::tell_reset(&session).await?;
     session.leave_gone(context, &name).await
+}
+
+/// The supervisor that ends what is there. What is remembered is not needed for that.
+async fn open(context: &Context, name: &ProjectName, file: Option<Project>) -> Result<Session, CliError> {
+    match Session::open(context, name, file.clone()).await {
+        Err(CliError::State(error @ StateError::File(_))) => {
+            output::note(&format!(
+                "warning: {error}; it is not needed to remove the project, and is left as it is"
+            ))?;
+            Session::open(&context.without_state(), name, file).await
+        }
+        opened => opened,
+    }
 }

@@ -18,6 +18,7 @@ use super::{
     layout, output,
     pull::{self, Found, Pull},
     session::{Readable, Session},
+    state,
 };
 
 /// Shows what would be done for a request. `file` is what a supervisor would know, if none runs.
@@ -33,6 +34,7 @@ pub async fn show(
     let preview = match Session::readable(context, name).await? {
         Readable::Running(session) => session.preview(request).await?,
         Readable::OtherRelease | Readable::Nobody => {
+            state::warn_of_damage(context, name)?;
             let docker = context.engine().await?;
             layout::check(context, name, file.as_ref(), &docker).await?;
             let settings = context.settings(name, &docker)?;

@@ -158,6 +158,7 @@ impl CliError {
             ),
             Self::OtherRelease(error) => Some(error.help()),
             Self::Kernel(error) => error.help().map(str::to_owned),
+            Self::State(error) => Some(error.help()),
             Self::Watch(error) => Some(error.help().to_owned()),
             Self::Rejected(rejection) => rejection.help.clone(),
             _ => None,

@@ -28,6 +28,7 @@ mod selector;
 mod service;
 mod session;
 mod signals;
+mod state;
 mod status;
 mod supervise;
 mod takeover;

@@ -18,6 +18,7 @@ use super::{
     error::CliError,
     replicas::{self, Finder},
     session::{Readable, Session},
+    state,
 };
 
 /// The status of the project that is meant, with the replicas that its file does not have and with its published ports.
@@ -32,7 +33,10 @@ pub async fn status(context: &Context) -> Result<(Status, Option<Project>), CliE
     let mut status = match Session::readable(context, &name).await? {
         Readable::Running(session) => session.status().await?,
         Readable::OtherRelease => Status { supervised: true, ..look(context, &docker, by_file()).await? },
-        Readable::Nobody => look(context, &docker, by_file()).await?,
+        Readable::Nobody => {
+            state::warn_of_damage(context, &name)?;
+            look(context, &docker, by_file()).await?
+        }
     };
     let finder = Finder::of(context, &name, file.as_ref());
     add_orphans(&docker, finder, &mut status).await?;

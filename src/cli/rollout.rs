@@ -24,7 +24,7 @@ use super::{
     pull::{self, Pull},
     session::Session,
     signals::Signals,
-    wait,
+    state, wait,
 };
 
 /// Arguments of `sameport rollout`.
@@ -251,6 +251,7 @@ async fn change(
             () = signals.end() => Err(CliError::Interrupted),
         },
     };
+    let done = state::tell_reset(&session).await.and(done);
     session.leave().await;
     done
 }
@@ -269,8 +270,8 @@ async fn versions(
     }
     // What is remembered of versions is in the state file, whoever supervises.
     let docker = context.engine().await?;
-    let mut state = context.settings(&name, &docker)?.state.load()?;
-    let versions = state.versions.remove(service).unwrap_or_default();
+    let mut loaded = state::warn_of_damage(context, &name)?;
+    let versions = loaded.versions.remove(service).unwrap_or_default();
     let status = match Session::running(context, &name).await? {
         Some(session) => session.status().await?,
         None => project_status::look(context, &docker, project).await?,
@@ -299,12 +300,12 @@ fn describe(status: &RolloutStatus) -> Vec<String> {
         }],
     };
     match &status.pinned {
-        Some(Pinned { reason: Reason::Failed { failure }, .. }) if status.in_progress.is_none() => lines
+        Some(Pinned { trigger: Reason::Failed { failure }, .. }) if status.in_progress.is_none() => lines
             .push(format!(
                 "the file's version failed: {service}-{}: {}; `sameport rollout {service}` tries it again",
                 failure.slot, failure.message
             )),
-        Some(Pinned { reason: Reason::Requested, .. }) => lines.push(
+        Some(Pinned { trigger: Reason::Requested, .. }) => lines.push(
             "the file has another version; this one was asked for, and stays until the file changes"
                 .to_owned(),
         ),

@@ -13,6 +13,7 @@ use super::{
     selector::{self, Written},
     session::Session,
     signals::Signals,
+    state,
     wait::{self, Until},
 };
 
@@ -93,6 +94,7 @@ async fn ask(context: &Context, request: Request) -> Result<(), CliError> {
         done = wait::until(context, &session, Until::Up, None) => done,
         () = signals.end() => Err(CliError::Interrupted),
     };
+    let done = state::tell_reset(&session).await.and(done);
     session.leave().await;
     done
 }

@@ -5,9 +5,9 @@ use std::{sync::Arc, time::Duration};
 use futures_util::{StreamExt, stream::BoxStream};
 use sameport::{
     api::{
-        self, Client, ClientError,
+        self, Client, ClientError, convert,
         protocol::{Line, Reply},
-        schema::{Preview, Status},
+        schema::{self, Preview, Status},
     },
     clock::Clock,
     engine::docker::Docker,
@@ -201,6 +201,14 @@ impl Session {
     pub fn tell(&self, kind: EventKind) {
         if let Self::Own(own) = self {
             own.handle.journal().record(own.clock.now(), kind);
+        }
+    }
+
+    /// What happened so far, if the supervisor is in this process.
+    pub fn told(&self) -> Vec<schema::Event> {
+        match self {
+            Self::Other(_) => Vec::new(),
+            Self::Own(own) => own.handle.journal().follow().0.iter().map(convert::event).collect(),
         }
     }
 

@@ -28,6 +28,7 @@ use super::{
     replicas::Finder,
     session::Session,
     signals::{Signals, Wanted},
+    state,
     takeover::{self, Replace},
     wait::{self, Until},
 };
@@ -106,13 +107,18 @@ pub async fn run(context: &Context, args: UpArgs) -> Result<(), CliError> {
     takeover::replace(context, &name, Replace::Older).await?;
     match Session::running(context, &name).await? {
         Some(session) if args.detach || args.wait => {
-            in_background(session, project, &wish, &mut signals).await
+            in_background(&session, project, &wish, &mut signals).await
         }
         Some(session) => beside(session, &docker, finder, project, &wish, &mut signals).await,
         None if args.detach || args.wait => {
             takeover::check(context, &docker, &name)?;
+            let damage = context.state(&name)?.load()?.damage;
             let session = spawn(context, &name, &args).await?;
-            in_background(session, project, &wish, &mut signals).await
+            let done = in_background(&session, project, &wish, &mut signals).await;
+            match damage {
+                Some(_) => state::tell_reset_of_other(&session).await.and(done),
+                None => done,
+            }
         }
         None => {
             let session = Session::begin(context, &project, docker.clone()).await?;
@@ -180,22 +186,22 @@ impl Wish<'_> {
 }
 
 async fn in_background(
-    session: Session,
+    session: &Session,
     project: Project,
     wish: &Wish<'_>,
     signals: &mut Signals,
 ) -> Result<(), CliError> {
-    wish.ask(&session, project).await?;
+    wish.ask(session, project).await?;
     let args = wish.args;
     let until = if args.wait { Until::Steady } else { Until::Started };
     let done = tokio::select! {
-        done = wait::until(wish.context, &session, until, args.wait_timeout) => done,
+        done = wait::until(wish.context, session, until, args.wait_timeout) => done,
         // The supervisor goes on: what was asked for stands.
         () = signals.end() => return Err(CliError::Interrupted),
     };
-    let told = sharing(&session).await;
+    let told = sharing(session).await;
     done.and(told)?;
-    orphans(&session).await
+    orphans(session).await
 }
 
 /// Says in one line what is missing where the kernel was to share ports and cannot. That is known by when replicas run.
@@ -272,6 +278,7 @@ async fn attend(
             // What keeps failing is shown, and tried again; that is what a supervisor is for.
             Err(error) => output::note(&error.render().unwrap_or_default())?,
         }
+        state::tell_reset(session).await?;
         sharing(session).await?;
         orphans(session).await?;
         tokio::try_join!(

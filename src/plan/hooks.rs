@@ -11,14 +11,13 @@
 //! What they do outside of their container can therefore happen more than once.
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
 use crate::engine::ContainerState;
 
 use super::{Action, Container, History, Planner, Target};
 
 /// How far the commands after the start of one process are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PostStart {
     /// Which process: when it started, by the engine's clock.
     pub started_at: Timestamp,
@@ -27,8 +26,7 @@ pub struct PostStart {
 }
 
 /// How far commands are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// The first one may have begun.
     Begun,

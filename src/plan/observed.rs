@@ -60,6 +60,8 @@ pub struct Container {
     pub labels: Labels,
     /// The sandbox whose namespaces it joined.
     pub joined: Option<ContainerId>,
+    /// The content id of the image that it was made of, where the engine tells it.
+    pub image_id: Option<String>,
     /// What is run in it around its life: the hooks of its own version.
     pub hooks: Hooks,
     /// The limits that are in force, of those that can be changed in place.

@@ -57,6 +57,8 @@ pub struct Service {
 }
 
 impl Service {
+    /// Most replicas of a service. More is a slip of the finger, and more than a bridge of Linux can hold.
+    pub const MOST_REPLICAS: u32 = 1000;
     /// How long a replica may take to end when the file does not say: Compose's ten seconds.
     pub const STOP_GRACE: Duration = Duration::from_secs(10);
     /// How long a replica may finish its connections when the file does not say.

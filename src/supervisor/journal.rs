@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
-use super::Mistake;
+use super::{Mistake, StateReset};
 use crate::{
     engine::ownership::Foreign,
     kernel::steering::{OtherUser, Stranger},
@@ -223,6 +223,12 @@ pub enum EventKind {
     PodLost {
         /// Which one.
         pod: PodName,
+    },
+    /// The state file was damaged, and the state was made anew.
+    StateReset {
+        /// How, and what could be had back.
+        #[serde(flatten)]
+        reset: StateReset,
     },
     /// The engine cannot be reached; what runs goes on.
     EngineLost {

@@ -69,9 +69,10 @@ impl Lock {
             .map_err(fail)?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(mut file) => {
-                file.set_len(0).map_err(fail)?;
-                file.rewind().map_err(fail)?;
-                write!(file, "{}", std::process::id()).map_err(fail)?;
+                if let Err(error) = say_who(&mut file) {
+                    // On a full disk nobody can be told who it is, but it is held all the same.
+                    tracing::warn!(%error, path = %path.display(), "the lock does not say who holds it");
+                }
                 Ok(Self { _file: file })
             }
             Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
@@ -80,6 +81,14 @@ impl Lock {
             Err((_, errno)) => Err(fail(errno.into())),
         }
     }
+}
+
+/// Writes in place, and cuts off the rest: that takes no room that the file does not have already.
+fn say_who(file: &mut File) -> io::Result<()> {
+    let pid = std::process::id().to_string();
+    file.rewind()?;
+    file.write_all(pid.as_bytes())?;
+    file.set_len(pid.len() as u64)
 }
 
 fn holder(file: &mut File) -> Holder {

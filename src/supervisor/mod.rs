@@ -35,8 +35,8 @@ pub use preview::{Gap, Preview, Step};
 pub use reading::{Mistake, Reading, WatchAsked};
 pub use request::{Apply, Change, Rejection, Reply, Request, RolloutRequest, Selector, Weight};
 pub use run::{Settings, start};
-pub use state_file::{Scale, State, StateError, StateFile};
-pub use wish::Wish;
+pub use state_file::{Damage, FileError, Loaded, Scale, State, StateError, StateFile};
+pub use wish::{StateReset, Wish};
 
 use std::sync::Arc;
 
@@ -54,16 +54,21 @@ use crate::{
 /// Where a project that nobody supervises stands: a look, and nothing is done.
 ///
 /// # Errors
-/// When the engine does not answer, or the state file cannot be read.
+/// When the engine does not answer, or the state file cannot be read. What a damaged one held is taken from the engine, as
+/// far as it shows it.
 pub async fn look<E: Engine>(
     engine: Arc<E>,
     project: Project,
     settings: &Settings,
 ) -> Result<ProjectStatus, LookError> {
-    let mut wish = Wish::new(project.name.clone(), settings.state.clone())?;
+    // Nothing is kept of a look.
+    let mut wish = Wish::new(project.name.clone(), settings.state.clone())?.imagined();
     wish.recall(project);
-    let observed = observed(engine, &wish, settings).await?;
-    Ok(status(&wish.desired, &observed, settings.clock.now()))
+    let mut observed = observed(engine, &wish, settings).await?;
+    let now = settings.clock.now();
+    // Whoever looks has said that the file is damaged.
+    let _ = wish.recover(&mut observed, now);
+    Ok(status(&wish.desired, &observed, now))
 }
 
 /// What a supervisor would do for a request, if one began now; nothing is done.
@@ -86,7 +91,9 @@ pub async fn foresee<E: Engine>(
     if let Err(rejection) = wish.take(loaded, &Observed::default(), now) {
         return Ok(Err(rejection));
     }
-    let observed = observed(engine, &wish, settings).await?;
+    let mut observed = observed(engine, &wish, settings).await?;
+    // Whoever asks has said that the file is damaged.
+    let _ = wish.recover(&mut observed, now);
     Ok(preview::preview(wish, observed, request, now))
 }
 

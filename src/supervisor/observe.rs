@@ -168,6 +168,7 @@ impl<E: Engine> Observer<E> {
                 hooks: owned.hooks(),
                 labels: owned.labels,
                 joined: inspection.host.joined(),
+                image_id: Some(inspection.image_id).filter(|id| !id.is_empty()),
                 limits: inspection.limits,
                 state: inspection.state,
                 netns,

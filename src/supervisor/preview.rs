@@ -340,6 +340,7 @@ impl Course {
             name,
             labels,
             joined,
+            image_id: service.and_then(|service| service.container.image_id.clone()),
             hooks: hooks.unwrap_or_default(),
             limits: limits.unwrap_or_default(),
             state,

@@ -399,6 +399,7 @@ mod tests {
                 role: Role::Replica { service: service.name.clone(), slot: Slot::new(1).unwrap() },
             },
             joined: None,
+            image_id: None,
             hooks: crate::spec::Hooks::default(),
             limits: crate::spec::Limits::default(),
             state: ContainerState::Running(Process {

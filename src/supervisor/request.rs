@@ -221,6 +221,16 @@ pub enum Rejection {
         /// The service.
         service: ServiceName,
     },
+    /// More replicas than a service can have.
+    #[error("service `{service}` cannot have {replicas} replicas: the most is {most}")]
+    TooMany {
+        /// The service.
+        service: ServiceName,
+        /// What was asked for.
+        replicas: u32,
+        /// Most replicas of a service.
+        most: u32,
+    },
     /// The files cannot be watched.
     #[error("the supervisor that runs already cannot watch the project's files: {reason}")]
     NotWatched {

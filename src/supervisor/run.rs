@@ -61,8 +61,10 @@ pub struct Settings {
 /// Starts a supervisor. It wants nothing until it is asked to, and ends after [`Request::Down`] or
 /// [`Request::Detach`], or when every [`Handle`] is gone.
 ///
+/// A damaged state file is put aside, and what the engine shows of it is taken in before anything is done.
+///
 /// # Errors
-/// When the state file cannot be read.
+/// When the state file cannot be read, or a newer sameport wrote it.
 pub fn start<E: Engine>(
     engine: Arc<E>,
     project: ProjectName,
@@ -73,7 +75,13 @@ pub fn start<E: Engine>(
     let handle = Handle { requests, journal: journal.clone(), reader: super::reading::Reader::default() };
     let observer = Observer::new(Arc::clone(&engine), settings.netns_of, settings.clock);
     let probed = Arc::clone(&engine);
-    let wish = Wish::new(project, settings.state)?;
+    let mut wish = Wish::new(project, settings.state)?;
+    if let Some(damage) = wish.damage() {
+        tracing::warn!("{damage}");
+    }
+    if let Err(error) = wish.put_damage_aside() {
+        tracing::warn!(%error, "the damaged file cannot be put aside, and is overwritten");
+    }
     let observed = Observed { post_start: wish.post_start().clone(), ..Observed::default() };
     let supervisor = Supervisor {
         engine,
@@ -380,6 +388,11 @@ impl<E: Engine> Supervisor<E> {
             self.journal.record(now, EventKind::EngineBack);
         }
         let before = std::mem::replace(&mut self.observed.containers, snapshot.containers);
+        if self.wish.awaits_recovery()
+            && let Some(reset) = self.wish.recover(&mut self.observed, now)
+        {
+            self.journal.record(now, EventKind::StateReset { reset });
+        }
         self.follow_promoted(&before);
         self.probes.see(&self.wish.desired, &mut self.observed);
         self.observed.networks = snapshot.networks;

@@ -1,6 +1,9 @@
 //! What users asked for, turned into what is [`Desired`]. No I/O but the state file's.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use jiff::Timestamp;
 
@@ -10,15 +13,18 @@ use crate::{
         self, Desired, Goal, Observed, Outcome, Phase, Sharing,
         versions::{Asked, Impossible, Step},
     },
-    spec::{Project, ProjectName, ServiceName},
+    spec::{Project, ProjectName, Service, ServiceName},
 };
 
 use super::{
     Apply, Change, Milestone, Rejection, Request, RolloutRequest, Selector, Weight,
-    state_file::{Scale, State, StateError, StateFile},
+    state_file::{Damage, FileError, Loaded, Scale, State, StateError, StateFile},
 };
 
 mod progress;
+mod recover;
+
+pub use recover::StateReset;
 
 /// Everything that users asked for so far.
 #[derive(Clone, Debug)]
@@ -29,6 +35,8 @@ pub struct Wish {
     read: Project,
     file: StateFile,
     state: State,
+    /// What is wrong with the file, as long as nothing was recovered, and where it was put aside.
+    damage: Option<(Damage, Option<PathBuf>)>,
     /// Services whose ended replicas start again, whatever their restart rule says.
     revive: BTreeMap<ServiceName, Revive>,
     /// Services whose job is run again if it failed.
@@ -47,17 +55,29 @@ enum Revive {
 impl Wish {
     /// Nothing is asked of this project yet, besides what the state file remembers.
     ///
+    /// What of a damaged one can be had back is known once the engine was looked at, see [`Wish::recover`].
+    ///
     /// # Errors
-    /// When the state file cannot be read.
+    /// When the state file cannot be read, or a newer sameport wrote it.
     pub fn new(project: ProjectName, file: StateFile) -> Result<Self, StateError> {
-        let state = file.load()?;
+        let Loaded { mut state, damage } = file.load()?;
+        state.scale.retain(|service, scale| {
+            let (asked, most) = (scale.replicas, Service::MOST_REPLICAS);
+            let is_possible = asked <= most;
+            if !is_possible {
+                // Nobody wants the most that there can be either: the Compose file's count is what is left.
+                tracing::warn!(%service, asked, most, "the state file has more replicas than a service can have: ignored");
+            }
+            is_possible
+        });
         let read = Project::empty(project);
         let desired = Desired {
             done_before: state.done_before.clone(),
             interrupted_jobs: state.interrupted_jobs.clone(),
             ..Desired::all(read.clone())
         };
-        Ok(Self { desired, read, file, state, revive: BTreeMap::new(), retry: BTreeSet::new() })
+        let damage = damage.map(|damage| (damage, None));
+        Ok(Self { desired, read, file, state, damage, revive: BTreeMap::new(), retry: BTreeSet::new() })
     }
 
     /// The same, for whoever wants to know what would come of it: it is kept in no file.
@@ -90,6 +110,7 @@ impl Wish {
         }
         match request {
             Request::Load(project) => {
+                check_counts(&project)?;
                 self.pursue(*project);
                 Ok(())
             }
@@ -145,6 +166,7 @@ impl Wish {
 
     fn apply(&mut self, apply: Apply, now: Timestamp) -> Result<(), Rejection> {
         let Apply { mut project, services, scale, orphans, by, again, images, renew, recreate_pod } = apply;
+        check_counts(&project)?;
         for (name, replicas) in &scale {
             check_scale(&project, name, *replicas)?;
         }
@@ -466,7 +488,7 @@ impl Wish {
     ///
     /// # Errors
     /// When the state file cannot be removed.
-    pub fn forget(&mut self) -> Result<(), StateError> {
+    pub fn forget(&mut self) -> Result<(), FileError> {
         self.state = State::default();
         self.file.clear()
     }
@@ -519,6 +541,19 @@ fn check_scale(project: &Project, name: &ServiceName, replicas: u32) -> Result<(
     let fixed = project.services.get(name).is_some_and(|service| service.container_name.is_some());
     if fixed && replicas > 1 {
         return Err(Rejection::FixedName { service: name.clone() });
+    }
+    check_count(name, replicas)
+}
+
+/// Whether a file that came over the control socket keeps to what is checked where files are read.
+fn check_counts(project: &Project) -> Result<(), Rejection> {
+    project.services.values().try_for_each(|service| check_count(&service.name, service.replicas))
+}
+
+fn check_count(service: &ServiceName, replicas: u32) -> Result<(), Rejection> {
+    let most = Service::MOST_REPLICAS;
+    if replicas > most {
+        return Err(Rejection::TooMany { service: service.clone(), replicas, most });
     }
     Ok(())
 }

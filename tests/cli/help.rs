@@ -4,9 +4,10 @@ use insta::assert_snapshot;
 
 use crate::support::Home;
 
-const COMMANDS: [&str; 22] = [
+const COMMANDS: [&str; 23] = [
     "up",
     "down",
+    "ls",
     "ps",
     "status",
     "logs",

@@ -31,6 +31,7 @@ mod rollout;
 mod sharing;
 mod slots;
 mod spread;
+mod state;
 mod supervisor;
 mod traffic;
 mod unmodified;

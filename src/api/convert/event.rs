@@ -6,7 +6,7 @@ use crate::{
     },
     engine::Health,
     spec::{FailureAction, ServiceName, Slot},
-    supervisor::{self, EventKind as Kind, Milestone, Mistake},
+    supervisor::{self, EventKind as Kind, Milestone, Mistake, StateReset},
 };
 
 use super::{message, rollout, state::CRASH_LOOP, status};
@@ -18,7 +18,10 @@ const SHOWN_LINES: usize = 3;
 #[must_use]
 pub fn event(event: &supervisor::Event) -> Event {
     let kind = kind(&event.kind);
-    let (level, message) = describe(&kind);
+    let (level, mut message) = describe(&kind);
+    if let Kind::StateReset { reset } = &event.kind {
+        message = Some(format!("warning: {reset}"));
+    }
     Event { time: event.time.into(), level, message, kind }
 }
 
@@ -50,6 +53,7 @@ fn kind(kind: &Kind) -> EventKind {
         Kind::Stranger { pod, stranger } => {
             EventKind::ForeignListener { pod: pod.to_string(), listener: status::foreign_listener(stranger) }
         }
+        Kind::StateReset { reset } => state_reset(reset),
         Kind::ForeignFound { foreign } => {
             EventKind::ForeignResource { resource: status::foreign_resource(foreign) }
         }
@@ -74,6 +78,18 @@ fn kind(kind: &Kind) -> EventKind {
         | Kind::Health { .. }
         | Kind::Stuck { .. }
         | Kind::Replaced { .. } => of_replica(kind),
+    }
+}
+
+fn state_reset(reset: &StateReset) -> EventKind {
+    let StateReset { path, error, moved_to, scale, jobs, post_start: _, versions } = reset;
+    EventKind::StateReset {
+        path: path.display().to_string(),
+        error: error.clone(),
+        moved_to: moved_to.as_ref().map(|path| path.display().to_string()),
+        scale: scale.iter().map(|(name, replicas)| (name.to_string(), *replicas)).collect(),
+        jobs: jobs.iter().map(ToString::to_string).collect(),
+        services: versions.iter().map(ToString::to_string).collect(),
     }
 }
 
@@ -173,7 +189,9 @@ fn describe(kind: &EventKind) -> (Level, Option<String>) {
         EventKind::WatchUnavailable { error } => {
             (Warning, format!("cannot watch the project's files; changes are found late: {error}"))
         }
-        EventKind::StateReset { error, moved_to } => (Warning, state_reset(error, moved_to.as_deref())),
+        EventKind::StateReset { path, error, .. } => {
+            (Warning, format!("the state file {path} was damaged: {error}"))
+        }
         EventKind::Done { action, target } => (Info, format!("{target} {}", done(*action, target.kind))),
         EventKind::Failed { action: Action::Run, target, error, .. } => {
             (Error, format!("{target} is stopped and started again: {error}"))
@@ -238,11 +256,6 @@ fn describe(kind: &EventKind) -> (Level, Option<String>) {
         EventKind::Removed => (Info, "removed".to_owned()),
     };
     (level, Some(message))
-}
-
-fn state_reset(error: &str, moved_to: Option<&str>) -> String {
-    let moved = moved_to.map(|path| format!("; the damaged file is {path}")).unwrap_or_default();
-    format!("{error}{moved}")
 }
 
 fn exited(replica: &str, exit: &Exit, exits: u32, log: &[String]) -> String {

@@ -15,6 +15,7 @@ pub fn rejection(refusal: &supervisor::Rejection) -> Rejection {
         R::NotSteered { .. } => RejectionCode::NotSteered,
         R::Rollout { .. } => RejectionCode::RolloutNotPossible,
         R::FixedName { .. } => RejectionCode::FixedName,
+        R::TooMany { .. } => RejectionCode::TooManyReplicas,
         R::NotWatched { .. } => RejectionCode::NotWatched,
         R::GoingDown => RejectionCode::GoingDown,
         R::NotSaved { .. } => RejectionCode::NotSaved,

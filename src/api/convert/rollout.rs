@@ -28,7 +28,7 @@ pub fn rollout_status(
         stable_version: stable.map(|revision| revision.number),
         image: stable.map(|revision| revision.service.container.image.to_string()),
         in_progress,
-        pinned: versions.pin.as_ref().map(|pin| Pinned { version: pin.revision, reason: reason(&pin.why) }),
+        pinned: versions.pin.as_ref().map(|pin| Pinned { version: pin.revision, trigger: reason(&pin.why) }),
         last: versions.last.as_ref().map(result),
     }
 }

@@ -1,5 +1,7 @@
 //! Events: `sameport events` and the stream of events on the control socket.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -56,10 +58,18 @@ pub enum EventKind {
     },
     /// The state file was damaged and was made anew from the engine.
     StateReset {
+        /// The state file.
+        path: String,
         /// What was wrong with it.
         error: String,
-        /// Where the damaged file is now.
+        /// Where the damaged file is now; absent: it is overwritten.
         moved_to: Option<String>,
+        /// Services that keep another number of replicas than the file says, because so many exist.
+        scale: BTreeMap<String, u32>,
+        /// Services whose pre-deploy job is not run again.
+        jobs: Vec<String>,
+        /// Services whose version is known again.
+        services: Vec<String>,
     },
     /// An action started.
     Started {

@@ -84,7 +84,7 @@ pub struct Steps {
 
 /// Why a rollout rolls back or is paused.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "cause", rename_all = "snake_case")]
+#[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Reason {
     /// Somebody asked for it.
     Requested,
@@ -146,7 +146,7 @@ pub struct Pinned {
     /// The number of the version that is kept.
     pub version: u32,
     /// Why.
-    pub reason: Reason,
+    pub trigger: Reason,
 }
 
 /// How a rollout ended.

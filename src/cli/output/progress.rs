@@ -37,10 +37,14 @@ impl Progress {
         if let Some(format) = &self.data {
             return format.streamed(event);
         }
-        // Who shares ports is told by `up`, whenever it was found out; and a file by who reads it.
+        // Who shares ports is told by `up`, whenever it was found out, and so is that the state was lost; a file is told of by
+        // who reads it.
         if matches!(
             event.kind,
-            EventKind::SharedByKernel | EventKind::SharedByApplication { .. } | EventKind::Rejected { .. }
+            EventKind::SharedByKernel
+                | EventKind::SharedByApplication { .. }
+                | EventKind::StateReset { .. }
+                | EventKind::Rejected { .. }
         ) {
             return Ok(());
         }

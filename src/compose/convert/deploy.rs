@@ -5,10 +5,7 @@ use super::super::{
     keys,
     report::Problem,
 };
-use crate::spec::{Restart, RestartCondition};
-
-/// Most replicas of a service. More is a slip of the finger, and more than a bridge of Linux can hold.
-const MOST_REPLICAS: u32 = 1000;
+use crate::spec::{Restart, RestartCondition, Service};
 
 /// `deploy`, when it is a mapping. Its resources are read by `resources`.
 pub(super) fn fields<'a>(service: &Fields<'a>) -> Option<Fields<'a>> {
@@ -45,13 +42,13 @@ pub(super) fn replicas(service: &Fields<'_>) -> u32 {
         report.push(problem.related(deploy.key_at("replicas"), "the other number").help("keep one of them"));
     }
     let count = scale.or(replicas).unwrap_or(1);
-    if count > MOST_REPLICAS {
+    if count > Service::MOST_REPLICAS {
         let at = match (scale, deploy) {
             (None, Some(deploy)) => deploy.key_at("replicas"),
             _ => service.key_at("scale"),
         };
         let problem = Problem::error(at, format!("{count} replicas are more than one host runs"));
-        report.push(problem.help(format!("write a number up to {MOST_REPLICAS}")));
+        report.push(problem.help(format!("write a number up to {}", Service::MOST_REPLICAS)));
     }
     count
 }

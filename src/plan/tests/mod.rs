@@ -169,6 +169,7 @@ impl Scene {
                 role: role.clone(),
             },
             joined,
+            image_id: None,
             hooks: replica.map(|service| service.hooks.clone()).unwrap_or_default(),
             limits: replica.map(|service| service.container.resources.limits()).unwrap_or_default(),
             since: self.since(is),

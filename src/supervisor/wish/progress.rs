@@ -113,7 +113,7 @@ impl Wish {
     }
 
     /// Remembers what cannot be asked for again. What cannot be written is known as long as this supervisor lives.
-    fn keep(&mut self, state: State) {
+    pub(super) fn keep(&mut self, state: State) {
         if state != self.state {
             if let Err(error) = self.file.save(&state) {
                 tracing::warn!(%error, "what was done is not remembered");

@@ -6,7 +6,7 @@ use crate::spec::{
     Sharing, Slot, Unhealthy,
 };
 
-fn service(name: &str, replicas: u32, depends_on: &[&str]) -> Service {
+pub(super) fn service(name: &str, replicas: u32, depends_on: &[&str]) -> Service {
     let dependency = Dependency { condition: DependencyCondition::Started, required: true, restart: false };
     Service {
         name: name.parse().unwrap(),
@@ -33,7 +33,7 @@ fn service(name: &str, replicas: u32, depends_on: &[&str]) -> Service {
 }
 
 /// `web` needs `db`; `jobs` needs nobody.
-fn project() -> Project {
+pub(super) fn project() -> Project {
     let services: BTreeMap<_, _> =
         [service("db", 1, &[]), service("jobs", 1, &[]), service("web", 2, &["db"])]
             .into_iter()
@@ -178,6 +178,48 @@ fn a_state_that_cannot_be_written_is_no_wish() {
 }
 
 #[test]
+fn an_unchanged_file_needs_no_room_for_the_state() {
+    let mut user = User::new();
+    user.asks(scale("web", 5)).unwrap();
+    let User { folder, wish: _ } = user;
+    let mut wish = User::wish_in(&folder);
+    // From here on nothing can be written.
+    std::fs::remove_dir_all(folder.path()).unwrap();
+    let asked = Request::Apply(Box::new(apply(project())));
+    wish.take(asked, &Observed::default(), jiff::Timestamp::UNIX_EPOCH).unwrap();
+    assert_eq!(User { folder, wish }.goals(), "db=1, jobs=1, web=5");
+}
+
+#[test]
+fn nobody_gets_more_replicas_than_a_file_can_ask_for() {
+    let mut user = User::new();
+    let before = user.goals();
+    let mut large = project();
+    large.services.get_mut(&name("web")).unwrap().replicas = 1001;
+    let up = Apply { scale: BTreeMap::from([(name("web"), u32::MAX)]), ..apply(project()) };
+    for request in [
+        scale("web", 1001),
+        Request::Apply(Box::new(up)),
+        Request::Apply(Box::new(apply(large.clone()))),
+        Request::Load(Box::new(large)),
+    ] {
+        let refused = user.asks(request).unwrap_err();
+        assert!(matches!(refused, Rejection::TooMany { most: 1000, .. }), "{refused:?}");
+        assert_eq!(user.goals(), before);
+    }
+    user.asks(scale("web", 1000)).unwrap();
+}
+
+#[test]
+fn more_replicas_in_the_state_file_than_there_can_be_are_those_of_the_compose_file() {
+    let user = User::new();
+    let file = StateFile::at(user.folder.path().join("shop.json"));
+    let scale = BTreeMap::from([(name("web"), Scale { file: 2, replicas: u32::MAX })]);
+    file.save(&State { scale, ..file.load().unwrap().state }).unwrap();
+    assert_eq!(user.reborn_with(project()).goals(), "db=1, jobs=1, web=2");
+}
+
+#[test]
 fn whoever_goes_down_takes_no_other_wish() {
     let mut user = User::new();
     user.asks(Request::Down { volumes: false, grace: None }).unwrap();
@@ -200,14 +242,14 @@ fn a_look_before_anything_is_asked_for_forgets_nobody_who_is_to_be_restarted() {
     let user = User::new();
     let file = StateFile::at(user.folder.path().join("shop.json"));
     let due = BTreeSet::from([name("web")]);
-    file.save(&State { restart_after: due.clone(), ..file.load().unwrap() }).unwrap();
+    file.save(&State { restart_after: due.clone(), ..file.load().unwrap().state }).unwrap();
     let mut wish = User::wish_in(&user.folder);
     let now = jiff::Timestamp::UNIX_EPOCH;
     wish.take(Request::Load(Box::new(project())), &Observed::default(), now).unwrap();
     wish.catch_up(&mut Observed::default());
-    assert_eq!(file.load().unwrap().restart_after, due);
+    assert_eq!(file.load().unwrap().state.restart_after, due);
     wish.take(Request::Apply(Box::new(apply(project()))), &Observed::default(), now).unwrap();
     wish.take(Request::Stop { services: vec![name("web")], grace: None }, &Observed::default(), now).unwrap();
     wish.catch_up(&mut Observed::default());
-    assert_eq!(file.load().unwrap().restart_after, BTreeSet::new(), "nobody of it runs");
+    assert_eq!(file.load().unwrap().state.restart_after, BTreeSet::new(), "nobody of it runs");
 }

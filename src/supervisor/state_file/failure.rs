@@ -1,0 +1,196 @@
+//! The form of why a version failed.
+//!
+//! A variant that is new takes a new version of the file: an older sameport could not read it.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    kernel::steering::OtherUser,
+    plan::{Autopsy, Failure, FailureReason, PortNotShared, status::ExitStatus},
+    spec::{Image, Slot, form::FormError},
+};
+
+/// The form of a [`Failure`]: the keys of its reason are beside `slot`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct FailureForm {
+    slot: u32,
+    #[serde(flatten)]
+    reason: ReasonForm,
+}
+
+impl From<&Failure> for FailureForm {
+    fn from(Failure { slot, reason }: &Failure) -> Self {
+        Self { slot: slot.number(), reason: reason.into() }
+    }
+}
+
+impl TryFrom<FailureForm> for Failure {
+    type Error = FormError;
+
+    fn try_from(FailureForm { slot, reason }: FailureForm) -> Result<Self, FormError> {
+        Ok(Self { slot: Slot::new(slot).ok_or(FormError::Slot)?, reason: reason.into() })
+    }
+}
+
+/// The form of a [`FailureReason`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reason")]
+enum ReasonForm {
+    #[serde(rename = "ended")]
+    Ended { autopsy: Box<AutopsyForm> },
+    #[serde(rename = "refused")]
+    Refused { error: String },
+    #[serde(rename = "job")]
+    Job { error: String },
+    #[serde(rename = "unhealthy")]
+    Unhealthy,
+    #[serde(rename = "listens_elsewhere")]
+    ListensElsewhere { wanted: Vec<u16>, found: Vec<u16> },
+    #[serde(rename = "too_slow")]
+    TooSlow { seconds: u64 },
+    #[serde(rename = "ill")]
+    Ill { why: String },
+    #[serde(rename = "resets")]
+    Resets { reset: u64, connections: u64, old_reset: u64, old_connections: u64 },
+    #[serde(rename = "overflows")]
+    Overflows { overflowed: u64, connections: u64 },
+    #[serde(rename = "queues")]
+    Queues { waiting: u64, old_waiting: u64 },
+    #[serde(rename = "other_user")]
+    OtherUser { other: OtherUserForm },
+}
+
+impl From<&FailureReason> for ReasonForm {
+    fn from(reason: &FailureReason) -> Self {
+        match reason.clone() {
+            FailureReason::Ended { autopsy } => Self::Ended { autopsy: Box::new((*autopsy).into()) },
+            FailureReason::Refused { error } => Self::Refused { error },
+            FailureReason::Job { error } => Self::Job { error },
+            FailureReason::Unhealthy => Self::Unhealthy,
+            FailureReason::ListensElsewhere { wanted, found } => Self::ListensElsewhere { wanted, found },
+            FailureReason::TooSlow { seconds } => Self::TooSlow { seconds },
+            FailureReason::Ill { why } => Self::Ill { why },
+            FailureReason::Resets { reset, connections, old_reset, old_connections } => {
+                Self::Resets { reset, connections, old_reset, old_connections }
+            }
+            FailureReason::Overflows { overflowed, connections } => {
+                Self::Overflows { overflowed, connections }
+            }
+            FailureReason::Queues { waiting, old_waiting } => Self::Queues { waiting, old_waiting },
+            FailureReason::OtherUser { other } => Self::OtherUser { other: other.into() },
+        }
+    }
+}
+
+impl From<ReasonForm> for FailureReason {
+    fn from(form: ReasonForm) -> Self {
+        match form {
+            ReasonForm::Ended { autopsy } => Self::Ended { autopsy: Box::new((*autopsy).into()) },
+            ReasonForm::Refused { error } => Self::Refused { error },
+            ReasonForm::Job { error } => Self::Job { error },
+            ReasonForm::Unhealthy => Self::Unhealthy,
+            ReasonForm::ListensElsewhere { wanted, found } => Self::ListensElsewhere { wanted, found },
+            ReasonForm::TooSlow { seconds } => Self::TooSlow { seconds },
+            ReasonForm::Ill { why } => Self::Ill { why },
+            ReasonForm::Resets { reset, connections, old_reset, old_connections } => {
+                Self::Resets { reset, connections, old_reset, old_connections }
+            }
+            ReasonForm::Overflows { overflowed, connections } => Self::Overflows { overflowed, connections },
+            ReasonForm::Queues { waiting, old_waiting } => Self::Queues { waiting, old_waiting },
+            ReasonForm::OtherUser { other } => Self::OtherUser { other: other.into() },
+        }
+    }
+}
+
+/// The form of an [`Autopsy`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct AutopsyForm {
+    exit: ExitForm,
+    log: Vec<String>,
+    port_not_shared: Option<PortNotSharedForm>,
+    #[serde(default)]
+    other_user: Option<OtherUserForm>,
+}
+
+impl From<Autopsy> for AutopsyForm {
+    fn from(Autopsy { exit, log, port_not_shared, other_user }: Autopsy) -> Self {
+        Self {
+            exit: exit.into(),
+            log,
+            port_not_shared: port_not_shared.map(PortNotSharedForm::from),
+            other_user: other_user.map(OtherUserForm::from),
+        }
+    }
+}
+
+impl From<AutopsyForm> for Autopsy {
+    fn from(AutopsyForm { exit, log, port_not_shared, other_user }: AutopsyForm) -> Self {
+        Self {
+            exit: exit.into(),
+            log,
+            port_not_shared: port_not_shared.map(PortNotShared::from),
+            other_user: other_user.map(OtherUser::from),
+        }
+    }
+}
+
+/// The form of an [`ExitStatus`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct ExitForm {
+    code: i64,
+    out_of_memory: bool,
+    error: Option<String>,
+    at: Timestamp,
+}
+
+impl From<ExitStatus> for ExitForm {
+    fn from(ExitStatus { code, out_of_memory, error, at }: ExitStatus) -> Self {
+        Self { code, out_of_memory, error, at }
+    }
+}
+
+impl From<ExitForm> for ExitStatus {
+    fn from(ExitForm { code, out_of_memory, error, at }: ExitForm) -> Self {
+        Self { code, out_of_memory, error, at }
+    }
+}
+
+/// The form of [`PortNotShared`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct PortNotSharedForm {
+    image: String,
+    port: Option<u16>,
+}
+
+impl From<PortNotShared> for PortNotSharedForm {
+    fn from(PortNotShared { image: Image(image), port }: PortNotShared) -> Self {
+        Self { image, port }
+    }
+}
+
+impl From<PortNotSharedForm> for PortNotShared {
+    fn from(PortNotSharedForm { image, port }: PortNotSharedForm) -> Self {
+        Self { image: Image(image), port }
+    }
+}
+
+/// The form of [`OtherUser`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct OtherUserForm {
+    port: u16,
+    user: u32,
+    owner: u32,
+}
+
+impl From<OtherUser> for OtherUserForm {
+    fn from(OtherUser { port, user, owner }: OtherUser) -> Self {
+        Self { port, user, owner }
+    }
+}
+
+impl From<OtherUserForm> for OtherUser {
+    fn from(OtherUserForm { port, user, owner }: OtherUserForm) -> Self {
+        Self { port, user, owner }
+    }
+}

@@ -1,0 +1,223 @@
+//! How the state is written: JSON with a version, of explicit types, whatever those of the planner are called and hold.
+//!
+//! Within a version, fields are only appended, each with a default; a field that is unknown is ignored. What an older
+//! sameport could not read or would misunderstand takes a new version. Files of before there were versions have version 0,
+//! and the same keys as version 1. `docs/state.md` describes it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::{Scale, State, versions::VersionsForm};
+use crate::{
+    engine::ContainerId,
+    plan::{PostStart, Stage, versions::Versions},
+    spec::{Generation, ServiceName, Slot, form::FormError},
+};
+
+/// The version that is written, and the newest that is read.
+pub const VERSION: u64 = 1;
+
+/// Why something is no state that this sameport reads.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// A newer sameport wrote it.
+    #[error("it has version {0}")]
+    Newer(u64),
+    /// Nobody wrote it so.
+    #[error("{0}")]
+    Damaged(String),
+}
+
+/// Reads a state.
+///
+/// # Errors
+/// When it is damaged, or of a newer version.
+pub fn read(bytes: &[u8]) -> Result<State, Unreadable> {
+    let VersionForm { version } = parse(bytes)?;
+    if version > VERSION {
+        return Err(Unreadable::Newer(version));
+    }
+    let form: StateForm = parse(bytes)?;
+    form.try_into().map_err(|error: FormError| Unreadable::Damaged(error.to_string()))
+}
+
+/// Writes a state.
+///
+/// # Errors
+/// Never: no form has a map key that JSON lacks.
+pub fn write(state: &State) -> serde_json::Result<Vec<u8>> {
+    serde_json::to_vec_pretty(&StateForm::from(state))
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Unreadable> {
+    use serde_json::error::Category;
+
+    if bytes.trim_ascii().is_empty() {
+        return Err(Unreadable::Damaged("it is empty".to_owned()));
+    }
+    serde_json::from_slice(bytes).map_err(|error| {
+        Unreadable::Damaged(match error.classify() {
+            Category::Eof => format!("it ends too early: {error}"),
+            Category::Syntax | Category::Io => format!("it is not JSON: {error}"),
+            Category::Data => format!("it does not hold a state: {error}"),
+        })
+    })
+}
+
+/// What is read of a file of any version.
+#[derive(Deserialize)]
+struct VersionForm {
+    #[serde(default)]
+    version: u64,
+}
+
+/// The form of a [`State`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct StateForm {
+    #[serde(default)]
+    version: u64,
+    scale: BTreeMap<String, ScaleForm>,
+    stopped: BTreeSet<String>,
+    #[serde(default)]
+    weights: BTreeMap<String, BTreeMap<u32, u32>>,
+    #[serde(default)]
+    done_before: BTreeMap<String, String>,
+    #[serde(default)]
+    interrupted_jobs: BTreeMap<String, Timestamp>,
+    #[serde(default)]
+    post_start: BTreeMap<String, PostStartForm>,
+    #[serde(default)]
+    restart_after: BTreeSet<String>,
+    #[serde(default)]
+    versions: BTreeMap<String, VersionsForm>,
+}
+
+impl From<&State> for StateForm {
+    fn from(state: &State) -> Self {
+        let State {
+            scale,
+            stopped,
+            weights,
+            done_before,
+            interrupted_jobs,
+            post_start,
+            restart_after,
+            versions,
+        } = state;
+        let text = |name: &ServiceName| name.as_str().to_owned();
+        let of_slots = |slots: &BTreeMap<Slot, u32>| {
+            slots.iter().map(|(slot, weight)| (slot.number(), *weight)).collect()
+        };
+        Self {
+            version: VERSION,
+            scale: scale.iter().map(|(name, scale)| (text(name), (*scale).into())).collect(),
+            stopped: stopped.iter().map(text).collect(),
+            weights: weights.iter().map(|(name, slots)| (text(name), of_slots(slots))).collect(),
+            done_before: done_before.iter().map(|(name, g)| (text(name), g.as_str().to_owned())).collect(),
+            interrupted_jobs: interrupted_jobs.iter().map(|(id, at)| (id.0.clone(), *at)).collect(),
+            post_start: post_start.iter().map(|(id, progress)| (id.0.clone(), (*progress).into())).collect(),
+            restart_after: restart_after.iter().map(text).collect(),
+            versions: versions.iter().map(|(name, versions)| (text(name), versions.into())).collect(),
+        }
+    }
+}
+
+impl TryFrom<StateForm> for State {
+    type Error = FormError;
+
+    fn try_from(form: StateForm) -> Result<Self, FormError> {
+        let StateForm {
+            version: _,
+            scale,
+            stopped,
+            weights,
+            done_before,
+            interrupted_jobs,
+            post_start,
+            restart_after,
+            versions,
+        } = form;
+        let slots = |slots: BTreeMap<u32, u32>| {
+            let slots = slots.into_iter();
+            slots.map(|(slot, weight)| Ok((Slot::new(slot).ok_or(FormError::Slot)?, weight))).collect()
+        };
+        Ok(Self {
+            scale: named(scale, |scale| Ok(scale.into()))?,
+            stopped: names(stopped)?,
+            weights: named(weights, slots)?,
+            done_before: named(done_before, |label| Ok(Generation::from_label(label)))?,
+            interrupted_jobs: interrupted_jobs.into_iter().map(|(id, at)| (ContainerId(id), at)).collect(),
+            post_start: post_start.into_iter().map(|(id, it)| (ContainerId(id), it.into())).collect(),
+            restart_after: names(restart_after)?,
+            versions: named(versions, Versions::try_from)?,
+        })
+    }
+}
+
+fn names(names: BTreeSet<String>) -> Result<BTreeSet<ServiceName>, FormError> {
+    names.into_iter().map(|name| Ok(name.parse()?)).collect()
+}
+
+fn named<F, T>(
+    forms: BTreeMap<String, F>,
+    value: impl Fn(F) -> Result<T, FormError>,
+) -> Result<BTreeMap<ServiceName, T>, FormError> {
+    forms.into_iter().map(|(name, form)| Ok((name.parse()?, value(form)?))).collect()
+}
+
+/// The form of a [`Scale`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct ScaleForm {
+    file: u32,
+    replicas: u32,
+}
+
+impl From<Scale> for ScaleForm {
+    fn from(Scale { file, replicas }: Scale) -> Self {
+        Self { file, replicas }
+    }
+}
+
+impl From<ScaleForm> for Scale {
+    fn from(ScaleForm { file, replicas }: ScaleForm) -> Self {
+        Self { file, replicas }
+    }
+}
+
+/// The form of [`PostStart`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct PostStartForm {
+    started_at: Timestamp,
+    stage: StageForm,
+}
+
+/// The form of a [`Stage`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum StageForm {
+    #[serde(rename = "begun")]
+    Begun,
+    #[serde(rename = "done")]
+    Done,
+}
+
+impl From<PostStart> for PostStartForm {
+    fn from(PostStart { started_at, stage }: PostStart) -> Self {
+        let stage = match stage {
+            Stage::Begun => StageForm::Begun,
+            Stage::Done => StageForm::Done,
+        };
+        Self { started_at, stage }
+    }
+}
+
+impl From<PostStartForm> for PostStart {
+    fn from(PostStartForm { started_at, stage }: PostStartForm) -> Self {
+        let stage = match stage {
+            StageForm::Begun => Stage::Begun,
+            StageForm::Done => Stage::Done,
+        };
+        Self { started_at, stage }
+    }
+}

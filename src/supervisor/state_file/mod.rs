@@ -1,0 +1,222 @@
+//! What neither Docker nor the Compose file can hold, and a supervisor must know after a crash.
+
+mod failure;
+mod form;
+#[cfg(test)]
+mod samples;
+#[cfg(test)]
+mod tests;
+mod versions;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    fs::{self, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use jiff::Timestamp;
+
+use crate::{
+    engine::{ContainerId, ownership::Expected},
+    plan::{PostStart, Weights, versions::Versions},
+    spec::{Generation, ServiceName},
+};
+
+use form::Unreadable;
+
+/// What the user said since the file was applied.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// Replica counts that override the file's.
+    pub scale: BTreeMap<ServiceName, Scale>,
+    /// Services that are stopped.
+    pub stopped: BTreeSet<ServiceName>,
+    /// How much single replicas get of the new connections.
+    pub weights: Weights,
+    /// The last version of each service whose job before it succeeded.
+    pub done_before: BTreeMap<ServiceName, Generation>,
+    /// Jobs before a version that were told to end, and when the process began that was.
+    pub interrupted_jobs: BTreeMap<ContainerId, Timestamp>,
+    /// How far the commands after the start of each replica are.
+    pub post_start: BTreeMap<ContainerId, PostStart>,
+    /// Services that are to be restarted, because one that they depend on is.
+    pub restart_after: BTreeSet<ServiceName>,
+    /// The versions that services had and have.
+    pub versions: BTreeMap<ServiceName, Versions>,
+}
+
+impl State {
+    /// What the versions that services had say of names.
+    #[must_use]
+    pub fn expected(&self) -> Expected {
+        let mut expected = Expected::default();
+        let revisions = self.versions.values().flat_map(|versions| &versions.revisions);
+        revisions.for_each(|revision| expected.note_service(&revision.service));
+        expected
+    }
+}
+
+/// A replica count that overrides the file's, until the file says something new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scale {
+    /// What the file said at that time.
+    pub file: u32,
+    /// What was asked for.
+    pub replicas: u32,
+}
+
+/// The file it is kept in; without a path it is kept in memory only.
+#[derive(Clone, Debug, Default)]
+pub struct StateFile {
+    path: Option<PathBuf>,
+}
+
+/// What a state file holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// The state; nothing where there is no file, or a damaged one.
+    pub state: State,
+    /// What is wrong with the file, if it cannot be understood.
+    pub damage: Option<Damage>,
+}
+
+/// A state file that nobody can have written so: half of one, or something else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub error: String,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the state file {} is damaged: {}", self.path.display(), self.error)
+    }
+}
+
+/// The state file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// It cannot be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A newer sameport wrote it. It is left as it is.
+    #[error(
+        "the state file {} has version {version}, and this sameport reads versions up to {}",
+        path.display(),
+        form::VERSION
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        version: u64,
+    },
+}
+
+/// A file cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot use the state file {}: {source}", path.display())]
+pub struct FileError {
+    /// The file.
+    pub path: PathBuf,
+    /// What the system said.
+    pub source: io::Error,
+}
+
+impl StateError {
+    /// What the user can do about it.
+    #[must_use]
+    pub fn help(&self) -> String {
+        match self {
+            Self::File(FileError { path, .. }) => format!(
+                "it has to be a file that you can read and write; or move it away: `mv {0} {0}.old`. Then the replica \
+                 counts, weights and versions in it are not known any more. `sameport down` works without it",
+                path.display()
+            ),
+            Self::Newer { path, version } => format!(
+                "use the newer release of sameport that wrote it, or move the file away: `mv {0} {0}.v{version}`. Then the \
+                 replica counts, weights and versions in it are not known any more",
+                path.display()
+            ),
+        }
+    }
+}
+
+impl StateFile {
+    /// Kept in the file at `path`.
+    #[must_use]
+    pub fn at(path: PathBuf) -> Self {
+        Self { path: Some(path) }
+    }
+
+    /// What it holds; nothing was said when there is none. Nothing is changed, whatever it holds.
+    ///
+    /// # Errors
+    /// When it cannot be read, or a newer sameport wrote it.
+    pub fn load(&self) -> Result<Loaded, StateError> {
+        let Some(path) = &self.path else { return Ok(Loaded::default()) };
+        let bytes = match fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Loaded::default()),
+            Err(source) => return Err(FileError { path: path.clone(), source }.into()),
+        };
+        match form::read(&bytes) {
+            Ok(state) => Ok(Loaded { state, damage: None }),
+            Err(Unreadable::Newer(version)) => Err(StateError::Newer { path: path.clone(), version }),
+            Err(Unreadable::Damaged(error)) => {
+                let damage = Some(Damage { path: path.clone(), error });
+                Ok(Loaded { state: State::default(), damage })
+            }
+        }
+    }
+
+    /// Puts a damaged file aside as `….json.bad`, in place of an older one, and tells where it is now; nowhere where
+    /// nothing is kept in a file. Only whoever supervises may do so.
+    ///
+    /// # Errors
+    /// When it cannot be renamed.
+    pub fn put_aside(&self) -> Result<Option<PathBuf>, FileError> {
+        let Some(path) = &self.path else { return Ok(None) };
+        let aside = path.with_extension("json.bad");
+        fs::rename(path, &aside).map_err(|source| FileError { path: path.clone(), source })?;
+        Ok(Some(aside))
+    }
+
+    /// Writes it whole beside the old one, then takes its place: a crash leaves the one or the other.
+    ///
+    /// # Errors
+    /// When it cannot be written; the old one is still there.
+    pub fn save(&self, state: &State) -> Result<(), FileError> {
+        let Some(path) = &self.path else { return Ok(()) };
+        replace(path, state).map_err(|source| FileError { path: path.clone(), source })
+    }
+
+    /// Forgets everything.
+    ///
+    /// # Errors
+    /// When the file is there and cannot be removed.
+    pub fn clear(&self) -> Result<(), FileError> {
+        let Some(path) = &self.path else { return Ok(()) };
+        match fs::remove_file(path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(FileError { path: path.clone(), source })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn replace(path: &Path, state: &State) -> io::Result<()> {
+    let beside = path.with_extension("json.new");
+    // Environments may hold secrets.
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+    // In one piece: the serializer writes word by word.
+    file.write_all(&form::write(state)?)?;
+    file.sync_all()?;
+    fs::rename(&beside, path)
+}

@@ -1,0 +1,160 @@
+use std::fs;
+
+use super::{
+    Damage, FileError, Loaded, Scale, State, StateError, StateFile,
+    form::{self, Unreadable},
+    samples::everything,
+};
+
+/// A state as it was written before there were versions.
+const LAYOUT_0: &str = include_str!("layout_0.json");
+
+fn json(bytes: &[u8]) -> serde_json::Value {
+    serde_json::from_slice(bytes).unwrap()
+}
+
+fn in_folder() -> (tempfile::TempDir, StateFile) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = StateFile::at(folder.path().join("shop.json"));
+    (folder, file)
+}
+
+#[test]
+fn a_file_of_before_there_were_versions_is_read() {
+    assert_eq!(form::read(LAYOUT_0.as_bytes()).unwrap(), everything());
+}
+
+#[test]
+fn what_is_written_has_the_same_keys_as_ever_and_a_version() {
+    let mut written = json(&form::write(&everything()).unwrap());
+    assert_eq!(written["version"].take(), 1);
+    written.as_object_mut().unwrap().remove("version");
+    assert_eq!(written, json(LAYOUT_0.as_bytes()));
+}
+
+#[test]
+fn what_is_written_is_read_back() {
+    for state in [State::default(), everything()] {
+        assert_eq!(form::read(&form::write(&state).unwrap()).unwrap(), state);
+    }
+}
+
+#[test]
+fn what_a_later_release_adds_to_this_version_is_ignored() {
+    let mut written = json(&form::write(&everything()).unwrap());
+    written["new"] = serde_json::json!({ "key": [1] });
+    written["scale"]["web"]["new"] = true.into();
+    written["versions"]["web"]["revisions"][0]["service"]["container"]["new"] = 1.into();
+    assert_eq!(form::read(written.to_string().as_bytes()).unwrap(), everything());
+}
+
+#[test]
+fn a_newer_version_is_known_by_nothing_but_its_number() {
+    for (text, version) in [
+        (r#"{"version": 2}"#, 2),
+        (r#"{"scale": [], "version": 3, "stopped": 1}"#, 3),
+        (r#"{"version": 18446744073709551615}"#, u64::MAX),
+    ] {
+        assert_eq!(form::read(text.as_bytes()), Err(Unreadable::Newer(version)), "{text}");
+    }
+}
+
+#[test]
+fn what_nobody_can_have_written_is_damaged() {
+    let valid = form::write(&State::default()).unwrap();
+    let valid = String::from_utf8(valid).unwrap();
+    let with = |from: &str, to: &str| {
+        assert!(valid.contains(from), "{valid}");
+        valid.replace(from, to)
+    };
+    for (text, told) in [
+        (String::new(), "it is empty"),
+        (" \n".to_owned(), "it is empty"),
+        ("\0\0\0\0".to_owned(), "it is not JSON"),
+        ("{".to_owned(), "it ends too early"),
+        ("shop".to_owned(), "it is not JSON"),
+        (format!("{valid}{valid}"), "it is not JSON"),
+        ("null".to_owned(), "it does not hold a state"),
+        ("7".to_owned(), "it does not hold a state"),
+        ("{}".to_owned(), "it does not hold a state"),
+        (with(r#""version": 1"#, r#""version": -1"#), "it does not hold a state"),
+        (with(r#""version": 1"#, r#""version": "1""#), "it does not hold a state"),
+        (with(r#""scale": {}"#, r#""scale": []"#), "it does not hold a state"),
+        (with(r#""scale": {}"#, r#""scale": {"web": {"file": 2}}"#), "it does not hold a state"),
+        (
+            with(r#""scale": {}"#, r#""scale": {"web": {"file": 2, "replicas": 4294967296}}"#),
+            "it does not hold",
+        ),
+        (with(r#""scale": {}"#, r#""scale": {"-": {"file": 2, "replicas": 4}}"#), "cannot be a service name"),
+        (with(r#""weights": {}"#, r#""weights": {"web": {"0": 4}}"#), "0 is no number of a replica"),
+        (with(r#""stopped": []"#, r#""stopped": ["a b"]"#), "cannot be a service name"),
+    ] {
+        let Err(Unreadable::Damaged(error)) = form::read(text.as_bytes()) else { panic!("{text}") };
+        assert!(error.contains(told), "{text}: {error}");
+    }
+}
+
+#[test]
+fn half_of_a_file_is_damaged_wherever_it_ends() {
+    let whole = form::write(&everything()).unwrap();
+    // Each end takes as long as the whole file.
+    for end in (0..whole.len()).rev().step_by(101) {
+        let found = form::read(&whole[..end]);
+        assert!(matches!(found, Err(Unreadable::Damaged(_))), "{end}: {found:?}");
+    }
+}
+
+#[test]
+fn what_was_said_is_remembered_until_it_is_cleared() {
+    let (_folder, file) = in_folder();
+    assert_eq!(file.load().unwrap(), Loaded::default());
+    let state = everything();
+    file.save(&state).unwrap();
+    assert_eq!(file.load().unwrap(), Loaded { state, damage: None });
+    file.clear().unwrap();
+    file.clear().unwrap();
+    assert_eq!(file.load().unwrap(), Loaded::default());
+}
+
+#[test]
+fn a_damaged_file_is_told_with_its_name_and_left_until_it_is_put_aside() {
+    let (folder, file) = in_folder();
+    let (path, bad) = (folder.path().join("shop.json"), folder.path().join("shop.json.bad"));
+    fs::write(&bad, "older").unwrap();
+    fs::write(&path, "{").unwrap();
+    let Loaded { state, damage: Some(damage) } = file.load().unwrap() else { panic!() };
+    assert_eq!(state, State::default());
+    assert_eq!(damage, Damage { path: path.clone(), error: damage.error.clone() });
+    assert!(damage.to_string().contains("shop.json is damaged: it ends too early"), "{damage}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "{");
+    assert_eq!(file.put_aside().unwrap(), Some(bad.clone()));
+    assert_eq!(fs::read_to_string(&bad).unwrap(), "{");
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_newer_file_is_an_error_that_says_what_to_do_and_leaves_it() {
+    let (folder, file) = in_folder();
+    let path = folder.path().join("shop.json");
+    fs::write(&path, r#"{"version": 2}"#).unwrap();
+    let error = file.load().unwrap_err();
+    assert!(matches!(error, StateError::Newer { version: 2, .. }), "{error:?}");
+    let told = error.to_string();
+    assert!(told.contains("shop.json has version 2, and this sameport reads versions up to 1"), "{told}");
+    assert!(error.help().contains("shop.json.v2"), "{}", error.help());
+    assert_eq!(fs::read_to_string(&path).unwrap(), r#"{"version": 2}"#);
+}
+
+#[test]
+fn a_path_that_is_no_file_is_an_error_that_names_it() {
+    let (folder, file) = in_folder();
+    fs::create_dir(folder.path().join("shop.json")).unwrap();
+    let error = file.load().unwrap_err();
+    assert!(matches!(error, StateError::File(FileError { .. })), "{error:?}");
+    assert!(error.to_string().contains("shop.json: Is a directory"), "{error}");
+    file.save(&State {
+        scale: [("web".parse().unwrap(), Scale { file: 1, replicas: 2 })].into(),
+        ..State::default()
+    })
+    .unwrap_err();
+}

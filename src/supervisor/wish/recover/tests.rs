@@ -1,0 +1,268 @@
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::{
+    engine::{ContainerState, Exit, Health, Labels, Process, Role},
+    spec::{Before, Hook, Hooks, Limits, Slot},
+    supervisor::{
+        Apply, Request,
+        state_file::{State, StateFile},
+        wish::tests::{project, service},
+    },
+};
+
+const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+fn hook() -> Hook {
+    Hook {
+        command: vec!["warm".to_owned()],
+        user: None,
+        privileged: false,
+        working_dir: None,
+        environment: BTreeMap::new(),
+    }
+}
+
+fn running() -> ContainerState {
+    ContainerState::Running(Process { pid: 1, started_at: NOW, health: Health::None, complaint: None })
+}
+
+fn ended() -> ContainerState {
+    let exit = Exit { code: 0, out_of_memory: false, error: None, started_at: NOW, finished_at: NOW };
+    ContainerState::Exited(exit)
+}
+
+fn replica(service: &Service, slot: u32, generation: Generation, state: ContainerState) -> Container {
+    let name = format!("{}-{slot}-{generation}", service.name);
+    Container {
+        id: ContainerId(name.clone()),
+        name,
+        labels: Labels {
+            project: "shop".parse().unwrap(),
+            pod: service.pod.clone(),
+            generation,
+            role: Role::Replica { service: service.name.clone(), slot: Slot::new(slot).unwrap() },
+        },
+        joined: None,
+        image_id: Some("sha256:1".to_owned()),
+        hooks: service.hooks.clone(),
+        limits: Limits::default(),
+        state,
+        since: NOW,
+        netns: None,
+    }
+}
+
+fn observed(containers: impl IntoIterator<Item = Container>) -> Observed {
+    let containers = containers.into_iter().map(|container| (container.id.clone(), container)).collect();
+    Observed { containers, ..Observed::default() }
+}
+
+/// A project of `web` only, two replicas in the file.
+fn shop(web: Service) -> Project {
+    let mut shop = project();
+    shop.services.retain(|name, _| *name == web.name);
+    shop.services.insert(web.name.clone(), web);
+    shop
+}
+
+fn web() -> Service {
+    service("web", 2, &[])
+}
+
+fn old() -> Generation {
+    Generation::from_label("0123456789ab")
+}
+
+#[test]
+fn as_many_replicas_are_kept_as_there_are() {
+    let named = Service { container_name: Some("web".to_owned()), replicas: 1, ..web() };
+    for (case, service, slots, kept) in [
+        ("nothing is there yet", web(), vec![], None),
+        ("as the file says", web(), vec![1, 2], None),
+        ("more", web(), vec![1, 2, 3, 4], Some(4)),
+        ("fewer", web(), vec![1], Some(1)),
+        ("one is gone", web(), vec![1, 4], Some(4)),
+        ("one was removed by hand", web(), vec![2], None),
+        ("more than a name can be given to", named, vec![1, 2], None),
+        ("more than there can be", web(), vec![1, 5000], Some(1000)),
+    ] {
+        for state in [running(), ended()] {
+            let there = slots.iter().map(|slot| replica(&service, *slot, old(), state.clone()));
+            let found = recover(&shop(service.clone()), &observed(there), NOW);
+            let scale =
+                kept.map(|replicas| (service.name.clone(), Scale { file: service.replicas, replicas }));
+            assert_eq!(found.scale, scale.into_iter().collect(), "{case}");
+        }
+    }
+}
+
+#[test]
+fn two_versions_in_a_slot_are_one_replica() {
+    let there = [(1, web().generation()), (1, old()), (2, old())];
+    let there = there.map(|(slot, generation)| replica(&web(), slot, generation, running()));
+    assert_eq!(recover(&shop(web()), &observed(there), NOW).scale, BTreeMap::new());
+}
+
+#[test]
+fn the_version_of_the_file_is_known_if_it_runs_whatever_its_image_means() {
+    let mut with_id = web();
+    with_id.container.image_id = Some("sha256:1".to_owned());
+    let mut with_other_id = web();
+    with_other_id.container.image_id = Some("sha256:2".to_owned());
+    for (case, file, runs, known) in [
+        ("the same", web(), web().generation(), Some(None)),
+        ("with the image that it was made of", web(), with_id.generation(), Some(Some("sha256:1"))),
+        ("the tag has moved", with_other_id, with_id.generation(), Some(Some("sha256:1"))),
+        ("another version", web(), old(), None),
+    ] {
+        let there = [replica(&web(), 1, runs, running())];
+        let found = recover(&shop(file), &observed(there), NOW).versions;
+        let found = found.values().next().map(|versions| {
+            let revision = versions.revision(versions.stable).unwrap();
+            assert_eq!((versions.revisions.len(), revision.number), (1, 1), "{case}");
+            revision.service.container.image_id.clone()
+        });
+        assert_eq!(found.as_ref().map(|id| id.as_deref()), known, "{case}");
+    }
+}
+
+#[test]
+fn a_job_does_not_run_again_for_a_version_that_has_a_replica() {
+    let before = Before {
+        command: vec!["migrate".to_owned()],
+        image: None,
+        environment: BTreeMap::new(),
+        timeout: Before::TIMEOUT,
+    };
+    let with_job = Service { before: Some(before), ..web() };
+    let wanted = with_job.generation();
+    for (case, service, there, done) in [
+        ("no job", web(), vec![wanted.clone()], None),
+        ("no replica", with_job.clone(), vec![], None),
+        ("the file's version", with_job.clone(), vec![wanted.clone()], Some(&wanted)),
+        ("an older one", with_job.clone(), vec![old()], Some(&old())),
+        ("both", with_job.clone(), vec![old(), wanted.clone()], Some(&wanted)),
+    ] {
+        let there = there.into_iter().map(|generation| replica(&service, 1, generation, running()));
+        let found = recover(&shop(service.clone()), &observed(there), NOW).done_before;
+        assert_eq!(found.values().next(), done, "{case}");
+    }
+}
+
+#[test]
+fn hooks_do_not_run_again_in_a_process_that_is_there() {
+    let hooked = Service { hooks: Hooks { post_start: vec![hook()], pre_stop: Vec::new() }, ..web() };
+    let there = [
+        replica(&hooked, 1, old(), running()),
+        replica(&hooked, 2, old(), ended()),
+        replica(&service("db", 1, &[]), 1, old(), running()),
+    ];
+    let found = recover(&shop(hooked), &observed(there.clone()), NOW).post_start;
+    let progress = PostStart { started_at: NOW, stage: Stage::Done };
+    assert_eq!(found, BTreeMap::from([(there[0].id.clone(), progress)]));
+}
+
+/// A supervisor that has found a damaged file, and four replicas of `web`.
+struct Scene {
+    folder: tempfile::TempDir,
+    wish: Wish,
+    observed: Observed,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("shop.json"), "{").unwrap();
+        let wish = Wish::new("shop".parse().unwrap(), Self::file(&folder)).unwrap();
+        let there = (1..=4).map(|slot| replica(&web(), slot, web().generation(), running()));
+        Self { folder, wish, observed: observed(there) }
+    }
+
+    fn file(folder: &tempfile::TempDir) -> StateFile {
+        StateFile::at(folder.path().join("shop.json"))
+    }
+
+    fn asks(&mut self, request: Request) {
+        self.wish.take(request, &self.observed, NOW).unwrap();
+    }
+
+    fn recover(&mut self) -> StateReset {
+        assert!(self.wish.awaits_recovery());
+        let reset = self.wish.recover(&mut self.observed, NOW).unwrap();
+        assert!(!self.wish.awaits_recovery());
+        assert_eq!(self.wish.recover(&mut self.observed, NOW), None);
+        reset
+    }
+
+    fn replicas(&self) -> Option<Goal> {
+        self.wish.desired.goals.get(&web().name).copied()
+    }
+
+    fn kept(&self) -> State {
+        Self::file(&self.folder).load().unwrap().state
+    }
+}
+
+fn apply() -> Request {
+    Request::Apply(Box::new(Apply::all(shop(web()), "test")))
+}
+
+#[test]
+fn whether_up_comes_before_or_after_the_first_look_nobody_is_stopped() {
+    for first in ["load", "up"] {
+        let mut scene = Scene::new();
+        assert!(!scene.wish.awaits_recovery(), "nothing is known of the file yet");
+        scene.asks(if first == "up" { apply() } else { Request::Load(Box::new(shop(web()))) });
+        let reset = scene.recover();
+        assert_eq!(reset.scale, BTreeMap::from([(web().name, 4)]));
+        scene.asks(apply());
+        assert_eq!(scene.replicas(), Some(Goal::Run { replicas: 4 }), "{first}");
+        let kept = scene.kept();
+        assert_eq!(kept.scale[&web().name], Scale { file: 2, replicas: 4 }, "{first}");
+        assert_eq!(kept.versions[&web().name].stable, 1, "{first}");
+    }
+}
+
+#[test]
+fn what_was_asked_for_before_the_first_look_stands() {
+    let mut scene = Scene::new();
+    scene.asks(Request::Load(Box::new(shop(web()))));
+    scene.asks(Request::Scale(BTreeMap::from([(web().name, 3)])));
+    assert_eq!(scene.recover().scale, BTreeMap::new());
+    assert_eq!(scene.replicas(), Some(Goal::Run { replicas: 3 }));
+}
+
+#[test]
+fn down_needs_no_file() {
+    let mut scene = Scene::new();
+    scene.asks(Request::Down { volumes: false, grace: None });
+    assert_eq!(scene.recover().scale, BTreeMap::new());
+}
+
+#[test]
+fn a_look_leaves_the_damaged_file_as_it_is() {
+    let mut scene = Scene::new();
+    scene.wish = scene.wish.imagined();
+    scene.wish.recall(shop(web()));
+    scene.recover();
+    assert_eq!(scene.replicas(), Some(Goal::Run { replicas: 4 }));
+    assert_eq!(std::fs::read_to_string(scene.folder.path().join("shop.json")).unwrap(), "{");
+}
+
+#[test]
+fn it_is_told_what_happened_what_is_there_and_what_is_lost() {
+    let mut scene = Scene::new();
+    scene.wish.put_damage_aside().unwrap();
+    scene.asks(Request::Load(Box::new(shop(web()))));
+    let told = scene.recover().to_string();
+    let told = told.replace(&*scene.folder.path().to_string_lossy(), "/state");
+    insta::assert_snapshot!(told, @r"
+    the state file /state/shop.json was damaged: it ends too early: EOF while parsing an object at line 1 column 1
+      it was moved to /state/shop.json.bad, and the state was rebuilt from the containers
+      recovered: scale web=4
+      recovered: current version of web
+      lost: weights, stopped services, earlier versions, rollouts in progress, and rollbacks: a version that failed may be rolled out again
+    ");
+    assert!(scene.folder.path().join("shop.json.bad").exists());
+}
