@@ -1,6 +1,9 @@
 //! This release takes over what an older one runs: no request fails, and nothing is restarted.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use sameport::{kernel::capability, plan::status::ReplicaState, spec::Slot};
 
@@ -111,7 +114,7 @@ fn what_a_newer_release_supervises_is_left_alone() {
     let older = Older::killed(Origin::Fixtures);
     let project = &older.project;
     let layout = capability::mounted("bpf").unwrap().join("sameport").join(&project.name).join("layout");
-    std::os::unix::fs::symlink("99", &layout).unwrap();
+    let newer = Newer::mark(layout);
     let before = project.processes();
     for args in [&["up", "-d"][..], &["up"], &["down", "-v"], &["scale", "web=2"], &["supervise"]] {
         let refused = project.try_run(args);
@@ -122,6 +125,22 @@ fn what_a_newer_release_supervises_is_left_alone() {
     assert_eq!(project.processes(), before);
     assert!(is_unsupervised(project));
     assert_eq!(super::support::load::send(project.loopback(), 40).failures, []);
-    fs::remove_file(layout).unwrap();
+    drop(newer);
     goes(project);
+}
+
+/// The mark of a newer release; while it is there, nothing of ours removes what is pinned.
+struct Newer(PathBuf);
+
+impl Newer {
+    fn mark(layout: PathBuf) -> Self {
+        std::os::unix::fs::symlink("99", &layout).unwrap();
+        Self(layout)
+    }
+}
+
+impl Drop for Newer {
+    fn drop(&mut self) {
+        fs::remove_file(&self.0).unwrap();
+    }
 }
