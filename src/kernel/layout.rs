@@ -53,12 +53,13 @@ const fn array<V>(entries: u32) -> Shape {
     Shape { kind: MapType::Array, key: size::<u32>(), value: size::<V>(), entries, flags: 0 }
 }
 
-/// The maps of layout 1, of which `bpf/sameport.h` and `bpf/flow.bpf.c` tell what each is for.
-const MAPS: [(&str, Shape); 16] = [
+/// The maps of layout 1, of which `bpf/sameport.h`, `bpf/choice.h` and `bpf/flow.bpf.c` tell what each is for.
+const MAPS: [(&str, Shape); 17] = [
     ("sameport_pods", hash::<u64, u32>(PODS, 0)),
     ("sameport_ports", hash::<PortKey, u32>(PORTS, 0)),
     ("sameport_tables", array::<Table>(2 * PORTS)),
     ("sameport_turns", array::<u32>(PORTS)),
+    ("sameport_spins", Shape { kind: MapType::PerCpuArray, ..array::<u32>(PORTS) }),
     ("sameport_ends", array::<Endpoint>(ENDPOINTS + PORTS)),
     ("sameport_counts", array::<Counts>(ENDPOINTS + PORTS)),
     ("sameport_socks", Shape { kind: MapType::ReuseportSockArray, ..array::<u32>(LISTENERS) }),

@@ -224,7 +224,7 @@ async fn a_client_of_a_supervisor_that_has_gone_is_told_so() {
 }
 
 /// The socket as any other program sees it.
-async fn curl(shop: &Shop, path: &str, body: &str) -> String {
+pub async fn curl(shop: &Shop, path: &str, body: &str) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut stream = tokio::net::UnixStream::connect(shop.socket()).await.unwrap();
     let length = body.len();
