@@ -179,8 +179,14 @@ impl Simulation {
                 let name = format!("sim-api-{}", 100 + self.foreign.len());
                 self.foreign.extend(self.engine.world().commit_and_run(&id, &name));
             }
-            // As if an earlier release had made it.
-            (16, Some(id)) => self.engine.world().make_legacy(&id),
+            // As if an earlier release had made all that is there.
+            (16, _) => {
+                self.task.abort();
+                let mut world = self.engine.world();
+                ours.iter().for_each(|id| world.make_legacy(id));
+                drop(world);
+                self.respawn();
+            }
             (11..=12, Some(id)) => {
                 let is_replica = self.engine.world().containers().any(|(other, _, labels, ..)| {
                     *other == id && labels.is_some_and(|labels| labels.role != Role::Sandbox)

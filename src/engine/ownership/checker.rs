@@ -35,6 +35,8 @@ struct Known {
     image: Option<ImageLabels>,
     /// None if they do not matter.
     host: Option<HostSettings>,
+    /// Whether it had joined a container that was gone when it was first seen.
+    is_cut_off: bool,
 }
 
 /// The containers that carry a project's label.
@@ -129,7 +131,7 @@ impl OwnershipChecker {
     }
 
     fn facts<'a>(&'a self, row: &'a Summary) -> Option<Facts<'a>> {
-        let Known { image, host } = self.known.get(&row.id)?;
+        let Known { image, host, is_cut_off } = self.known.get(&row.id)?;
         Some(Facts {
             id: &row.id,
             name: &row.name,
@@ -137,6 +139,7 @@ impl OwnershipChecker {
             labels: &row.labels,
             image: image.as_ref(),
             host: host.as_ref(),
+            is_cut_off: *is_cut_off,
         })
     }
 
@@ -151,15 +154,17 @@ impl OwnershipChecker {
             let image = self.images.get(&row.image_id).cloned();
             match Claim::of(&row.labels).depends_on_host(image.as_ref()) {
                 true => asked.push((row.id.clone(), image)),
-                false => drop(self.known.insert(row.id.clone(), Known { image, host: None })),
+                false => drop(self.known.insert(row.id.clone(), Known { image, ..Known::default() })),
             }
         }
+        let listed = &listed;
         let hosts = stream::iter(asked.into_iter().map(|(id, image)| async move {
-            match engine.inspect(&id).await {
-                Ok(inspection) => Ok(Some((id, Known { image, host: Some(inspection.host) }))),
-                Err(EngineError::Gone { .. }) => Ok(None),
-                Err(error) => Err(error),
-            }
+            let Some(host) = settings(engine, &id).await? else { return Ok(None) };
+            let is_cut_off = match host.joined() {
+                Some(joined) if !listed.contains(&joined) => settings(engine, &joined).await?.is_none(),
+                _ => false,
+            };
+            Ok(Some((id, Known { image, host: Some(host), is_cut_off })))
         }));
         let known: Vec<_> = hosts.buffered(AT_ONCE).try_collect().await?;
         self.known.extend(known.into_iter().flatten());
@@ -192,5 +197,14 @@ impl OwnershipChecker {
         self.sandboxes.retain(|id| joined.contains(id));
         let sandboxes = checked.ours.iter().filter(|owned| owned.labels.role == crate::engine::Role::Sandbox);
         self.sandboxes.extend(sandboxes.map(|owned| owned.row.id.clone()));
+    }
+}
+
+/// A container's settings; none, if it is gone.
+async fn settings<E: Engine>(engine: &E, id: &ContainerId) -> Result<Option<HostSettings>, EngineError> {
+    match engine.inspect(id).await {
+        Ok(inspection) => Ok(Some(inspection.host)),
+        Err(EngineError::Gone { .. }) => Ok(None),
+        Err(error) => Err(error),
     }
 }

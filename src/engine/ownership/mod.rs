@@ -149,6 +149,8 @@ struct Facts<'a> {
     image: Option<&'a ImageLabels>,
     /// Known where the rest does not decide.
     host: Option<&'a HostSettings>,
+    /// Whether it has joined a container that is gone: it can never be started again, and its sandbox cannot be asked.
+    is_cut_off: bool,
 }
 
 /// What a container's labels say of it. None of it need be true.
@@ -324,7 +326,7 @@ fn is_ours_by_name(labels: &Labels, facts: &Facts<'_>, expected: &Expected, sand
     let Some(host) = facts.host else { return false };
     let Labels { project, pod, role, .. } = labels;
     let joins = || match host.joined() {
-        Some(id) => sandboxes.ids.contains(&id),
+        Some(id) => sandboxes.ids.contains(&id) || facts.is_cut_off,
         None => {
             host.network_mode == "host" && expected.is_on_host(pod).unwrap_or(!sandboxes.pods.contains(pod))
         }

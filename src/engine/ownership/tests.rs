@@ -139,6 +139,7 @@ fn judged(all: &[Container], expected: &Expected) -> Vec<Verdict> {
             host: Claim::of(&container.labels)
                 .depends_on_host(container.image.as_ref())
                 .then_some(&container.host),
+            is_cut_off: container.host.network_mode == "container:gone",
         })
         .collect();
     judge(&"shop".parse().unwrap(), &facts, expected, &BTreeSet::new())
@@ -228,6 +229,8 @@ fn what_was_made_before_there_were_nonces_is_known_by_name_and_network() {
             replica().legacy(),
             replica().legacy().named("shop-web-2-next"),
             replica().legacy().without_image(),
+            // Its sandbox was removed by hand.
+            replica().legacy().network("container:gone"),
             job.clone().legacy(),
         ] {
             assert_eq!(reason(&[boxed.clone(), container.clone()]), None, "{}", container.name);
@@ -239,6 +242,7 @@ fn what_was_made_before_there_were_nonces_is_known_by_name_and_network() {
         replica().legacy().named("shop-web-2-next-next"),
         replica().legacy().named("web-2"),
         replica().legacy().network("default"),
+        replica().legacy().network("container:gone").named("debug"),
         replica().legacy().network("container:other"),
         replica().legacy().network("host"),
         job.legacy().named("shop-web-2"),
