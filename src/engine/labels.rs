@@ -79,7 +79,8 @@ impl Labels {
     }
 
     /// The hooks that a label tells; none, if what it tells cannot be read.
-    pub(super) fn hooks(label: &str) -> Hooks {
+    #[must_use]
+    pub fn hooks(label: &str) -> Hooks {
         serde_json::from_str::<HooksForm>(label).map(Hooks::from).unwrap_or_default()
     }
 
@@ -104,7 +105,8 @@ impl Labels {
     }
 
     /// What labels say that a container is; `None` unless they are complete. It need not be true.
-    pub(super) fn from_map(labels: &BTreeMap<String, String>) -> Option<Self> {
+    #[must_use]
+    pub fn from_map(labels: &BTreeMap<String, String>) -> Option<Self> {
         let get = |key: &str| labels.get(&format!("{PREFIX}{key}")).map(String::as_str);
         let role = match get("role")? {
             "sandbox" => Role::Sandbox,

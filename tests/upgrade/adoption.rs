@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sameport::{kernel::capability, plan::status::ReplicaState, spec::Slot};
+use sameport::{api::schema::ReplicaState, kernel::capability, spec::Slot};
 
 use super::{
     older::{Older, Origin, is_unsupervised},
@@ -45,12 +45,12 @@ fn stands_as_before(project: &Project) {
     let drained = Slot::new(3).unwrap();
     for replica in &status.replicas {
         assert_eq!(replica.state, ReplicaState::Running, "{replica:#?}");
-        assert!(replica.current, "{replica:#?}");
+        assert!(replica.up_to_date, "{replica:#?}");
         let weight = replica.traffic.as_ref().map(|traffic| traffic.weight);
-        assert_eq!(weight, Some(if replica.slot == drained { 0 } else { 100 }), "{replica:#?}");
+        assert_eq!(weight, Some(if replica.slot == drained.number() { 0 } else { 100 }), "{replica:#?}");
     }
     // It is in its hands now.
-    project.run(&["weight", "web.3=100"]);
+    project.run(&["weight", "web-3=100"]);
     project.serves(3);
     let text = project.run(&["rollout", "history", "web"]);
     assert!(text.contains("up"), "{text}");

@@ -87,7 +87,7 @@ fn they_have_the_names_that_this_release_gives() {
 #[test]
 fn hooks_are_those_of_the_version() {
     let container = json("containers/rich-web-1.json");
-    let hooks = Labels::hooks(&labels(&container));
+    let hooks = Labels::hooks(&labels(&container)[Labels::HOOKS]);
     let state = state("rich");
     let service = &state.versions[&"web".parse().unwrap()].revisions[0].service;
     assert_eq!((hooks.post_start.len(), hooks.pre_stop.len()), (1, 1));
