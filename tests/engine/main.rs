@@ -23,6 +23,7 @@ mod interrupted;
 mod leftovers;
 mod limits;
 mod notes;
+mod ownership;
 mod probes;
 mod pulling;
 mod reload;

@@ -8,9 +8,9 @@ use crate::spec::{Hooks, Image, ProjectName};
 
 use super::{
     Claim, ContainerId, Expected, Facts, Foreign, ForeignKind, ForeignReason, HostSettings, ImageLabels,
-    Labels, Verdict, judge,
+    Labels, Nonce, Remembered, Verdict, judge,
 };
-use crate::engine::{Engine, EngineError, Summary};
+use crate::engine::{Engine, EngineError, Role, Summary};
 
 /// How many images' labels are remembered, besides those of new containers.
 const IMAGES: usize = 256;
@@ -24,8 +24,8 @@ pub struct OwnershipChecker {
     /// By the image's id.
     images: BTreeMap<String, ImageLabels>,
     known: BTreeMap<ContainerId, Known>,
-    /// Those that were ours once. What has joined one of them is known by it, also when it is gone.
-    sandboxes: BTreeSet<ContainerId>,
+    /// What has joined a sandbox of ours is known by it, and a copy of labels by the original, also when that is gone.
+    remembered: Remembered,
 }
 
 /// What is remembered of a container.
@@ -109,7 +109,8 @@ impl OwnershipChecker {
         // Whoever is not known by now is gone.
         rows.retain(|row| self.known.contains_key(&row.id));
         let facts: Vec<_> = rows.iter().filter_map(|row| self.facts(row)).collect();
-        let verdicts = judge(project, &facts, expected, &self.sandboxes);
+        let verdicts = judge(project, &facts, expected, &self.remembered);
+        let there = rows.iter().filter_map(nonce).collect();
         let mut checked = Checked::default();
         for (row, verdict) in rows.into_iter().zip(verdicts) {
             match verdict {
@@ -126,7 +127,7 @@ impl OwnershipChecker {
                 }),
             }
         }
-        self.remember_sandboxes(&checked);
+        self.remember(&checked, &there);
         Ok(checked)
     }
 
@@ -190,14 +191,22 @@ impl OwnershipChecker {
         Ok(())
     }
 
-    /// Only those that something can still have joined.
-    fn remember_sandboxes(&mut self, checked: &Checked) {
+    /// Remembers what later looks may need, and only that.
+    fn remember(&mut self, checked: &Checked, there: &BTreeSet<Nonce>) {
+        let Remembered { sandboxes, nonces } = &mut self.remembered;
         let joined: BTreeSet<_> =
             self.known.values().filter_map(|known| known.host.as_ref()?.joined()).collect();
-        self.sandboxes.retain(|id| joined.contains(id));
-        let sandboxes = checked.ours.iter().filter(|owned| owned.labels.role == crate::engine::Role::Sandbox);
-        self.sandboxes.extend(sandboxes.map(|owned| owned.row.id.clone()));
+        sandboxes.retain(|id| joined.contains(id));
+        let ours = checked.ours.iter().filter(|owned| owned.labels.role == Role::Sandbox);
+        sandboxes.extend(ours.map(|owned| owned.row.id.clone()));
+        nonces.retain(|nonce, _| there.contains(nonce));
+        nonces
+            .extend(checked.ours.iter().filter_map(|owned| Some((nonce(&owned.row)?, owned.row.id.clone()))));
     }
+}
+
+fn nonce(row: &Summary) -> Option<Nonce> {
+    Nonce::parse(row.labels.get(Labels::NONCE)?)
 }
 
 /// A container's settings; none, if it is gone.

@@ -209,15 +209,24 @@ enum Verdict {
     Foreign(ForeignReason),
 }
 
-/// Tells of each container whether it is ours. `sandboxes`: those that were known to be ours before.
+/// What was found out before, and may not be there to be seen any more.
+#[derive(Clone, Debug, Default)]
+struct Remembered {
+    /// Sandboxes that were ours.
+    sandboxes: BTreeSet<ContainerId>,
+    /// For which container each nonce was made.
+    nonces: BTreeMap<Nonce, ContainerId>,
+}
+
+/// Tells of each container whether it is ours.
 fn judge(
     project: &ProjectName,
     all: &[Facts<'_>],
     expected: &Expected,
-    sandboxes: &BTreeSet<ContainerId>,
+    remembered: &Remembered,
 ) -> Vec<Verdict> {
     let claims: Vec<_> = all.iter().map(|facts| Claim::of(facts.labels)).collect();
-    let copies = copies(all, &claims);
+    let copies = copies(all, &claims, &remembered.nonces);
     let judge_one = |facts: &Facts<'_>, claim: &Claim, sandboxes: &Sandboxes| {
         if copies.contains(facts.id) {
             return Verdict::Foreign(ForeignReason::CopiedLabels);
@@ -225,7 +234,7 @@ fn judge(
         judge_one(project, facts, claim, expected, sandboxes)
     };
     // Sandboxes first: what joins one is known by it.
-    let mut ours = Sandboxes { ids: sandboxes.clone(), ..Sandboxes::default() };
+    let mut ours = Sandboxes { ids: remembered.sandboxes.clone(), ..Sandboxes::default() };
     for (facts, claim) in all.iter().zip(&claims) {
         if let Verdict::Ours { labels: Labels { role: Role::Sandbox, pod, .. }, .. } =
             judge_one(facts, claim, &Sandboxes::default())
@@ -244,25 +253,29 @@ struct Sandboxes {
     pods: BTreeSet<PodName>,
 }
 
-/// Containers that have the nonce of an older one. Only the oldest can be the one that it was made for.
-fn copies(all: &[Facts<'_>], claims: &[Claim]) -> BTreeSet<ContainerId> {
-    let mut oldest: BTreeMap<&Nonce, &Facts<'_>> = BTreeMap::new();
-    let with_nonce = || {
-        all.iter().zip(claims).filter_map(|(facts, claim)| match claim {
+/// Containers that have the nonce of another one: of that for which it was made, as far as is known, else of an older one.
+fn copies(
+    all: &[Facts<'_>],
+    claims: &[Claim],
+    known: &BTreeMap<Nonce, ContainerId>,
+) -> BTreeSet<ContainerId> {
+    let mut with_nonce: Vec<_> = all
+        .iter()
+        .zip(claims)
+        .filter_map(|(facts, claim)| match claim {
             Claim::Current(_, nonce) if !is_of_image(nonce, facts.image) => Some((facts, nonce)),
             _ => None,
         })
-    };
-    for (facts, nonce) in with_nonce() {
-        let first = oldest.entry(nonce).or_insert(facts);
-        if (facts.created, facts.id) < (first.created, first.id) {
-            *first = facts;
+        .collect();
+    with_nonce.sort_by_key(|(facts, _)| (facts.created, facts.id));
+    let mut owners: BTreeMap<_, _> = known.iter().collect();
+    let mut copies = BTreeSet::new();
+    for (facts, nonce) in with_nonce {
+        if *owners.entry(nonce).or_insert(facts.id) != facts.id {
+            copies.insert(facts.id.clone());
         }
     }
-    let is_copy =
-        |facts: &Facts<'_>, nonce: &Nonce| oldest.get(nonce).is_some_and(|first| first.id != facts.id);
-    let copies = with_nonce().filter(|(facts, nonce)| is_copy(facts, nonce));
-    copies.map(|(facts, _)| facts.id.clone()).collect()
+    copies
 }
 
 fn is_of_image(nonce: &Nonce, image: Option<&ImageLabels>) -> bool {

@@ -126,6 +126,10 @@ impl Container {
 }
 
 fn judged(all: &[Container], expected: &Expected) -> Vec<Verdict> {
+    judged_later(all, expected, &Remembered::default())
+}
+
+fn judged_later(all: &[Container], expected: &Expected, remembered: &Remembered) -> Vec<Verdict> {
     let ids: Vec<_> = all.iter().map(|container| ContainerId(container.id.to_owned())).collect();
     let facts: Vec<_> = all
         .iter()
@@ -142,7 +146,7 @@ fn judged(all: &[Container], expected: &Expected) -> Vec<Verdict> {
             is_cut_off: container.host.network_mode == "container:gone",
         })
         .collect();
-    judge(&"shop".parse().unwrap(), &facts, expected, &BTreeSet::new())
+    judge(&"shop".parse().unwrap(), &facts, expected, remembered)
 }
 
 /// Why the last one is not ours; none, if it is.
@@ -214,6 +218,20 @@ fn who_copies_the_labels_of_another_container_is_not_ours() {
     assert_eq!(reason(&[older, replica()]), None);
     let copy = Container { id: "copy", name: "shop-web-sandbox-2", created: 6, ..sandbox() };
     assert_eq!(reason(&[sandbox(), copy]), Some(ForeignReason::CopiedLabels));
+}
+
+#[test]
+fn what_is_gone_is_remembered_for_those_who_are_known_by_it() {
+    let id = |id: &str| ContainerId(id.to_owned());
+    let remembered = Remembered {
+        sandboxes: BTreeSet::from([id(SANDBOX)]),
+        nonces: BTreeMap::from([(nonce(2), id("replica"))]),
+    };
+    let copy = Container { id: "copy", name: "copy", created: 11, ..replica() };
+    let all = [copy, replica().legacy()];
+    let [copy, legacy] = judged_later(&all, &Expected::default(), &remembered).try_into().unwrap();
+    assert_eq!(copy, Verdict::Foreign(ForeignReason::CopiedLabels));
+    assert!(matches!(legacy, Verdict::Ours { .. }), "{legacy:?}");
 }
 
 #[test]
