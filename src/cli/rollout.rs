@@ -330,7 +330,7 @@ fn in_progress(rollout: &schema::Rollout) -> Vec<String> {
         rollout.done,
         rollout.total
     )];
-    if let Some(steps) = &rollout.steps {
+    if let Some(steps) = &rollout.traffic_steps {
         lines.push(format!("the new version gets {} % of the connections", steps.current_percent));
         if steps.interval_seconds.is_none() {
             lines.push(format!("`sameport rollout promote {service}` or `abort` ends that"));

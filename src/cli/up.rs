@@ -92,10 +92,8 @@ pub async fn run(context: &Context, args: UpArgs) -> Result<(), CliError> {
         let request = Wish { context, args: &args, images, seen: None }.of(project);
         return dry_run::show(context, &name, None, request).await;
     }
-    if Session::running(context, &name).await?.is_none() {
-        // Also before an image is fetched.
-        layout::check(context, &name, Some(&project), &docker).await?;
-    }
+    // Also before an image is fetched.
+    layout::check(context, &name, Some(&project), &docker).await?;
     let finder = Finder::of(context, &name, Some(&project));
     let mut signals = Signals::new()?;
     let fetched = pull(&docker, &project, &args.services, args.pull);

@@ -21,7 +21,7 @@ pub async fn run(context: &Context, _: VersionArgs) -> Result<(), CliError> {
     let engine: Result<EngineInfo, _> = async { Docker::connect().await?.info().await }.await;
     if let Some(format) = context.data() {
         let engine = engine.ok().map(|info| EngineVersion { name: info.name, api_version: info.api_version });
-        return format.item(&Version { version: version.to_owned(), platform, schema: VERSION, engine });
+        return format.item(&Version { release: version.to_owned(), platform, schema: VERSION, engine });
     }
     output::line(&format!("sameport {version} ({platform})"))?;
     match engine {

@@ -27,7 +27,7 @@ const PRIVATE: [(&str, &str); 29] = [
     ("begun", "started"),
     ("underway", "in_progress"),
     ("back", "rollback"),
-    ("whole", "replicas"),
+    ("whole", "new_replicas"),
     ("of", "total"),
     ("not_applied", "rejected"),
     ("cannot_steer", "steering_unavailable"),

@@ -53,21 +53,24 @@ enum Place {
     Part,
 }
 
-/// Readers have to ignore keys that they do not know. A test has not: it would miss one that nobody described.
+/// Readers have to ignore keys that they do not know. A test has not: it would miss one that nobody described. What is in
+/// a `oneOf`, or behind a `$ref`, describes a part of the same object, so only the schema of a whole value is closed.
 fn close(schema: &mut Value, place: &Place) {
     let Some(map) = schema.as_object_mut() else { return };
-    let is_object = map.contains_key("properties");
-    if is_object && matches!(place, Place::Root) {
+    let has_keys = ["properties", "oneOf", "anyOf", "allOf", "$ref"].iter().any(|key| map.contains_key(*key));
+    if matches!(place, Place::Root) && has_keys {
         map.insert("unevaluatedProperties".to_owned(), false.into());
     }
     for (key, value) in map.iter_mut() {
         match (key.as_str(), value) {
             ("oneOf" | "anyOf" | "allOf", Value::Array(parts)) => {
-                let inner = if is_object { Place::Part } else { Place::Root };
-                parts.iter_mut().for_each(|part| close(part, &inner));
+                parts.iter_mut().for_each(|part| close(part, &Place::Part));
             }
-            ("properties" | "$defs", Value::Object(schemas)) => {
+            ("properties", Value::Object(schemas)) => {
                 schemas.values_mut().for_each(|schema| close(schema, &Place::Root));
+            }
+            ("$defs", Value::Object(schemas)) => {
+                schemas.values_mut().for_each(|schema| close(schema, &Place::Part));
             }
             ("items" | "additionalProperties", value) => close(value, &Place::Root),
             _ => {}

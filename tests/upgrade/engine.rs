@@ -7,10 +7,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{
-    fixtures::{self, PROJECT},
-    support::docker::Docker,
-};
+use super::{fixtures, support::docker::Docker};
 
 /// The oldest API that the engine of these tests has; what the fixtures have is older.
 const API: &str = "/v1.41";
@@ -20,21 +17,21 @@ const API: &str = "/v1.41";
 /// namespaces.
 pub fn make(
     docker: &Docker,
-    project: &str,
-    image: &str,
+    sandbox_image: &str,
     containers: &[&str],
+    own: &dyn Fn(&str) -> String,
     mut started: impl FnMut(&str, u32),
 ) {
     for (kind, create) in [("networks", "/networks/create"), ("volumes", "/volumes/create")] {
         for mut thing in list(fixtures::json(&format!("containers/upgrade/{kind}.json"))) {
             thing["CheckDuplicate"] = true.into();
-            post(create, &renamed(thing, project, &|_| None));
+            post(create, &renamed(&thing, own, &|_| None));
         }
     }
     let id_of = |name: &str| Some(docker.find(name)?["Id"].as_str()?.to_owned());
     for container in containers {
         let described = fixtures::json(&format!("containers/upgrade/{container}.json"));
-        let described = renamed(described, project, &id_of);
+        let described = renamed(&described, own, &id_of);
         let name = described["Name"].as_str().unwrap();
         let mut body = described["Config"].clone();
         body["HostConfig"] = described["HostConfig"].clone();
@@ -45,7 +42,7 @@ pub fn make(
                 body.as_object_mut().unwrap().remove(key);
             }
         } else {
-            body["Image"] = image.into();
+            body["Image"] = sandbox_image.into();
             body["Entrypoint"] = json!(["sh", "-c", "exec sleep 1000000"]);
             body.as_object_mut().unwrap().remove("Hostname");
             let aliases = |network: &Value| -> Value {
@@ -63,9 +60,9 @@ pub fn make(
     }
 }
 
-/// The same for another project: by its name, and with the ids of its containers.
-fn renamed(value: Value, project: &str, id_of: &dyn Fn(&str) -> Option<String>) -> Value {
-    let text = value.to_string().replace(PROJECT, project);
+/// The same for another project: by its names, and with the ids of its containers.
+fn renamed(value: &Value, own: &dyn Fn(&str) -> String, id_of: &dyn Fn(&str) -> Option<String>) -> Value {
+    let text = own(&value.to_string());
     let parts: Vec<_> = text.split("ID OF ").collect();
     let mut text = parts[0].to_owned();
     for part in &parts[1..] {

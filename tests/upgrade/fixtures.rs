@@ -8,7 +8,7 @@ use std::{
 
 use sameport::{
     compose,
-    spec::Project,
+    spec::{Generation, Project},
     supervisor::{State, StateFile},
 };
 use serde_json::Value;
@@ -21,11 +21,28 @@ pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/release-0")
 }
 
+/// A file's text.
+pub fn text(name: &str) -> String {
+    let path = folder().join(name);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
 /// A file of JSON.
 pub fn json(name: &str) -> Value {
-    let path = folder().join(name);
-    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    serde_json::from_str(&text).unwrap()
+    serde_json::from_str(&text(name)).unwrap()
+}
+
+/// The generation that a container was labelled with.
+pub fn generation(container: &str) -> Generation {
+    let labels = &json(&format!("containers/{container}.json"))["Config"]["Labels"];
+    Generation::from_label(labels["dev.sameport.generation"].as_str().unwrap())
+}
+
+/// A Compose file, for a project of that name.
+pub fn load(path: PathBuf, name: &str) -> Project {
+    let environment = BTreeMap::from([("COMPOSE_PROJECT_NAME".to_owned(), name.to_owned())]);
+    let options = compose::Options { files: vec![path], environment, ..compose::Options::default() };
+    compose::load(&options).unwrap_or_else(|error| panic!("{}", error.render(false))).project
 }
 
 /// All state files, by name.

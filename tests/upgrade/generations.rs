@@ -4,16 +4,10 @@ use std::collections::BTreeMap;
 
 use sameport::{
     plan::versions::Versions,
-    spec::{Generation, Project, Service, ServiceName},
+    spec::{Project, Service, ServiceName},
 };
 
-use super::fixtures::{json, project, state};
-
-/// The generation that a container was labelled with.
-fn label(container: &str) -> Generation {
-    let labels = &json(&format!("containers/{container}.json"))["Config"]["Labels"];
-    Generation::from_label(labels["dev.sameport.generation"].as_str().unwrap())
-}
+use super::fixtures::{generation as label, project, state};
 
 /// What the file has, with the images that its tags meant then.
 fn with_images(project: &Project, state: &str) -> BTreeMap<String, Service> {

@@ -6,11 +6,11 @@ use std::{
     os::unix::net::UnixListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{Mutex, MutexGuard, PoisonError},
     thread,
 };
 
 use nix::fcntl::{Flock, FlockArg};
+use sameport::supervisor::StateFile;
 
 use super::{
     engine, fixtures,
@@ -18,9 +18,11 @@ use super::{
     support::{docker::Docker, images, project::Project, wait},
 };
 
-/// The port in `upgrade.yaml`: it is in the generation of the pod, so it cannot be any.
-const PORT: u16 = 32_744;
-static THE_PORT: Mutex<()> = Mutex::new(());
+/// The port and the volume of `upgrade.yaml`. Each project gets others, so that several can be there at once.
+const PORT: &str = "32744";
+const VOLUME: &str = "sameport-upgrade-data";
+/// What a sandbox is made of is known by this name.
+const SANDBOX: &str = "localhost/sameport-sandbox:upgrade";
 const IMAGE: &str = "localhost/sameport-upgrade:1";
 
 /// Where the old release comes from.
@@ -45,7 +47,6 @@ pub struct Older {
     pub project: Project,
     origin: Origin,
     supervisor: Option<Child>,
-    _port: MutexGuard<'static, ()>,
 }
 
 impl Older {
@@ -68,13 +69,13 @@ impl Older {
     }
 
     fn begun(origin: Origin) -> Self {
-        let port = THE_PORT.lock().unwrap_or_else(PoisonError::into_inner);
         let docker = Docker::default();
-        docker.run(&["tag", &images::build("nginx"), IMAGE]);
+        let nginx = images::build("nginx");
+        [IMAGE, SANDBOX].iter().for_each(|name| drop(docker.run(&["tag", &nginx, name])));
+        let project = Project::new("");
+        let older = Self { project, origin, supervisor: None };
         let compose = fs::read_to_string(fixtures::folder().join("compose/upgrade.yaml")).unwrap();
-        let mut project = Project::new(&compose);
-        project.port = PORT;
-        let older = Self { project, origin, supervisor: None, _port: port };
+        older.project.write(&older.own(&compose));
         match &older.origin {
             Origin::Binary(binary) => {
                 older.run(binary, &["up", "-d", "--wait"]);
@@ -101,14 +102,36 @@ impl Older {
         assert!(output.status.success(), "{args:?}: {output:?}");
     }
 
+    /// A text of the fixtures for this project: with its name, port and volume.
+    fn own(&self, text: &str) -> String {
+        let name = &self.project.name;
+        text.replace(fixtures::PROJECT, name)
+            .replace(PORT, &self.project.port.to_string())
+            .replace(VOLUME, &format!("{VOLUME}-{name}"))
+    }
+
+    /// What a label of the fixtures says, and what it is with this project's port and volume. That the hash itself is the
+    /// old one is for `generations` to show.
+    fn generations(&self, state: &Path) -> [(String, String); 2] {
+        let label = |container: &str| fixtures::generation(&format!("upgrade/{container}")).to_string();
+        let state = StateFile::at(state.to_owned()).load().unwrap().state;
+        let service = state.versions.values().next().unwrap().revisions.last().unwrap().service.generation();
+        let project = fixtures::load(self.project.path("compose.yaml"), &self.project.name);
+        let pod = project.pods.values().next().unwrap().generation();
+        [(label("web-1"), service.to_string()), (label("web-sandbox"), pod.to_string())]
+    }
+
     fn make(&self) {
         let state = self.project.path("sameport");
         fs::create_dir_all(&state).unwrap();
-        let text = fs::read(fixtures::folder().join("states/upgrade.json")).unwrap();
-        fs::write(state.join(format!("{}.json", self.project.name)), text).unwrap();
+        let file = state.join(format!("{}.json", self.project.name));
+        fs::write(&file, self.own(&fixtures::text("states/upgrade.json"))).unwrap();
+        let generations = self.generations(&file);
         let mut kernel = None;
         let containers = ["web-sandbox", "web-1", "web-2", "web-3"];
-        engine::make(&self.project.docker, &self.project.name, IMAGE, &containers, |container, pid| {
+        let own =
+            |text: &str| generations.iter().fold(self.own(text), |text, (old, new)| text.replace(old, new));
+        engine::make(&self.project.docker, SANDBOX, &containers, &own, |container, pid| {
             match container.strip_prefix("web-").unwrap().parse::<u8>() {
                 Err(_) => kernel = Some(OldKernel::of(&self.project.name, pid, 8080)),
                 Ok(slot) => {

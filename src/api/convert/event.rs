@@ -89,7 +89,7 @@ fn state_reset(reset: &StateReset) -> EventKind {
         moved_to: moved_to.as_ref().map(|path| path.display().to_string()),
         scale: scale.iter().map(|(name, replicas)| (name.to_string(), *replicas)).collect(),
         jobs: jobs.iter().map(ToString::to_string).collect(),
-        services: versions.iter().map(ToString::to_string).collect(),
+        known_versions: versions.iter().map(ToString::to_string).collect(),
     }
 }
 

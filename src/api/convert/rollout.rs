@@ -94,7 +94,7 @@ pub(super) fn rollout(progress: &Progress) -> Rollout {
         image: image.as_ref().map(ToString::to_string),
         rollback: underway.back.as_ref().map(reason),
         paused: underway.paused.as_ref().map(reason),
-        steps: underway.steps.as_ref().map(|steps| self::steps(steps, *of)),
+        traffic_steps: underway.steps.as_ref().map(|steps| self::steps(steps, *of)),
         started_at: underway.began.into(),
         done: *done,
         total: *of,
@@ -106,7 +106,7 @@ fn steps(steps: &versions::Steps, of: u32) -> Steps {
         percents: steps.shares.iter().copied().map(percent).collect(),
         current: steps.at,
         current_percent: percent(steps.share()),
-        replicas: if steps.whole { of } else { steps.share().of(of) },
+        new_replicas: if steps.whole { of } else { steps.share().of(of) },
         interval_seconds: steps.every.map(Into::into),
     }
 }

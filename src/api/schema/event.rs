@@ -69,7 +69,7 @@ pub enum EventKind {
         /// Services whose pre-deploy job is not run again.
         jobs: Vec<String>,
         /// Services whose version is known again.
-        services: Vec<String>,
+        known_versions: Vec<String>,
     },
     /// An action started.
     Started {

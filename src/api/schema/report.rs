@@ -78,7 +78,7 @@ pub enum CheckLevel {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Version {
     /// sameport's.
-    pub version: String,
+    pub release: String,
     /// Operating system and architecture, such as `linux/x86_64`.
     pub platform: String,
     /// The version of this schema.

@@ -42,7 +42,7 @@ pub struct Rollout {
     /// Why it is paused; absent when it is not.
     pub paused: Option<Reason>,
     /// How connections shift to the new version in steps; absent: replicas are replaced slot by slot.
-    pub steps: Option<Steps>,
+    pub traffic_steps: Option<Steps>,
     /// When it started.
     pub started_at: Time,
     /// Slots that run the new version, proved.
@@ -55,14 +55,14 @@ impl Rollout {
     /// Whether all that is to come for now is there, or nothing more comes.
     #[must_use]
     pub fn has_arrived(&self) -> bool {
-        let wanted = self.steps.as_ref().map_or(self.total, |steps| steps.replicas);
+        let wanted = self.traffic_steps.as_ref().map_or(self.total, |steps| steps.new_replicas);
         self.paused.is_some() || self.done >= wanted
     }
 
     /// Whether it goes on only when somebody says so.
     #[must_use]
     pub fn waits_for_command(&self) -> bool {
-        let waits = self.steps.as_ref().is_some_and(|steps| steps.interval_seconds.is_none());
+        let waits = self.traffic_steps.as_ref().is_some_and(|steps| steps.interval_seconds.is_none());
         self.paused.is_some() || waits
     }
 }
@@ -77,7 +77,7 @@ pub struct Steps {
     /// The share in force, in percent.
     pub current_percent: f64,
     /// How many replicas of the new version there are at this step.
-    pub replicas: u32,
+    pub new_replicas: u32,
     /// How long each step lasts; absent: until somebody says so.
     pub interval_seconds: Option<Seconds>,
 }
