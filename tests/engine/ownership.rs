@@ -107,8 +107,8 @@ fn told_of_foreign(project: &Project) -> Vec<(String, String)> {
     let text = project.run(&["events", "--no-follow", "--format", "json"]);
     let events = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let of = |event: Value| {
-        let text = |key: &str| event[key].as_str().map(str::to_owned);
-        Some((text("name")?, text("message")?)).filter(|_| event["event"] == "foreign_found")
+        let text = |key: &str| event["resource"][key].as_str().map(str::to_owned);
+        Some((text("name")?, text("reason")?)).filter(|_| event["event"] == "foreign_resource")
     };
     let mut told: Vec<_> = events.filter_map(of).collect();
     told.sort();
@@ -167,6 +167,8 @@ fn who_has_the_labels_of_a_replica_or_a_sandbox_from_an_image_is_left_alone() {
         let args = ["-v", "/data", &replica.name, "sh", "-c", "echo precious > /data/file; sleep 600"];
         Made::container(docker, name, &args)
     };
+    // They go after the containers, also where somebody has removed those.
+    let mut volumes = Vec::new();
     // One that joins our pod, too.
     let joined = format!("--network=container:{name}-web-sandbox");
     let mut strangers = vec![
@@ -183,11 +185,15 @@ fn who_has_the_labels_of_a_replica_or_a_sandbox_from_an_image_is_left_alone() {
     strangers[1].rename(&format!("{name}-web-3"));
     strangers[2].rename(&format!("{name}-web-2-next"));
     let started: Vec<_> = strangers.iter().map(Made::started_at).collect();
-    let volumes: Vec<_> = strangers.iter().flat_map(Made::volumes).collect();
+    volumes.extend(strangers.iter().flat_map(Made::volumes).map(|name| Made {
+        docker,
+        remove: &["volume", "rm", "-f"],
+        name,
+    }));
     assert_eq!(volumes.len(), 4);
     let are_untouched = || {
         assert_eq!(strangers.iter().map(Made::started_at).collect::<Vec<_>>(), started);
-        volumes.iter().for_each(|volume| drop(docker.run(&["volume", "inspect", volume])));
+        volumes.iter().for_each(|volume| drop(docker.run(&["volume", "inspect", &volume.name])));
     };
     thread::sleep(RESYNC + Duration::from_secs(2));
     let still = |ours: &[(String, String)]| {
@@ -208,8 +214,8 @@ fn who_has_the_labels_of_a_replica_or_a_sandbox_from_an_image_is_left_alone() {
     assert_eq!(told, names.iter().map(|name| (name.clone(), message.clone())).collect::<Vec<_>>());
     let status = project.status();
     assert!(status.converged, "{status:#?}");
-    assert_eq!(status.foreign.len(), strangers.len());
-    assert!(status.foreign.iter().all(|foreign| foreign.reason == ForeignReason::LabelsOfImage));
+    assert_eq!(status.foreign_resources.len(), strangers.len());
+    assert!(status.foreign_resources.iter().all(|foreign| foreign.reason == message));
     let ps = project.try_run(&["ps"]);
     let doctor = project.try_run(&["doctor"]).stdout;
     for stranger in &strangers {
@@ -290,7 +296,7 @@ volumes: { data: {} }
         let told = told_of_foreign(&project);
         check(told.len() == 2, told)
     });
-    assert_eq!(project.status().foreign.len(), 2);
+    assert_eq!(project.status().foreign_resources.len(), 2);
     project.run(&["down", "-v"]);
     for (kind, made) in [("network", &network), ("volume", &volume)] {
         docker.run(&[kind, "inspect", &made.name]);
@@ -411,7 +417,7 @@ fn what_an_earlier_release_made_is_adopted_without_a_restart() {
     project.run(&["up", "-d", "--wait"]);
     project.serves(2);
     assert_eq!(project.processes(), processes);
-    assert_eq!(project.status().foreign, []);
+    assert_eq!(project.status().foreign_resources, []);
     project.run(&["down"]);
     assert_eq!(project.leftovers(), Vec::<String>::new());
 }

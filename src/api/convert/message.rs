@@ -48,15 +48,18 @@ pub fn foreign_listener(pod: &str, listener: &ForeignListener) -> String {
 /// Something carries sameport's labels, and sameport did not make it.
 #[must_use]
 pub fn foreign_resource(resource: &ForeignResource) -> String {
-    let ForeignResource { kind, name, image, reason, .. } = resource;
+    let ForeignResource { kind, name, id, image, reason } = resource;
     let kind = match kind {
         ForeignKind::Container => "container",
         ForeignKind::Network => "network",
         ForeignKind::Volume => "volume",
     };
-    let image = image.as_ref().map(|image| format!(" (image {image})")).unwrap_or_default();
+    let id = id.as_ref().map(|id| id.get(..12).unwrap_or(id).to_owned());
+    let details: Vec<_> =
+        id.into_iter().chain(image.as_ref().map(|image| format!("image {image}"))).collect();
+    let details = if details.is_empty() { String::new() } else { format!(" ({})", details.join(", ")) };
     format!(
-        "{kind} {name}{image} has labels of sameport, but sameport did not make it: {reason}; it is left alone"
+        "{kind} {name}{details} has labels of sameport, but sameport did not make it: {reason}; it is left alone"
     )
 }
 

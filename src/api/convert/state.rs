@@ -131,13 +131,13 @@ mod tests {
 
     #[test]
     fn an_end_is_told_in_words() {
-        assert_eq!((&status(1)).to_string(), "exit code 1");
-        assert_eq!((&status(137)).to_string(), "killed by SIGKILL");
-        assert_eq!((&status(143)).to_string(), "killed by SIGTERM");
-        assert_eq!((&status(255)).to_string(), "exit code 255");
-        assert_eq!((&ExitStatus { out_of_memory: true, ..status(137) }).to_string(), "out of memory");
+        assert_eq!(status(1).to_string(), "exit code 1");
+        assert_eq!(status(137).to_string(), "killed by SIGKILL");
+        assert_eq!(status(143).to_string(), "killed by SIGTERM");
+        assert_eq!(status(255).to_string(), "exit code 255");
+        assert_eq!((ExitStatus { out_of_memory: true, ..status(137) }).to_string(), "out of memory");
         let error = Some("no such program".to_owned());
-        assert_eq!((&ExitStatus { error, ..status(127) }).to_string(), "could not start: no such program");
+        assert_eq!((ExitStatus { error, ..status(127) }).to_string(), "could not start: no such program");
     }
 
     #[test]
