@@ -228,13 +228,13 @@ fn column(calls: &[Call]) -> String {
         Call::Value(argument) => std::slice::from_ref(argument),
         Call::Function { arguments, .. } => arguments.as_slice(),
     });
-    let name = fields.filter_map(|argument| match argument {
+    let mut names = fields.filter_map(|argument| match argument {
         Argument::Field(path) => path.last(),
         Argument::Text(_) | Argument::Number(_) => None,
     });
     let mut column = String::new();
     let mut before_was_lower = false;
-    for char in name.last().map_or("", String::as_str).chars() {
+    for char in names.next_back().map_or("", String::as_str).chars() {
         if char == '_' || (char.is_uppercase() && before_was_lower) {
             column.push(' ');
         }
@@ -265,11 +265,11 @@ fn value(argument: &Argument, data: &Value) -> Result<Value, TemplateError> {
     match argument {
         Argument::Text(text) => Ok(Value::String(text.clone())),
         Argument::Number(number) => Ok(Value::from(*number)),
-        Argument::Field(path) => path.iter().try_fold(data, field).cloned(),
+        Argument::Field(path) => path.iter().try_fold(data, |data, name| field(data, name)).cloned(),
     }
 }
 
-fn field<'v>(data: &'v Value, name: &String) -> Result<&'v Value, TemplateError> {
+fn field<'v>(data: &'v Value, name: &str) -> Result<&'v Value, TemplateError> {
     let bare = |name: &str| name.replace('_', "").to_lowercase();
     match data {
         // What is not there has no fields that could be.
