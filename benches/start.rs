@@ -17,7 +17,7 @@ use sameport::{
         docker::{Docker, Surroundings},
         sandbox,
     },
-    spec::{Container, Generation, Pod, PodNetwork, Slot},
+    spec::{Container, Generation, Hooks, Pod, PodNetwork, Slot},
 };
 
 const REPLICAS: u32 = 32;
@@ -69,7 +69,8 @@ async fn round(docker: &Docker, container: &Container) -> Result<(Duration, Dura
             generation: Generation::from_label("bench"),
             role,
         };
-        Ok(CreateContainer { name, labels, container: container.clone(), namespaces })
+        let hooks = Hooks::default();
+        Ok(CreateContainer { name, labels, hooks, container: container.clone(), namespaces })
     };
     let pod = Pod { network: PodNetwork::None, ..Pod::default() };
     let own = Namespaces::Own { pod: Box::new(pod), networks: Vec::new() };

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     engine::{CreateContainer, Labels, Namespaces, Role, memory::Memory, ownership::ForeignReason},
-    spec::{self, Generation, Hook, Hooks, Image, Limits, Pod, Project},
+    spec::{self, Generation, Hook, Hooks, Image, Limits, Project},
 };
 
 /// The image of every replica here.
@@ -23,7 +23,7 @@ async fn add(engine: &Memory, slot: Slot, hooks: Hooks) -> ContainerId {
         labels: labels(slot),
         hooks,
         container: spec::Container::new(Image(IMAGE.to_owned())),
-        namespaces: Namespaces::Host(Box::new(Pod::default())),
+        namespaces: Namespaces::Host(Box::default()),
     };
     let id = engine.create(&create).await.unwrap();
     engine.start(&id).await.unwrap();

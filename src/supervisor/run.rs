@@ -310,6 +310,8 @@ impl<E: Engine> Supervisor<E> {
         let dirty = std::mem::replace(&mut self.dirty, Dirty::NOTHING);
         let settled = std::mem::take(&mut self.ended);
         let (desired, expected) = (self.wish.desired.clone(), self.wish.expected());
+        // Before the file is read, what is ours by a name in it cannot be told from what is not.
+        let knows_names = self.wish.knows_names();
         let subscribe = self.events.is_none();
         let engine = Arc::clone(&self.engine);
         self.seen = true;
@@ -321,7 +323,11 @@ impl<E: Engine> Supervisor<E> {
                     false => None,
                 };
                 let dirty = if subscribe { &Dirty::EVERYTHING } else { &dirty };
-                Ok((observer.look(&desired, &expected, dirty).await?, events))
+                let mut snapshot = observer.look(&desired, &expected, dirty).await?;
+                if !knows_names {
+                    snapshot.foreign.clear();
+                }
+                Ok((snapshot, events))
             }
             .await;
             Task::Looked { observer, settled, result }
@@ -405,10 +411,6 @@ impl<E: Engine> Supervisor<E> {
 
     /// Names what carries our labels and is not ours, each once.
     fn tell_of_foreign(&mut self, now: Timestamp) {
-        // What is ours is known by the names in the file, too.
-        if !self.wish.knows_names() {
-            return;
-        }
         let told = std::mem::take(&mut self.foreign);
         for foreign in &self.observed.foreign {
             if !told.contains(&foreign.key()) {

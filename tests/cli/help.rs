@@ -4,9 +4,10 @@ use insta::assert_snapshot;
 
 use crate::support::Home;
 
-const COMMANDS: [&str; 21] = [
+const COMMANDS: [&str; 22] = [
     "up",
     "down",
+    "ls",
     "ps",
     "logs",
     "events",

@@ -108,7 +108,7 @@ async fn a_network_that_is_there_already_is_not_made_twice() {
     bench.docker.create_network(&bench.project, &network).await.unwrap();
     let error = bench.docker.create_network(&bench.project, &network).await.unwrap_err();
     assert!(matches!(error, EngineError::Conflict { .. }), "{error:?}");
-    assert_eq!(bench.docker.networks(&bench.project).await.unwrap(), std::slice::from_ref(&network.name));
+    assert_eq!(bench.resources().await.networks, std::slice::from_ref(&network.name));
     let told =
         bench.command.run(&["network", "inspect", &network.name, "-f", "{{.Internal}} {{.Labels.color}}"]);
     assert_eq!(told, "true green");

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use sameport::engine::{ContainerState, Engine, EngineError, Labels, RemoveVolumes, Role};
+use sameport::engine::{ContainerState, Engine, EngineError, RemoveVolumes, Role};
 use sameport::spec::{Mount, MountSource, ProjectName, Volume};
 
 use super::workbench::{Workbench, nowhere, shell};
@@ -70,9 +70,15 @@ async fn the_list_holds_the_projects_containers_with_their_labels_and_no_others(
     let listed = bench.docker.list(&bench.project).await.unwrap();
     assert_eq!(listed.iter().map(|row| &row.id).collect::<Vec<_>>(), [&ours]);
     assert_eq!(listed[0].state, "running");
-    let labels = Labels::from_map(&listed[0].labels).unwrap();
+    let inspected = bench.docker.inspect(&ours).await.unwrap();
+    assert_eq!(listed[0].image_id, inspected.image_id);
+    assert_eq!(inspected.host.network_mode, "none");
+    let owned = bench.containers().await;
+    assert_eq!(owned.len(), 1);
+    let labels = &owned[0].labels;
     assert!(matches!(&labels.role, Role::Replica { slot, .. } if slot.number() == 1), "{labels:?}");
-    assert_eq!(bench.docker.inspect(&ours).await.unwrap().labels, Some(labels));
+    let all = bench.docker.list_all().await.unwrap();
+    assert!([&ours, &theirs].iter().all(|id| all.iter().any(|row| row.id == **id)), "{all:?}");
     assert_eq!(bench.docker.list(&other).await.unwrap().len(), 1);
     bench.remove(&theirs).await;
 }
@@ -116,12 +122,12 @@ async fn named_volumes_are_the_projects_own_and_removed_once() {
     };
     assert!(!bench.docker.has_volume(&volume.name).await.unwrap());
     bench.docker.create_volume(&bench.project, &volume).await.unwrap();
-    assert_eq!(bench.docker.volumes(&bench.project).await.unwrap(), std::slice::from_ref(&volume.name));
+    assert_eq!(bench.resources().await.volumes, std::slice::from_ref(&volume.name));
     let label = bench.command.run(&["volume", "inspect", &volume.name, "-f", "{{.Labels.color}}"]);
     let kind = bench.command.run(&["volume", "inspect", &volume.name, "-f", "{{.Options.type}}"]);
     assert_eq!((label.as_str(), kind.as_str()), ("green", "tmpfs"));
     for _ in 0..2 {
         bench.docker.remove_volume(&volume.name).await.unwrap();
-        assert_eq!(bench.docker.volumes(&bench.project).await.unwrap(), [] as [String; 0]);
+        assert_eq!(bench.resources().await.volumes, [] as [String; 0]);
     }
 }

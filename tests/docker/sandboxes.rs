@@ -61,7 +61,7 @@ async fn replicas_share_its_network_and_memory_and_nothing_else() {
     // The same /dev/shm, too: POSIX shared memory lives there.
     bench.sh(&one, "echo hello > /dev/shm/word");
     assert_eq!(bench.sh(&two, "cat /dev/shm/word"), "hello");
-    assert_eq!(bench.docker.inspect(&one).await.unwrap().joined, Some(sandbox));
+    assert_eq!(bench.docker.inspect(&one).await.unwrap().host.joined(), Some(sandbox));
 }
 
 #[tokio::test]

@@ -5,9 +5,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use sameport::{
     engine::{
         ContainerId, ContainerState, CreateContainer, Engine, Labels, Namespaces, Process, RemoveVolumes,
-        Role, docker::Docker, sandbox,
+        Role,
+        docker::Docker,
+        ownership::{self, CheckedResources, Expected, Owned, OwnershipChecker},
+        sandbox,
     },
-    spec::{Container, Generation, Image, NetworkAttachment, Pod, ProjectName, Slot},
+    spec::{Container, Generation, Hooks, Image, NetworkAttachment, Pod, ProjectName, Slot},
 };
 
 use super::support::{docker::Docker as Command, images};
@@ -53,6 +56,7 @@ impl Workbench {
         CreateContainer {
             name: self.name(&format!("web-{number}")),
             labels: self.labels(Role::Replica { service: "web".parse().unwrap(), slot }),
+            hooks: Hooks::default(),
             container,
             namespaces,
         }
@@ -64,6 +68,7 @@ impl Workbench {
         let create = CreateContainer {
             name: self.name("sandbox"),
             labels: self.labels(Role::Sandbox),
+            hooks: Hooks::default(),
             container: Container { image, ..sandbox::container() },
             namespaces: Namespaces::Own { pod: Box::new(pod), networks },
         };
@@ -101,6 +106,17 @@ impl Workbench {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
         panic!("{id} does not end: {:?}", self.state(id).await);
+    }
+
+    /// Networks and volumes that are ours.
+    pub async fn resources(&self) -> CheckedResources {
+        ownership::resources(&self.docker, &self.project, &Expected::default()).await.unwrap()
+    }
+
+    /// Containers that are ours.
+    pub async fn containers(&self) -> Vec<Owned> {
+        let mut ownership = OwnershipChecker::default();
+        ownership.list(&self.docker, &self.project, &Expected::default()).await.unwrap().ours
     }
 
     /// Runs a line of a shell in a container, and returns what it printed.

@@ -167,6 +167,8 @@ fn who_has_the_labels_of_a_replica_or_a_sandbox_from_an_image_is_left_alone() {
         let args = ["-v", "/data", &replica.name, "sh", "-c", "echo precious > /data/file; sleep 600"];
         Made::container(docker, name, &args)
     };
+    // They go after the containers, also where somebody has removed those.
+    let mut volumes = Vec::new();
     // One that joins our pod, too.
     let joined = format!("--network=container:{name}-web-sandbox");
     let mut strangers = vec![
@@ -183,11 +185,15 @@ fn who_has_the_labels_of_a_replica_or_a_sandbox_from_an_image_is_left_alone() {
     strangers[1].rename(&format!("{name}-web-3"));
     strangers[2].rename(&format!("{name}-web-2-next"));
     let started: Vec<_> = strangers.iter().map(Made::started_at).collect();
-    let volumes: Vec<_> = strangers.iter().flat_map(Made::volumes).collect();
+    volumes.extend(strangers.iter().flat_map(Made::volumes).map(|name| Made {
+        docker,
+        remove: &["volume", "rm", "-f"],
+        name,
+    }));
     assert_eq!(volumes.len(), 4);
     let are_untouched = || {
         assert_eq!(strangers.iter().map(Made::started_at).collect::<Vec<_>>(), started);
-        volumes.iter().for_each(|volume| drop(docker.run(&["volume", "inspect", volume])));
+        volumes.iter().for_each(|volume| drop(docker.run(&["volume", "inspect", &volume.name])));
     };
     thread::sleep(RESYNC + Duration::from_secs(2));
     let still = |ours: &[(String, String)]| {
