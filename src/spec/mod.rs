@@ -2,7 +2,7 @@
 //!
 //! In: nothing but plain values, made by `compose`. Out: the vocabulary of everything behind it.
 //! Every type here serializes, because a project travels whole to a supervisor. What is hashed into a [`Generation`] and
-//! kept in the state file has a form of its own, in [`form`].
+//! kept in the state file has a form of its own, in `form`.
 
 mod container;
 pub(crate) mod form;

@@ -85,7 +85,7 @@ fn after_a_failure_the_old_version_goes_on_until_it_is_asked_for_anew() {
     let events = project.run(&["events", "--no-follow"]);
     assert!(
         events.contains(
-            "web before failed: exit code 4; no replica of the new version is started\n    no such table"
+            "web pre-deploy job failed: exit code 4; no replica of the new version is started\n    no such table"
         ),
         "{events}"
     );

@@ -48,7 +48,7 @@ fn a_damaged_file_is_put_aside_and_nobody_is_restarted_or_stopped() {
         let looked = succeeds(&project, &["ps"]);
         assert!(looked.stderr.contains("is damaged"), "{how}: {looked:#?}");
         let foreseen = succeeds(&project, &["up", "-d", "--dry-run"]);
-        assert!(foreseen.stdout.contains("there is nothing to do"), "{how}: {foreseen:#?}");
+        assert!(foreseen.stdout.contains("nothing to do: converged"), "{how}: {foreseen:#?}");
         assert_eq!(fs::read_to_string(file(&project)).unwrap(), damaged, "{how}: a look leaves it");
 
         let up = succeeds(&project, &["up", "-d"]);
