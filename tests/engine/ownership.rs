@@ -135,7 +135,10 @@ services:
         "user": "0", "privileged": false, "working_dir": null, "environment": {},
     });
     let hooks = serde_json::json!({ "post_start": [hook.clone()], "pre_stop": [hook] }).to_string();
-    let plain = Made::container(docker, &format!("{}-plain", project.name), &[&images::build("nginx")]);
+    // It never runs: nothing that its process leaves is in the image.
+    let name = format!("{}-plain", project.name);
+    let plain = Made { docker, remove: &["rm", "-fv"], name };
+    docker.run(&["create", "--name", &plain.name, &images::build("nginx")]);
     let tag = format!("{}-hooked", project.name);
     let _image = Made::image(docker, &tag, &plain.name, &[(Labels::HOOKS, &hooks)]);
     fs::create_dir(project.path("data")).unwrap();
