@@ -76,7 +76,7 @@ async fn events_are_those_so_far_and_then_those_to_come() {
 
     let mut events = client.events().await.unwrap();
     let Some(Ok(Line::History(first))) = events.next().await else { panic!("nothing is told") };
-    assert_eq!(first.kind, EventKind::Applied { services: 1 });
+    assert_eq!(first.kind, EventKind::Applied { service_count: 1 });
 
     let mut past_converged = false;
     client.request(&Request::Scale([("web".parse().unwrap(), 2)].into())).await.unwrap();

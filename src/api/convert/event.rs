@@ -27,7 +27,7 @@ pub fn event(event: &supervisor::Event) -> Event {
 
 fn kind(kind: &Kind) -> EventKind {
     match kind {
-        Kind::Applied { services } => EventKind::Applied { services: *services },
+        Kind::Applied { services } => EventKind::Applied { service_count: *services },
         Kind::NotApplied { error, mistakes } => EventKind::Rejected {
             error: error.clone(),
             diagnostics: mistakes.iter().map(diagnostic).collect(),

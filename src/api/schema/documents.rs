@@ -3,7 +3,7 @@
 use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 
 use super::{
-    AppliedWeight, Check, ErrorReport, Event, LogRecord, Preview, ProjectSummary, Replica, Revision,
+    AppliedWeight, Check, Config, ErrorReport, Event, LogRecord, Preview, ProjectSummary, Replica, Revision,
     RolloutStatus, SentSignal, Status, VERSION, Version,
 };
 use crate::api::protocol::{Line, Reply};
@@ -29,6 +29,7 @@ pub fn documents() -> Vec<Document> {
         document::<Preview>("preview", "`--dry-run`"),
         document::<RolloutStatus>("rollout-status", "`rollout status`"),
         document::<Revision>("revision", "`rollout history`, an array of them"),
+        document::<Config>("config", "`config`"),
         document::<ProjectSummary>("project", "`ls`, an array of them"),
         document::<Check>("check", "`doctor`, an array of them"),
         document::<Version>("version", "`version`"),

@@ -42,7 +42,7 @@ pub enum EventKind {
     /// A Compose file is in force from now on.
     Applied {
         /// How many services it runs.
-        services: usize,
+        service_count: usize,
     },
     /// A changed Compose file was rejected; the one before stays in force.
     Rejected {

@@ -25,8 +25,8 @@ pub use error::{ErrorReport, Rejection, RejectionCode};
 pub use event::{Diagnostic, Event, EventKind, Level, RolloutPhase};
 pub use preview::{Gap, Preview, Step};
 pub use report::{
-    AppliedWeight, Check, CheckLevel, EngineVersion, ForeignKind, ForeignResource, LogRecord, ProjectSummary,
-    SentSignal, Version,
+    AppliedWeight, Check, CheckLevel, Config, EngineVersion, ForeignKind, ForeignResource, LogRecord,
+    ProjectSummary, SentSignal, Version,
 };
 pub use rollout::{
     Failure, FailureCode, Pinned, Reason, Revision, RevisionState, Rollout, RolloutResult, RolloutStatus,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::Time;
 
@@ -72,6 +73,19 @@ pub enum CheckLevel {
     Limited,
     /// The main job does not work.
     Missing,
+}
+
+/// The resolved Compose file: `sameport config`. It has the form of the Compose Specification; values that may be secret
+/// are `***` unless `--show-env` asks for them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Config {
+    /// The project's name.
+    pub name: String,
+    /// The services by name, each as the Compose Specification has it.
+    pub services: BTreeMap<String, serde_json::Map<String, Value>>,
+    /// The other parts of the file: `networks`, `volumes`, `configs`, `secrets` and extensions.
+    #[serde(flatten)]
+    pub rest: BTreeMap<String, Value>,
 }
 
 /// Versions: `sameport version`.
