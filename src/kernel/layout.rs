@@ -1,8 +1,11 @@
-//! The layout of what is pinned for a project: by its version a release knows whether it can take the pins over.
+//! The layout of what is pinned: by its version a release knows whether it can take the pins over.
 //!
-//! A symbolic link named `layout` in the project's folder says the version: bpffs takes nothing else that holds text.
-//! Releases before versions have left none, which is layout 0: it has the maps of layout 1. Whoever changes a map's name,
-//! kind, size or meaning makes a new layout, and says here how the one before is taken over.
+//! A symbolic link named `layout` in a project's folder says the version: bpffs takes nothing else that holds text.
+//! Whoever changes a map's name, kind, size or meaning makes a new layout, and says how the one before is taken over.
+//! Releases before versions have left no link, which is layout 0: it has the maps of layout 1.
+//!
+//! Layouts 0 and 1 had all maps in the folder of their project; [`super::former`] takes them over. Layout 2 has a folder
+//! for each pod in it, and one for what all projects of a host share.
 
 use std::{fs, io, os::unix::fs::symlink, path::Path};
 
@@ -11,18 +14,16 @@ use aya::maps::{MapInfo, MapType};
 use super::{
     KernelError,
     raw::{
-        Counts, ENDPOINTS, Endpoint, GateKey, LISTENERS, Listener, OwnKey, PODS, PORTS, PortKey, Table, Tag,
+        BindKey, Counts, Endpoint, Listener, Member, PodPortKey, PortEntry, PortKey, ReplicaAddrKey,
+        ReplicaKey, ServedKey, Table, Tag,
     },
 };
 
 /// The layout that this release makes.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// The name of the mark in a project's folder.
 pub const MARK: &str = "layout";
-
-/// What the maps of the flows of UDP ports are called: this, and the numbers of the port and the group.
-const FLOWS: &str = "sameport_flows_";
 
 /// Flags of maps, of `linux/bpf.h`.
 const NO_PREALLOC: u32 = 1;
@@ -37,7 +38,8 @@ struct Shape {
     key: u32,
     /// In bytes.
     value: u32,
-    entries: u32,
+    /// Of some maps it is decided when a pod is entered.
+    entries: Option<u32>,
     flags: u32,
 }
 
@@ -45,34 +47,72 @@ const fn size<T>() -> u32 {
     size_of::<T>() as u32
 }
 
-const fn hash<K, V>(entries: u32, flags: u32) -> Shape {
-    Shape { kind: MapType::Hash, key: size::<K>(), value: size::<V>(), entries, flags }
+const fn shape_of<K, V>(kind: MapType, entries: Option<u32>, flags: u32) -> Shape {
+    Shape { kind, key: size::<K>(), value: size::<V>(), entries, flags }
 }
 
-const fn array<V>(entries: u32) -> Shape {
-    Shape { kind: MapType::Array, key: size::<u32>(), value: size::<V>(), entries, flags: 0 }
+const fn hash<K, V>(entries: u32) -> Shape {
+    shape_of::<K, V>(MapType::Hash, Some(entries), NO_PREALLOC)
 }
 
-/// The maps of layout 1, of which `bpf/sameport.h`, `bpf/choice.h` and `bpf/flow.bpf.c` tell what each is for.
-const MAPS: [(&str, Shape); 17] = [
-    ("sameport_pods", hash::<u64, u32>(PODS, 0)),
-    ("sameport_ports", hash::<PortKey, u32>(PORTS, 0)),
-    ("sameport_tables", array::<Table>(2 * PORTS)),
-    ("sameport_turns", array::<u32>(PORTS)),
-    ("sameport_spins", Shape { kind: MapType::PerCpuArray, ..array::<u32>(PORTS) }),
-    ("sameport_ends", array::<Endpoint>(ENDPOINTS + PORTS)),
-    ("sameport_counts", array::<Counts>(ENDPOINTS + PORTS)),
-    ("sameport_socks", Shape { kind: MapType::ReuseportSockArray, ..array::<u32>(LISTENERS) }),
-    ("sameport_known", hash::<u64, Listener>(LISTENERS, NO_PREALLOC)),
-    ("sameport_tags", Shape { kind: MapType::SkStorage, ..hash::<u32, Tag>(0, NO_PREALLOC | CLONE) }),
-    ("sameport_moved", hash::<u64, u32>(16_384, NO_PREALLOC)),
-    ("sameport_own", hash::<OwnKey, u32>(ENDPOINTS, NO_PREALLOC)),
-    ("sameport_homes", hash::<u64, u32>(ENDPOINTS, NO_PREALLOC)),
-    ("sameport_shut", hash::<GateKey, u32>(4 * PORTS, 0)),
-    ("sameport_users", hash::<PortKey, u32>(PORTS, 0)),
-    ("sameport_events", Shape { kind: MapType::RingBuf, key: 0, value: 0, entries: 64 * 1024, flags: 0 }),
-    (FLOWS, Shape { kind: MapType::LruHash, ..hash::<[u32; 2], u32>(65_536, 0) }),
+const fn lru<K, V>(entries: u32) -> Shape {
+    shape_of::<K, V>(MapType::LruHash, Some(entries), 0)
+}
+
+const fn of_pod<K, V>(kind: MapType) -> Shape {
+    shape_of::<K, V>(kind, None, 0)
+}
+
+const fn storage<V>(flags: u32) -> Shape {
+    shape_of::<u32, V>(MapType::SkStorage, Some(0), NO_PREALLOC | flags)
+}
+
+const fn events(entries: u32) -> Shape {
+    Shape { kind: MapType::RingBuf, key: 0, value: 0, entries: Some(entries), flags: 0 }
+}
+
+/// The maps of this layout, of which `bpf/sameport.h` and `bpf/pod.h` tell what each is for.
+const MAPS: [(&str, Shape); 31] = [
+    ("sp_pods", shape_of::<u64, u32>(MapType::Hash, Some(4096), 0)),
+    ("sp_cgroups", hash::<u64, Member>(16_384)),
+    ("sp_subgroups", lru::<u64, u64>(16_384)),
+    ("sp_supervisors", lru::<u64, u32>(1024)),
+    ("sp_replicas", hash::<ReplicaKey, u64>(16_384)),
+    ("sp_origins", lru::<[u64; 6], u64>(131_072)),
+    ("sp_local", hash::<ServedKey, u32>(32_768)),
+    ("sp_binds", hash::<BindKey, [u32; 4]>(131_072)),
+    ("sp_slots", hash::<BindKey, u64>(65_536)),
+    ("sp_served", lru::<ServedKey, u64>(32_768)),
+    ("sp_exclusive", hash::<PortKey, u32>(65_536)),
+    ("sp_users", hash::<PortKey, u32>(65_536)),
+    ("sp_moved", hash::<u64, u32>(131_072)),
+    ("sp_listeners", shape_of::<BindKey, u32>(MapType::SockHash, Some(65_536), 0)),
+    ("sp_bind_marks", storage::<[u64; 5]>(0)),
+    ("sp_tags", storage::<Tag>(CLONE)),
+    ("sp_pod_events", shape_of::<u64, u32>(MapType::HashOfMaps, Some(4096), 0)),
+    ("sp_pod_counts", shape_of::<u64, u32>(MapType::HashOfMaps, Some(4096), 0)),
+    ("sp_large_counts", shape_of::<u64, u32>(MapType::HashOfMaps, Some(4096), 0)),
+    ("sp_pod", shape_of::<u32, u64>(MapType::Array, Some(1), 0)),
+    ("sp_ports", Shape { flags: NO_PREALLOC, ..of_pod::<PodPortKey, PortEntry>(MapType::Hash) }),
+    ("sp_wrr_tables", of_pod::<u32, Table>(MapType::Array)),
+    ("sp_active", of_pod::<u32, u32>(MapType::Array)),
+    ("sp_rr_cursors", of_pod::<u32, u32>(MapType::PerCpuArray)),
+    ("sp_endpoints", of_pod::<u32, Endpoint>(MapType::Array)),
+    ("sp_counts", of_pod::<u32, Counts>(MapType::Array)),
+    ("sp_known", hash::<u64, Listener>(8192)),
+    ("sp_replica_addr", Shape { flags: NO_PREALLOC, ..of_pod::<ReplicaAddrKey, u32>(MapType::Hash) }),
+    ("sp_flows", of_pod::<u64, u32>(MapType::LruHash)),
+    ("sp_events", events(16 * 1024)),
+    ("sp_sockets", shape_of::<u32, u32>(MapType::SockMap, Some(8192), 0)),
 ];
+
+/// Whether a folder is a project's of this layout.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn is_current(folder: &Path) -> Result<bool, KernelError> {
+    Ok(version(folder)?.is_some_and(|found| found == LAYOUT.to_string()))
+}
 
 /// Whether this release can take over what is pinned in a project's folder; nothing is changed.
 ///
@@ -87,23 +127,29 @@ pub fn check_version(folder: &Path) -> Result<(), KernelError> {
     }
 }
 
-/// Whether all maps that are pinned in a project's folder are as the layout has them; nothing is changed.
+/// Whether all maps that are pinned in a folder, and in those of pods below it, are as the layout has them; nothing is
+/// changed. There may be no such folder.
 ///
 /// # Errors
 /// When one is not, or cannot be looked at.
 pub fn check_maps(folder: &Path) -> Result<(), KernelError> {
     let fail = || KernelError::io(format!("read {}", folder.display()));
-    for entry in fs::read_dir(folder).map_err(fail())? {
-        let name = entry.map_err(fail())?.file_name().to_string_lossy().into_owned();
-        let is = |(known, _): &&(&str, Shape)| name == *known || (*known == FLOWS && name.starts_with(FLOWS));
-        if let Some((_, wanted)) = MAPS.iter().find(is) {
-            let path = folder.join(&name);
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(fail())?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(fail())?;
+        let (name, path) = (entry.file_name().to_string_lossy().into_owned(), entry.path());
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            check_maps(&path)?;
+        } else if let Some((_, wanted)) = MAPS.iter().find(|(known, _)| name == *known) {
             let found = match shape(&path) {
                 // A supervisor that runs has just let it go.
                 Err(KernelError::Gone { .. }) => continue,
                 found => found?,
             };
-            if found != *wanted {
+            if (Shape { entries: wanted.entries.and(found.entries), ..found }) != *wanted {
                 let (found, wanted) = (found.to_string(), wanted.to_string());
                 return Err(KernelError::OtherMap { path, found, wanted, layout: LAYOUT });
             }
@@ -148,7 +194,7 @@ fn shape(path: &Path) -> Result<Shape, KernelError> {
         kind: info.map_type().map_err(fail())?,
         key: info.key_size(),
         value: info.value_size(),
-        entries: info.max_entries(),
+        entries: Some(info.max_entries()),
         flags: info.map_flags(),
     })
 }
@@ -156,9 +202,10 @@ fn shape(path: &Path) -> Result<Shape, KernelError> {
 impl std::fmt::Display for Shape {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { kind, key, value, entries, flags } = self;
-        write!(
-            f,
-            "type {kind:?}, keys of {key} bytes, values of {value} bytes, {entries} entries, flags {flags:#x}"
-        )
+        write!(f, "type {kind:?}, keys of {key} bytes, values of {value} bytes, ")?;
+        match entries {
+            Some(entries) => write!(f, "{entries} entries, flags {flags:#x}"),
+            None => write!(f, "any number of entries, flags {flags:#x}"),
+        }
     }
 }

@@ -1,70 +1,302 @@
-//! Handles on the maps that a project's programs share.
+//! Handles on the maps that the programs use.
 
-use std::{borrow::Borrow, path::Path};
+use std::{borrow::Borrow, net::IpAddr, os::fd::AsRawFd, path::Path};
 
-use aya::{
-    Ebpf,
-    maps::{Array, HashMap, Map, MapData, MapError, ReusePortSockArray, RingBuf, SkStorage},
-};
+use aya::maps::{Array, HashMap, HashOfMaps, Map, MapData, MapError, RingBuf, SkStorage, SockHash, SockMap};
 
 use super::{
     KernelError,
-    raw::{Counts, Endpoint, GateKey, Listener, OwnKey, PortKey, Table, Tag},
+    raw::{
+        BindKey, Counts, ENDPOINTS, Endpoint, Listener, Member, PodPortKey, PortEntry, PortKey,
+        ReplicaAddrKey, ReplicaKey, SLOTS, ServedKey, Table, Tag,
+    },
 };
 
-/// The maps of `bpf/sameport.h`, which tells what each is for.
-pub struct Maps {
-    pub pods: HashMap<MapData, u64, u32>,
-    pub ports: HashMap<MapData, PortKey, u32>,
-    pub tables: Array<MapData, Table>,
-    pub turns: Array<MapData, u32>,
-    pub endpoints: Array<MapData, Endpoint>,
-    pub counts: Array<MapData, Counts>,
-    pub sockets: ReusePortSockArray<MapData>,
-    pub known: HashMap<MapData, u64, Listener>,
-    pub tags: SkStorage<MapData, Tag>,
-    pub own: HashMap<MapData, OwnKey, u32>,
-    pub homes: HashMap<MapData, u64, u32>,
-    pub shut: HashMap<MapData, GateKey, u32>,
-    pub users: HashMap<MapData, PortKey, u32>,
-    pub notices: RingBuf<MapData>,
+/// Maps that there are once on a host: `bpf/sameport.h` tells what each is for.
+pub struct HostMaps {
+    pods: HashMap<MapData, u64, u32>,
+    cgroups: HashMap<MapData, u64, Member>,
+    replicas: HashMap<MapData, ReplicaKey, u64>,
+    supervisors: HashMap<MapData, u64, u32>,
+    local: HashMap<MapData, ServedKey, u32>,
+    served: HashMap<MapData, ServedKey, u64>,
+    slots: HashMap<MapData, BindKey, u64>,
+    listeners: SockHash<MapData, BindKey>,
+    exclusive: HashMap<MapData, PortKey, u32>,
+    users: HashMap<MapData, PortKey, u32>,
+    tags: SkStorage<MapData, Tag>,
+    events: HashOfMaps<MapData, u64, RingBuf<MapData>>,
+    counts: HashOfMaps<MapData, u64, Array<MapData, Counts>>,
+    large_counts: HashOfMaps<MapData, u64, Array<MapData, Counts>>,
 }
 
-impl Maps {
-    /// Takes them out of what was loaded and out of the folder of pins.
+impl HostMaps {
+    /// Those that are pinned in a folder.
     ///
     /// # Errors
-    /// When one is missing, or has another layout: it is of another version.
-    pub fn new(hooks: &mut Ebpf, pins: &Path) -> Result<Self, KernelError> {
-        let mut find = |name: &'static str| -> Result<Map, KernelError> {
-            let fail = KernelError::bpf(format!("use the BPF map {name}"));
-            match hooks.take_map(name) {
-                Some(map) => Ok(map),
-                // Only other programs name it.
-                None => MapData::from_pin(pins.join(name)).and_then(Map::from_map_data).map_err(fail),
-            }
-        };
+    /// When one is missing, or has another layout.
+    pub fn open(folder: &Path) -> Result<Self, KernelError> {
         Ok(Self {
-            pods: typed(find("sameport_pods")?)?,
-            ports: typed(find("sameport_ports")?)?,
-            tables: typed(find("sameport_tables")?)?,
-            turns: typed(find("sameport_turns")?)?,
-            endpoints: typed(find("sameport_ends")?)?,
-            counts: typed(find("sameport_counts")?)?,
-            sockets: typed(find("sameport_socks")?)?,
-            known: typed(find("sameport_known")?)?,
-            tags: typed(find("sameport_tags")?)?,
-            own: typed(find("sameport_own")?)?,
-            homes: typed(find("sameport_homes")?)?,
-            shut: typed(find("sameport_shut")?)?,
-            users: typed(find("sameport_users")?)?,
-            notices: typed(find("sameport_events")?)?,
+            pods: pinned(folder, "sp_pods")?,
+            cgroups: pinned(folder, "sp_cgroups")?,
+            replicas: pinned(folder, "sp_replicas")?,
+            supervisors: pinned(folder, "sp_supervisors")?,
+            local: pinned(folder, "sp_local")?,
+            served: pinned(folder, "sp_served")?,
+            slots: pinned(folder, "sp_slots")?,
+            listeners: pinned(folder, "sp_listeners")?,
+            exclusive: pinned(folder, "sp_exclusive")?,
+            users: pinned(folder, "sp_users")?,
+            tags: pinned(folder, "sp_tags")?,
+            events: pinned(folder, "sp_pod_events")?,
+            counts: pinned(folder, "sp_pod_counts")?,
+            large_counts: pinned(folder, "sp_large_counts")?,
         })
+    }
+
+    /// What processes of a control group open and ask is a supervisor's.
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    pub fn add_supervisor(&mut self, cgroup: u64) -> Result<(), KernelError> {
+        self.supervisors.insert(cgroup, 1, 0).map_err(KernelError::bpf("enter the supervisor"))
+    }
+
+    /// Makes a network one of ours, with the maps that its programs write.
+    ///
+    /// # Errors
+    /// When there are too many.
+    pub fn add_pod(&mut self, netns: u64, maps: &PodMaps) -> Result<(), KernelError> {
+        let fail = || KernelError::bpf("enter a pod");
+        self.events.insert(netns, &maps.notices, 0).map_err(fail())?;
+        let counts = if maps.endpoints() > ENDPOINTS { &mut self.large_counts } else { &mut self.counts };
+        counts.insert(netns, &maps.counts, 0).map_err(fail())?;
+        self.pods.insert(netns, 1, 0).map_err(fail())
+    }
+
+    /// Lets go of a network, and of all that was entered for it.
+    ///
+    /// # Errors
+    /// When a map cannot be read.
+    pub fn remove_pod(&mut self, netns: u64) -> Result<(), KernelError> {
+        // From now on its ports are shared no more. It may not be there, like what follows.
+        let _ = self.pods.remove(&netns);
+        let _ = self.events.remove(&netns);
+        let _ = self.counts.remove(&netns);
+        let _ = self.large_counts.remove(&netns);
+        clear(&mut self.exclusive, |key| key.netns == netns)?;
+        clear(&mut self.users, |key| key.netns == netns)?;
+        clear(&mut self.local, |key| key.netns == netns)?;
+        clear(&mut self.served, |key| key.netns == netns)?;
+        clear(&mut self.replicas, |key| key.netns == netns)?;
+        let gone = self.cgroups.iter().filter_map(Result::ok).filter(|(_, member)| member.netns == netns);
+        for (cgroup, _) in gone.collect::<Vec<_>>() {
+            let _ = self.cgroups.remove(&cgroup);
+        }
+        Ok(())
+    }
+
+    /// A control group is a replica's.
+    ///
+    /// # Errors
+    /// When there are too many.
+    pub fn add_replica(&mut self, cgroup: u64, member: Member) -> Result<(), KernelError> {
+        let fail = || KernelError::bpf("enter a replica");
+        self.replicas.insert(ReplicaKey::from(member), cgroup, 0).map_err(fail())?;
+        self.cgroups.insert(cgroup, member, 0).map_err(fail())
+    }
+
+    /// A control group is a replica's no more.
+    pub fn remove_replica(&mut self, cgroup: u64, member: Member) {
+        let _ = self.cgroups.remove(&cgroup);
+        let key = ReplicaKey::from(member);
+        // Another one may have its slot by now.
+        if self.replicas.get(&key, 0).is_ok_and(|current| current == cgroup) {
+            let _ = self.replicas.remove(&key);
+        }
+    }
+
+    /// Sets which addresses are a pod's own, beside loopback.
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    pub fn set_local(&mut self, netns: u64, addresses: &[IpAddr]) -> Result<(), KernelError> {
+        let keys: Vec<_> = addresses
+            .iter()
+            .map(|address| ServedKey { netns, addr: (*address).into(), ..ServedKey::default() })
+            .collect();
+        clear(&mut self.local, |key| key.netns == netns && !keys.contains(key))?;
+        keys.iter()
+            .try_for_each(|key| self.local.insert(key, 1, 0))
+            .map_err(KernelError::bpf("enter an address"))
+    }
+
+    /// Notes that a service listens at an address.
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    pub fn add_served(&mut self, key: ServedKey, service: u32) -> Result<(), KernelError> {
+        let known = self.served.get(&key, 0).unwrap_or(0);
+        let all = known | 1 << (service % 64);
+        if all == known {
+            return Ok(());
+        }
+        self.served.insert(key, all, 0).map_err(KernelError::bpf("enter a listener"))
+    }
+
+    /// Enters a socket among those of its replica, for what the replica sends to itself. Those of TCP are entered by the
+    /// programs as soon as they listen, unless they were there before.
+    ///
+    /// Returns its slot; none if the replica has too many there.
+    ///
+    /// # Errors
+    /// When the kernel does not take it.
+    pub fn list(&mut self, socket: &impl AsRawFd, key: BindKey) -> Result<Option<u8>, KernelError> {
+        const ONLY_NEW: u64 = 1;
+        for slot in 0..SLOTS {
+            match self.listeners.insert(BindKey { slot, ..key }, socket.as_raw_fd(), ONLY_NEW) {
+                Ok(()) => {
+                    let used = self.slots.get(&key, 0).unwrap_or(0);
+                    let fail = KernelError::bpf("enter a listener");
+                    self.slots.insert(key, used | 1 << slot, 0).map_err(fail)?;
+                    return Ok(Some(slot));
+                }
+                Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EEXIST) => {
+                }
+                Err(error) => return Err(KernelError::bpf("enter a listener")(error)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a replica has any listener there.
+    #[must_use]
+    pub fn is_listed(&self, key: &BindKey) -> bool {
+        self.slots.get(key, 0).is_ok_and(|used| used != 0)
+    }
+
+    /// A socket is closed.
+    pub fn unlist(&mut self, key: BindKey, slot: u8) {
+        let _ = self.listeners.remove(&BindKey { slot, ..key });
+        let Ok(used) = self.slots.get(&key, 0) else { return };
+        let left = used & !(1 << slot);
+        let _ = if left == 0 { self.slots.remove(&key) } else { self.slots.insert(key, left, 0) };
+    }
+
+    /// Lets one replica alone hold a port at a time, or lets all share it.
+    ///
+    /// # Errors
+    /// When there are too many.
+    pub fn set_exclusive(&mut self, key: PortKey, exclusive: bool) -> Result<(), KernelError> {
+        if exclusive {
+            return self.exclusive.insert(key, 1, 0).map_err(KernelError::bpf("enter an exclusive port"));
+        }
+        let _ = self.exclusive.remove(&key);
+        Ok(())
+    }
+
+    /// Enters the user who shares a port.
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    pub fn set_user(&mut self, key: PortKey, user: Option<u32>) -> Result<(), KernelError> {
+        let Some(user) = user else {
+            let _ = self.users.remove(&key);
+            return Ok(());
+        };
+        self.users.insert(key, user, 0).map_err(KernelError::bpf("enter who shares a port"))
+    }
+
+    /// The user who shares a port.
+    #[must_use]
+    pub fn user(&self, key: &PortKey) -> Option<u32> {
+        self.users.get(key, 0).ok()
+    }
+
+    /// Has the connections of a listener counted at an endpoint.
+    ///
+    /// # Errors
+    /// When the kernel does not do it: the listener was just closed.
+    pub fn tag(&mut self, socket: &impl AsRawFd, endpoint: u32) -> Result<(), KernelError> {
+        let tag = Tag { endpoint, ..Tag::default() };
+        self.tags.insert(socket, tag, 0).map_err(KernelError::bpf("enter a listener"))
     }
 }
 
-fn typed<T: TryFrom<Map, Error = MapError>>(map: Map) -> Result<T, KernelError> {
-    map.try_into().map_err(KernelError::bpf("use a BPF map of another version of sameport"))
+impl From<Member> for ReplicaKey {
+    fn from(Member { netns, service, slot }: Member) -> Self {
+        Self { netns, service, slot }
+    }
+}
+
+/// Maps of one pod: `bpf/pod.h` tells what each is for.
+pub struct PodMaps {
+    pub ports: HashMap<MapData, PodPortKey, PortEntry>,
+    pub tables: Array<MapData, Table>,
+    pub active: Array<MapData, u32>,
+    pub endpoints: Array<MapData, Endpoint>,
+    pub counts: Array<MapData, Counts>,
+    pub sockets: SockMap<MapData>,
+    pub known: HashMap<MapData, u64, Listener>,
+    pub replica_addr: HashMap<MapData, ReplicaAddrKey, u32>,
+    pub notices: RingBuf<MapData>,
+}
+
+impl PodMaps {
+    /// Those that are pinned in a folder, of the pod in that network.
+    ///
+    /// # Errors
+    /// When one is missing, or has another layout.
+    pub fn open(folder: &Path, netns: u64) -> Result<Self, KernelError> {
+        let mut pod: Array<_, u64> = pinned(folder, "sp_pod")?;
+        pod.set(0, netns, 0).map_err(KernelError::bpf("enter a pod"))?;
+        Ok(Self {
+            ports: pinned(folder, "sp_ports")?,
+            tables: pinned(folder, "sp_wrr_tables")?,
+            active: pinned(folder, "sp_active")?,
+            endpoints: pinned(folder, "sp_endpoints")?,
+            counts: pinned(folder, "sp_counts")?,
+            sockets: pinned(folder, "sp_sockets")?,
+            known: pinned(folder, "sp_known")?,
+            replica_addr: pinned(folder, "sp_replica_addr")?,
+            notices: pinned(folder, "sp_events")?,
+        })
+    }
+
+    /// How many ports there is room for.
+    #[must_use]
+    pub fn room_for_ports(&self) -> u32 {
+        self.active.len()
+    }
+
+    /// How many endpoints there is room for.
+    #[must_use]
+    pub fn endpoints(&self) -> u32 {
+        self.counts.len()
+    }
+}
+
+/// A map that is pinned under its name.
+///
+/// # Errors
+/// When there is none, or it has another layout: it is of another version.
+pub fn pinned<T: TryFrom<Map, Error = MapError>>(folder: &Path, name: &str) -> Result<T, KernelError> {
+    let fail = || KernelError::bpf(format!("use the BPF map {name}"));
+    let map = MapData::from_pin(folder.join(name)).and_then(Map::from_map_data).map_err(fail())?;
+    map.try_into().map_err(fail())
+}
+
+/// Removes the entries of some keys.
+fn clear<K: aya::Pod, V: aya::Pod>(
+    map: &mut HashMap<MapData, K, V>,
+    is_gone: impl Fn(&K) -> bool,
+) -> Result<(), KernelError> {
+    let keys: Result<Vec<K>, _> = map.keys().filter(|key| key.as_ref().map_or(true, &is_gone)).collect();
+    for key in keys.map_err(KernelError::bpf("read a BPF map"))? {
+        // The programs may have removed it.
+        let _ = map.remove(&key);
+    }
+    Ok(())
 }
 
 /// What was counted at an endpoint.

@@ -7,6 +7,8 @@
 pub mod capability;
 pub mod counters;
 mod error;
+mod former;
+mod host;
 mod layout;
 mod maps;
 pub mod netns;
@@ -19,7 +21,7 @@ pub mod rights;
 pub mod sockets;
 pub mod steering;
 pub mod trial;
-mod wheel;
+mod wrr;
 
 pub use counters::Counters;
 pub use error::KernelError;

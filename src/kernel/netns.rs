@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    net::IpAddr,
     os::unix::fs::MetadataExt,
     thread,
 };
@@ -66,6 +67,20 @@ impl Netns {
             inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     }
+}
+
+/// The addresses of this thread's network, beside loopback.
+///
+/// # Errors
+/// When the kernel does not list them.
+pub fn addresses() -> Result<Vec<IpAddr>, KernelError> {
+    let fail = |errno: nix::errno::Errno| KernelError::io("list the addresses of a network")(errno.into());
+    let addresses = nix::ifaddrs::getifaddrs().map_err(fail)?.filter_map(|interface| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|address| IpAddr::from(address.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::from(address.ip())))
+    });
+    Ok(addresses.filter(|address| !address.is_loopback()).collect())
 }
 
 #[cfg(test)]

@@ -14,11 +14,14 @@ use rustix::{
     mount::{MountFlags, mount},
 };
 
-use super::{KernelError, capability, layout, rights};
+use super::{KernelError, capability, host, layout, rights};
 use crate::spec::ProjectName;
 
 /// Where bpffs is usually mounted, and where we mount it if it is nowhere.
 const BPFFS: &str = "/sys/fs/bpf";
+
+/// How the names of pods' folders begin; the cookie of the network follows.
+const POD: &str = "pod_";
 
 /// How long somebody else may still use it.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -76,22 +79,33 @@ impl Pins {
         &self.path
     }
 
-    /// Pins a link under a name. What was pinned there is let go only once the new one is in force, so that there is
-    /// no moment without one.
+    /// The folder of all projects.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        root_of(&self.path)
+    }
+
+    /// The folder of a pod, by the cookie of its network.
+    #[must_use]
+    pub fn pod(&self, netns: u64) -> PathBuf {
+        self.path.join(format!("{POD}{netns}"))
+    }
+
+    /// Cookies of the networks of all pods that have a folder.
     ///
     /// # Errors
-    /// When the kernel does not do it; then the old one is still there.
-    pub fn replace(&self, name: &str, link: FdLink) -> Result<(), KernelError> {
-        let path = self.path.join(name);
-        let beside = self.path.join(format!("{name}_new"));
-        let fail = || KernelError::io(format!("pin {}", path.display()));
-        remove(&beside)?;
-        let pinned = link.pin(&beside).map_err(KernelError::bpf(format!("pin {}", path.display())))?;
-        remove(&path)?;
-        fs::rename(&beside, &path).map_err(fail())?;
-        // Its descriptor is closed, its pin keeps it.
-        drop(pinned);
-        Ok(())
+    /// When the folder cannot be read.
+    pub fn pods(&self) -> Result<Vec<u64>, KernelError> {
+        Ok(self.names()?.iter().filter_map(|name| name.strip_prefix(POD)?.parse().ok()).collect())
+    }
+
+    /// Removes the folder of a pod.
+    ///
+    /// # Errors
+    /// When the kernel does not let something go.
+    pub fn remove_pod(&self, netns: u64) -> Result<(), KernelError> {
+        let folder = self.pod(netns);
+        if folder.exists() { remove_folder(&folder, &|_| true) } else { Ok(()) }
     }
 
     /// Lets go of what is pinned under a name.
@@ -113,17 +127,20 @@ impl Pins {
     }
 
     /// Lets go of all, links first: nothing is called any more when the maps go. The mark goes last: it holds as long as
-    /// there is something.
+    /// there is something. If no project is left on this host, what all share goes as well.
     ///
     /// # Errors
     /// When the kernel does not let go of something; as much as can be is gone then.
     pub fn remove_all(&self) -> Result<(), KernelError> {
-        let mut names = self.names()?;
-        names.sort_by_key(|name| (name == layout::MARK, !name.starts_with("link_")));
-        let removed: Vec<_> = names.iter().map(|name| self.release(name)).collect();
-        removed.into_iter().collect::<Result<(), _>>()?;
-        // The folder above is common to all projects, and stays.
-        fs::remove_dir(&self.path).map_err(KernelError::io(format!("remove {}", self.path.display())))
+        let pods = self.pods()?;
+        let removed = [
+            pods.iter().map(|pod| self.remove_pod(*pod)).collect::<Vec<_>>().into_iter().collect(),
+            remove_folder(&self.path, &|name| name != layout::MARK),
+            // The folder above is common to all projects, and stays.
+            remove_folder(&self.path, &|_| true),
+            host::release(self.root(), &pods),
+        ];
+        removed.into_iter().collect()
     }
 
     /// Whether anything is pinned for a project.
@@ -143,7 +160,8 @@ impl Pins {
         let look = move || {
             rights::raise()?;
             layout::check_version(&folder)?;
-            layout::check_maps(&folder)
+            layout::check_maps(&folder)?;
+            layout::check_maps(&host::folder(root_of(&folder)))
         };
         let gone = |_| KernelError::Gone { what: "the thread that looks at pins".to_owned() };
         match thread::spawn(look).join().map_err(gone)? {
@@ -168,7 +186,54 @@ fn existing(project: &ProjectName) -> Option<PathBuf> {
     folder.exists().then_some(folder)
 }
 
-fn remove(path: &Path) -> Result<(), KernelError> {
+/// The folder above that of a project.
+fn root_of(project: &Path) -> &Path {
+    project.parent().unwrap_or(project)
+}
+
+/// Pins a link under a name. What was pinned there is let go only once the new one is in force, so that there is no moment
+/// without one.
+///
+/// # Errors
+/// When the kernel does not do it; then the old one is still there.
+pub fn replace(folder: &Path, name: &str, link: FdLink) -> Result<(), KernelError> {
+    let path = folder.join(name);
+    let beside = folder.join(format!("{name}_new"));
+    let fail = || KernelError::io(format!("pin {}", path.display()));
+    remove(&beside)?;
+    let pinned = link.pin(&beside).map_err(KernelError::bpf(format!("pin {}", path.display())))?;
+    remove(&path)?;
+    fs::rename(&beside, &path).map_err(fail())?;
+    // Its descriptor is closed, its pin keeps it.
+    drop(pinned);
+    Ok(())
+}
+
+/// Removes what is in a folder and has such a name, links first, and the folder if it is empty then.
+///
+/// # Errors
+/// When something stays that should not; as much as can be is gone then.
+pub fn remove_folder(folder: &Path, is_gone: &dyn Fn(&str) -> bool) -> Result<(), KernelError> {
+    let fail = || KernelError::io(format!("read {}", folder.display()));
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).map_err(fail())? {
+        names.push(entry.map_err(fail())?.file_name().to_string_lossy().into_owned());
+    }
+    let (mut gone, stay): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| is_gone(name));
+    gone.sort_by_key(|name| !name.starts_with("link_"));
+    let removed: Vec<_> = gone.iter().map(|name| remove(&folder.join(name))).collect();
+    removed.into_iter().collect::<Result<(), _>>()?;
+    if stay.is_empty() {
+        fs::remove_dir(folder).map_err(KernelError::io(format!("remove {}", folder.display())))?;
+    }
+    Ok(())
+}
+
+/// Lets go of what is pinned at a path, if there is something.
+///
+/// # Errors
+/// When the kernel does not.
+pub fn remove(path: &Path) -> Result<(), KernelError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(KernelError::io(format!("unpin {}", path.display()))(error))

@@ -13,134 +13,190 @@ use aya::{
         links::{FdLink, LinkError},
     },
 };
+use sha2::{Digest, Sha256};
 
-use super::{KernelError, Netns, Pins, capability, sockets::Transport};
+use super::{KernelError, Netns, capability, pins};
 
 const HOOKS: &[u8] = include_bytes_aligned!("bpf/hooks.bpf.o");
-const SELECT: &[u8] = include_bytes_aligned!("bpf/select.bpf.o");
-const FLOW: &[u8] = include_bytes_aligned!("bpf/flow.bpf.o");
-const GATE: &[u8] = include_bytes_aligned!("bpf/gate.bpf.o");
+const LOOKUP: &[u8] = include_bytes_aligned!("bpf/lookup.bpf.o");
+const MIGRATE: &[u8] = include_bytes_aligned!("bpf/migrate.bpf.o");
 
 /// The programs that run for every socket of the host.
-const HOOK_NAMES: [&str; 7] = [
+const HOOKS_OF_HOST: [&str; 10] = [
     "sameport_bind4",
     "sameport_bind6",
     "sameport_bound4",
     "sameport_bound6",
-    "sameport_self4",
-    "sameport_self6",
-    "sameport_count",
+    "sameport_release",
+    "sameport_connect4",
+    "sameport_connect6",
+    "sameport_sendmsg4",
+    "sameport_sendmsg6",
+    "sameport_sockops",
 ];
 
-/// Loads programs for one project: what they share is in its folder of pins.
+/// The maps of `bpf/sameport.h`, which are pinned in the folder of the host.
+const MAPS_OF_HOST: [&str; 16] = [
+    "sp_pods",
+    "sp_cgroups",
+    "sp_subgroups",
+    "sp_supervisors",
+    "sp_replicas",
+    "sp_origins",
+    "sp_local",
+    "sp_binds",
+    "sp_slots",
+    "sp_served",
+    "sp_exclusive",
+    "sp_users",
+    "sp_moved",
+    "sp_listeners",
+    "sp_bind_marks",
+    "sp_tags",
+];
+
+/// How much a pod's maps have room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Ports.
+    pub ports: u32,
+    /// Endpoints.
+    pub endpoints: u32,
+    /// Flows of datagrams.
+    pub flows: u32,
+}
+
+/// Loads programs.
 pub struct Programs {
-    pins: PathBuf,
-    /// One for all of them: whenever a loader is made it reads all types of the kernel, for 80 ms and into 30 MB, before it
-    /// can be told that nobody needs them.
+    /// One for all of them: whenever a loader is made it reads all types of the kernel, for 80 ms and into 30 MB.
     loader: EbpfLoader<'static>,
 }
 
-/// Values of globals, each at its own place: the loader borrows them for as long as it is there.
-static VALUES: [u32; 256] = {
-    let mut values = [0; 256];
-    let mut value = 0;
-    while value < values.len() {
-        values[value] = value as u32;
-        value += 1;
-    }
-    values
-};
-
 impl Programs {
-    /// A loader for the project whose pins are in that folder.
+    /// A loader.
     #[must_use]
-    pub fn new(pins: &Path) -> Self {
-        let mut loader = EbpfLoader::new();
-        // The programs use nothing whose layout differs from kernel to kernel.
-        loader.btf(None).default_map_pin_directory(pins);
-        Self { pins: pins.to_owned(), loader }
+    pub fn new() -> Self {
+        Self { loader: EbpfLoader::new() }
     }
 
-    fn load(&mut self, object: &[u8], globals: &[(&'static str, u32)]) -> Result<Ebpf, KernelError> {
-        for (name, value) in globals {
-            let full = KernelError::Full { what: "numbers of pods and ports", most: VALUES.len() };
-            let value = VALUES.get(*value as usize).ok_or(full)?;
-            // Those of other objects stay set.
-            self.loader.override_global(name, value, false);
+    /// Forgets the kernel's types, which only the programs at the control groups need.
+    pub fn forget_types(&mut self) {
+        self.loader.btf(None);
+    }
+
+    /// Names under which the links of the programs at the control groups are pinned.
+    #[must_use]
+    pub fn hook_names() -> [String; 10] {
+        HOOKS_OF_HOST.map(|name| format!("link_{name}"))
+    }
+
+    /// By which this release knows its programs at the control groups from those of others.
+    #[must_use]
+    pub fn build() -> String {
+        let hash = Sha256::digest(HOOKS);
+        hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Loads the programs that run for every socket of the host and attaches them at the root of the control groups, in
+    /// place of those that are there. Their maps are in `folder`, as are the pins of the links.
+    ///
+    /// # Errors
+    /// When the kernel takes one of them not, or we may not (`CAP_BPF`, `CAP_NET_ADMIN`, `CAP_PERFMON`).
+    pub fn attach_hooks(&mut self, folder: &Path) -> Result<(), KernelError> {
+        self.loader.default_map_pin_directory(folder);
+        let mut hooks = self.loader.load(HOOKS).map_err(KernelError::bpf("make BPF maps"))?;
+        let root = cgroup_root()?;
+        let links: Vec<_> = HOOKS_OF_HOST
+            .iter()
+            .map(|name| Ok((name, attach(&mut hooks, name, &root)?)))
+            .collect::<Result<_, _>>()?;
+        // All or none.
+        links.into_iter().try_for_each(|(name, link)| pins::replace(folder, &format!("link_{name}"), link))
+    }
+
+    fn load_of_pod(
+        &mut self,
+        object: &[u8],
+        host: &Path,
+        pod: &Path,
+        room: Room,
+    ) -> Result<Ebpf, KernelError> {
+        self.loader.default_map_pin_directory(pod);
+        for name in MAPS_OF_HOST {
+            self.loader.map_pin_path(name, host.join(name));
+        }
+        for (name, entries) in [
+            ("sp_ports", room.ports),
+            ("sp_wrr_tables", 2 * room.ports),
+            ("sp_active", room.ports),
+            ("sp_rr_cursors", room.ports),
+            ("sp_endpoints", room.endpoints),
+            ("sp_counts", room.endpoints),
+            ("sp_replica_addr", room.endpoints),
+            ("sp_flows", room.flows),
+        ] {
+            self.loader.map_max_entries(name, entries);
         }
         self.loader.load(object).map_err(KernelError::bpf("make BPF maps"))
     }
 
-    /// Loads the programs that run for every socket of the host and attaches them at the root of the control groups,
-    /// in place of those that a supervisor before us has left there. Returns them with the maps of all programs.
+    /// Makes the maps of a pod in its folder, unless they are there, and loads the programs that choose in it.
     ///
     /// # Errors
-    /// When the kernel takes one of them not, or we may not (`CAP_BPF` and `CAP_NET_ADMIN`).
-    pub fn hook(&mut self, pins: &Pins) -> Result<Ebpf, KernelError> {
-        let mut hooks = self.load(HOOKS, &[])?;
-        let root = cgroup_root()?;
-        for name in HOOK_NAMES {
-            let link = attach_hook(&mut hooks, name, &root)?;
-            pins.replace(&format!("link_{name}"), link)?;
-        }
-        Ok(hooks)
+    /// As [`Self::attach_hooks`].
+    pub fn load_pod(&mut self, host: &Path, pod: &Path, room: Room) -> Result<PodPrograms, KernelError> {
+        let mut lookup = self.load_of_pod(LOOKUP, host, pod, room)?;
+        let program: &mut SkLookup = typed(&mut lookup, LOOKUP_NAME)?;
+        program.load().map_err(KernelError::bpf(format!("load the BPF program {LOOKUP_NAME}")))?;
+        let mut migrate = self.load_of_pod(MIGRATE, host, pod, room)?;
+        let program: &mut SkReuseport = typed(&mut migrate, MIGRATE_NAME)?;
+        program.load().map_err(KernelError::bpf(format!("load the BPF program {MIGRATE_NAME}")))?;
+        // What is left of them is a program each: their maps are opened by name.
+        drop_maps(&mut lookup);
+        drop_maps(&mut migrate);
+        Ok(PodPrograms { lookup, migrate, folder: pod.to_owned() })
     }
+}
 
-    /// Puts a pod's gate into its network, in place of one that is there.
+/// Closes the descriptors of maps that loading a program has opened.
+fn drop_maps(object: &mut Ebpf) {
+    let names: Vec<String> = object.maps().map(|(name, _)| name.to_owned()).collect();
+    for name in names {
+        drop(object.take_map(&name));
+    }
+}
+
+const LOOKUP_NAME: &str = "sameport_lookup";
+const MIGRATE_NAME: &str = "sameport_migrate";
+
+/// The programs that choose in a pod.
+pub struct PodPrograms {
+    lookup: Ebpf,
+    migrate: Ebpf,
+    folder: PathBuf,
+}
+
+impl PodPrograms {
+    /// Gives them the choice in the pod's network, in place of what has it: there is no moment in between.
     ///
     /// # Errors
-    /// As [`Self::hook`].
-    pub fn guard(&mut self, pins: &Pins, pod: u32, netns: &Netns) -> Result<(), KernelError> {
-        let mut gate = self.load(GATE, &[("POD", pod)])?;
+    /// When the kernel does not do it.
+    pub fn attach(&mut self, netns: &Netns) -> Result<(), KernelError> {
         let what = "attach a program to a pod's network";
-        let program: &mut SkLookup = typed(&mut gate, "sameport_gate")?;
-        program.load().map_err(KernelError::bpf("load the BPF program sameport_gate"))?;
+        let program: &mut SkLookup = typed(&mut self.lookup, LOOKUP_NAME)?;
         let id = program.attach(netns.file()).map_err(KernelError::bpf(what))?;
-        let link = program.take_link(id).map_err(KernelError::bpf(what))?;
-        let link: FdLink = link.into();
-        pins.replace(&format!("link_gate_{pod}"), link)
+        let link: FdLink = program.take_link(id).map_err(KernelError::bpf(what))?.into();
+        pins::replace(&self.folder, &format!("link_{LOOKUP_NAME}"), link)
     }
 
-    /// Loads the program that chooses among the sockets of a group, for a port and door.
-    ///
-    /// # Errors
-    /// As [`Self::hook`].
-    pub fn chooser(&mut self, transport: Transport, port: u32, door: u32) -> Result<Chooser, KernelError> {
-        let (object, name) = match transport {
-            Transport::Tcp => (SELECT, "sameport_select"),
-            Transport::Udp => {
-                self.loader.map_pin_path("sameport_flows", self.pins.join(flows_name(port, door)));
-                (FLOW, "sameport_flow")
-            }
-        };
-        let mut object = self.load(object, &[("PORT", port), ("DOOR", door)])?;
-        let program: &mut SkReuseport = typed(&mut object, name)?;
-        program.load().map_err(KernelError::bpf(format!("load the BPF program {name}")))?;
-        Ok(Chooser { object, name })
-    }
-}
-
-/// The program that chooses among the sockets of a group.
-pub struct Chooser {
-    object: Ebpf,
-    name: &'static str,
-}
-
-impl Chooser {
-    /// Gives it the choice in the group of a socket, in place of what chose before: there is no moment in between.
+    /// Has connections that move on from a listener of a socket's group go where we say, in place of what chose before.
     ///
     /// # Errors
     /// When the socket is in no group.
-    pub fn attach(&mut self, socket: impl AsFd) -> Result<(), KernelError> {
-        let program: &mut SkReuseport = typed(&mut self.object, self.name)?;
+    pub fn attach_to_group(&mut self, socket: impl AsFd) -> Result<(), KernelError> {
+        let program: &mut SkReuseport = typed(&mut self.migrate, MIGRATE_NAME)?;
         program.attach(socket).map_err(KernelError::bpf("choose among the listeners of a port"))
     }
-}
-
-/// Under which name the flows of a UDP port are pinned.
-#[must_use]
-pub fn flows_name(port: u32, door: u32) -> String {
-    format!("sameport_flows_{port}_{door}")
 }
 
 fn cgroup_root() -> Result<File, KernelError> {
@@ -163,7 +219,7 @@ where
     program.try_into().map_err(|_| missing())
 }
 
-fn attach_hook(object: &mut Ebpf, name: &str, cgroup: &File) -> Result<FdLink, KernelError> {
+fn attach(object: &mut Ebpf, name: &str, cgroup: &File) -> Result<FdLink, KernelError> {
     let fail = || KernelError::bpf(format!("load the BPF program {name}"));
     let missing = || KernelError::Unsupported {
         what: format!("attach the BPF program {name}"),

@@ -5,26 +5,162 @@
 
 use std::{
     io,
+    net::IpAddr,
     os::fd::{AsFd, AsRawFd, OwnedFd},
 };
 
 use aya::Pod;
 use tokio::io::unix::AsyncFd;
 
-/// Pods of a project at most.
-pub const PODS: u32 = 256;
-/// Ports of a project at most: a protocol and a number in a pod.
-pub const PORTS: u32 = 64;
-/// Endpoints of a project at most: a replica's part in a port.
+/// Endpoints of a pod: a replica's part in a port.
 pub const ENDPOINTS: u32 = 1024;
+/// Endpoints of a pod with many ports.
+pub const ENDPOINTS_OF_LARGE: u32 = 8192;
 /// Reuseport groups of a port at most: one for each address that it is listened on.
-pub const DOORS: usize = 4;
-/// Listeners of one replica in one group at most.
-pub const LISTENERS_OF_DOOR: usize = 63;
-/// Places of a wheel at most.
-pub const WHEEL: usize = 1024;
-/// Listeners of a project at most.
+pub const GROUPS: usize = 8;
+/// Listeners of one replica on one port at most.
+pub const LISTENERS_OF_ENDPOINT: usize = 126;
+/// Places of a table of weighted round robin at most.
+pub const WRR_TABLE: usize = 1024;
+/// Listeners of a pod at most.
 pub const LISTENERS: u32 = 8192;
+/// Listeners of one replica at one address that its own connections are spread over.
+pub const SLOTS: u8 = 64;
+/// Services of a pod that are told apart.
+pub const SERVICES: u32 = 64;
+
+/// In place of an address, for `::` without IPv4: see `bpf/sameport.h`.
+const ONLY_V6: u32 = 0xffff_ff16;
+/// The first words of a replica's IPv6 address; its IPv4 address is the last.
+pub const REPLICA_PREFIX: [u16; 6] = [0xfd61, 0x6d65, 0x706f, 0x7274, 0, 0];
+
+/// An IPv6 address, or an IPv4 one as IPv6 has it, in network order.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Addr {
+    /// Its words.
+    pub words: [u32; 4],
+}
+
+impl Addr {
+    /// Of a socket that is bound there.
+    #[must_use]
+    pub fn bound(address: IpAddr, only_v6: bool) -> Self {
+        if only_v6 && address.is_ipv6() && address.is_unspecified() {
+            return Self { words: [ONLY_V6; 4] };
+        }
+        address.into()
+    }
+}
+
+impl From<IpAddr> for Addr {
+    fn from(address: IpAddr) -> Self {
+        let address = match address {
+            IpAddr::V4(address) => address.to_ipv6_mapped(),
+            IpAddr::V6(address) => address,
+        };
+        let bytes = address.octets();
+        let word = |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        Self { words: [word(0), word(4), word(8), word(12)] }
+    }
+}
+
+/// Whose a control group is.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Member {
+    /// Cookie of the pod's network namespace.
+    pub netns: u64,
+    /// The service's number in the pod.
+    pub service: u32,
+    /// The replica's slot.
+    pub slot: u32,
+}
+
+/// A replica.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ReplicaKey {
+    /// Cookie of the pod's network namespace.
+    pub netns: u64,
+    /// The service's number in the pod.
+    pub service: u32,
+    /// Its slot.
+    pub slot: u32,
+}
+
+/// An address and port of one replica.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BindKey {
+    /// Id of its control group.
+    pub cgroup: u64,
+    /// The address.
+    pub addr: Addr,
+    /// The port.
+    pub port: u16,
+    /// `IPPROTO_TCP` or `IPPROTO_UDP`.
+    pub protocol: u8,
+    /// Of several listeners there, which one.
+    pub slot: u8,
+    /// Nothing.
+    pub unused: u32,
+}
+
+/// An address and port of a pod.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ServedKey {
+    /// Cookie of the pod's network namespace.
+    pub netns: u64,
+    /// The address.
+    pub addr: Addr,
+    /// The port; 0 where only the address matters.
+    pub port: u16,
+    /// `IPPROTO_TCP` or `IPPROTO_UDP`; 0 where only the address matters.
+    pub protocol: u8,
+    /// Nothing.
+    pub unused: [u8; 5],
+}
+
+/// A port of a pod, in the pod's own maps.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PodPortKey {
+    /// Its number.
+    pub port: u16,
+    /// `IPPROTO_TCP` or `IPPROTO_UDP`.
+    pub protocol: u8,
+    /// Nothing.
+    pub unused: u8,
+}
+
+/// A port: its number among the pod's, and the addresses that it is listened on. Groups are bits.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortEntry {
+    /// By which its tables are found.
+    pub number: u32,
+    /// [`CLOSED_V4`], [`CLOSED_V6`].
+    pub flags: u32,
+    /// The endpoint behind which connections wait while no replica is ready.
+    pub hold: u32,
+    /// Groups of all addresses that take packets of IPv4.
+    pub any_v4: u32,
+    /// As above, of IPv6.
+    pub any_v6: u32,
+    /// Groups of one IPv4 address.
+    pub exact_v4: u32,
+    /// Groups of one IPv6 address.
+    pub exact_v6: u32,
+    /// Of groups of one address, which.
+    pub addrs: [Addr; GROUPS],
+}
+
+/// Nobody is let in by IPv4 at an address that no replica listens on.
+pub const CLOSED_V4: u32 = 1;
+/// As above, by IPv6.
+pub const CLOSED_V6: u32 = 2;
 
 /// Which replicas get new connections of a port.
 #[repr(C)]
@@ -32,32 +168,36 @@ pub const LISTENERS: u32 = 8192;
 pub struct Table {
     /// How one is chosen: a number of `enum policy`.
     pub policy: u32,
-    /// How many places of the wheel are in use.
+    /// How many places are in use.
     pub size: u32,
     /// How many connections may wait while nobody is ready.
     pub hold: u32,
     /// Nothing.
     pub unused: u32,
     /// Endpoints, each as often as its weight says: in the lower half its number, in the upper its weight.
-    pub wheel: [u32; WHEEL],
+    pub places: [u32; WRR_TABLE],
 }
 
 /// How to reach a replica on a port.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Endpoint {
+    /// Groups in which it listens, as bits.
+    pub present: u32,
     /// Its listeners in each group.
-    pub doors: [DoorOfEndpoint; DOORS],
+    pub groups: [GroupOfEndpoint; GROUPS],
+    /// Their places in the map of sockets.
+    pub listeners: [u16; LISTENERS_OF_ENDPOINT],
 }
 
 /// Listeners of a replica in one group.
 #[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct DoorOfEndpoint {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GroupOfEndpoint {
+    /// The first of them.
+    pub first: u16,
     /// How many there are.
     pub count: u16,
-    /// Their places in the array of sockets.
-    pub listeners: [u16; LISTENERS_OF_DOOR],
 }
 
 /// What was counted at an endpoint.
@@ -108,8 +248,8 @@ pub struct Listener {
     pub endpoint: u32,
     /// On which port.
     pub port: u32,
-    /// In which group of it.
-    pub door: u32,
+    /// In which group of it; from the second byte on, 1 more than its slot.
+    pub group: u32,
 }
 
 /// A port of a pod.
@@ -129,17 +269,17 @@ pub struct PortKey {
 /// The address of a single replica on a port.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct OwnKey {
-    /// The port's number among the project's.
+pub struct ReplicaAddrKey {
+    /// The port's number among the pod's.
     pub port: u32,
     /// IPv4, as a number.
-    pub address: u32,
+    pub addr: u32,
 }
 
-/// A port that is shut, for one family of packets.
+/// A port that a release of layout 0 or 1 has closed, for one family of packets.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct GateKey {
+pub struct FormerShutKey {
     /// The pod's number among the project's.
     pub pod: u32,
     /// The port.
@@ -170,16 +310,42 @@ pub struct Notice {
 
 /// A port is wanted by another user than the one who shares it.
 pub const NOTICE_OTHER_USER: u32 = 4;
+/// A port that one replica holds alone is wanted by another one.
+pub const NOTICE_EXCLUSIVE: u32 = 5;
+
+impl Listener {
+    /// A listener; `slot` is its place among those that its replica's own connections find, if we have given it one.
+    #[must_use]
+    pub fn new(index: u32, endpoint: u32, port: u32, group: usize, slot: Option<u8>) -> Self {
+        let group = u32::try_from(group).unwrap_or(0);
+        Self { index, endpoint, port, group: group | slot.map_or(0, |slot| (u32::from(slot) + 1) << 8) }
+    }
+
+    /// The number of its group.
+    #[must_use]
+    pub fn group(&self) -> u32 {
+        self.group & 0xff
+    }
+
+    /// Its place among those that its replica's own connections find.
+    #[must_use]
+    pub fn slot(&self) -> Option<u8> {
+        u8::try_from((self.group >> 8).checked_sub(1)?).ok()
+    }
+}
 
 impl Table {
     /// Nobody is ready, and nobody waits.
-    pub const EMPTY: Self = Self { policy: 0, size: 0, hold: 0, unused: 0, wheel: [0; WHEEL] };
+    pub const EMPTY: Self = Self { policy: 0, size: 0, hold: 0, unused: 0, places: [0; WRR_TABLE] };
 }
 
 impl Endpoint {
     /// There are no listeners.
-    pub const EMPTY: Self =
-        Self { doors: [DoorOfEndpoint { count: 0, listeners: [0; LISTENERS_OF_DOOR] }; DOORS] };
+    pub const EMPTY: Self = Self {
+        present: 0,
+        groups: [GroupOfEndpoint { first: 0, count: 0 }; GROUPS],
+        listeners: [0; LISTENERS_OF_ENDPOINT],
+    };
 }
 
 impl Notice {
@@ -213,9 +379,23 @@ unsafe impl Pod for Listener {}
 // SAFETY: as above.
 unsafe impl Pod for PortKey {}
 // SAFETY: as above.
-unsafe impl Pod for OwnKey {}
+unsafe impl Pod for Addr {}
 // SAFETY: as above.
-unsafe impl Pod for GateKey {}
+unsafe impl Pod for Member {}
+// SAFETY: as above.
+unsafe impl Pod for ReplicaKey {}
+// SAFETY: as above.
+unsafe impl Pod for BindKey {}
+// SAFETY: as above.
+unsafe impl Pod for ServedKey {}
+// SAFETY: as above.
+unsafe impl Pod for PodPortKey {}
+// SAFETY: as above.
+unsafe impl Pod for FormerShutKey {}
+// SAFETY: as above.
+unsafe impl Pod for PortEntry {}
+// SAFETY: as above.
+unsafe impl Pod for ReplicaAddrKey {}
 
 /// `SO_NETNS_COOKIE` of `asm-generic/socket.h`, since Linux 5.14.
 const SO_NETNS_COOKIE: libc::c_int = 71;
@@ -288,15 +468,34 @@ mod tests {
     /// `bpf/sameport.h` has these sizes by the same rules; a field between two others would leave a gap.
     #[test]
     fn no_layout_has_padding() {
-        assert_eq!(size_of::<Table>(), 16 + 4 * WHEEL);
-        assert_eq!(size_of::<Endpoint>(), DOORS * (2 + 2 * LISTENERS_OF_DOOR));
+        assert_eq!(size_of::<Addr>(), 16);
+        assert_eq!(size_of::<Member>(), 16);
+        assert_eq!(size_of::<ReplicaKey>(), 16);
+        assert_eq!(size_of::<FormerShutKey>(), 8);
+        assert_eq!(size_of::<BindKey>(), 32);
+        assert_eq!(size_of::<ServedKey>(), 32);
+        assert_eq!(size_of::<PodPortKey>(), 4);
+        assert_eq!(size_of::<PortEntry>(), 7 * 4 + 16 * GROUPS);
+        assert_eq!(size_of::<Table>(), 16 + 4 * WRR_TABLE);
+        assert_eq!(size_of::<Endpoint>(), 4 + 4 * GROUPS + 2 * LISTENERS_OF_ENDPOINT);
         assert_eq!(size_of::<Counts>(), 64);
         assert_eq!(size_of::<Tag>(), 16);
         assert_eq!(size_of::<Listener>(), 16);
         assert_eq!(size_of::<PortKey>(), 16);
-        assert_eq!(size_of::<OwnKey>(), 8);
-        assert_eq!(size_of::<GateKey>(), 8);
+        assert_eq!(size_of::<ReplicaAddrKey>(), 8);
         assert_eq!(size_of::<Notice>(), 32);
+    }
+
+    #[test]
+    fn an_address_has_one_form_for_sockets_and_packets() {
+        let addr = |text: &str| Addr::from(text.parse::<IpAddr>().unwrap());
+        assert_eq!(addr("127.0.0.1"), addr("::ffff:127.0.0.1"));
+        assert_eq!(addr("1.2.3.4").words.map(u32::to_be), [0, 0, 0xffff, 0x0102_0304]);
+        assert_eq!(addr("::").words, [0; 4]);
+        let any = "::".parse().unwrap();
+        assert_eq!(Addr::bound(any, false), addr("::"));
+        assert_ne!(Addr::bound(any, true), addr("::"));
+        assert_eq!(Addr::bound("::1".parse().unwrap(), true), addr("::1"));
     }
 
     #[test]

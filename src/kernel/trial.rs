@@ -152,6 +152,7 @@ impl Place {
             id: ContainerId("doctor".to_owned()),
             pid: std::process::id(),
             service: service.clone(),
+            slot: 1,
             address: OWN,
             weight,
         };
@@ -159,6 +160,7 @@ impl Place {
             pid: thread,
             netns: self.netns,
             declared: BTreeSet::from([(Transport::Tcp, PORT)]),
+            exclusive: BTreeSet::new(),
             rules: BTreeMap::from([(service, Rules { balance: Balance::LeastConnections, hold: PATIENCE })]),
             replicas: vec![replica],
         };

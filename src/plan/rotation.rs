@@ -191,6 +191,7 @@ impl Planner<'_> {
             pid: sandbox.process()?.pid,
             netns: sandbox.netns?,
             declared: declared.filter_map(|(port, protocol)| Some((transport(protocol)?, port))).collect(),
+            exclusive: BTreeSet::new(),
             rules: project
                 .services_of(name)
                 .map(|service| (service.name.clone(), self.rules(service)))
@@ -214,6 +215,7 @@ impl Planner<'_> {
             id: container.id.clone(),
             pid: container.process()?.pid,
             service: service.clone(),
+            slot: slot.number(),
             address: address.unwrap_or(Ipv4Addr::UNSPECIFIED),
             weight: self.weight(service, *slot, container),
         })

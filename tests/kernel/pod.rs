@@ -160,6 +160,7 @@ impl Pod {
             pid: self.sandbox.id(),
             netns: self.netns().inode,
             declared: self.declared.clone(),
+            exclusive: BTreeSet::new(),
             rules: BTreeMap::from([(service.clone(), self.rules)]),
             replicas: self
                 .replicas
@@ -168,6 +169,7 @@ impl Pod {
                     id: id(*slot),
                     pid: replica.child.id(),
                     service: service.clone(),
+                    slot: *slot,
                     address: Ipv4Addr::new(127, 77, 0, u8::try_from(*slot).unwrap()),
                     weight: replica.weight,
                 })

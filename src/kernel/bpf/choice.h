@@ -1,127 +1,221 @@
-/* How one of a port's listeners is found: included by the programs that choose. */
+/* How one of a port's listeners is chosen. Included by the programs that choose, which define CONTEXT, `take_socket`, and
+ * which connections the chosen replica has to expect (`is_expected`). Whatever is not chosen is refused: the kernel's own
+ * choice would know nothing of readiness. */
 #ifndef SAMEPORT_CHOICE_H
 #define SAMEPORT_CHOICE_H
 
-#include "sameport.h"
-
-/* Of which port and door this instance of the program is; set when it is loaded. */
-const volatile __u32 PORT = 0;
-const volatile __u32 DOOR = 0;
-
-/* Where on the wheel each processor is; or, by lot, what it drew last. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__type(key, __u32);
-	__type(value, __u32);
-	__uint(max_entries, PORTS);
-	PINNED;
-} sameport_spins SEC(".maps");
+#include "own.h"
 
 /* A listener that has closed leaves a hole: then another one of the port is taken, until user space has mended the
- * wheel. */
+ * table. */
 #define TRIES 8
 
-static __always_inline struct table *table_of_port(void)
-{
-	__u32 port = PORT, at;
-	__u32 *turn = bpf_map_lookup_elem(&sameport_turns, &port);
+/* Of how many the one with the fewest connections is taken: of all where there are so few, else of this many that lie
+ * apart by a step that is another one each time. */
+#define CANDIDATES 4
 
-	if (!turn)
+/* A handshake that nobody finishes is never heard of again: half of those that are expected are forgotten after so many
+ * jiffies, which are 0.26 s to 2.6 s (HZ is 1000 to 100). A clock would cost more. */
+#define FORGET 256
+
+/* The groups of a port, as bits, that a packet can be given to. */
+struct reach {
+	__u32 exact; /* those of just its address */
+	__u32 any;
+};
+
+static __always_inline struct wrr_table *table_of(__u32 port)
+{
+	__u32 *active = bpf_map_lookup_elem(&sp_active, &port), at;
+
+	if (!active)
 		return 0;
-	at = 2 * port + (*turn & 1);
-	return bpf_map_lookup_elem(&sameport_tables, &at);
+	at = 2 * port + (*active & 1);
+	return bpf_map_lookup_elem(&sp_wrr_tables, &at);
 }
 
-/* What is at a place of the wheel, which goes round once at most. A division would cost more than all the rest. */
-static __always_inline __u32 at_wheel(struct table *t, __u32 size, __u32 place)
+/* What is at a place of the table, which goes round once at most. A division would cost more than all the rest. */
+static __always_inline __u32 at_place(struct wrr_table *t, __u32 size, __u32 place)
 {
 	if (place >= size)
 		place -= size;
 	/* Else the compiler leaves out what the verifier wants to see. */
 	asm volatile("" : "+r"(place));
-	return t->wheel[place & (WHEEL - 1)];
+	return t->places[place & (WRR_TABLE - 1)];
 }
 
-/* A number below `below`, as even as `random` is, which has 32 bits. */
-static __always_inline __u32 scale(__u32 random, __u32 below)
-{
-	return ((__u64)random * below) >> 32;
-}
-
-/* The place from which on is looked: the next one of the wheel, one by hash, or one by lot. The lot is a linear
+/* The place from which on is looked: the next one of the table, one by hash, or a random one. That is a linear
  * congruential sequence (Numerical Recipes), begun with the hash: the kernel's own costs more than the rest of the
  * choice, and nobody gains by guessing. */
-static __always_inline __u32 begin(struct sk_reuseport_md *ctx, struct table *t, __u32 size)
+static __always_inline __u32 begin(__u32 port, struct wrr_table *t, __u32 size, __u32 hash)
 {
-	__u32 port = PORT, place;
-	__u32 *spins;
+	__u32 *cursor, place;
 
 	if (t->policy == HASH)
-		return scale(ctx->hash, size);
-	spins = bpf_map_lookup_elem(&sameport_spins, &port);
-	if (!spins)
+		return scale(hash, size);
+	cursor = bpf_map_lookup_elem(&sp_rr_cursors, &port);
+	if (!cursor)
 		return 0;
 	if (t->policy == RANDOM) {
-		*spins = (*spins ^ ctx->hash) * 1664525 + 1013904223;
-		return scale(*spins, size);
+		*cursor = (*cursor ^ hash) * 1664525 + 1013904223;
+		return scale(*cursor, size);
 	}
-	place = *spins < size ? *spins : 0;
-	*spins = place + 1;
+	place = *cursor < size ? *cursor : 0;
+	*cursor = place + 1;
 	return place;
 }
 
-static __always_inline int enter_at(struct sk_reuseport_md *ctx, struct endpoint *e, __u32 at)
+static __always_inline int enter_at(CONTEXT *ctx, struct endpoint *e, __u32 at)
 {
-	__u32 door = DOOR & (DOORS - 1), index;
+	__u32 index;
 
-	if (at >= LISTENERS_OF_DOOR)
+	if (at >= LISTENERS_OF_ENDPOINT)
 		return -1;
-	index = e->doors[door].listeners[at];
-	return bpf_sk_select_reuseport(ctx, &sameport_socks, &index, 0);
+	index = e->listeners[at];
+	return take_socket(ctx, index);
 }
 
 /* Gives the packet to a listener of an endpoint; not 0 if there is none. A replica may have several, such as one for
  * each worker: `random` draws one. */
-static __always_inline int enter(struct sk_reuseport_md *ctx, __u32 endpoint, __u32 random)
+static __always_inline int enter(CONTEXT *ctx, __u32 endpoint, const struct reach *reach, __u32 random)
 {
-	struct endpoint *e = bpf_map_lookup_elem(&sameport_ends, &endpoint);
-	__u32 n, at;
+	struct endpoint *e = bpf_map_lookup_elem(&sp_endpoints, &endpoint);
+	__u32 groups, first, n, at;
 
 	if (!e)
 		return -1;
-	n = e->doors[DOOR & (DOORS - 1)].count;
-	if (!n)
+	groups = e->present & reach->exact;
+	if (!groups)
+		groups = e->present & reach->any;
+	if (!groups)
 		return -1;
-	if (n == 1)
-		return enter_at(ctx, e, 0);
+	groups = lowest(groups) & (GROUPS - 1);
+	first = e->groups[groups].first;
+	n = e->groups[groups].count;
+	if (n <= 1)
+		return n ? enter_at(ctx, e, first) : -1;
 	at = scale(random, n);
-	if (!enter_at(ctx, e, at))
+	if (!enter_at(ctx, e, first + at))
 		return 0;
-	return enter_at(ctx, e, at ? at - 1 : n - 1);
+	return enter_at(ctx, e, first + (at ? at - 1 : n - 1));
 }
 
-/* The single replica that a packet to one of our addresses means: 1 if it is to such an address. */
-static __always_inline int to_own(struct sk_reuseport_md *ctx, __u32 *address)
+static __always_inline void forget(struct counts *c)
 {
-	__u32 to;
+	__u64 now = bpf_jiffies64();
 
-	if (ctx->eth_protocol != bpf_htons(0x0800))
-		return 0;
-	if (bpf_skb_load_bytes_relative(ctx, 16, &to, sizeof(to), BPF_HDR_START_NET))
-		return 0;
-	*address = bpf_ntohl(to);
-	return is_own(*address);
+	if (now - c->halved <= FORGET)
+		return;
+	c->halved = now;
+	c->expected = c->expected > 0 ? c->expected >> 1 : 0;
 }
 
-static __always_inline int enter_own(struct sk_reuseport_md *ctx, __u32 address, __u32 *endpoint)
+/* When a replica should be done with what it works on, if that takes as long as what it ended last. One that is long
+ * overdue may hold connections that stay, of which nothing can be told. */
+static __always_inline __u32 due(struct counts *c)
 {
-	struct own_key key = { .port = PORT, .address = address };
-	__u32 *found = bpf_map_lookup_elem(&sameport_own, &key);
+	return c->began + c->took;
+}
+
+static __always_inline struct counts *least_loaded(struct wrr_table *t, __u32 size, __u32 from, __u32 random,
+						   __u32 *endpoint)
+{
+	__u32 step = 1 + (size > CANDIDATES ? scale(random, size / CANDIDATES) : 0);
+	__u32 best_weight = 1, best_due = 0;
+	struct counts *best = 0;
+	__s64 best_load = 0;
+	int k;
+
+	/* Four copies of this took longer than one four times, where it was measured: presumably each packet's way through the
+	 * kernel drives them out of the nearest cache. */
+#pragma clang loop unroll(disable)
+	for (k = 0; k < CANDIDATES; k++) {
+		__u32 place = at_place(t, size, from + (k < size ? k : 0) * step);
+		__u32 candidate = ENDPOINT_OF(place), weight = WEIGHT_OF(place);
+		struct counts *c = bpf_map_lookup_elem(&sp_counts, &candidate);
+		__s64 load, ours, theirs;
+		if (!c)
+			continue;
+		/* Each is the first one in its turn. */
+		if (k == 0)
+			forget(c);
+		load = c->unfinished + c->expected;
+		/* load / weight < best_load / best_weight. Among equals the one that should be done first, and else the first,
+		 * which goes round by weight. */
+		ours = load * best_weight;
+		theirs = best_load * weight;
+		if (!best || ours < theirs || (ours == theirs && load && (__s32)(due(c) - best_due) < 0)) {
+			*endpoint = candidate;
+			best = c;
+			best_weight = weight;
+			best_load = load;
+			best_due = due(c);
+		}
+	}
+	return best;
+}
+
+/* Chooses one of those who are ready: not 0 if there is none. */
+static __always_inline int choose(CONTEXT *ctx, __u32 port, struct wrr_table *t, const struct reach *reach, __u32 hash,
+				  __u32 *endpoint)
+{
+	__u32 size = t->size, at;
+	struct counts *c;
+	int k;
+
+	if (!size || size > WRR_TABLE)
+		return -1;
+	at = begin(port, t, size, hash);
+	if (t->policy == LEAST_CONNECTIONS) {
+		c = least_loaded(t, size, at, hash, endpoint);
+		if (c && !enter(ctx, *endpoint, reach, hash)) {
+			/* Connections that come at the same time must not all go to the one that has the fewest before any of
+			 * them is open. */
+			if (is_expected(ctx))
+				__sync_fetch_and_add(&c->expected, 1);
+			return 0;
+		}
+	}
+#pragma clang loop unroll(disable)
+	for (k = 0; k < TRIES; k++) {
+		*endpoint = ENDPOINT_OF(at_place(t, size, at + (k < size ? k : 0)));
+		if (!enter(ctx, *endpoint, reach, hash))
+			return 0;
+	}
+	return -1;
+}
+
+/* Lets a connection wait until a replica is ready: not 0 if it cannot. */
+static __always_inline int wait(CONTEXT *ctx, struct port *port, struct wrr_table *t, const struct reach *reach,
+				__u32 *endpoint)
+{
+	struct counts *c;
+
+	*endpoint = port->hold;
+	c = bpf_map_lookup_elem(&sp_counts, endpoint);
+	if (!c)
+		return -1;
+	if (c->live < t->hold) {
+		if (!enter(ctx, *endpoint, reach, 0))
+			return 0;
+		/* It was just replaced: the next one was told of before it closed. */
+		if (!enter(ctx, *endpoint, reach, 0))
+			return 0;
+	}
+	__sync_fetch_and_add(&c->reset, 1);
+	return -1;
+}
+
+static __always_inline int enter_replica(CONTEXT *ctx, __u32 port, __u32 addr, const struct reach *reach, __u32 random,
+					 __u32 *endpoint)
+{
+	struct replica_addr_key key = { .port = port, .addr = addr };
+	__u32 *found = bpf_map_lookup_elem(&sp_replica_addr, &key);
 
 	if (!found)
 		return -1;
 	*endpoint = *found;
-	return enter(ctx, *found, bpf_get_prandom_u32());
+	return enter(ctx, *found, reach, random);
 }
 
 #endif

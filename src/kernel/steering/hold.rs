@@ -96,9 +96,10 @@ fn belong_to(socket: &Socket, user: u32) -> Result<(), KernelError> {
 }
 
 impl Bound {
-    /// Whether connections can wait there.
+    /// Whether connections can wait there. Who asks for a loopback address means his own replica, or a neighbour's: if it does
+    /// not listen he is refused, as in a container of its own.
     #[must_use]
     pub fn can_hold(&self) -> bool {
-        self.transport == Transport::Tcp
+        self.transport == Transport::Tcp && !self.address.ip().to_canonical().is_loopback()
     }
 }

@@ -8,7 +8,7 @@
 //! Always holds: whatever happens to us, the kernel goes on choosing by what it was told last.
 
 mod hold;
-mod numbers;
+mod ids;
 mod pod;
 mod port;
 mod project;
@@ -25,7 +25,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use tokio::sync::watch;
 
 use self::{pod::Pod, project::InKernel};
-use super::{KernelError, Pins, raw, rights, sockets::Transport};
+use super::{KernelError, Pins, former, rights, sockets::Transport};
 use crate::spec::{PodName, ProjectName};
 
 pub use wish::{
@@ -129,7 +129,7 @@ impl KernelSteering {
                 match kernel {
                     Ok(kernel) => {
                         let _ = opened.send(Ok(()));
-                        let strays_are_gone = false;
+                        let (strays_are_gone, former_is_gone) = (false, false);
                         Steerer {
                             kernel,
                             pods: BTreeMap::new(),
@@ -137,6 +137,7 @@ impl KernelSteering {
                             shared: order,
                             sender,
                             strays_are_gone,
+                            former_is_gone,
                         }
                         .run()
                     }
@@ -210,6 +211,7 @@ struct Steerer {
     shared: Arc<Shared>,
     sender: watch::Sender<Arc<Report>>,
     strays_are_gone: bool,
+    former_is_gone: bool,
 }
 
 impl Steerer {
@@ -240,12 +242,10 @@ impl Steerer {
     }
 
     /// Waits until there is something to do.
-    fn sleep(&self, pause: Duration) {
+    fn sleep(&mut self, pause: Duration) {
         let timeout = Timespec::try_from(pause).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
-        let mut files = [
-            PollFd::new(&self.shared.wake, PollFlags::IN),
-            PollFd::new(self.kernel.notices(), PollFlags::IN),
-        ];
+        let mut files = vec![PollFd::new(&self.shared.wake, PollFlags::IN)];
+        files.extend(self.pods.values().map(|pod| PollFd::new(pod.notices(), PollFlags::IN)));
         // An interruption is a wake like any other.
         let _ = poll(&mut files, Some(&timeout));
         let mut count = [0; 8];
@@ -253,12 +253,8 @@ impl Steerer {
     }
 
     fn heed_notices(&mut self) {
-        while let Some(notice) = self.kernel.next_notice() {
-            if notice.kind == raw::NOTICE_OTHER_USER
-                && let Some(pod) = self.pods.values_mut().find(|pod| pod.cookie() == notice.netns)
-            {
-                pod.notice(&self.kernel, &notice);
-            }
+        for pod in self.pods.values_mut() {
+            pod.heed_notices(&self.kernel.host);
         }
     }
 
@@ -270,8 +266,12 @@ impl Steerer {
             wishes.iter().map(|(name, wish)| (name.clone(), self.pod(name, wish))).collect();
         self.wishes = Some(wishes);
         self.let_go_of_strays(&pods);
+        self.let_go_of_former();
         let report = Report { pods };
-        let pause = pause(&self.sender.borrow(), &report);
+        let pause = match self.pods.values().any(Pod::is_behind) {
+            true => PAUSE,
+            false => pause(&self.sender.borrow(), &report),
+        };
         self.sender.send_if_modified(|last| {
             let changed = **last != report;
             if changed {
@@ -317,13 +317,30 @@ impl Steerer {
             return;
         }
         let known: Vec<u64> = self.pods.values().map(Pod::cookie).collect();
-        let dropped = self.kernel.pods().and_then(|entered| {
-            let strays = entered.into_iter().filter(|(netns, _)| !known.contains(netns));
-            strays.map(|(netns, number)| self.kernel.drop_pod(netns, number)).collect::<Result<Vec<()>, _>>()
+        let kernel = &mut self.kernel;
+        let dropped = kernel.pins.pods().and_then(|entered| {
+            let mut strays = entered.into_iter().filter(|netns| !known.contains(netns));
+            strays.try_for_each(|netns| {
+                kernel.host.maps.remove_pod(netns)?;
+                kernel.pins.remove_pod(netns)
+            })
         });
         match dropped {
-            Ok(_) => self.strays_are_gone = true,
+            Ok(()) => self.strays_are_gone = true,
             Err(error) => tracing::warn!(%error, "something of a pod that is no more stays in the kernel"),
+        }
+    }
+
+    /// Lets go of what a release of another layout has left, once it is in use no more.
+    fn let_go_of_former(&mut self) {
+        if self.former_is_gone || !self.strays_are_gone || self.pods.values().any(Pod::has_former) {
+            return;
+        }
+        match former::remove(self.kernel.pins.path()) {
+            Ok(()) => self.former_is_gone = true,
+            Err(error) => {
+                tracing::warn!(%error, "something of another release of sameport stays in the kernel")
+            }
         }
     }
 
@@ -331,7 +348,7 @@ impl Steerer {
     fn remove(self) -> Result<(), KernelError> {
         let Self { mut kernel, pods, .. } = self;
         let mut results: Vec<_> = pods.into_values().map(|pod| pod.close(&mut kernel)).collect();
-        results.push(kernel.pins().remove_all());
+        results.push(kernel.pins.remove_all());
         results.into_iter().collect()
     }
 }

@@ -8,38 +8,49 @@ use std::{
 
 use super::{
     hold::{self, Hold},
-    project::{InKernel, Life},
+    pod::PodKernel,
+    project::Life,
     wish::Rules,
 };
 use crate::{
     kernel::{
         KernelError, Netns,
-        programs::Chooser,
-        raw::{DOORS, ENDPOINTS, Endpoint, OwnKey, PortKey, Table},
+        host::Host,
+        raw::{
+            Endpoint, GROUPS, GroupOfEndpoint, LISTENERS_OF_ENDPOINT, Listener, PodPortKey, PortEntry,
+            PortKey, ReplicaAddrKey, Table,
+        },
         sockets::Bound,
-        wheel::wheel,
+        wrr::wrr_table,
     },
     spec::ServiceName,
 };
 
 /// A port of a pod.
 pub struct Port {
-    /// Its number among the project's.
+    /// Its number among the pod's.
     pub number: u32,
-    /// By which the programs know it.
-    pub key: PortKey,
+    /// The endpoint of connections that wait.
+    pub hold: u32,
+    /// By which the pod's programs know it.
+    pub key: PodPortKey,
+    /// By which the host's programs know it.
+    pub host_key: PortKey,
     /// Whose rules are its own: the service that was the first to listen on it.
-    pub service: ServiceName,
+    pub service: Option<ServiceName>,
     /// Its groups, by the number that the programs know them by.
-    pub doors: [Option<Door>; DOORS],
-    /// The programs that choose in each of them, once they were loaded.
-    pub choosers: [Option<Chooser>; DOORS],
+    pub groups: [Option<Group>; GROUPS],
     /// Parts of replicas in it.
     pub endpoints: BTreeMap<Life, Part>,
+    /// Packets of which families nobody gets who does not come to a group: `CLOSED_V4`, `CLOSED_V6`.
+    pub closed: u32,
+    /// Since when nobody listens on it.
+    pub empty_since: Option<Instant>,
     /// The rules that it was written by last.
     rules: Rules,
     /// What the kernel goes by; none before it was written for the first time.
     table: Option<Box<Table>>,
+    entry: Option<PortEntry>,
     /// Whether a table was written since [`Port::take_written`].
     written: bool,
     /// The endpoint of those who wait, as the kernel has it.
@@ -47,7 +58,7 @@ pub struct Port {
 }
 
 /// A group: all sockets that listen on one address.
-pub struct Door {
+pub struct Group {
     /// Which address.
     pub bound: Bound,
     /// Who opened it.
@@ -58,10 +69,12 @@ pub struct Door {
 
 /// A replica's part in a port.
 pub struct Part {
-    /// Its number among the project's endpoints.
+    /// Its number among the pod's endpoints.
     pub number: u32,
-    /// Its listeners, by group: socket cookies and places in the array of sockets.
-    pub listeners: [Vec<(u64, u32)>; DOORS],
+    /// Its listeners, by group: socket cookies and places in the map of sockets.
+    pub listeners: [Vec<(u64, u32)>; GROUPS],
+    /// Connections that a release of another layout has counted: see [`crate::kernel::former`].
+    pub former: Option<u32>,
     /// What the kernel has of it; none before it was written.
     written: Option<Box<Endpoint>>,
     /// The address under which it is entered, to be reached alone.
@@ -71,70 +84,86 @@ pub struct Part {
 impl Part {
     /// A part without listeners.
     pub fn new(number: u32) -> Self {
-        Self { number, listeners: Default::default(), written: None, own: None }
+        Self { number, listeners: Default::default(), former: None, written: None, own: None }
     }
 
     /// Whether it listens.
     pub fn listens(&self) -> bool {
-        self.listeners.iter().any(|door| !door.is_empty())
+        self.listeners.iter().any(|group| !group.is_empty())
     }
 
     fn endpoint(&self) -> Endpoint {
         let mut endpoint = Endpoint::EMPTY;
-        for (door, listeners) in endpoint.doors.iter_mut().zip(&self.listeners) {
-            for (place, (_, index)) in door.listeners.iter_mut().zip(listeners) {
-                *place = u16::try_from(*index).unwrap_or(0);
-                door.count += 1;
+        let mut next = 0;
+        for (at, (group, listeners)) in endpoint.groups.iter_mut().zip(&self.listeners).enumerate() {
+            let room = LISTENERS_OF_ENDPOINT.saturating_sub(next);
+            let listeners = listeners.get(..listeners.len().min(room)).unwrap_or_default();
+            if listeners.is_empty() {
+                continue;
             }
+            endpoint.present |= 1 << at;
+            *group = GroupOfEndpoint { first: small(next), count: small(listeners.len()) };
+            for (place, (_, index)) in endpoint.listeners.iter_mut().skip(next).zip(listeners) {
+                *place = u16::try_from(*index).unwrap_or(0);
+            }
+            next += listeners.len();
         }
         endpoint
     }
 }
 
+fn small(number: usize) -> u16 {
+    u16::try_from(number).unwrap_or(u16::MAX)
+}
+
 impl Port {
     /// A port that nobody listens on.
-    pub fn new(number: u32, key: PortKey, service: ServiceName) -> Self {
+    pub fn new(number: u32, hold: u32, key: PodPortKey, netns: u64) -> Self {
         Self {
             number,
+            hold,
             key,
-            service,
-            doors: Default::default(),
-            choosers: Default::default(),
+            host_key: PortKey { netns, port: key.port, protocol: key.protocol, ..PortKey::default() },
+            service: None,
+            groups: Default::default(),
             endpoints: BTreeMap::new(),
+            closed: 0,
+            empty_since: None,
             rules: Rules::default(),
             table: None,
+            entry: None,
             written: false,
             hold_endpoint: Endpoint::EMPTY,
         }
     }
 
     /// The group that listens there, if it is known.
-    pub fn door(&self, bound: &Bound) -> Option<usize> {
-        self.doors.iter().position(|door| door.as_ref().is_some_and(|door| door.bound == *bound))
+    pub fn group(&self, bound: &Bound) -> Option<usize> {
+        self.groups.iter().position(|group| group.as_ref().is_some_and(|group| group.bound == *bound))
     }
 
     /// A number for one more group.
     ///
     /// # Errors
     /// When it is listened on at too many addresses.
-    pub fn free_door(&self) -> Result<usize, KernelError> {
-        let full = KernelError::Full { what: "addresses that a port is listened on", most: DOORS };
-        self.doors.iter().position(Option::is_none).ok_or(full)
+    pub fn free_group(&self) -> Result<usize, KernelError> {
+        let full = KernelError::Full { what: "addresses that a port is listened on", most: GROUPS };
+        self.groups.iter().position(Option::is_none).ok_or(full)
     }
 
     /// Whether any replica listens in a group.
-    pub fn is_inhabited(&self, door: usize) -> bool {
-        self.endpoints.values().any(|part| part.listeners.get(door).is_some_and(|list| !list.is_empty()))
+    pub fn is_inhabited(&self, group: usize) -> bool {
+        self.endpoints.values().any(|part| part.listeners.get(group).is_some_and(|list| !list.is_empty()))
+    }
+
+    /// Whether nobody listens on it.
+    pub fn is_empty(&self) -> bool {
+        !self.endpoints.values().any(Part::listens)
     }
 
     /// The rules that it was written by last.
     pub fn rules(&self) -> Rules {
         self.rules
-    }
-
-    /// The endpoint of connections that wait.
-    pub fn hold_number(&self) -> u32 {
-        ENDPOINTS + self.number
     }
 
     /// Tells the kernel where replicas listen, and which of them get how much.
@@ -143,7 +172,7 @@ impl Port {
     /// When it does not take it.
     pub fn write(
         &mut self,
-        kernel: &mut InKernel,
+        kernel: &mut PodKernel,
         rules: &Rules,
         wanted: impl Fn(&Life) -> Option<(Ipv4Addr, u32)>,
     ) -> Result<(), KernelError> {
@@ -157,10 +186,7 @@ impl Port {
                 kernel.write_endpoint(part.number, &endpoint)?;
                 part.written = Some(Box::new(endpoint));
             }
-            let reached_by_v4 = part.listeners.iter().zip(&self.doors).any(|(list, door)| {
-                !list.is_empty() && door.as_ref().is_some_and(|door| door.bound.takes_v4())
-            });
-            let own = wanted.map(|(address, _)| address).filter(|_| reached_by_v4);
+            let own = wanted.map(|(address, _)| address).filter(|_| part.listens());
             if part.own != own {
                 moves.push((part.number, part.own, own));
                 part.own = own;
@@ -171,15 +197,15 @@ impl Port {
             }
         }
         // One may move to where another one was: all go first.
-        let key = |address: Ipv4Addr| OwnKey { port: self.number, address: address.to_bits() };
+        let key = |address: Ipv4Addr| ReplicaAddrKey { port: self.number, addr: address.to_bits() };
         for (_, old, _) in &moves {
             if let Some(old) = old {
-                kernel.write_own(key(*old), None)?;
+                kernel.write_replica_addr(key(*old), None)?;
             }
         }
         for (number, _, new) in moves {
             if let Some(new) = new {
-                kernel.write_own(key(new), Some(number))?;
+                kernel.write_replica_addr(key(new), Some(number))?;
             }
         }
         weights.sort_unstable();
@@ -188,28 +214,56 @@ impl Port {
             let weight = weights.iter().find(|(other, _)| other == number).map_or(0, |(_, weight)| *weight);
             u32::from(*number) | weight.min(0xffff) << 16
         };
-        let wheel: Vec<u32> = wheel(&weights).iter().map(with_weight).collect();
-        self.write_table(kernel, rules, &wheel)
+        let places: Vec<u32> = wrr_table(&weights).iter().map(with_weight).collect();
+        self.write_table(kernel, rules, &places)?;
+        self.write_entry(kernel)
     }
 
     fn write_table(
         &mut self,
-        kernel: &mut InKernel,
+        kernel: &mut PodKernel,
         rules: &Rules,
-        wheel: &[u32],
+        places: &[u32],
     ) -> Result<(), KernelError> {
         let endpoint = self.write_holds(kernel)?;
         let mut table = Table {
             policy: rules.balance.number(),
-            size: u32::try_from(wheel.len()).unwrap_or(0),
+            size: u32::try_from(places.len()).unwrap_or(0),
             hold: if endpoint == Endpoint::EMPTY { 0 } else { hold::MOST },
             ..Table::EMPTY
         };
-        table.wheel.iter_mut().zip(wheel).for_each(|(place, endpoint)| *place = *endpoint);
+        table.places.iter_mut().zip(places).for_each(|(place, endpoint)| *place = *endpoint);
         if self.table.as_deref() != Some(&table) {
             kernel.write_table(self.number, &table)?;
             self.table = Some(Box::new(table));
             self.written = true;
+        }
+        Ok(())
+    }
+
+    /// Tells the kernel at which addresses it is listened on, and which of them are closed.
+    ///
+    /// # Errors
+    /// When it does not take it.
+    pub fn write_entry(&mut self, kernel: &mut PodKernel) -> Result<(), KernelError> {
+        let mut entry =
+            PortEntry { number: self.number, flags: self.closed, hold: self.hold, ..PortEntry::default() };
+        for (at, group) in self.groups.iter().enumerate() {
+            let Some(Group { bound, .. }) = group else { continue };
+            let (bit, address) = (1 << at, bound.address.ip().to_canonical());
+            if address.is_unspecified() {
+                entry.any_v4 |= if bound.takes_v4() { bit } else { 0 };
+                entry.any_v6 |= if bound.takes_v6() { bit } else { 0 };
+            } else {
+                *(if address.is_ipv4() { &mut entry.exact_v4 } else { &mut entry.exact_v6 }) |= bit;
+                if let Some(place) = entry.addrs.get_mut(at) {
+                    *place = address.into();
+                }
+            }
+        }
+        if self.entry != Some(entry) {
+            kernel.write_port(&self.key, &entry)?;
+            self.entry = Some(entry);
         }
         Ok(())
     }
@@ -220,16 +274,16 @@ impl Port {
     }
 
     /// Writes where connections wait.
-    fn write_holds(&mut self, kernel: &mut InKernel) -> Result<Endpoint, KernelError> {
-        let mut endpoint = Endpoint::EMPTY;
-        for (place, door) in endpoint.doors.iter_mut().zip(&self.doors) {
-            if let Some(hold) = door.as_ref().and_then(|door| door.hold.as_ref()) {
-                place.count = 1;
-                place.listeners[0] = u16::try_from(hold.index).unwrap_or(0);
+    fn write_holds(&mut self, kernel: &mut PodKernel) -> Result<Endpoint, KernelError> {
+        let mut holds = Part::new(self.hold);
+        for (place, group) in holds.listeners.iter_mut().zip(&self.groups) {
+            if let Some(hold) = group.as_ref().and_then(|group| group.hold.as_ref()) {
+                place.push((hold.cookie, hold.index));
             }
         }
+        let endpoint = holds.endpoint();
         if self.hold_endpoint != endpoint {
-            kernel.write_endpoint(self.hold_number(), &endpoint)?;
+            kernel.write_endpoint(self.hold, &endpoint)?;
             self.hold_endpoint = endpoint;
         }
         Ok(endpoint)
@@ -249,45 +303,55 @@ impl Port {
     ///
     /// # Errors
     /// When a listener of ours cannot be opened.
-    pub fn hold(&mut self, kernel: &mut InKernel, netns: &Netns, limit: Duration) -> Result<(), KernelError> {
-        for at in 0..DOORS {
+    pub fn hold(
+        &mut self,
+        kernel: &mut PodKernel,
+        host: &mut Host,
+        netns: &Netns,
+        limit: Duration,
+    ) -> Result<(), KernelError> {
+        for at in 0..GROUPS {
             let inhabited = self.is_inhabited(at);
-            let Some(door) = self.door_mut(at) else { continue };
+            let Some(group) = self.group_mut(at) else { continue };
             if limit.is_zero() {
-                if let Some(hold) = door.hold.take() {
+                if let Some(hold) = group.hold.take() {
                     kernel.forget(hold.cookie, hold.index);
                 }
-            } else if door.hold.is_none() && inhabited && door.bound.can_hold() {
-                let (bound, user) = (door.bound, door.user);
-                let hold = self.open_hold(kernel, netns, at, &bound, user)?;
+            } else if group.hold.is_none() && inhabited && group.bound.can_hold() {
+                let (bound, user) = (group.bound, group.user);
+                let hold = self.open_hold(kernel, host, netns, at, &bound, user)?;
                 self.set_hold(at, hold);
-                kernel.write_user(self.key, user)?;
+                host.maps.set_user(self.host_key, Some(user))?;
             }
         }
         Ok(())
     }
 
-    fn door_mut(&mut self, at: usize) -> Option<&mut Door> {
-        self.doors.get_mut(at).and_then(Option::as_mut)
+    fn group_mut(&mut self, at: usize) -> Option<&mut Group> {
+        self.groups.get_mut(at).and_then(Option::as_mut)
     }
 
     fn set_hold(&mut self, at: usize, hold: Hold) -> Option<Hold> {
-        self.door_mut(at).and_then(|door| door.hold.replace(hold))
+        self.group_mut(at).and_then(|group| group.hold.replace(hold))
     }
 
-    /// Opens a listener for those who wait, in the group of a door.
+    /// Opens a listener for those who wait, in a group.
     fn open_hold(
         &self,
-        kernel: &mut InKernel,
+        kernel: &mut PodKernel,
+        host: &mut Host,
         netns: &Netns,
         at: usize,
         bound: &Bound,
         user: u32,
     ) -> Result<Hold, KernelError> {
         let index = kernel.take_place()?;
+        let listener =
+            Listener { index, endpoint: self.hold, port: self.number, group: u32::try_from(at).unwrap_or(0) };
         Hold::open(netns, bound, user, index)
             .and_then(|hold| {
-                kernel.enter(hold.socket(), hold.cookie, index, self.hold_number(), self.number, at)?;
+                host.maps.tag(hold.socket(), self.hold)?;
+                kernel.enter(hold.socket(), hold.cookie, listener)?;
                 Ok(hold)
             })
             .inspect_err(|_| kernel.give_back_place(index))
@@ -300,17 +364,18 @@ impl Port {
     /// When the kernel does not do it.
     pub fn attend(
         &mut self,
-        kernel: &mut InKernel,
+        kernel: &mut PodKernel,
+        host: &mut Host,
         netns: &Netns,
         limit: Duration,
         waiting: impl Fn(u64) -> u32,
     ) -> Result<u64, KernelError> {
         let served = self.is_served();
         let mut left = 0;
-        for at in 0..DOORS {
-            let Some(door) = self.door_mut(at) else { continue };
-            let (bound, user) = (door.bound, door.user);
-            let Some(hold) = &mut door.hold else { continue };
+        for at in 0..GROUPS {
+            let Some(group) = self.group_mut(at) else { continue };
+            let (bound, user) = (group.bound, group.user);
+            let Some(hold) = &mut group.hold else { continue };
             let count = waiting(hold.cookie);
             if count == 0 || !served {
                 hold.expire(count as usize, limit, Instant::now());
@@ -319,7 +384,7 @@ impl Port {
             }
             // When it closes, the kernel hands everybody on. The replicas may have ended since it was looked: then they
             // go on waiting behind the next one, and nobody who comes in the meantime is refused.
-            let next = self.open_hold(kernel, netns, at, &bound, user)?;
+            let next = self.open_hold(kernel, host, netns, at, &bound, user)?;
             let last = self.set_hold(at, next);
             self.write_holds(kernel)?;
             if let Some(last) = last {

@@ -29,6 +29,8 @@ pub struct PodWish {
     pub netns: u64,
     /// Ports that are known to be wanted: nobody is let in before we choose among their listeners.
     pub declared: BTreeSet<Port>,
+    /// Ports that only one replica can hold at a time.
+    pub exclusive: BTreeSet<Port>,
     /// What its services want.
     pub rules: BTreeMap<ServiceName, Rules>,
     /// The replicas that run.
@@ -53,6 +55,8 @@ pub struct ReplicaWish {
     pub pid: u32,
     /// Its service, whose rules are those of the ports that it listens on.
     pub service: ServiceName,
+    /// Its slot: services of one pod reach each other's replicas of the same slot by localhost.
+    pub slot: u32,
     /// By which it is reached alone, within the pod.
     pub address: Ipv4Addr,
     /// How much it shall get, compared with the others; 0: nothing new.
@@ -81,6 +85,11 @@ pub struct PodReport {
     pub strangers: BTreeSet<Stranger>,
     /// Users who wanted a port that another user shares.
     pub other_users: BTreeMap<u16, OtherUser>,
+    /// By replica: ports that are exclusive, that another replica holds, and that it wanted.
+    pub exclusive_conflicts: BTreeMap<ContainerId, BTreeSet<Port>>,
+    /// By replica: how many listeners it has on undeclared ports beyond those that there is room for. The kernel spreads
+    /// their connections without regard to readiness.
+    pub unsteered: BTreeMap<ContainerId, u64>,
     /// Connections that came while nobody could take them, and that could not wait: they were refused.
     pub refused: u64,
     /// What the kernel itself has counted there; none where it cannot be read.

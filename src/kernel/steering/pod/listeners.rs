@@ -3,22 +3,31 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     os::fd::{AsFd, OwnedFd},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use socket2::SockRef;
 
-use super::{Pod, Resident, Socket, key};
+use super::{Pod, Resident, Socket, key, pod_key};
 use crate::kernel::{
     KernelError, processes,
-    raw::{ENDPOINTS, PortKey},
-    sockets::{Row, Transport},
+    raw::{Addr, BindKey, GROUPS, LISTENERS_OF_ENDPOINT, Listener, PortKey, ServedKey},
+    sockets::{Bound, Row, Transport},
     steering::{
-        port::{Door, Part, Port},
+        port::{Group, Part, Port},
         project::{InKernel, Life},
-        wish::Stranger,
+        wish::{self, Stranger},
     },
 };
+
+/// Listeners of one replica on undeclared ports that are steered at most.
+const MOST_OF_REPLICA: usize = 64;
+/// Of all replicas of a pod.
+const MOST_OF_POD: usize = 256;
+/// An undeclared port that nobody has listened on for so long makes room for others.
+const EMPTY: Duration = Duration::from_secs(60);
+/// What could not be looked at is tried again after that long at most.
+const REFUSED: Duration = Duration::from_secs(30);
 
 impl Pod {
     /// Lets go of listeners that have been closed.
@@ -31,16 +40,18 @@ impl Pod {
         let closed: Vec<u64> =
             self.sockets.keys().filter(|cookie| !there.contains(cookie)).copied().collect();
         for cookie in closed {
-            let Some(Socket::Entered { life, port, door, index }) = self.sockets.remove(&cookie) else {
-                continue;
-            };
-            let part = self.ports.get_mut(&port).and_then(|port| port.endpoints.get_mut(&life));
-            if let Some(listeners) = part.and_then(|part| part.listeners.get_mut(door)) {
+            let Some(Socket::Entered(entered)) = self.sockets.remove(&cookie) else { continue };
+            let part =
+                self.ports.get_mut(&entered.port).and_then(|port| port.endpoints.get_mut(&entered.life));
+            if let Some(listeners) = part.and_then(|part| part.listeners.get_mut(entered.group)) {
                 listeners.retain(|(listener, _)| *listener != cookie);
             }
+            if let Some((key, slot)) = entered.listed {
+                kernel.host.maps.unlist(key, slot);
+            }
             // Nothing points to it any more before its place can be another's.
-            self.write_port(kernel, port)?;
-            kernel.forget(cookie, index);
+            self.write_port(entered.port)?;
+            self.kernel.forget(cookie, entered.index);
         }
         Ok(())
     }
@@ -51,41 +62,96 @@ impl Pod {
     /// When it cannot be looked at, or the kernel does not take it.
     pub(super) fn meet(&mut self, kernel: &mut InKernel, row: &Row) -> Result<(), KernelError> {
         let ours = |port: &Port| {
-            let mut holds = port.doors.iter().flatten().filter_map(|door| door.hold.as_ref());
+            let mut holds = port.groups.iter().flatten().filter_map(|group| group.hold.as_ref());
             holds.any(|hold| hold.cookie == row.cookie)
         };
         let seen = self.sockets.get(&row.cookie);
-        let (is_new, is_known) =
-            (seen.is_none(), seen.is_some_and(|socket| !matches!(socket, Socket::Unknown { .. })));
-        if is_known || self.ports.get(&key(&row.bound)).is_some_and(ours) {
+        let is_new = match seen {
+            None => true,
+            Some(Socket::Unknown { .. }) => false,
+            Some(Socket::Refused { next, .. }) if *next <= Instant::now() => false,
+            Some(_) => return Ok(()),
+        };
+        if self.ports.get(&key(&row.bound)).is_some_and(ours) {
             return Ok(());
         }
         let Some(life) = self.owner(row) else {
-            let port = self.ports.get(&key(&row.bound)).filter(|port| port.doors.iter().any(Option::is_some));
+            let port =
+                self.ports.get(&key(&row.bound)).filter(|port| port.groups.iter().any(Option::is_some));
             if let (Some(port), true) = (port, is_new) {
                 let holder = processes::holder(row.inode);
                 let (pid, command) = holder.map_or((None, String::new()), |(pid, name)| (Some(pid), name));
-                let takes = port.door(&row.bound).is_none().then_some(row.bound.address);
+                let takes = port.group(&row.bound).is_none().then_some(row.bound.address);
                 let stranger = Stranger { port: row.bound.address.port(), takes, pid, command };
                 self.sockets.insert(row.cookie, Socket::Unknown { since: Instant::now(), stranger });
             }
             return Ok(());
         };
-        let Some(resident) = self.residents.get(&life) else { return Ok(()) };
+        if !self.has_room(&life, &row.bound) {
+            self.sockets.insert(row.cookie, Socket::LeftAlone { life });
+            return Ok(());
+        }
+        let tries = match self.sockets.get(&row.cookie) {
+            Some(Socket::Refused { tries, .. }) => *tries,
+            _ => 0,
+        };
+        match self.know(kernel, row, life) {
+            Ok(Some(known)) => {
+                self.sockets.insert(row.cookie, known);
+                Ok(())
+            }
+            Ok(None) => Ok(()),
+            Err(error) => {
+                // It is not asked again each time: a replica may have thousands of them.
+                let wait = Duration::from_millis(10).saturating_mul(1 << tries.min(12)).min(REFUSED);
+                let refused = Socket::Refused { tries: tries + 1, next: Instant::now() + wait };
+                self.sockets.insert(row.cookie, refused);
+                Err(error)
+            }
+        }
+    }
+
+    /// What a replica's socket is; nothing if it is gone.
+    fn know(&mut self, kernel: &mut InKernel, row: &Row, life: Life) -> Result<Option<Socket>, KernelError> {
+        let Some(resident) = self.residents.get(&life) else { return Ok(None) };
         let processes = resident.cgroup.processes();
         // Closed again, or passed on to somebody else: the next look tells.
-        let Some(socket) = processes::duplicate(&processes, row.inode)? else { return Ok(()) };
+        let Some(socket) = processes::duplicate(&processes, row.inode)? else { return Ok(None) };
         let shares = SockRef::from(&socket)
             .reuse_port()
             .map_err(KernelError::io("look at a listener of a replica"))?;
         let port = key(&row.bound);
-        let known = match (shares, row.bound.transport) {
-            (true, _) => self.enter(kernel, row, life, &socket)?,
-            (false, Transport::Tcp) => Socket::Alone { life, port },
-            (false, Transport::Udp) => Socket::Ignored,
-        };
-        self.sockets.insert(row.cookie, known);
-        Ok(())
+        match (shares, row.bound.transport) {
+            (true, _) => self.enter(kernel, row, life, &socket).map(Some),
+            (false, Transport::Tcp) => Ok(Some(Socket::Alone { life, port })),
+            (false, Transport::Udp) => Ok(Some(Socket::Ignored)),
+        }
+    }
+
+    /// Whether a listener can be steered. Those of declared ports always can; of others there are so many of each replica
+    /// and of all that no replica takes the place of the others.
+    fn has_room(&self, life: &Life, bound: &Bound) -> bool {
+        let name = key(bound);
+        if self.is_declared(name) {
+            return true;
+        }
+        if !self.ports.contains_key(&name) {
+            let reserved = self.declared.iter().filter(|port| !self.ports.contains_key(*port)).count();
+            if self.kernel.free_ports() <= reserved {
+                return false;
+            }
+        }
+        let mut others = 0;
+        let mut own = 0;
+        for socket in self.sockets.values() {
+            if let Socket::Entered(entered) = socket
+                && !self.is_declared(entered.port)
+            {
+                others += 1;
+                own += usize::from(entered.life == *life);
+            }
+        }
+        own < MOST_OF_REPLICA && others < MOST_OF_POD
     }
 
     /// Whose a socket is.
@@ -110,6 +176,18 @@ impl Pod {
         })
     }
 
+    /// The port of that name, from now on one of those that are steered.
+    pub(super) fn port(&mut self, name: wish::Port) -> Result<&mut Port, KernelError> {
+        match self.ports.entry(name) {
+            std::collections::btree_map::Entry::Occupied(port) => Ok(port.into_mut()),
+            std::collections::btree_map::Entry::Vacant(free) => {
+                let key = pod_key(name);
+                let (number, hold) = self.kernel.take_port(&key)?;
+                Ok(free.insert(Port::new(number, hold, key, self.kernel.netns)))
+            }
+        }
+    }
+
     fn enter(
         &mut self,
         kernel: &mut InKernel,
@@ -119,76 +197,113 @@ impl Pod {
     ) -> Result<Socket, KernelError> {
         let name = key(&row.bound);
         let Some(resident) = self.residents.get(&life) else { return Ok(Socket::Ignored) };
-        let port_key = PortKey {
-            netns: self.diagnosis.cookie,
-            port: row.bound.address.port(),
-            protocol: row.bound.transport.number(),
-            ..PortKey::default()
-        };
-        let port = match self.ports.entry(name) {
-            std::collections::btree_map::Entry::Occupied(port) => port.into_mut(),
-            std::collections::btree_map::Entry::Vacant(free) => {
-                free.insert(Port::new(kernel.take_port(port_key)?, port_key, resident.service.clone()))
+        let (service, member, cgroup) = (resident.service.clone(), resident.member, resident.cgroup.id);
+        let (former, inherited) = (self.former.clone(), self.kernel.left_behind(row.cookie));
+        let former_endpoint = former.as_ref().and_then(|former| former.endpoint(row.cookie));
+        let port = self.port(name)?;
+        port.service.get_or_insert(service);
+        port.empty_since = None;
+        let host_key = port.host_key;
+        let group = match (port.group(&row.bound), &inherited) {
+            (Some(group), _) => group,
+            (None, Some(listener))
+                if port.groups.get(listener.group() as usize).is_some_and(Option::is_none) =>
+            {
+                listener.group() as usize
             }
+            (None, _) => port.free_group()?,
         };
-        let inherited = kernel.left_behind(row.cookie);
-        let door = match (port.door(&row.bound), &inherited) {
-            (Some(door), _) => door,
-            (None, Some(listener)) if port.doors.get(listener.door as usize).is_some_and(Option::is_none) => {
-                listener.door as usize
-            }
-            (None, _) => port.free_door()?,
-        };
-        if let Some(place @ None) = port.doors.get_mut(door) {
-            let number = u32::try_from(door).unwrap_or(0);
-            let chooser = match port.choosers.get_mut(door) {
-                // The group was empty for a moment: loading it anew would take longer than that.
-                Some(Some(chooser)) => chooser,
-                Some(none) => {
-                    none.insert(kernel.programs().chooser(row.bound.transport, port.number, number)?)
-                }
-                None => return Ok(Socket::Ignored),
-            };
-            chooser.attach(socket.as_fd())?;
-            *place = Some(Door { bound: row.bound, user: row.user, hold: None });
+        let full =
+            || KernelError::Full { what: "listeners of a replica on a port", most: LISTENERS_OF_ENDPOINT };
+        let used = port.endpoints.get(&life).map_or(0, |part| part.listeners.iter().map(Vec::len).sum());
+        if used >= LISTENERS_OF_ENDPOINT {
+            return Err(full());
         }
-        kernel.write_user(port_key, row.user)?;
-        self.other_users.retain(|port, other| *port != port_key.port || other.user != row.user);
-        let number = match (port.endpoints.get(&life), &inherited) {
-            (Some(part), _) => part.number,
+        let is_first = port.groups.get(group).is_some_and(Option::is_none);
+        let (port_number, part) = (port.number, port.endpoints.get(&life).map(|part| part.number));
+        if is_first {
+            if row.bound.transport == Transport::Tcp {
+                self.kernel.attach_to_group(socket.as_fd())?;
+            }
+            if let Some(place) = self.port(name)?.groups.get_mut(group) {
+                *place = Some(Group { bound: row.bound, user: row.user, hold: None });
+            }
+        }
+        kernel.host.maps.set_user(host_key, Some(row.user))?;
+        self.other_users.retain(|port, other| *port != host_key.port || other.user != row.user);
+        let number = match (part, &inherited) {
+            (Some(number), _) => number,
             (None, Some(listener)) => listener.endpoint,
-            (None, None) => kernel.take_endpoint()?,
+            (None, None) => self.kernel.take_endpoint()?,
         };
+        if let Some(former) = &former {
+            // No socket can be where a former layout had it and here as well.
+            former.let_go(row.cookie, socket)?;
+        }
+        let listed = match &inherited {
+            Some(listener) => listener.slot().map(|slot| (bind_key(cgroup, &row.bound), slot)),
+            None => self.list(kernel, row, cgroup, socket)?,
+        };
+        let served = ServedKey {
+            netns: self.kernel.netns,
+            addr: Addr::bound(row.bound.address.ip(), row.bound.only_v6),
+            port: host_key.port,
+            protocol: host_key.protocol,
+            ..ServedKey::default()
+        };
+        kernel.host.maps.add_served(served, member.service)?;
         let index = match inherited {
             Some(listener) => {
-                kernel.inherit(row.cookie);
+                self.kernel.inherit(row.cookie);
                 listener.index
             }
             None => {
-                let index = kernel.take_place()?;
+                let index = self.kernel.take_place()?;
+                let listener = Listener::new(index, number, port_number, group, listed.map(|(_, slot)| slot));
+                // Once it can be chosen, its connections are to be counted from the first one on.
                 kernel
-                    .enter(socket, row.cookie, index, number, port.number, door)
-                    .inspect_err(|_| kernel.give_back_place(index))?;
+                    .host
+                    .maps
+                    .tag(socket, number)
+                    .and_then(|()| self.kernel.enter(socket, row.cookie, listener))
+                    .inspect_err(|_| self.kernel.give_back_place(index))?;
                 index
             }
         };
-        let part = port.endpoints.entry(life.clone()).or_insert_with(|| Part::new(number));
-        if let Some(listeners) = part.listeners.get_mut(door) {
+        let part = self.port(name)?.endpoints.entry(life.clone()).or_insert_with(|| Part::new(number));
+        part.former = part.former.or(former_endpoint);
+        if let Some(listeners) = part.listeners.get_mut(group) {
             listeners.push((row.cookie, index));
         }
-        Ok(Socket::Entered { life, port: name, door, index })
+        Ok(Socket::Entered(super::Entered { life, port: name, group, index, listed }))
     }
 
-    /// Lets go of parts of replicas that are no more, of groups that nobody is in, and of what a supervisor before us
-    /// has left.
+    /// Enters a socket for what its replica sends to itself, unless the programs in the kernel have done it: they cannot for
+    /// UDP, nor for what was there before them.
+    fn list(
+        &self,
+        kernel: &mut InKernel,
+        row: &Row,
+        cgroup: u64,
+        socket: &OwnedFd,
+    ) -> Result<Option<(BindKey, u8)>, KernelError> {
+        let key = bind_key(cgroup, &row.bound);
+        if row.bound.transport == Transport::Tcp && kernel.host.maps.is_listed(&key) {
+            return Ok(None);
+        }
+        Ok(kernel.host.maps.list(socket, key)?.map(|slot| (key, slot)))
+    }
+
+    /// Lets go of parts of replicas that are no more, of groups that nobody is in, of ports that nobody has listened on for
+    /// long, and of what a supervisor before us has left.
     ///
     /// # Errors
     /// When the kernel does not let something go.
     pub(super) fn let_go_of_the_dead(&mut self, kernel: &mut InKernel) -> Result<(), KernelError> {
         for port in self.ports.values_mut() {
-            for endpoint in kernel.bury(port.number) {
-                if endpoint < ENDPOINTS && !port.endpoints.values().any(|part| part.number == endpoint) {
-                    kernel.retire(endpoint)?;
+            for endpoint in self.kernel.bury(port.number) {
+                if endpoint != port.hold && !port.endpoints.values().any(|part| part.number == endpoint) {
+                    self.kernel.retire(endpoint)?;
                 }
             }
             let dead: Vec<_> = port
@@ -199,18 +314,58 @@ impl Pod {
                 .collect();
             for (life, number) in dead {
                 port.endpoints.remove(&life);
-                kernel.retire(number)?;
+                self.kernel.retire(number)?;
             }
-            for door in 0..port.doors.len() {
-                let is_empty = !port.is_inhabited(door);
-                if let Some(place) = port.doors.get_mut(door)
+            for group in 0..GROUPS {
+                let is_empty = !port.is_inhabited(group);
+                if let Some(place) = port.groups.get_mut(group)
                     && is_empty
-                    && place.as_ref().is_some_and(|door| door.hold.is_none())
+                    && place.as_ref().is_some_and(|group| group.hold.is_none())
                 {
                     *place = None;
                 }
             }
         }
+        self.let_go_of_ports(kernel)
+    }
+
+    fn let_go_of_ports(&mut self, kernel: &mut InKernel) -> Result<(), KernelError> {
+        let now = Instant::now();
+        let mut gone = Vec::new();
+        for (name, port) in &mut self.ports {
+            if !port.is_empty() || self.declared.contains(name) {
+                port.empty_since = None;
+            } else if now.duration_since(*port.empty_since.get_or_insert(now)) >= EMPTY
+                && port.endpoints.is_empty()
+            {
+                gone.push(*name);
+            }
+        }
+        for name in gone {
+            let Some(mut port) = self.ports.remove(&name) else { continue };
+            for hold in port.groups.iter_mut().flatten().filter_map(|group| group.hold.take()) {
+                self.kernel.forget(hold.cookie, hold.index);
+            }
+            kernel.host.maps.set_user(port.host_key, None)?;
+            self.kernel.drop_port(&port.key, port.number, port.hold)?;
+            // There is room for one that was left alone.
+            self.sockets.retain(|_, socket| !matches!(socket, Socket::LeftAlone { .. }));
+        }
         Ok(())
+    }
+
+    /// The key of a port for the host's programs.
+    pub(super) fn host_key(&self, (transport, port): wish::Port) -> PortKey {
+        PortKey { netns: self.kernel.netns, port, protocol: transport.number(), ..PortKey::default() }
+    }
+}
+
+fn bind_key(cgroup: u64, bound: &Bound) -> BindKey {
+    BindKey {
+        cgroup,
+        addr: Addr::bound(bound.address.ip(), bound.only_v6),
+        port: bound.address.port(),
+        protocol: bound.transport.number(),
+        ..BindKey::default()
     }
 }

@@ -1,11 +1,13 @@
 //! Brings the kernel's view of one pod up to date: which sockets its replicas listen on, and which of them get what.
 
+mod kernel;
 mod listeners;
 mod report;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -15,35 +17,55 @@ use super::{
     wish::{self, OtherUser, PodReport, PodWish, Rules, Stranger, Waiting},
 };
 use crate::{
+    engine::ContainerId,
     kernel::{
         KernelError, Netns,
+        former::Former,
+        host::Host,
+        netns,
         processes::Cgroup,
         quiet,
-        raw::{GateKey, Notice, PortKey},
+        raw::{
+            BindKey, CLOSED_V4, CLOSED_V6, Member, NOTICE_EXCLUSIVE, NOTICE_OTHER_USER, Notice, PodPortKey,
+        },
         sockets::{Bound, Diagnosis, Row, Transport},
     },
     spec::{Balance, ServiceName},
 };
 
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
+pub use kernel::PodKernel;
+
+/// Addresses of a network may change when a container is connected to one: they are looked at that often.
+const ADDRESSES: Duration = Duration::from_secs(5);
+/// More declared ports than these are left to the kernel.
+const MOST_DECLARED: usize = 1024;
+/// One look at new sockets takes no longer; the next one goes on.
+const BUDGET: Duration = Duration::from_millis(20);
 
 /// A pod, as far as the kernel is told of it.
 pub struct Pod {
     netns: Netns,
     diagnosis: Diagnosis,
-    number: u32,
+    kernel: PodKernel,
+    /// What a release of another layout has left of it.
+    former: Option<Arc<Former>>,
+    declared: BTreeSet<wish::Port>,
+    exclusive: BTreeSet<wish::Port>,
     ports: BTreeMap<wish::Port, Port>,
     residents: BTreeMap<Life, Resident>,
     /// What is known of each socket, by cookie.
     sockets: BTreeMap<u64, Socket>,
     /// Sockets, by cookie, whose owner was looked for among all groups.
     sought: BTreeSet<u64>,
-    shut: BTreeSet<GateKey>,
     /// By port: who wanted it last, and may not.
     other_users: BTreeMap<u16, OtherUser>,
+    /// By replica: ports that another one holds alone, and that it wanted.
+    exclusive_conflicts: BTreeMap<ContainerId, BTreeSet<wish::Port>>,
     /// What was counted at each endpoint at the last look.
     counted: BTreeMap<u32, u64>,
+    looked_at_addresses: Option<Instant>,
+    /// Whether there are sockets that were not looked at yet.
+    behind: bool,
 }
 
 /// A replica that runs in the pod.
@@ -52,6 +74,8 @@ struct Resident {
     address: Ipv4Addr,
     weight: u32,
     cgroup: Cgroup,
+    /// As the host's programs know it.
+    member: Member,
     /// Its group's id, and those of groups below it.
     ids: BTreeSet<u64>,
 }
@@ -60,18 +84,33 @@ struct Resident {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Socket {
     /// A replica's, among which we choose.
-    Entered { life: Life, port: wish::Port, door: usize, index: u32 },
-    /// A replica's, which has its port for itself alone: it was opened before we came.
+    Entered(Entered),
+    /// A replica's, which has its port for itself alone: it is exclusive, or was opened before we came.
     Alone { life: Life, port: wish::Port },
+    /// A replica's, for which there is no room: the kernel chooses without us.
+    LeftAlone { life: Life },
     /// Not one that serves anybody, such as a client's.
     Ignored,
     /// Nobody's that is known. It may be that of a replica which has just been started, so it is asked again.
     Unknown { since: Instant, stranger: Stranger },
+    /// One that could not be looked at, or that the kernel did not take.
+    Refused { tries: u32, next: Instant },
+}
+
+/// A listener among which we choose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entered {
+    life: Life,
+    port: wish::Port,
+    group: usize,
+    index: u32,
+    /// Where we have entered it for what its replica sends to itself.
+    listed: Option<(BindKey, u8)>,
 }
 
 impl Pod {
     /// Enters a pod: from now on every port that is opened in it is shared, and those that are known to be wanted are
-    /// shut until there is somebody to choose among.
+    /// closed until there is somebody to choose among.
     ///
     /// # Errors
     /// When its network is gone, or we may not.
@@ -81,36 +120,86 @@ impl Pod {
             return Err(KernelError::Gone { what: "the pod's network".to_owned() });
         }
         let diagnosis = Diagnosis::of(&netns)?;
-        let number = kernel.take_pod(diagnosis.cookie)?;
-        let shut = kernel.shut_ports(number)?;
+        let declared = u32::try_from(steered(wish).count()).unwrap_or(u32::MAX);
+        let has_udp = steered(wish).any(|(transport, _)| transport == Transport::Udp);
+        let in_pod = PodKernel::open(kernel, diagnosis.cookie, declared, has_udp)?;
         let mut pod = Self {
+            former: Former::open(kernel.pins.path(), diagnosis.cookie)?.map(Arc::new),
             netns,
             diagnosis,
-            number,
+            kernel: in_pod,
+            declared: BTreeSet::new(),
+            exclusive: BTreeSet::new(),
             ports: BTreeMap::new(),
             residents: BTreeMap::new(),
             sockets: BTreeMap::new(),
             sought: BTreeSet::new(),
-            shut,
             other_users: BTreeMap::new(),
+            exclusive_conflicts: BTreeMap::new(),
             counted: BTreeMap::new(),
+            looked_at_addresses: None,
+            behind: false,
         };
+        pod.look_at_addresses(&mut kernel.host)?;
         pod.adopt(kernel, wish)?;
-        kernel.guard(number, &pod.netns)?;
+        pod.kernel.attach(&pod.netns)?;
+        if let Some(former) = &pod.former {
+            former.detach()?;
+        }
         Ok(pod)
     }
 
-    /// Shuts what nobody listens on; what serves already goes on. What a supervisor before us has shut stays so until the
+    /// Closes what nobody listens on; what serves already goes on. What a supervisor before us has closed stays so until the
     /// choice among its listeners is ours: it may have been killed before it was.
     fn adopt(&mut self, kernel: &mut InKernel, wish: &PodWish) -> Result<(), KernelError> {
+        self.declare(&mut kernel.host, wish)?;
+        for key in self.kernel.former_ports() {
+            if let Some(transport) = Transport::from_number(key.protocol) {
+                self.port((transport, key.port))?;
+            }
+        }
         let rows = self.diagnosis.rows()?;
-        let (pod, shut) = (self.number, self.shut.clone());
-        self.shut_all_but(kernel, wish, |port, v4| {
-            let listens = rows.iter().any(|row| {
-                key(&row.bound) == port && if v4 { row.bound.takes_v4() } else { row.bound.takes_v6() }
-            });
-            listens && !shut.contains(&gate(pod, port, v4))
-        })
+        let (former, declared) = (self.former.clone(), self.declared.clone());
+        for (name, port) in &mut self.ports {
+            if let Some(entry) = self.kernel.former_port(&port.key) {
+                // It stays as it is until its listeners were looked at.
+                port.closed = entry.flags;
+                continue;
+            }
+            let listens = |v4: bool| {
+                rows.iter().any(|row| {
+                    key(&row.bound) == *name && if v4 { row.bound.takes_v4() } else { row.bound.takes_v6() }
+                })
+            };
+            let was_closed = |v4: bool| former.as_ref().is_some_and(|former| former.was_closed(*name, v4));
+            let closed = |v4: bool| declared.contains(name) && (!listens(v4) || was_closed(v4));
+            port.closed =
+                if closed(true) { CLOSED_V4 } else { 0 } | if closed(false) { CLOSED_V6 } else { 0 };
+            port.write_entry(&mut self.kernel)?;
+        }
+        Ok(())
+    }
+
+    /// Takes note of which ports are known to be wanted, and which are exclusive.
+    fn declare(&mut self, host: &mut Host, wish: &PodWish) -> Result<(), KernelError> {
+        let declared: BTreeSet<_> = steered(wish).collect();
+        if declared != self.declared {
+            for name in &declared {
+                self.port(*name)?;
+            }
+            self.declared = declared;
+        }
+        if wish.exclusive != self.exclusive {
+            for name in wish.exclusive.symmetric_difference(&self.exclusive) {
+                host.maps.set_exclusive(self.host_key(*name), wish.exclusive.contains(name))?;
+            }
+            self.exclusive = wish.exclusive.clone();
+        }
+        Ok(())
+    }
+
+    fn is_declared(&self, port: wish::Port) -> bool {
+        self.declared.contains(&port)
     }
 
     /// The network that this is about.
@@ -123,38 +212,69 @@ impl Pod {
         self.diagnosis.cookie
     }
 
+    /// A descriptor that can be read when the programs have told something.
+    pub fn notices(&self) -> &(impl std::os::fd::AsFd + use<>) {
+        self.kernel.notices()
+    }
+
     /// Lets go of everything.
     ///
     /// # Errors
     /// When the kernel does not let something go.
     pub fn close(self, kernel: &mut InKernel) -> Result<(), KernelError> {
-        for resident in self.residents.values() {
-            kernel.write_home(resident.cgroup.id, None)?;
-        }
-        kernel.drop_pod(self.diagnosis.cookie, self.number)
+        let netns = self.diagnosis.cookie;
+        // Descriptors of its maps would keep them.
+        drop(self);
+        let removed = [kernel.host.maps.remove_pod(netns), kernel.pins.remove_pod(netns)];
+        removed.into_iter().collect()
     }
 
-    /// Takes note of what a program has told.
-    pub fn notice(&mut self, kernel: &InKernel, notice: &Notice) {
-        let (Ok(port), Ok(protocol)) = (u16::try_from(notice.port), u8::try_from(notice.protocol)) else {
-            return;
-        };
-        let key = PortKey { netns: self.diagnosis.cookie, port, protocol, ..PortKey::default() };
-        if let Some(owner) = kernel.user(&key) {
+    /// Keeps up with the addresses of the network.
+    fn look_at_addresses(&mut self, host: &mut Host) -> Result<(), KernelError> {
+        if self.looked_at_addresses.is_some_and(|at| at.elapsed() < ADDRESSES) {
+            return Ok(());
+        }
+        let addresses = self.netns.within(netns::addresses)?;
+        host.maps.set_local(self.kernel.netns, &addresses)?;
+        self.looked_at_addresses = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Takes note of what the programs have told.
+    pub fn heed_notices(&mut self, host: &Host) {
+        while let Some(notice) = self.kernel.next_notice() {
+            match notice.kind {
+                NOTICE_OTHER_USER => self.other_user(host, &notice),
+                NOTICE_EXCLUSIVE => self.exclusive_conflict(&notice),
+                _ => {}
+            }
+        }
+    }
+
+    fn exclusive_conflict(&mut self, notice: &Notice) {
+        let Some(port) = port_of(notice) else { return };
+        let who = self.residents.iter().find(|(_, resident)| resident.ids.contains(&notice.cgroup));
+        if let Some((life, _)) = who {
+            self.exclusive_conflicts.entry(life.id.clone()).or_default().insert(port);
+        }
+    }
+
+    fn other_user(&mut self, host: &Host, notice: &Notice) {
+        let Some((transport, port)) = port_of(notice) else { return };
+        if let Some(owner) = host.maps.user(&self.host_key((transport, port))) {
             self.other_users.insert(port, OtherUser { port, user: notice.user, owner });
         }
         // Where nobody else has the port any more, our own listener makes room for the new user.
-        if let Some(transport) = Transport::from_number(protocol)
-            && let Some(port) = self.ports.get_mut(&(transport, port))
-            && !(0..port.doors.len()).any(|door| port.is_inhabited(door))
+        if let Some(port) = self.ports.get_mut(&(transport, port))
+            && port.is_empty()
         {
-            for door in port.doors.iter_mut().flatten() {
-                if let Some(hold) = &door.hold
+            for group in port.groups.iter_mut().flatten() {
+                if let Some(hold) = &group.hold
                     && let Err(error) = hold.belong_to(notice.user)
                 {
                     tracing::warn!(%error, "a port stays with the user who had it");
                 }
-                door.user = notice.user;
+                group.user = notice.user;
             }
         }
     }
@@ -165,27 +285,68 @@ impl Pod {
     /// When the kernel does not do something; the next try goes on from there.
     pub fn update(&mut self, kernel: &mut InKernel, wish: &PodWish) -> Result<PodReport, KernelError> {
         self.settle(kernel, wish)?;
-        let totals = self.totals(kernel)?;
+        self.declare(&mut kernel.host, wish)?;
+        self.look_at_addresses(&mut kernel.host)?;
+        let totals = self.totals()?;
         let rows = self.diagnosis.rows()?;
         self.forget_closed(kernel, &rows)?;
         let mut error = None;
-        for row in &rows {
+        let begun = Instant::now();
+        // Whatever was there when we came is taken over at once.
+        let is_first = self.sockets.is_empty();
+        self.behind = false;
+        // Declared ports first.
+        let (first, others): (Vec<_>, Vec<_>) =
+            rows.iter().partition(|row| self.declared.contains(&key(&row.bound)));
+        for row in first.into_iter().chain(others) {
+            let is_late = !is_first && begun.elapsed() > BUDGET;
+            if is_late && !self.sockets.contains_key(&row.cookie) {
+                self.behind = true;
+                break;
+            }
             // One that cannot be entered must not keep out the others.
             if let Err(why) = self.meet(kernel, row) {
                 error = Some(why);
             }
         }
-        self.let_go_of_the_dead(kernel)?;
+        if !self.behind {
+            self.let_go_of_the_dead(kernel)?;
+        }
         self.write(kernel, wish)?;
-        self.shut_all_but_served(kernel, wish)?;
+        self.close_all_but_served()?;
         let waiting = self.attend(kernel, wish, &rows)?;
-        let report = self.report(kernel, wish, &totals, &rows, waiting, error);
+        self.let_go_of_former()?;
+        let report = self.report(wish, &totals, &rows, waiting, error);
         self.counted = totals;
         report
     }
 
+    /// Lets go of what a release of another layout has left, once nothing of it is in use.
+    fn let_go_of_former(&mut self) -> Result<(), KernelError> {
+        let Some(former) = &self.former else { return Ok(()) };
+        if !self.behind && former.is_idle()? {
+            // What it has counted so far stays in the totals only as long as it is there: they begin anew.
+            self.former = None;
+            for part in self.ports.values_mut().flat_map(|port| port.endpoints.values_mut()) {
+                part.former = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether something of a release of another layout is in use.
+    pub fn has_former(&self) -> bool {
+        self.former.is_some()
+    }
+
+    /// Whether there are sockets that were not looked at yet.
+    pub fn is_behind(&self) -> bool {
+        self.behind
+    }
+
     /// Takes note of who lives in the pod.
     fn settle(&mut self, kernel: &mut InKernel, wish: &PodWish) -> Result<(), KernelError> {
+        let own = Cgroup::of(std::process::id())?.id;
         let wanted: BTreeMap<Life, _> = wish
             .replicas
             .iter()
@@ -194,21 +355,28 @@ impl Pod {
         let gone: Vec<_> = self.residents.keys().filter(|life| !wanted.contains_key(life)).cloned().collect();
         for life in gone {
             if let Some(resident) = self.residents.remove(&life) {
-                kernel.write_home(resident.cgroup.id, None)?;
+                kernel.host.maps.remove_replica(resident.cgroup.id, resident.member);
+                self.exclusive_conflicts.remove(&life.id);
             }
         }
         for (life, replica) in wanted {
+            let service = self.kernel.service(&replica.service)?;
             if let Some(resident) = self.residents.get_mut(&life) {
-                resident.weight = replica.weight;
-                if resident.address != replica.address {
-                    kernel.write_home(resident.cgroup.id, Some(replica.address))?;
-                    resident.address = replica.address;
+                // Of two in one slot, the one that serves is whom neighbours ask for.
+                if resident.weight == 0 && replica.weight > 0 && resident.cgroup.id != own {
+                    kernel.host.maps.add_replica(resident.cgroup.id, resident.member)?;
                 }
+                resident.weight = replica.weight;
+                resident.address = replica.address;
                 continue;
             }
             // It may have ended just now: then it is no longer wanted soon.
             let Ok(cgroup) = Cgroup::of(replica.pid) else { continue };
-            kernel.write_home(cgroup.id, Some(replica.address))?;
+            let member = Member { netns: self.kernel.netns, service, slot: replica.slot };
+            // What is in a supervisor's own group is never a replica.
+            if cgroup.id != own {
+                kernel.host.maps.add_replica(cgroup.id, member)?;
+            }
             // A supervisor before us may have been killed while this one was about to end.
             if let Err(error) = quiet::lift(&cgroup) {
                 tracing::warn!(%error, pid = replica.pid, "some of its connections may get nothing");
@@ -219,6 +387,7 @@ impl Pod {
                 weight: replica.weight,
                 ids: cgroup.ids().into_iter().collect(),
                 cgroup,
+                member,
             };
             self.residents.insert(life, resident);
         }
@@ -230,28 +399,23 @@ impl Pod {
         for name in names {
             if let Some(port) = self.ports.get_mut(&name) {
                 // Where connections wait has to be known before they are sent there.
-                port.hold(kernel, &self.netns, rules(wish, port).hold)?;
+                port.hold(&mut self.kernel, &mut kernel.host, &self.netns, rules(wish, port).hold)?;
             }
-            self.write_port_by(kernel, name, |port| rules(wish, port))?;
+            self.write_port_by(name, |port| rules(wish, port))?;
         }
         Ok(())
     }
 
     /// Writes a port by the rules that it has.
-    fn write_port(&mut self, kernel: &mut InKernel, name: wish::Port) -> Result<(), KernelError> {
-        self.write_port_by(kernel, name, Port::rules)
+    fn write_port(&mut self, name: wish::Port) -> Result<(), KernelError> {
+        self.write_port_by(name, Port::rules)
     }
 
-    fn write_port_by(
-        &mut self,
-        kernel: &mut InKernel,
-        name: wish::Port,
-        rules: impl Fn(&Port) -> Rules,
-    ) -> Result<(), KernelError> {
+    fn write_port_by(&mut self, name: wish::Port, rules: impl Fn(&Port) -> Rules) -> Result<(), KernelError> {
         let Some(port) = self.ports.get_mut(&name) else { return Ok(()) };
         let rules = rules(port);
         let residents = &self.residents;
-        port.write(kernel, &rules, |life| {
+        port.write(&mut self.kernel, &rules, |life| {
             residents.get(life).map(|resident| (resident.address, resident.weight))
         })
     }
@@ -266,14 +430,15 @@ impl Pod {
         // seen by the next look.
         let mut anew = false;
         for port in self.ports.values_mut() {
-            anew |= port.take_written() && port.doors.iter().flatten().any(|door| door.hold.is_some());
+            anew |= port.take_written() && port.groups.iter().flatten().any(|group| group.hold.is_some());
         }
         let later = if anew { Some(self.diagnosis.rows()?) } else { None };
         let rows = later.as_deref().unwrap_or(rows);
         let mut waiting = BTreeMap::new();
         for ((_, number), port) in &mut self.ports {
             let count = |cookie| rows.iter().find(|row| row.cookie == cookie).map_or(0, |row| row.waiting);
-            let connections = port.attend(kernel, &self.netns, rules(wish, port).hold, count)?;
+            let hold = rules(wish, port).hold;
+            let connections = port.attend(&mut self.kernel, &mut kernel.host, &self.netns, hold, count)?;
             if port.can_wait() > 0 {
                 waiting.insert(*number, Waiting { connections, most: u64::from(port.can_wait()) });
             }
@@ -281,57 +446,47 @@ impl Pod {
         Ok(waiting)
     }
 
-    fn shut_all_but_served(&mut self, kernel: &mut InKernel, wish: &PodWish) -> Result<(), KernelError> {
-        let doors = self.ports.iter().flat_map(|(name, port)| {
-            port.doors.iter().flatten().map(move |door| (*name, door.bound.takes_v4(), door.bound.takes_v6()))
-        });
+    /// Closes declared ports to packets of a family in which nobody listens.
+    fn close_all_but_served(&mut self) -> Result<(), KernelError> {
         // Who has a port for himself alone is in nobody's way.
-        let alone = self.sockets.values().filter_map(|socket| match socket {
-            Socket::Alone { port, .. } => Some((*port, true, true)),
-            _ => None,
-        });
-        let open: Vec<_> = doors.chain(alone).collect();
-        self.shut_all_but(kernel, wish, |port, v4| {
-            open.iter()
-                .any(|(name, takes_v4, takes_v6)| *name == port && if v4 { *takes_v4 } else { *takes_v6 })
-        })
-    }
-
-    fn shut_all_but(
-        &mut self,
-        kernel: &mut InKernel,
-        wish: &PodWish,
-        is_open: impl Fn(wish::Port, bool) -> bool,
-    ) -> Result<(), KernelError> {
-        let mut wanted = BTreeSet::new();
-        for port in &wish.declared {
-            for v4 in [true, false] {
-                if !is_open(*port, v4) {
-                    wanted.insert(gate(self.number, *port, v4));
-                }
-            }
+        let alone: BTreeSet<_> = self
+            .sockets
+            .values()
+            .filter_map(|socket| if let Socket::Alone { port, .. } = socket { Some(*port) } else { None })
+            .collect();
+        for (name, port) in &mut self.ports {
+            let takes =
+                |family: fn(&Bound) -> bool| port.groups.iter().flatten().any(|group| family(&group.bound));
+            let closed = |family: fn(&Bound) -> bool| {
+                self.declared.contains(name) && !alone.contains(name) && !takes(family)
+            };
+            port.closed = if closed(Bound::takes_v4) { CLOSED_V4 } else { 0 }
+                | if closed(Bound::takes_v6) { CLOSED_V6 } else { 0 };
+            port.write_entry(&mut self.kernel)?;
         }
-        for key in wanted.difference(&self.shut) {
-            kernel.write_gate(*key, true)?;
-        }
-        for key in self.shut.difference(&wanted) {
-            kernel.write_gate(*key, false)?;
-        }
-        self.shut = wanted;
         Ok(())
     }
 }
 
-/// The gate of a port, for packets of IPv4 or of IPv6.
-fn gate(pod: u32, (transport, port): wish::Port, v4: bool) -> GateKey {
-    GateKey { pod, port, protocol: transport.number(), family: if v4 { AF_INET } else { AF_INET6 } }
+/// Ports that are closed until replicas are ready, and always have room: the declared ones that replicas share.
+fn steered(wish: &PodWish) -> impl Iterator<Item = wish::Port> {
+    wish.declared.iter().copied().filter(|port| !wish.exclusive.contains(port)).take(MOST_DECLARED)
 }
 
 fn key(bound: &Bound) -> wish::Port {
     (bound.transport, bound.address.port())
 }
 
+fn pod_key((transport, port): wish::Port) -> PodPortKey {
+    PodPortKey { port, protocol: transport.number(), unused: 0 }
+}
+
+fn port_of(notice: &Notice) -> Option<wish::Port> {
+    let transport = Transport::from_number(u8::try_from(notice.protocol).ok()?)?;
+    Some((transport, u16::try_from(notice.port).ok()?))
+}
+
 fn rules(wish: &PodWish, port: &Port) -> Rules {
     let none = Rules { balance: Balance::default(), hold: Duration::ZERO };
-    wish.rules.get(&port.service).copied().unwrap_or(none)
+    port.service.as_ref().and_then(|service| wish.rules.get(service)).copied().unwrap_or(none)
 }

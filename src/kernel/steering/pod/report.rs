@@ -6,12 +6,17 @@ use std::{
 };
 
 use super::{Pod, Socket};
-use crate::kernel::{
-    Counters, KernelError, netns, processes,
-    sockets::{Row, Transport},
-    steering::{
-        project::{InKernel, Life},
-        wish::{PodReport, PodWish, ReplicaReport, Traffic, Waiting},
+use crate::{
+    engine::ContainerId,
+    kernel::{
+        Counters, KernelError, netns, processes,
+        raw::Counts,
+        sockets::{Row, Transport},
+        steering::{
+            port::Part,
+            project::Life,
+            wish::{PodReport, PodWish, ReplicaReport, Traffic, Waiting},
+        },
     },
 };
 
@@ -29,9 +34,23 @@ impl Pod {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub(super) fn totals(&self, kernel: &InKernel) -> Result<BTreeMap<u32, u64>, KernelError> {
+    pub(super) fn totals(&self) -> Result<BTreeMap<u32, u64>, KernelError> {
         let parts = self.ports.values().flat_map(|port| port.endpoints.values());
-        parts.map(|part| Ok((part.number, kernel.counts(part.number)?.total))).collect()
+        parts.map(|part| Ok((part.number, self.counts(part)?.total))).collect()
+    }
+
+    /// What was counted at a replica's part in a port, by this layout and by the one before.
+    fn counts(&self, part: &Part) -> Result<Counts, KernelError> {
+        let mut counts = self.kernel.counts(part.number)?;
+        if let (Some(former), Some(number)) = (&self.former, part.former) {
+            let before = former.counts(number)?;
+            counts.live += before.live.max(0);
+            counts.unfinished += before.unfinished.max(0);
+            counts.total += before.total;
+            counts.reset += before.reset;
+            counts.last = counts.last.max(before.last);
+        }
+        Ok(counts)
     }
 
     /// Tells how it stands. `totals` were counted before `rows` were looked at.
@@ -40,7 +59,6 @@ impl Pod {
     /// When what was counted cannot be read.
     pub(super) fn report(
         &self,
-        kernel: &InKernel,
         wish: &PodWish,
         totals: &BTreeMap<u32, u64>,
         rows: &[Row],
@@ -63,7 +81,7 @@ impl Pod {
         for (name, port) in &self.ports {
             for (life, part) in &port.endpoints {
                 let Some(replica) = replicas.get_mut(life) else { continue };
-                let counts = kernel.counts(part.number)?;
+                let counts = self.counts(part)?;
                 let cookies = part.listeners.iter().flatten().map(|(cookie, _)| cookie);
                 let own: Vec<_> = cookies.filter_map(|cookie| rows.get(cookie)).collect();
                 let queue = own.iter().map(|row| u64::from(row.waiting)).sum();
@@ -108,7 +126,11 @@ impl Pod {
                 Socket::Unknown { since, stranger } if since.elapsed() >= STRANGE => {
                     strangers.insert(stranger.clone());
                 }
-                Socket::Entered { .. } | Socket::Unknown { .. } | Socket::Ignored => {}
+                Socket::Entered(_)
+                | Socket::Unknown { .. }
+                | Socket::Ignored
+                | Socket::LeftAlone { .. }
+                | Socket::Refused { .. } => {}
             }
         }
         Ok(PodReport {
@@ -118,14 +140,27 @@ impl Pod {
             waiting,
             strangers,
             other_users: self.other_users.clone(),
-            refused: self.refused(kernel)?,
+            exclusive_conflicts: self.exclusive_conflicts.clone(),
+            unsteered: self.unsteered(),
+            refused: self.refused()?,
             counters: self.counters(wish.pid),
         })
     }
 
-    fn refused(&self, kernel: &InKernel) -> Result<u64, KernelError> {
+    fn refused(&self) -> Result<u64, KernelError> {
         let ports = self.ports.iter().filter(|((transport, _), _)| *transport == Transport::Tcp);
-        ports.map(|(_, port)| Ok(kernel.counts(port.hold_number())?.reset)).sum()
+        ports.map(|(_, port)| Ok(self.kernel.counts(port.hold)?.reset)).sum()
+    }
+
+    /// How many listeners there was no room for, by replica.
+    fn unsteered(&self) -> BTreeMap<ContainerId, u64> {
+        let mut unsteered = BTreeMap::new();
+        for socket in self.sockets.values() {
+            if let Socket::LeftAlone { life } = socket {
+                *unsteered.entry(life.id.clone()).or_default() += 1;
+            }
+        }
+        unsteered
     }
 
     /// What the kernel itself has counted in the pod's network, which a process shares.

@@ -1,16 +1,16 @@
-//! From weights to a wheel: a list of whom new connections are for, in turn. Pure.
+//! From weights to a table of weighted round robin: whom new connections are for, in turn. Pure.
 
-use super::raw::WHEEL;
+use super::raw::WRR_TABLE;
 
 /// A list in which each endpoint is as often as its weight says, compared with the others, and as evenly apart as
 /// can be (smooth weighted round robin). Weight 0 is never in it, any other at least once.
 #[must_use]
-pub fn wheel(weights: &[(u16, u32)]) -> Vec<u16> {
+pub fn wrr_table(weights: &[(u16, u32)]) -> Vec<u16> {
     let shares = shares(weights);
     let size: u64 = shares.iter().map(|(_, share)| share).sum();
     let mut credit: Vec<(u16, u64, i64)> =
         shares.into_iter().map(|(endpoint, share)| (endpoint, share, 0)).collect();
-    let mut wheel = Vec::new();
+    let mut table = Vec::new();
     for _ in 0..size {
         for (_, share, credit) in &mut credit {
             *credit += i64::try_from(*share).unwrap_or(i64::MAX);
@@ -24,10 +24,10 @@ pub fn wheel(weights: &[(u16, u32)]) -> Vec<u16> {
         }
         if let Some((endpoint, _, credit)) = richest {
             *credit -= i64::try_from(size).unwrap_or(i64::MAX);
-            wheel.push(*endpoint);
+            table.push(*endpoint);
         }
     }
-    wheel
+    table
 }
 
 /// How many places each gets: its weight without what all have in common, or scaled down where that is too many.
@@ -37,13 +37,13 @@ fn shares(weights: &[(u16, u32)]) -> Vec<(u16, u64)> {
         weights.map(|(endpoint, weight)| (*endpoint, u64::from(*weight))).collect();
     let common = shares.iter().fold(0, |common, (_, weight)| gcd(common, *weight)).max(1);
     let sum: u64 = shares.iter().map(|(_, weight)| weight / common).sum();
-    let most = WHEEL as u64;
+    let most = WRR_TABLE as u64;
     if sum <= most {
         shares.iter_mut().for_each(|(_, weight)| *weight /= common);
         return shares;
     }
     // Each has one place, and the rest is split by weight: rounding down never makes it too many.
-    shares.truncate(WHEEL);
+    shares.truncate(WRR_TABLE);
     let rest = most - shares.len() as u64;
     let sum: u64 = shares.iter().map(|(_, weight)| weight).sum();
     shares.iter_mut().for_each(|(_, weight)| *weight = 1 + rest * *weight / sum);
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wheels() {
+    fn tables() {
         for (case, weights, expected) in [
             ("nobody", &[][..], &[][..]),
             ("weight 0 gets nothing", &[(1, 0), (2, 5)], &[2]),
@@ -69,7 +69,7 @@ mod tests {
             ("a heavier one comes oftener", &[(1, 300), (2, 100)], &[1, 1, 2, 1]),
             ("and not in a row", &[(1, 5), (2, 1), (3, 1)], &[1, 1, 2, 1, 3, 1, 1]),
         ] {
-            assert_eq!(wheel(weights), expected, "{case}");
+            assert_eq!(wrr_table(weights), expected, "{case}");
         }
     }
 
@@ -77,14 +77,14 @@ mod tests {
         #[test]
         fn everybody_has_a_share_and_about_the_right_one(weights in prop::collection::vec(0_u32..1001, 1..300)) {
             let weights: Vec<_> = (0..).zip(weights).collect();
-            let wheel = wheel(&weights);
-            prop_assert!(wheel.len() <= WHEEL);
+            let table = wrr_table(&weights);
+            prop_assert!(table.len() <= WRR_TABLE);
             let sum: f64 = weights.iter().map(|(_, weight)| f64::from(*weight)).sum();
             for (endpoint, weight) in weights {
-                let places = wheel.iter().filter(|e| **e == endpoint).count();
+                let places = table.iter().filter(|e| **e == endpoint).count();
                 prop_assert_eq!(places > 0, weight > 0);
-                let wanted = f64::from(weight) / sum * wheel.len() as f64;
-                // With so many replicas in the wheel each has a place more or less, or what rounding leaves.
+                let wanted = f64::from(weight) / sum * table.len() as f64;
+                // With so many replicas in the table each has a place more or less, or what rounding leaves.
                 prop_assert!((places as f64 - wanted).abs() <= 1.5 + 0.3 * wanted, "{places} places, {wanted} wanted");
             }
         }

@@ -1,18 +1,18 @@
-//! Numbers that are given out and taken back: places in the programs' maps.
+//! Ids that are given out and taken back: places in the programs' maps.
 
 use std::collections::BTreeSet;
 
 use crate::kernel::KernelError;
 
-/// Numbers from 0 up.
+/// Ids from 0 up.
 #[derive(Debug)]
-pub struct Numbers {
+pub struct Ids {
     what: &'static str,
     most: u32,
     used: BTreeSet<u32>,
 }
 
-impl Numbers {
+impl Ids {
     /// So many numbers for something, which messages name.
     pub fn new(what: &'static str, most: u32) -> Self {
         Self { what, most, used: BTreeSet::new() }
@@ -34,6 +34,11 @@ impl Numbers {
         Ok(number)
     }
 
+    /// How many are free.
+    pub fn free(&self) -> usize {
+        (self.most as usize).saturating_sub(self.used.len())
+    }
+
     /// Takes one back.
     pub fn give_back(&mut self, number: u32) {
         self.used.remove(&number);
@@ -46,10 +51,10 @@ mod tests {
 
     #[test]
     fn the_lowest_free_one_is_given_out_until_there_is_none() {
-        let mut numbers = Numbers::new("ports", 3);
+        let mut numbers = Ids::new("ports", 3);
         assert!(numbers.mark(1));
         assert!(!numbers.mark(1));
-        assert_eq!((numbers.take().unwrap(), numbers.take().unwrap()), (0, 2));
+        assert_eq!((numbers.take().unwrap(), numbers.take().unwrap(), numbers.free()), (0, 2, 0));
         assert_eq!(numbers.take().unwrap_err().to_string(), "too many ports: there is room for 3");
         numbers.give_back(1);
         assert_eq!(numbers.take().unwrap(), 1);

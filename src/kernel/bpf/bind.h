@@ -1,0 +1,322 @@
+/* Sharing. SO_REUSEPORT is set before the kernel looks whether a port is taken, so that replicas share it. Within a replica
+ * a port that is taken stays so (EADDRINUSE), as it is where nobody else is: what is bound there is counted by address, and
+ * compared by the kernel's own rules (inet_csk_bind_conflict, udp_lib_lport_inuse). */
+
+/* Whether a socket that is bound there keeps out one whose program has set SO_REUSEPORT (`asked`), or SO_REUSEADDR. */
+static __always_inline int is_taken(struct bind_key *key, int asked, int reuse)
+{
+	struct binds *b = bpf_map_lookup_elem(&sp_binds, key);
+
+	if (!b)
+		return 0;
+	return b->sockets[0] > 0 || (!asked && b->sockets[ASKED] > 0) || (!reuse && b->sockets[SOFT] > 0) ||
+	       (!asked && !reuse && b->sockets[ASKED | SOFT] > 0);
+}
+
+/* Whether anything that is bound within the replica keeps out a socket at `key`. */
+static __always_inline int is_taken_within(struct bind_key *key, int only6, int asked, int reuse)
+{
+	struct addr addr = key->addr;
+	int taken;
+
+	if (is_v4(&addr)) {
+		if (!addr.w[3]) {
+			set_special(&key->addr, ALL4);
+			taken = is_taken(key, asked, reuse);
+		} else {
+			taken = is_taken(key, asked, reuse);
+			key->addr.w[3] = 0;
+			taken |= is_taken(key, asked, reuse);
+		}
+		set_special(&key->addr, 0); /* `::`, which takes IPv4 as well */
+		taken |= is_taken(key, asked, reuse);
+	} else if (is_any6(&addr)) {
+		set_special(&key->addr, ALL6);
+		taken = is_taken(key, asked, reuse);
+		if (!only6) {
+			set_special(&key->addr, ALL4);
+			taken |= is_taken(key, asked, reuse);
+		}
+	} else {
+		taken = is_taken(key, asked, reuse);
+		set_special(&key->addr, 0);
+		taken |= is_taken(key, asked, reuse);
+		set_special(&key->addr, ONLY6);
+		taken |= is_taken(key, asked, reuse);
+	}
+	key->addr = addr;
+	return taken;
+}
+
+static __always_inline void count_bind(struct bind_key *key, __u32 kind, int by)
+{
+	struct binds none = {}, *b;
+
+	if (by > 0)
+		bpf_map_update_elem(&sp_binds, key, &none, BPF_NOEXIST);
+	b = bpf_map_lookup_elem(&sp_binds, key);
+	if (!b)
+		return;
+	__sync_fetch_and_add(&b->sockets[kind & 3], by);
+	if (by < 0 && !(b->sockets[0] | b->sockets[1] | b->sockets[2] | b->sockets[3]))
+		bpf_map_delete_elem(&sp_binds, key);
+}
+
+static __always_inline void count_mark(struct bind_mark *mark, int by)
+{
+	struct bind_key key = mark->key;
+
+	count_bind(&key, mark->kind, by);
+	set_special(&key.addr, is_v4(&mark->key.addr) ? ALL4 : ALL6);
+	count_bind(&key, mark->kind, by);
+}
+
+static __always_inline void quota_key(struct bind_key *key, __u64 cgroup)
+{
+	__builtin_memset(key, 0, sizeof(*key));
+	key->cgroup = cgroup;
+	set_special(&key->addr, QUOTA);
+}
+
+/* The sockets of all replicas on one exclusive port. */
+static __always_inline void exclusive_key(struct bind_key *key, __u64 netns, __u16 port, __u8 protocol)
+{
+	__builtin_memset(key, 0, sizeof(*key));
+	/* No control group has such an id. */
+	key->cgroup = ~netns;
+	key->port = port;
+	key->protocol = protocol;
+}
+
+static __always_inline int share(struct bpf_sock_addr *ctx, struct bind_key *key, int only6)
+{
+	struct port_key port = { .port = bpf_ntohs(ctx->user_port), .protocol = ctx->protocol };
+	struct bind_mark new = {}, *mark;
+	struct bpf_sock *sk = ctx->sk;
+	struct bind_key other;
+	struct binds *b;
+	__u32 *user, me;
+	int one = 1, asked = 0, reuse = 0;
+
+	/* Port 0 asks for one that nobody has: that must not be a shared one. */
+	if (!sk || !port.port || (port.protocol != IPPROTO_TCP && port.protocol != IPPROTO_UDP))
+		return 1;
+	port.netns = bpf_get_netns_cookie(ctx);
+	if (!bpf_map_lookup_elem(&sp_pods, &port.netns))
+		return 1;
+	mark = bpf_sk_storage_get(&sp_bind_marks, sk, 0, 0);
+	/* It is bound already: the kernel says so. */
+	if (mark && mark->counted)
+		return 1;
+	key->cgroup = current_owner();
+	key->port = port.port;
+	key->protocol = port.protocol;
+	if (bpf_map_lookup_elem(&sp_exclusive, &port)) {
+		exclusive_key(&other, port.netns, port.port, port.protocol);
+		b = bpf_map_lookup_elem(&sp_binds, &other);
+		if (b && b->sockets[0] > 0)
+			tell(port.netns, key->cgroup, EVENT_EXCLUSIVE, port.port, port.protocol, 0);
+		new.key = other;
+		bpf_sk_storage_get(&sp_bind_marks, sk, &new, BPF_SK_STORAGE_GET_F_CREATE);
+		return 1;
+	}
+	if (is_supervisor(key->cgroup)) {
+		bpf_setsockopt(ctx, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one));
+		return 1;
+	}
+	quota_key(&other, key->cgroup);
+	b = bpf_map_lookup_elem(&sp_binds, &other);
+	if (b && b->sockets[0] >= SOCKETS_OF_REPLICA)
+		return 1;
+	/* What it was before we have set it for the first time. */
+	if (mark)
+		asked = mark->kind & ASKED;
+	else
+		bpf_getsockopt(ctx, SOL_SOCKET, SO_REUSEPORT, &asked, sizeof(asked));
+	bpf_getsockopt(ctx, SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof(reuse));
+	if (is_taken_within(key, only6, asked, reuse)) {
+		bpf_set_retval(-EADDRINUSE);
+		return 0;
+	}
+	if (only6 && is_any6(&key->addr))
+		set_special(&key->addr, ONLY6);
+	new.key = *key;
+	new.kind = (asked ? ASKED : 0) | (reuse ? SOFT : 0);
+	new.reuse = reuse != 0;
+	if (!mark)
+		bpf_sk_storage_get(&sp_bind_marks, sk, &new, BPF_SK_STORAGE_GET_F_CREATE);
+	else
+		*mark = new;
+	bpf_setsockopt(ctx, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one));
+	user = bpf_map_lookup_elem(&sp_users, &port);
+	me = bpf_get_current_uid_gid();
+	if (user && *user != me)
+		tell(port.netns, key->cgroup, EVENT_OTHER_USER, port.port, port.protocol, me);
+	return 1;
+}
+
+SEC("cgroup/bind4")
+int sameport_bind4(struct bpf_sock_addr *ctx)
+{
+	struct bind_key key = {};
+
+	set_v4(&key.addr, FIELD(user_ip4));
+	return share(ctx, &key, 0);
+}
+
+SEC("cgroup/bind6")
+int sameport_bind6(struct bpf_sock_addr *ctx)
+{
+	struct bind_key key = {};
+	int only6 = 0;
+
+	if (ctx->sk)
+		only6 = is_only6(ctx->sk, ctx->protocol == IPPROTO_UDP);
+	key.addr.w[0] = FIELD(user_ip6[0]);
+	key.addr.w[1] = FIELD(user_ip6[1]);
+	key.addr.w[2] = FIELD(user_ip6[2]);
+	key.addr.w[3] = FIELD(user_ip6[3]);
+	return share(ctx, &key, only6);
+}
+
+static __always_inline void count_socket(struct bind_mark *mark, int by)
+{
+	struct bind_key quota;
+
+	mark->counted = by > 0;
+	if (mark->key.cgroup >> 63) { /* an exclusive one */
+		struct bind_key key = mark->key;
+
+		count_bind(&key, 0, by);
+		return;
+	}
+	count_mark(mark, by);
+	quota_key(&quota, mark->key.cgroup);
+	count_bind(&quota, 0, by);
+}
+
+static __always_inline int bound(struct bpf_sock *sk)
+{
+	struct bind_mark *mark = bpf_sk_storage_get(&sp_bind_marks, sk, 0, 0);
+	__u64 netns;
+
+	if (mark && !mark->counted)
+		count_socket(mark, 1);
+	if (sk->protocol != IPPROTO_UDP)
+		return 1;
+	netns = bpf_get_netns_cookie(sk);
+	if (bpf_map_lookup_elem(&sp_pods, &netns))
+		tell(netns, 0, EVENT_BOUND, sk->src_port, IPPROTO_UDP, 0);
+	return 1;
+}
+
+SEC("cgroup/post_bind4")
+int sameport_bound4(struct bpf_sock *sk)
+{
+	return bound(sk);
+}
+
+SEC("cgroup/post_bind6")
+int sameport_bound6(struct bpf_sock *sk)
+{
+	return bound(sk);
+}
+
+SEC("cgroup/sock_release")
+int sameport_release(struct bpf_sock *sk)
+{
+	struct bind_mark *mark = bpf_sk_storage_get(&sp_bind_marks, sk, 0, 0);
+
+	if (mark && mark->counted)
+		count_socket(mark, -1);
+	return 1;
+}
+
+/* Counted as another kind from now on, since it begins to listen or ends. */
+static __always_inline void recount_mark(struct bind_mark *mark, __u32 kind)
+{
+	if (!mark->counted || mark->kind == kind) {
+		mark->kind = kind;
+		return;
+	}
+	count_mark(mark, -1);
+	mark->kind = kind;
+	count_mark(mark, 1);
+}
+
+/* Enters a listener among those of its replica. It may be one of several at the same address, where its program has set
+ * SO_REUSEPORT: each has a slot. */
+static __always_inline void list(struct bpf_sock_ops *ctx, struct bind_mark *mark)
+{
+	struct bind_key key = mark->key;
+	__u64 none = 0, *slots;
+	int slot;
+
+	bpf_map_update_elem(&sp_slots, &key, &none, BPF_NOEXIST);
+	/* It stays entered until it is closed, also when it has been shut down. */
+	if (!mark->listed) {
+#pragma clang loop unroll(disable)
+		for (slot = 0; slot < SLOTS; slot++) {
+			key.slot = slot;
+			if (!bpf_sock_hash_update(ctx, &sp_listeners, &key, BPF_NOEXIST)) {
+				mark->listed = slot + 1;
+				break;
+			}
+		}
+		key.slot = 0;
+	}
+	slots = bpf_map_lookup_elem(&sp_slots, &key);
+	if (slots && mark->listed)
+		__sync_fetch_and_or(slots, 1ull << ((mark->listed - 1) & (SLOTS - 1)));
+}
+
+static __always_inline void listens(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
+{
+	__u64 netns = bpf_get_netns_cookie(ctx), owner, bit, *bits;
+	struct served_key served = { .netns = netns };
+	struct bind_mark *mark;
+	struct member *member;
+
+	if (!bpf_map_lookup_elem(&sp_pods, &netns))
+		return;
+	owner = owner_of(sk);
+	if (is_supervisor(owner))
+		return;
+	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
+	mark = bpf_sk_storage_get(&sp_bind_marks, sk, 0, 0);
+	/* Without a mark nobody else can be at its port. */
+	if (mark && !(mark->key.cgroup >> 63)) {
+		recount_mark(mark, mark->kind & ~SOFT);
+		list(ctx, mark);
+		member = bpf_map_lookup_elem(&sp_cgroups, &owner);
+		if (member) {
+			served.addr = mark->key.addr;
+			served.port = mark->key.port;
+			served.protocol = IPPROTO_TCP;
+			bit = 0;
+			bpf_map_update_elem(&sp_served, &served, &bit, BPF_NOEXIST);
+			bits = bpf_map_lookup_elem(&sp_served, &served);
+			if (bits)
+				__sync_fetch_and_or(bits, 1ull << (member->service & (SERVICES - 1)));
+		}
+	}
+	tell(netns, owner, EVENT_LISTENS, ctx->local_port, IPPROTO_TCP, 0);
+}
+
+static __always_inline void listens_no_more(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
+{
+	struct bind_mark *mark = bpf_sk_storage_get(&sp_bind_marks, sk, 0, 0);
+	__u64 *slots, left;
+
+	if (mark && mark->listed) {
+		slots = bpf_map_lookup_elem(&sp_slots, &mark->key);
+		if (slots) {
+			left = __sync_and_and_fetch(slots, ~(1ull << ((mark->listed - 1) & (SLOTS - 1))));
+			if (!left)
+				bpf_map_delete_elem(&sp_slots, &mark->key);
+		}
+		/* It may only have been shut down: then it is bound still. */
+		recount_mark(mark, mark->kind | (mark->reuse ? SOFT : 0));
+	}
+	tell(bpf_get_netns_cookie(ctx), 0, EVENT_CLOSED, ctx->local_port, IPPROTO_TCP, 0);
+}
