@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     engine::ContainerId,
     kernel::{Counters, processes::Pulse, sockets::Transport},
-    spec::{Balance, PodName, ServiceName},
+    spec::{Balance, PodName, PortSet, Protocol, ServiceName},
 };
 
 /// All pods of a project that there are; one that is not named is let go.
@@ -19,6 +19,15 @@ pub type Wishes = BTreeMap<PodName, PodWish>;
 
 /// A port of a pod.
 pub type Port = (Transport, u16);
+
+impl From<Transport> for Protocol {
+    fn from(transport: Transport) -> Self {
+        match transport {
+            Transport::Tcp => Self::Tcp,
+            Transport::Udp => Self::Udp,
+        }
+    }
+}
 
 /// What is wanted of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +38,8 @@ pub struct PodWish {
     pub netns: u64,
     /// Ports that are known to be wanted: nobody is let in before we choose among their listeners.
     pub declared: BTreeSet<Port>,
+    /// Ports that only one replica can hold at a time, of TCP and UDP.
+    pub exclusive: PortSet,
     /// What its services want.
     pub rules: BTreeMap<ServiceName, Rules>,
     /// The replicas that run.
@@ -81,6 +92,8 @@ pub struct PodReport {
     pub strangers: BTreeSet<Stranger>,
     /// Users who wanted a port that another user shares.
     pub other_users: BTreeMap<u16, OtherUser>,
+    /// A replica asked for a port that is exclusive and that another replica holds.
+    pub exclusive_conflicts: BTreeMap<ContainerId, BTreeSet<Port>>,
     /// Connections that came while nobody could take them, and that could not wait: they were refused.
     pub refused: u64,
     /// What the kernel itself has counted there; none where it cannot be read.

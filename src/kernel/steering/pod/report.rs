@@ -118,6 +118,7 @@ impl Pod {
             waiting,
             strangers,
             other_users: self.other_users.clone(),
+            exclusive_conflicts: BTreeMap::new(),
             refused: self.refused(kernel)?,
             counters: self.counters(wish.pid),
         })
