@@ -30,7 +30,14 @@ pub async fn run(context: &Context, _: StatusArgs) -> Result<(), CliError> {
     if !status.replicas.is_empty() {
         output::line(&table::draw(&status.replicas).trim_fmt())?;
     }
+    status.pods.iter().filter_map(exclusive_ports).try_for_each(|note| output::note(&note))?;
     notes(&status, file.is_some())
+}
+
+/// Which ports of a pod are not shared.
+fn exclusive_ports(pod: &Pod) -> Option<String> {
+    let ports = pod.exclusive_ports.join(", ");
+    (!ports.is_empty()).then(|| format!("{}: only one replica at a time can hold {ports}", pod.name))
 }
 
 fn summary(status: &Status) -> String {

@@ -215,12 +215,17 @@ fn failure(status: &Status) -> Option<CliError> {
             let message = convert::port_not_shared(name, &found.image, found.port);
             return Some(CliError::failed(message, Some(&convert::how_to_share(found.port))));
         }
-        if replica.exits >= OFTEN {
-            let how = convert::exit(&ended.exit);
-            let message = format!("{name} keeps ending: {how}{}", last_words(replica));
-            let help = "the supervisor goes on trying; `sameport logs` shows everything it wrote";
-            return Some(CliError::failed(message, Some(help)));
+        if replica.exits < OFTEN {
+            continue;
         }
+        // The next try may find it free, as soon as whoever holds it has ended.
+        if let Some(port) = &ended.exclusive_port {
+            return Some(CliError::failed(convert::exclusive_port(name, port), None));
+        }
+        let how = convert::exit(&ended.exit);
+        let message = format!("{name} keeps ending: {how}{}", last_words(replica));
+        let help = "the supervisor goes on trying; `sameport logs` shows everything it wrote";
+        return Some(CliError::failed(message, Some(help)));
     }
     let error = status.errors.iter().find(|error| is_often(error.attempts))?;
     Some(CliError::failed(format!("{}: {}", error.target, error.error), error.help.as_deref()))
@@ -281,5 +286,22 @@ mod tests {
         let mut old = status(true, 0);
         old.replicas[0].started_at = Some(Timestamp::UNIX_EPOCH.into());
         assert!(Steadiness::default().look(&old, Instant::now()));
+    }
+
+    #[test]
+    fn who_ends_for_an_exclusive_port_may_find_it_free_the_next_time_but_not_for_ever() {
+        let ended = |exits| {
+            let mut status = status(false, exits);
+            let termination = serde_json::json!({
+                "exit": { "exit_code": 1, "out_of_memory": false, "error": null, "at": "1970-01-01T00:00:00Z" },
+                "log": [], "exclusive_port": { "port": 30_001, "protocol": "tcp" },
+            });
+            status.replicas[0].last_termination = Some(serde_json::from_value(termination).unwrap());
+            failure(&status).map(|error| error.to_string())
+        };
+        assert_eq!(ended(OFTEN - 1), None);
+        let told = ended(OFTEN).unwrap();
+        assert!(told.contains("web-1 asked for port 30001/tcp, which is exclusive"), "{told}");
+        assert!(told.contains("x-sameport: { ports: { \"30001\": shared } }"), "{told}");
     }
 }

@@ -313,6 +313,7 @@ pub(super) const SAMEPORT: Table = &[
     ("error_budget", Honoured),
     ("hold", Honoured),
     ("pod", Honoured),
+    ("ports", Honoured),
     ("probe", Honoured),
     ("progress_deadline", Honoured),
     ("replace_unhealthy", Honoured),

@@ -7,8 +7,8 @@ use std::{
 };
 
 use crate::spec::{
-    Balance, Container, Hooks, Image, NameError, Network, Pod, PodName, PortBinding, Project, ProjectName,
-    Protocol, PullPolicy, Restart, Service, ServiceName, Sharing, Unhealthy,
+    Balance, Container, Hooks, Image, NameError, Network, Pod, PodName, PortBinding, PortSet, Project,
+    ProjectName, Protocol, PullPolicy, Restart, Service, ServiceName, Sharing, Unhealthy,
 };
 
 /// The only service's name.
@@ -74,6 +74,8 @@ pub fn project(image: Image, replicas: u32, address: SocketAddr) -> Result<Proje
                 update: crate::spec::Update::default(),
                 rollback: crate::spec::Update::default(),
                 canary: None,
+                exclusive_ports: PortSet::default(),
+                shared_ports: PortSet::default(),
             },
         )]),
         pods: BTreeMap::from([(pod, Pod { ports, ..Pod::default() })]),

@@ -83,7 +83,7 @@ const MAPS: [(&str, Shape); 31] = [
     ("sp_binds", hash::<BindKey, [u32; 4]>(131_072)),
     ("sp_slots", hash::<BindKey, u64>(65_536)),
     ("sp_served", lru::<ServedKey, u64>(32_768)),
-    ("sp_exclusive", hash::<PortKey, u32>(65_536)),
+    ("sp_exclusive", hash::<PortKey, u64>(65_536)),
     ("sp_users", hash::<PortKey, u32>(65_536)),
     ("sp_moved", hash::<u64, u32>(131_072)),
     ("sp_listeners", shape_of::<BindKey, u32>(MapType::SockHash, Some(65_536), 0)),

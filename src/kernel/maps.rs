@@ -22,7 +22,7 @@ pub struct HostMaps {
     served: HashMap<MapData, ServedKey, u64>,
     slots: HashMap<MapData, BindKey, u64>,
     listeners: SockHash<MapData, BindKey>,
-    exclusive: HashMap<MapData, PortKey, u32>,
+    exclusive: HashMap<MapData, PortKey, u64>,
     users: HashMap<MapData, PortKey, u32>,
     tags: SkStorage<MapData, Tag>,
     events: HashOfMaps<MapData, u64, RingBuf<MapData>>,
@@ -183,13 +183,13 @@ impl HostMaps {
         let _ = if left == 0 { self.slots.remove(&key) } else { self.slots.insert(key, left, 0) };
     }
 
-    /// Lets one replica alone hold a port at a time, or lets all share it.
+    /// Sets which of 64 ports only one replica can hold at a time, as bits; the key has the first of them by 64.
     ///
     /// # Errors
     /// When there are too many.
-    pub fn set_exclusive(&mut self, key: PortKey, exclusive: bool) -> Result<(), KernelError> {
-        if exclusive {
-            return self.exclusive.insert(key, 1, 0).map_err(KernelError::bpf("enter an exclusive port"));
+    pub fn set_exclusive(&mut self, key: PortKey, bits: u64) -> Result<(), KernelError> {
+        if bits != 0 {
+            return self.exclusive.insert(key, bits, 0).map_err(KernelError::bpf("enter exclusive ports"));
         }
         let _ = self.exclusive.remove(&key);
         Ok(())

@@ -160,7 +160,7 @@ impl Place {
             pid: thread,
             netns: self.netns,
             declared: BTreeSet::from([(Transport::Tcp, PORT)]),
-            exclusive: BTreeSet::new(),
+            exclusive: crate::spec::PortSet::default(),
             rules: BTreeMap::from([(service, Rules { balance: Balance::LeastConnections, hold: PATIENCE })]),
             replicas: vec![replica],
         };

@@ -115,14 +115,21 @@ impl fmt::Display for FailureReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |ports: &[u16]| ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
         match self {
-            Self::Ended { autopsy } => match (&autopsy.other_user, &autopsy.port_not_shared) {
-                (Some(other), _) => Self::OtherUser { other: *other }.fmt(f),
-                (None, Some(_)) => f.write_str("it opens its port for itself alone, and others have it"),
-                (None, None) => {
-                    write!(f, "it ended: {}", autopsy.exit)?;
-                    autopsy.log.iter().rev().take(3).rev().try_for_each(|line| write!(f, "\n    {line}"))
+            Self::Ended { autopsy } => {
+                match (&autopsy.exclusive_port, &autopsy.other_user, &autopsy.port_not_shared) {
+                    (Some(port), ..) => {
+                        write!(f, "it asked for port {port}, which is exclusive and held by another replica")
+                    }
+                    (None, Some(other), _) => Self::OtherUser { other: *other }.fmt(f),
+                    (None, None, Some(_)) => {
+                        f.write_str("it opens its port for itself alone, and others have it")
+                    }
+                    (None, None, None) => {
+                        write!(f, "it ended: {}", autopsy.exit)?;
+                        autopsy.log.iter().rev().take(3).rev().try_for_each(|line| write!(f, "\n    {line}"))
+                    }
                 }
-            },
+            }
             Self::Refused { error } => write!(f, "the engine does not run it: {error}"),
             Self::Job { error } => write!(f, "the job before it failed: {error}"),
             Self::Unhealthy => f.write_str("its health check fails"),

@@ -1,6 +1,6 @@
 //! What was tried on one target, and how it went: the memory that a fair back-off needs.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     engine::{ContainerId, ContainerState, EngineError, Exit},
     kernel::steering::OtherUser,
-    spec::{Generation, Image, Limits, Restart, RestartCondition},
+    spec::{Generation, Image, Limits, Protocol, Restart, RestartCondition},
 };
 
 use super::{Container, Replacement, Target, backoff, status::ExitStatus};
@@ -60,6 +60,9 @@ pub struct Autopsy {
     /// Set when its port was taken by replicas of another user.
     #[serde(default)]
     pub other_user: Option<OtherUser>,
+    /// Set when it asked for a port that is exclusive and that another replica holds.
+    #[serde(default)]
+    pub exclusive_port: Option<ExclusivePort>,
 }
 
 /// A replica ended because its port was taken by another replica.
@@ -69,6 +72,30 @@ pub struct PortNotShared {
     pub image: Image,
     /// The port, if the replica told it or its pod has only one.
     pub port: Option<u16>,
+}
+
+/// A port that only one replica can hold at a time, and that another one holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExclusivePort {
+    /// The port.
+    pub port: u16,
+    /// Its protocol.
+    pub protocol: Protocol,
+}
+
+/// `30001/tcp`.
+impl fmt::Display for ExclusivePort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.port, self.protocol)
+    }
+}
+
+impl ExclusivePort {
+    /// What to write in the Compose file to have replicas share a port.
+    #[must_use]
+    pub fn how_to_share(port: u16) -> String {
+        format!("`x-sameport: {{ ports: {{ \"{port}\": shared }} }}`")
+    }
 }
 
 /// Engine calls in a row that failed.

@@ -45,7 +45,7 @@ pub mod versions;
 pub use action::{Action, Seat, Target, Verb};
 pub use assess::{Failure, FailureReason, Outcome, assess};
 pub use desired::{Desired, Goal, Orphans, Phase};
-pub use history::{Answer, Autopsy, Errors, History, PortNotShared, Verdict, WINDOW, uptime};
+pub use history::{Answer, Autopsy, Errors, ExclusivePort, History, PortNotShared, Verdict, WINDOW, uptime};
 pub use hooks::{PostStart, Stage};
 pub use illness::{Ailment, Illness, Replacement};
 pub use observed::{Container, Observed, Owner};

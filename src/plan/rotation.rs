@@ -191,7 +191,7 @@ impl Planner<'_> {
             pid: sandbox.process()?.pid,
             netns: sandbox.netns?,
             declared: declared.filter_map(|(port, protocol)| Some((transport(protocol)?, port))).collect(),
-            exclusive: BTreeSet::new(),
+            exclusive: project.exclusive_ports(name),
             rules: project
                 .services_of(name)
                 .map(|service| (service.name.clone(), self.rules(service)))

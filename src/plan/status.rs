@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 use crate::{
     engine::{ContainerId, ContainerState, Exit, Health, Role, ownership::Foreign},
     kernel::steering::OtherUser,
-    spec::{DependencyCondition, Generation, Image, PodName, Service, ServiceName, Slot},
+    spec::{DependencyCondition, Generation, Image, PodName, PortSet, Service, ServiceName, Slot},
 };
 
 use super::{
-    Ailment, Autopsy, Container, Desired, Direction, FailureReason, Goal, History, Illness, Observed, Phase,
-    Planner, PodSharing, PodTraffic, Replacement, ReplicaTraffic, Target, Verdict, plan,
+    Ailment, Autopsy, Container, Desired, Direction, ExclusivePort, FailureReason, Goal, History, Illness,
+    Observed, Phase, Planner, PodSharing, PodTraffic, Replacement, ReplicaTraffic, Target, Verdict, plan,
     rotation::is_in_force,
     versions::{Pin, Underway, Why},
 };
@@ -94,6 +94,9 @@ pub struct PodStatus {
     /// Who shares its ports.
     #[serde(flatten)]
     pub sharing: PodSharing,
+    /// Ports that only one of its replicas can hold at a time, where the kernel shares the others.
+    #[serde(default)]
+    pub exclusive_ports: PortSet,
     /// What goes on there, besides its replicas.
     pub traffic: PodTraffic,
 }
@@ -277,6 +280,7 @@ pub fn status(desired: &Desired, observed: &Observed, now: Timestamp) -> Project
             container: planner.current_sandbox(name).map(|c| c.id.clone()),
             open: planner.open_sandbox(name).is_some(),
             sharing: planner.pod_sharing(name),
+            exclusive_ports: planner.exclusive_ports(name),
             traffic: planner.pod_traffic(name),
         })
         .collect();
@@ -321,6 +325,12 @@ pub fn status(desired: &Desired, observed: &Observed, now: Timestamp) -> Project
 fn remedy(name: &ServiceName, reason: &FailureReason) -> String {
     match reason {
         FailureReason::OtherUser { other } => other_user(name, other.owner),
+        FailureReason::Ended { autopsy } => match &autopsy.exclusive_port {
+            Some(ExclusivePort { port, .. }) => {
+                format!("to let replicas share it, write {}", ExclusivePort::how_to_share(*port))
+            }
+            None => "mend it".to_owned(),
+        },
         _ => "mend it".to_owned(),
     }
 }

@@ -9,7 +9,7 @@ use crate::{
         Counters,
         steering::{OtherUser, Stranger},
     },
-    spec::{PodName, Service, Slot},
+    spec::{PodName, PortSet, Service, Slot},
 };
 
 use super::{Container, Planner, Sharing};
@@ -107,6 +107,15 @@ impl Planner<'_> {
                 PodSharing::Application { reason: Some(reason.clone()) }
             }
             _ => PodSharing::Application { reason: None },
+        }
+    }
+
+    /// Ports that only one replica of a pod can hold at a time: none where the kernel does not share its ports, since it is
+    /// up to the images then.
+    pub(super) fn exclusive_ports(&self, pod: &PodName) -> PortSet {
+        match self.pod_sharing(pod) {
+            PodSharing::Kernel => self.desired.project.exclusive_ports(pod),
+            PodSharing::Application { .. } => PortSet::default(),
         }
     }
 

@@ -8,8 +8,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Network, NetworkKey, Pod, PodName, Probe, ProjectName, Protocol, Service, ServiceName, Sharing, Slot,
-    Volume, VolumeKey,
+    Network, NetworkKey, Pod, PodName, PortSet, Probe, ProjectName, Protocol, Service, ServiceName, Sharing,
+    Slot, Volume, VolumeKey,
 };
 
 /// The second byte of the addresses of single replicas of a pod's first service; `kernel/bpf/sameport.h` has it too.
@@ -62,6 +62,17 @@ impl Project {
     #[must_use]
     pub fn needs_kernel(&self, pod: &PodName) -> bool {
         self.services_of(pod).any(|service| service.sharing == Sharing::Kernel)
+    }
+
+    /// Ports of a pod that only one of its replicas can hold at a time: those of all of its services, without those that
+    /// one of them declares as shared. The pod has one set of ports, so they cannot be exclusive for one service and
+    /// shared for another.
+    #[must_use]
+    pub fn exclusive_ports(&self, pod: &PodName) -> PortSet {
+        let of = |ports: fn(&Service) -> &PortSet| -> PortSet {
+            self.services_of(pod).flat_map(|service| ports(service).ranges()).collect()
+        };
+        of(|service| &service.exclusive_ports).without(&of(|service| &service.shared_ports))
     }
 
     /// The address on which a replica is reached alone, from inside its pod: 127.77.0.1 is the first one of a pod's

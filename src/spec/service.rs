@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Balance, Before, Canary, Container, Generation, Hooks, MountSource, Order, PodName, Probes, PullPolicy,
-    Restart, ServiceName, Sharing, Unhealthy, Update,
+    Balance, Before, Canary, Container, Generation, Hooks, MountSource, Order, PodName, PortSet, Probes,
+    PullPolicy, Restart, ServiceName, Sharing, Unhealthy, Update,
     form::{DeclaredForm, VersionForm},
 };
 
@@ -54,6 +54,12 @@ pub struct Service {
     pub rollback: Update,
     /// Another image that gets a part of its traffic.
     pub canary: Option<Canary>,
+    /// Ports that only one replica can hold at a time: published ranges, and what `x-sameport.ports` says, of TCP and UDP.
+    #[serde(default, skip_serializing_if = "PortSet::is_empty")]
+    pub exclusive_ports: PortSet,
+    /// Ports that `x-sameport.ports` says replicas share, whatever another service of the pod says.
+    #[serde(default, skip_serializing_if = "PortSet::is_empty")]
+    pub shared_ports: PortSet,
 }
 
 impl Service {

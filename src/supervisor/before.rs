@@ -43,6 +43,6 @@ pub async fn autopsy<E: Engine>(engine: &E, failure: Failure, now: Timestamp) ->
     let log = watch::last_words(engine, &container, exit.started_at).await;
     let exit = ExitStatus::from(&exit);
     let kind = EventKind::JobFailed { target: target.clone(), exit: exit.clone(), log: log.clone() };
-    let autopsy = Autopsy { exit, log, port_not_shared: None, other_user: None };
+    let autopsy = Autopsy { exit, log, port_not_shared: None, other_user: None, exclusive_port: None };
     Told { target, autopsy, events: vec![Event { time: now, kind }] }
 }

@@ -1,9 +1,17 @@
-//! Why a replica ended, read from its last words.
+//! Why a replica ended, read from its last words and from what the kernel saw.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    kernel::steering::Port,
+    plan::ExclusivePort,
+    spec::{PortSet, Protocol},
+};
 
 /// What a replica's output says about a port that was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortTaken {
-    /// The port that it names, if it is one of those that lead into the pod.
+    /// The port that it names, if it is one of those that lead into the pod, or an exclusive one.
     pub port: Option<u16>,
 }
 
@@ -18,9 +26,9 @@ const SENTENCES: [&str; 6] = [
     "connection in use:",
 ];
 
-/// Whether one of the last lines says that a port was taken, and which.
+/// Whether one of the last lines says that a port was taken, and which, if it is a known or an exclusive one.
 #[must_use]
-pub fn port_taken(log: &[String], known: &[u16]) -> Option<PortTaken> {
+pub fn port_taken(log: &[String], known: &[u16], exclusive: &PortSet) -> Option<PortTaken> {
     let line = log.iter().rev().find(|line| {
         let line = line.to_lowercase();
         SENTENCES.iter().any(|sentence| line.contains(sentence))
@@ -28,17 +36,54 @@ pub fn port_taken(log: &[String], known: &[u16]) -> Option<PortTaken> {
     let named = line
         .split(|c: char| !c.is_ascii_digit())
         .filter_map(|digits| digits.parse().ok())
-        .find(|port| known.contains(port));
+        .find(|port| known.contains(port) || protocol_of(exclusive, *port).is_some());
     let only = match known {
-        [port] => Some(*port),
+        // One that is exclusive need not be among the known.
+        [port] if exclusive.is_empty() => Some(*port),
         _ => None,
     };
     Some(PortTaken { port: named.or(only) })
 }
 
+/// The exclusive port of another replica's that a replica ended for, if it did: `conflicts` are those that the kernel did
+/// not let it have, and `taken` is what it says itself.
+///
+/// A program that got over a conflict may end of something else much later. So one that says nothing about a port has to
+/// have ended `soon` after its start.
+#[must_use]
+pub fn exclusive_port(
+    taken: Option<PortTaken>,
+    conflicts: &BTreeSet<Port>,
+    exclusive: &PortSet,
+    soon: bool,
+) -> Option<ExclusivePort> {
+    let refused = |wanted: Option<u16>| {
+        let (transport, port) = conflicts.iter().find(|(_, port)| wanted.is_none_or(|it| it == *port))?;
+        Some(ExclusivePort { port: *port, protocol: (*transport).into() })
+    };
+    match taken {
+        // The kernel's report may be older than the end.
+        Some(PortTaken { port: Some(port) }) => refused(Some(port))
+            .or_else(|| Some(ExclusivePort { port, protocol: protocol_of(exclusive, port)? })),
+        Some(PortTaken { port: None }) => refused(None),
+        None => refused(None).filter(|_| soon),
+    }
+}
+
+fn protocol_of(exclusive: &PortSet, port: u16) -> Option<Protocol> {
+    [Protocol::Tcp, Protocol::Udp].into_iter().find(|protocol| exclusive.contains(port, *protocol))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{kernel::sockets::Transport, spec::PortRange};
+
+    /// 30000 to 30009 of TCP, and 53 of UDP.
+    fn exclusive() -> PortSet {
+        let range = PortRange { protocol: Protocol::Tcp, first: 30_000, last: 30_009 };
+        PortSet::from_iter([range, PortRange::of(53, Protocol::Udp)])
+    }
 
     #[test]
     fn servers_say_it_in_their_own_ways() {
@@ -58,7 +103,7 @@ mod tests {
                 None,
             ),
         ] {
-            let found = port_taken(&[line.to_owned(), "bye".to_owned()], &[8080, 9090]);
+            let found = port_taken(&[line.to_owned(), "bye".to_owned()], &[8080, 9090], &PortSet::default());
             assert_eq!(found, Some(PortTaken { port }), "{server}");
         }
     }
@@ -66,12 +111,42 @@ mod tests {
     #[test]
     fn the_only_port_of_a_pod_needs_no_naming() {
         let log = ["OSError: [Errno 98] Address already in use".to_owned()];
-        assert_eq!(port_taken(&log, &[80]), Some(PortTaken { port: Some(80) }));
+        assert_eq!(port_taken(&log, &[80], &PortSet::default()), Some(PortTaken { port: Some(80) }));
     }
 
     #[test]
     fn other_deaths_are_no_port_conflict() {
-        assert_eq!(port_taken(&["panic: no database at :8080".to_owned()], &[8080]), None);
-        assert_eq!(port_taken(&[], &[8080]), None);
+        let none = PortSet::default();
+        assert_eq!(port_taken(&["panic: no database at :8080".to_owned()], &[8080], &none), None);
+        assert_eq!(port_taken(&[], &[8080], &none), None);
+    }
+
+    #[test]
+    fn an_exclusive_port_is_known_by_the_kernel_or_by_its_name() {
+        let conflicts = BTreeSet::from([(Transport::Tcp, 30_001), (Transport::Udp, 53)]);
+        let none = BTreeSet::new();
+        let of = |port| Some(PortTaken { port });
+        for (case, taken, conflicts, soon, wanted) in [
+            ("the kernel saw it, and it ended at once", None, &conflicts, true, Some("30001/tcp")),
+            ("the kernel saw it, and it lived on", None, &conflicts, false, None),
+            ("it says so", of(None), &conflicts, false, Some("30001/tcp")),
+            ("it names one", of(Some(53)), &conflicts, false, Some("53/udp")),
+            ("it names another port", of(Some(8080)), &conflicts, true, None),
+            ("the kernel was not asked since", of(Some(30_009)), &none, true, Some("30009/tcp")),
+            ("of UDP", of(Some(53)), &none, true, Some("53/udp")),
+            ("some port", of(None), &none, true, None),
+            ("nothing of the kind", None, &none, true, None),
+        ] {
+            let found = exclusive_port(taken, conflicts, &exclusive(), soon);
+            assert_eq!(found.map(|port| port.to_string()).as_deref(), wanted, "{case}");
+        }
+    }
+
+    #[test]
+    fn an_exclusive_port_need_not_lead_into_the_pod_to_be_named() {
+        let log = ["listen tcp :30004: bind: address already in use".to_owned()];
+        assert_eq!(port_taken(&log, &[80, 81], &exclusive()), Some(PortTaken { port: Some(30_004) }));
+        let log = ["OSError: [Errno 98] Address already in use".to_owned()];
+        assert_eq!(port_taken(&log, &[80], &exclusive()), Some(PortTaken { port: None }));
     }
 }

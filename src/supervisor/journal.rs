@@ -14,7 +14,7 @@ use super::{Mistake, StateReset};
 use crate::{
     engine::ownership::Foreign,
     kernel::steering::{OtherUser, Stranger},
-    plan::{Failure, Proof, Target, Verb, status::ExitStatus, versions::Underway},
+    plan::{ExclusivePort, Failure, Proof, Target, Verb, status::ExitStatus, versions::Underway},
     spec::{FailureAction, Image, PodName, ServiceName, Share, Slot},
 };
 
@@ -110,6 +110,16 @@ pub enum EventKind {
         /// The port, who wanted it, and who has it.
         #[serde(flatten)]
         other: OtherUser,
+    },
+    /// A replica ended after it had asked for a port that is exclusive and that another replica holds.
+    ExclusivePort {
+        /// Of which service.
+        service: ServiceName,
+        /// Which one.
+        slot: Slot,
+        /// Which port.
+        #[serde(flatten)]
+        port: ExclusivePort,
     },
     /// The kernel shares the ports of pods from now on.
     SharedByKernel,

@@ -1,18 +1,21 @@
 //! Compares two looks: who died, and of what; whose health changed; which pod was lost.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use futures_util::StreamExt;
 use jiff::Timestamp;
 
 use crate::{
     engine::{ContainerId, ContainerState, Engine, LogOptions, Role},
-    kernel::steering::OtherUser,
+    kernel::steering::{OtherUser, Port},
     plan::{
-        Autopsy, Container, Desired, Goal, Observed, Phase, PortNotShared, Sharing, Target,
+        Autopsy, Container, Desired, Goal, Observed, Phase, PortNotShared, Sharing, Target, WINDOW,
         status::ExitStatus,
     },
-    spec::{Image, PodName, ServiceName, Slot},
+    spec::{Image, PodName, PortSet, ServiceName, Slot},
 };
 
 use super::{EventKind, diagnosis, journal::Event};
@@ -47,6 +50,10 @@ pub struct Death {
     ports: Vec<u16>,
     /// Users of its pod who wanted ports that other users share.
     other_users: Vec<OtherUser>,
+    /// Exclusive ports of other replicas that it asked for.
+    conflicts: BTreeSet<Port>,
+    /// The exclusive ports of its pod, where the kernel shares the others.
+    exclusive: PortSet,
     /// Whether another replica runs in its pod, which may have the port.
     has_neighbour: bool,
 }
@@ -123,6 +130,7 @@ fn death(desired: &Desired, observed: &Observed, container: &Container) -> Optio
             && c.labels.role != Role::Sandbox
             && c.process().is_some_and(|p| p.started_at < exit.finished_at)
     });
+    let (conflicts, exclusive) = exclusive_ports(desired, observed, container);
     let death = Death {
         target: desired.target_of(container),
         service: service.clone(),
@@ -137,8 +145,11 @@ fn death(desired: &Desired, observed: &Observed, container: &Container) -> Optio
             .iter()
             .map(|binding| binding.container_port)
             .chain(pod.expose.iter().map(|(port, _)| *port))
+            .chain(conflicts.iter().map(|(_, port)| *port))
             .collect(),
         other_users: other_users(observed, &spec.pod),
+        conflicts,
+        exclusive,
         has_neighbour,
     };
     Some((death, container.clone()))
@@ -153,17 +164,42 @@ fn other_users(observed: &Observed, pod: &PodName) -> Vec<OtherUser> {
     }
 }
 
+/// The exclusive ports that a replica asked for in vain, and those of its pod; none where the kernel does not share its
+/// ports.
+fn exclusive_ports(
+    desired: &Desired,
+    observed: &Observed,
+    container: &Container,
+) -> (BTreeSet<Port>, PortSet) {
+    let pod = &container.labels.pod;
+    let report = match &observed.sharing {
+        Sharing::ByKernel(report) if desired.project.wants_kernel(pod) => report.pods.get(pod),
+        _ => None,
+    };
+    match report.filter(|report| report.netns != 0) {
+        Some(report) => {
+            let conflicts = report.exclusive_conflicts.get(&container.id).cloned().unwrap_or_default();
+            (conflicts, desired.project.exclusive_ports(pod))
+        }
+        None => (BTreeSet::new(), PortSet::default()),
+    }
+}
+
 /// Reads a dead replica's last words, and tells what it died of.
 pub async fn autopsy<E: Engine>(engine: &E, death: Death, now: Timestamp) -> Told {
     let log = last_words(engine, &death.container, death.started_at).await;
     let taken = match death.has_neighbour && death.exit.code != 0 {
-        true => diagnosis::port_taken(&log, &death.ports),
+        true => diagnosis::port_taken(&log, &death.ports, &death.exclusive),
         false => None,
     };
+    let ran = Duration::try_from(death.exit.at.duration_since(death.started_at)).unwrap_or_default();
+    let exclusive_port = diagnosis::exclusive_port(taken, &death.conflicts, &death.exclusive, ran < WINDOW)
+        .filter(|_| death.exit.code != 0);
+    // Each explains the next.
+    let taken = taken.filter(|_| exclusive_port.is_none());
     let other_user = taken.and_then(|taken| {
         death.other_users.iter().find(|other| taken.port.is_none_or(|port| port == other.port)).copied()
     });
-    // The one explains the other.
     let taken = taken.filter(|_| other_user.is_none());
     let Death { target, service, slot, exit, exits, image, .. } = death;
     let mut kinds = vec![EventKind::Exited {
@@ -173,6 +209,11 @@ pub async fn autopsy<E: Engine>(engine: &E, death: Death, now: Timestamp) -> Tol
         exits,
         log: log.clone(),
     }];
+    kinds.extend(exclusive_port.map(|port| EventKind::ExclusivePort {
+        service: service.clone(),
+        slot,
+        port,
+    }));
     kinds.extend(other_user.map(|other| EventKind::OtherUser { service: service.clone(), slot, other }));
     kinds.extend(taken.map(|taken| EventKind::PortNotShared {
         service,
@@ -181,7 +222,7 @@ pub async fn autopsy<E: Engine>(engine: &E, death: Death, now: Timestamp) -> Tol
         port: taken.port,
     }));
     let port_not_shared = taken.map(|taken| PortNotShared { image, port: taken.port });
-    let autopsy = Autopsy { exit, log, port_not_shared, other_user };
+    let autopsy = Autopsy { exit, log, port_not_shared, other_user, exclusive_port };
     Told { target, autopsy, events: kinds.into_iter().map(|kind| Event { time: now, kind }).collect() }
 }
 
@@ -204,9 +245,16 @@ pub async fn last_words<E: Engine>(engine: &E, container: &ContainerId, since: T
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+
     use crate::{
         clock::Clock,
-        engine::{LogLine, memory::Memory},
+        engine::{Labels, LogLine, memory::Memory},
+        kernel::{
+            sockets::Transport,
+            steering::{PodReport, Report},
+        },
+        spec::{self, Generation, Hooks, Limits, PortRange, Project, Protocol, Service},
     };
 
     #[tokio::test(start_paused = true)]
@@ -221,5 +269,119 @@ mod tests {
         };
         engine.world().log = vec![line(9_700, "the last one's"), line(9_999, "no database")];
         assert_eq!(last_words(&engine, &id, started_at).await, ["no database"]);
+    }
+
+    /// A replica that ended with this code, having run so long, and said so; the kernel did not let it have these ports.
+    fn death(code: i64, ran: i64, conflicts: &[Port]) -> Death {
+        let at = |second| Timestamp::from_second(1_000 + second).unwrap();
+        Death {
+            target: Target::Replica("web".parse().unwrap(), Slot::new(2).unwrap()),
+            service: "web".parse().unwrap(),
+            slot: Slot::new(2).unwrap(),
+            container: ContainerId("two".to_owned()),
+            exit: ExitStatus { code, out_of_memory: false, error: None, at: at(ran) },
+            started_at: at(0),
+            exits: 1,
+            image: Image("ftp:1".to_owned()),
+            ports: [21].into_iter().chain(conflicts.iter().map(|(_, port)| *port)).collect(),
+            other_users: Vec::new(),
+            conflicts: conflicts.iter().copied().collect(),
+            exclusive: PortSet::from_iter([PortRange {
+                protocol: Protocol::Tcp,
+                first: 30_000,
+                last: 30_009,
+            }]),
+            has_neighbour: true,
+        }
+    }
+
+    /// What is found out about a death after these words.
+    async fn found_out(death: Death, words: &str) -> Told {
+        let engine = Memory::new(Clock::starting_at(Timestamp::UNIX_EPOCH), 1);
+        let line = LogLine { time: Some(death.started_at), stderr: true, text: words.to_owned() };
+        engine.world().log = vec![line];
+        autopsy(&engine, death, Timestamp::UNIX_EPOCH).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_ends_for_an_exclusive_port_is_told_so_and_not_that_its_image_does_not_share_it() {
+        let refused = [(Transport::Tcp, 30_001)];
+        let in_use = "bind: address already in use";
+        for (case, death, words, wanted) in [
+            ("the kernel saw it", death(1, 1, &refused), "no passive port", Some(30_001)),
+            ("it says so, late", death(1, 60, &refused), in_use, Some(30_001)),
+            ("it names the port", death(1, 1, &[]), "bind to :30004: address already in use", Some(30_004)),
+            ("it got over it, and ended of something else", death(1, 60, &refused), "no database", None),
+            ("it ended well", death(0, 1, &refused), "bye", None),
+        ] {
+            let told = found_out(death, words).await;
+            let found = told.autopsy.exclusive_port;
+            assert_eq!(found.map(|port| port.port), wanted, "{case}");
+            assert_eq!(told.autopsy.port_not_shared, None, "{case}");
+            let told_of = |event: &Event| matches!(event.kind, EventKind::ExclusivePort { .. });
+            assert_eq!(told.events.iter().any(told_of), wanted.is_some(), "{case}");
+        }
+        let told = found_out(death(1, 1, &refused), in_use).await;
+        let message = crate::api::convert::event(&told.events[1]).message.unwrap();
+        assert_eq!(
+            message,
+            "web-2 asked for port 30001/tcp, which is exclusive and held by another replica; to let replicas share it: \
+             `x-sameport: { ports: { \"30001\": shared } }`"
+        );
+        // Of a port that is not exclusive the image is to blame, as ever.
+        let told = found_out(death(1, 1, &refused), "bind to :21: address already in use").await;
+        assert_eq!(told.autopsy.exclusive_port, None);
+        assert_eq!(told.autopsy.port_not_shared.and_then(|found| found.port), Some(21));
+    }
+
+    #[test]
+    fn exclusive_ports_count_only_where_the_kernel_shares_the_others() {
+        let service = Service {
+            sharing: spec::Sharing::Auto,
+            exclusive_ports: PortSet::from_iter([PortRange::of(9000, Protocol::Tcp)]),
+            ..crate::supervisor::wish::tests::service("web", 2, &[])
+        };
+        let desired = |service: &Service| {
+            let mut project = Project::empty("shop".parse().unwrap());
+            project.pods.insert(service.pod.clone(), spec::Pod::default());
+            project.services.insert(service.name.clone(), service.clone());
+            Desired::all(project)
+        };
+        let container = Container {
+            id: ContainerId("two".to_owned()),
+            name: "shop-web-2".to_owned(),
+            labels: Labels {
+                project: "shop".parse().unwrap(),
+                pod: "web".parse().unwrap(),
+                generation: Generation::from_label("0123456789ab"),
+                role: Role::Replica { service: "web".parse().unwrap(), slot: Slot::new(2).unwrap() },
+            },
+            joined: None,
+            image_id: None,
+            hooks: Hooks::default(),
+            limits: Limits::default(),
+            since: Timestamp::UNIX_EPOCH,
+            netns: None,
+            state: ContainerState::Dead,
+        };
+        let conflicts = BTreeSet::from([(Transport::Tcp, 9000)]);
+        let pod = PodReport {
+            netns: 7,
+            exclusive_conflicts: BTreeMap::from([(container.id.clone(), conflicts.clone())]),
+            ..PodReport::default()
+        };
+        let by_kernel = |pod: PodReport| {
+            let pods = BTreeMap::from([("web".parse().unwrap(), pod)]);
+            Observed { sharing: Sharing::ByKernel(Arc::new(Report { pods })), ..Observed::default() }
+        };
+        let nothing = (BTreeSet::new(), PortSet::default());
+        let on = by_kernel(pod);
+        let found =
+            |service: &Service, observed: &Observed| exclusive_ports(&desired(service), observed, &container);
+        assert_eq!(found(&service, &on), (conflicts, service.exclusive_ports.clone()));
+        assert_eq!(found(&service, &Observed::default()), nothing);
+        assert_eq!(found(&service, &by_kernel(PodReport::default())), nothing, "it could not even begin");
+        let alone = Service { sharing: spec::Sharing::Application, ..service };
+        assert_eq!(found(&alone, &on), nothing);
     }
 }

@@ -576,4 +576,4 @@ fn with_dependencies(
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

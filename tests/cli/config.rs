@@ -76,3 +76,17 @@ fn the_file_can_come_through_a_pipe() {
         "$ sameport -f - config --services\n--- output\ndb\nweb\n--- exit code 0\n"
     );
 }
+
+#[test]
+fn what_is_said_about_ports_is_printed_as_the_file_has_it() {
+    let home = Home::with(
+        "name: shop\nservices:\n  web:\n    image: localhost/web\n    ports: [\"30000-30009:30000-30009\"]\n    x-sameport: { ports: { 8080: exclusive, 30000/tcp: shared } }\n",
+    );
+    assert_snapshot!(home.transcript("config"));
+    let json = home.sameport("config --format json").output().unwrap().stdout;
+    let read: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    assert_eq!(
+        read["services"]["web"]["x-sameport"]["ports"],
+        serde_json::json!({ "8080": "exclusive", "30000/tcp": "shared" })
+    );
+}

@@ -236,6 +236,30 @@ fn traffic() {
 }
 
 #[test]
+fn port_sharing() {
+    let ports = |text: &str| service(&format!("x-sameport:\n  ports: {text}"));
+    assert_shown(
+        "errors_port_sharing",
+        &gallery([
+            ("port 0", ports("{0: shared}")),
+            ("no port", ports("{70000: shared, http: exclusive}")),
+            ("backwards", ports("{9-3: exclusive}")),
+            ("a protocol", ports("{9000-9001/sctp: exclusive}")),
+            ("a word", ports("{8080: exclusiv, 8081: true, 8082: [shared]}")),
+            ("nothing", ports("\n    8080:")),
+            ("a list", ports("[8080]")),
+            ("one text", ports("exclusive")),
+            ("both at once", ports("{9000-9010: exclusive, 9005/tcp: shared}")),
+            ("both, the later one lower", ports("{9005: shared, 1-65535/udp: exclusive}")),
+            (
+                "one inside, one behind",
+                ports("\n    10-90: shared\n    20: shared\n    50-60: exclusive\n    90/udp: exclusive"),
+            ),
+        ]),
+    );
+}
+
+#[test]
 fn variables() {
     assert_shown(
         "errors_variables",

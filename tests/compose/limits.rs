@@ -83,6 +83,14 @@ fn files() -> Vec<(&'static str, String, &'static str)> {
         ("a long circle", services(|n| format!("depends_on: [s{}]", (n + 1) % MANY)), "wait for each other"),
         ("ports without end", services(|_| "ports: [\"1-65535:1-65535\"]".into()), "more than 16384 ports"),
         ("exposed ports without end", services(|_| "expose: [\"1-65535\"]".into()), "more than 16384 ports"),
+        (
+            "ports that contradict each other",
+            format!(
+                "services: {{web: {{image: a, x-sameport: {{ports: {{1-65535: shared{}}}}}}}}}",
+                (1..20_000).map(|n| format!(", {n}-{}: exclusive", n + 20_000)).collect::<String>()
+            ),
+            "not shown",
+        ),
         ("many env files", services(|_| "env_file: big.env".into()), "larger than 4 MiB"),
         ("a long key", format!("? {}\n: v\n", "k".repeat(1 << 20)), "no `services`"),
         ("quotes without end", "\"".repeat(1 << 20), "YAML"),

@@ -1,5 +1,6 @@
 //! What a file means: the spec that comes out of it.
 
+use sameport::spec::PortSet;
 use serde_json::{Value, json};
 
 use crate::support::{Folder, file, service};
@@ -287,4 +288,91 @@ fn whoever_is_unhealthy_is_replaced_unless_the_file_says_no() {
         let found = project(&service(&format!("x-sameport: {written}")));
         assert_eq!(found["services"]["web"]["unhealthy"], wanted, "{written}");
     }
+}
+
+/// The exclusive and the shared ports of `web`, as ranges.
+fn sharing_of(folder: &Folder) -> (String, String) {
+    let project = folder.load().unwrap_or_else(|e| panic!("{e}")).project;
+    let web = &project.services[&"web".parse().unwrap()];
+    let shown = |ports: &PortSet| ports.ranges().map(|range| range.to_string()).collect::<Vec<_>>().join(" ");
+    (shown(&web.exclusive_ports), shown(&web.shared_ports))
+}
+
+#[test]
+fn published_ranges_of_container_ports_are_exclusive_and_all_others_are_shared() {
+    for (written, exclusive) in [
+        ("\"8080\"", ""),
+        ("\"80:8080\", \"443\"", ""),
+        ("\"30000-30009:30000-30009\"", "30000-30009/tcp"),
+        ("\"30000-30009\"", "30000-30009/tcp"),
+        ("\"127.0.0.1:30000-30001:40000-40001/udp\"", "40000-40001/udp"),
+        ("\"8000-8002:80\"", ""),
+        ("\"3000-3000:3000-3000\"", ""),
+        ("\"3000-3001:3000-3001/sctp\"", ""),
+        ("{target: 40000-40002, published: 30000-30002, protocol: udp}", "40000-40002/udp"),
+        ("{target: 80, published: 8000-8002}", ""),
+        ("\"9:5\", \"1-4:1-4\", \"15-18:5-8\", \"1-2:1-2/udp\"", "1-8/tcp 1-2/udp"),
+    ] {
+        let folder = service(&format!("ports: [{written}]"));
+        assert_eq!(sharing_of(&folder), (exclusive.to_owned(), String::new()), "{written}");
+    }
+    assert_eq!(sharing_of(&service("expose: [\"30000-30009\"]")).0, "", "these are not published");
+}
+
+#[test]
+fn the_extension_decides_about_ports_otherwise() {
+    let ports = "ports: [\"30000-30009:30000-30009\", \"80:8080\"]\nx-sameport:";
+    for (written, exclusive, shared) in [
+        ("{ports: {}}", "30000-30009/tcp", ""),
+        ("{ports: }", "30000-30009/tcp", ""),
+        ("{ports: {8080: shared}}", "30000-30009/tcp", "8080/tcp 8080/udp"),
+        ("{ports: {\"30000-65535\": shared}}", "", "30000-65535/tcp 30000-65535/udp"),
+        ("{ports: {30004/tcp: shared}}", "30000-30003/tcp 30005-30009/tcp", "30004/tcp"),
+        ("{ports: {30004/udp: shared}}", "30000-30009/tcp", "30004/udp"),
+        (
+            "{ports: {53/udp: exclusive, 9000-9001: exclusive}}",
+            "9000-9001/tcp 30000-30009/tcp 53/udp 9000-9001/udp",
+            "",
+        ),
+        ("{ports: {1-9/tcp: exclusive, 5-20/TCP: exclusive}}", "1-20/tcp 30000-30009/tcp", ""),
+        ("{ports: {1-65535: \"exclusive\"}}", "1-65535/tcp 1-65535/udp", ""),
+    ] {
+        let folder = service(&format!("{ports} {written}"));
+        assert_eq!(folder.messages(), "", "{written}");
+        assert_eq!(sharing_of(&folder), (exclusive.to_owned(), shared.to_owned()), "{written}");
+    }
+}
+
+#[test]
+fn what_is_said_about_ports_changes_no_version_and_no_pod() {
+    let hashes = |extension: &str| {
+        let folder = service(&format!("ports: [\"80:80\"]\nx-sameport: {extension}"));
+        let project = folder.load().unwrap_or_else(|e| panic!("{e}")).project;
+        let web = &project.services[&"web".parse().unwrap()];
+        (web.generation(), web.declared(), project.pods[&web.pod].generation())
+    };
+    let before = hashes("{}");
+    for extension in ["{ports: {80: exclusive}}", "{ports: {80: shared, 9000-9001: exclusive}}"] {
+        assert_eq!(hashes(extension), before, "{extension}");
+    }
+}
+
+#[test]
+fn the_resolved_file_says_the_same_about_ports() {
+    let folder = Folder::new(&[
+        (
+            "compose.yaml",
+            "services: {web: {image: a, x-sameport: {ports: {8080: shared, 9000-9001/udp: exclusive}}}}",
+        ),
+        ("compose.override.yaml", "services: {web: {x-sameport: {ports: {8080: exclusive}}}}"),
+    ]);
+    let loaded = folder.load().unwrap_or_else(|e| panic!("{e}"));
+    assert!(
+        loaded
+            .rendered
+            .contains("ports:\n        \"8080\": exclusive\n        \"9000-9001/udp\": exclusive\n"),
+        "{}",
+        loaded.rendered
+    );
+    assert_eq!(sharing_of(&file(&loaded.rendered)), sharing_of(&folder));
 }

@@ -26,7 +26,7 @@ fn keys_without_effect() {
             (
                 "without the kernel",
                 service(
-                    "ports: [\"80:80\"]\nx-sameport:\n  sharing: application\n  balance: hash\n  drain: 30s\n  hold: 0s\n  probe: {tcp: true}",
+                    "ports: [\"80:80\"]\nx-sameport:\n  sharing: application\n  balance: hash\n  drain: 30s\n  hold: 0s\n  ports: {80: exclusive}\n  probe: {tcp: true}",
                 ),
             ),
             (

@@ -160,7 +160,7 @@ impl Pod {
             pid: self.sandbox.id(),
             netns: self.netns().inode,
             declared: self.declared.clone(),
-            exclusive: BTreeSet::new(),
+            exclusive: sameport::spec::PortSet::default(),
             rules: BTreeMap::from([(service.clone(), self.rules)]),
             replicas: self
                 .replicas

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use sameport::spec::{
     Balance, Before, Container, Dependency, DependencyCondition, FailureAction, Hook, Hooks, Image, Mount,
-    MountSource, Network, Order, Pod, PodName, PortBinding, Project, Protocol, PullPolicy, Restart, Service,
-    ServiceName, Share, Sharing, Unhealthy, Update, Volume,
+    MountSource, Network, Order, Pod, PodName, PortBinding, PortSet, Project, Protocol, PullPolicy, Restart,
+    Service, ServiceName, Share, Sharing, Unhealthy, Update, Volume,
 };
 
 /// A project of one to three services.
@@ -110,6 +110,8 @@ fn add_service(project: &mut Project, name: &str, chance: &mut fastrand::Rng) {
         update: update(chance),
         rollback: Update { failure_action: FailureAction::Pause, ..update(chance) },
         canary: None,
+        exclusive_ports: PortSet::default(),
+        shared_ports: PortSet::default(),
     };
     let ports = vec![PortBinding {
         service: service_name.clone(),

@@ -74,6 +74,7 @@ fn kind(kind: &Kind) -> EventKind {
         Kind::Exited { .. }
         | Kind::PortNotShared { .. }
         | Kind::OtherUser { .. }
+        | Kind::ExclusivePort { .. }
         | Kind::Rotation { .. }
         | Kind::Health { .. }
         | Kind::Stuck { .. }
@@ -107,6 +108,10 @@ fn of_replica(kind: &Kind) -> EventKind {
         Kind::OtherUser { service, slot, other } => {
             let (replica, service, slot) = named(service, *slot);
             EventKind::UserConflict { replica, service, slot, conflict: (*other).into() }
+        }
+        Kind::ExclusivePort { service, slot, port } => {
+            let (replica, service, slot) = named(service, *slot);
+            EventKind::ExclusivePort { replica, service, slot, exclusive_port: port.into() }
         }
         Kind::Rotation { service, slot, weight, live, total, queue } => {
             let (replica, service, slot) = named(service, *slot);
@@ -206,6 +211,9 @@ fn describe(kind: &EventKind) -> (Level, Option<String>) {
         }
         EventKind::UserConflict { replica, conflict, .. } => {
             (Error, message::user_conflict(replica, conflict))
+        }
+        EventKind::ExclusivePort { replica, exclusive_port, .. } => {
+            (Error, message::exclusive_port(replica, exclusive_port))
         }
         EventKind::SharedByKernel => (Info, "the kernel shares ports".to_owned()),
         EventKind::SharedByApplication { reason } => (Warning, message::shared_by_application(reason)),

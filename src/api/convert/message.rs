@@ -1,8 +1,8 @@
 //! Sentences that more than one command tells.
 
 use crate::{
-    api::schema::{Exit, ForeignKind, ForeignListener, ForeignResource, UserConflict},
-    plan::status::ExitStatus,
+    api::schema::{ExclusivePort, Exit, ForeignKind, ForeignListener, ForeignResource, UserConflict},
+    plan::{self, status::ExitStatus},
 };
 
 /// How a process ended: `exit code 1`, `killed by SIGKILL`, `out of memory`.
@@ -70,6 +70,17 @@ pub fn port_not_shared(replica: &str, image: &str, port: Option<u16>) -> String 
     format!(
         "{replica} cannot have {port}: the image {image} opens it for itself alone, and another replica was \
          first, which goes on serving"
+    )
+}
+
+/// A replica ended after it had asked for a port that only one can hold.
+#[must_use]
+pub fn exclusive_port(replica: &str, port: &ExclusivePort) -> String {
+    let ExclusivePort { port, protocol } = port;
+    format!(
+        "{replica} asked for port {port}/{protocol}, which is exclusive and held by another replica; to let replicas share \
+         it: {}",
+        plan::ExclusivePort::how_to_share(*port)
     )
 }
 

@@ -16,8 +16,8 @@ mod target;
 pub use config::{HIDDEN, config};
 pub use event::event;
 pub use message::{
-    exit, foreign_listener, foreign_resource, how_to_share, port_not_shared, shared_by_application,
-    user_conflict,
+    exclusive_port, exit, foreign_listener, foreign_resource, how_to_share, port_not_shared,
+    shared_by_application, user_conflict,
 };
 pub use preview::preview;
 pub use rejection::rejection;

@@ -119,7 +119,7 @@ pub(super) fn percent(share: Share) -> f64 {
 pub(super) fn reason(why: &Why) -> Reason {
     match why {
         Why::Asked => Reason::Requested,
-        Why::Failed(failed) => Reason::Failed { failure: failure(failed) },
+        Why::Failed(failed) => Reason::Failed { failure: Box::new(failure(failed)) },
     }
 }
 

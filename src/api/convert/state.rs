@@ -85,6 +85,9 @@ fn why(autopsy: &Autopsy) -> String {
     if let Some(OtherUser { port, user, owner }) = &autopsy.other_user {
         return format!("port {port} is shared by user {owner}, this one is user {user}");
     }
+    if let Some(port) = &autopsy.exclusive_port {
+        return format!("port {port} is exclusive and held by another replica (`x-sameport.ports`)");
+    }
     match &autopsy.port_not_shared {
         Some(PortNotShared { port: Some(port), .. }) => format!("port {port} is not shared by its image"),
         Some(PortNotShared { port: None, .. }) => "its port is not shared by its image".to_owned(),
@@ -124,6 +127,7 @@ pub fn age(time: SignedDuration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{plan::ExclusivePort, spec::Protocol};
 
     fn status(code: i64) -> ExitStatus {
         ExitStatus { code, out_of_memory: false, error: None, at: Timestamp::UNIX_EPOCH }
@@ -138,6 +142,22 @@ mod tests {
         assert_eq!((ExitStatus { out_of_memory: true, ..status(137) }).to_string(), "out of memory");
         let error = Some("no such program".to_owned());
         assert_eq!((ExitStatus { error, ..status(127) }).to_string(), "could not start: no such program");
+    }
+
+    #[test]
+    fn an_end_for_an_exclusive_port_names_the_key_that_shares_it() {
+        let port = ExclusivePort { port: 30_001, protocol: Protocol::Tcp };
+        let autopsy = Autopsy {
+            exit: status(1),
+            log: Vec::new(),
+            port_not_shared: None,
+            other_user: None,
+            exclusive_port: Some(port),
+        };
+        assert_eq!(
+            why(&autopsy),
+            "port 30001/tcp is exclusive and held by another replica (`x-sameport.ports`)"
+        );
     }
 
     #[test]

@@ -4,9 +4,9 @@ use jiff::Timestamp;
 
 use crate::{
     api::schema::{
-        Counters, ErrorCondition, Exit, ForeignKind, ForeignListener, ForeignResource, Pod, PortConflict,
-        PortTraffic, Replaced, Replica, ReplicaState, Sharing, Status, Termination, Traffic, UserConflict,
-        WaitingConnections, WaitingFor, replica_name,
+        Counters, ErrorCondition, ExclusivePort, Exit, ForeignKind, ForeignListener, ForeignResource, Pod,
+        PortConflict, PortTraffic, Replaced, Replica, ReplicaState, Sharing, Status, Termination, Traffic,
+        UserConflict, WaitingConnections, WaitingFor, replica_name,
     },
     engine::ownership::{self, Foreign},
     kernel::{
@@ -69,6 +69,7 @@ fn pod(pod: &PodStatus) -> Pod {
         sharing,
         sharing_error,
         ports: Vec::new(),
+        exclusive_ports: pod.exclusive_ports.ranges().map(|range| range.to_string()).collect(),
         waiting: pod.traffic.waiting.iter().map(waiting).collect(),
         foreign_listeners: pod.traffic.strangers.iter().map(foreign_listener).collect(),
         user_conflicts: pod.traffic.other_users.iter().copied().map(Into::into).collect(),
@@ -211,6 +212,13 @@ pub(super) fn termination(autopsy: &Autopsy) -> Termination {
             .as_ref()
             .map(|found| PortConflict { image: found.image.to_string(), port: found.port }),
         user_conflict: autopsy.other_user.map(Into::into),
+        exclusive_port: autopsy.exclusive_port.as_ref().map(Into::into),
+    }
+}
+
+impl From<&plan::ExclusivePort> for ExclusivePort {
+    fn from(plan::ExclusivePort { port, protocol }: &plan::ExclusivePort) -> Self {
+        Self { port: *port, protocol: protocol.to_string() }
     }
 }
 

@@ -6,7 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Action, Exit, Failure, ForeignListener, ForeignResource, Reason, Summary, Target, Time, UserConflict,
+    Action, ExclusivePort, Exit, Failure, ForeignListener, ForeignResource, Reason, Summary, Target, Time,
+    UserConflict,
 };
 
 /// Something that happened.
@@ -134,6 +135,17 @@ pub enum EventKind {
         slot: u32,
         /// The port and the users.
         conflict: UserConflict,
+    },
+    /// A replica ended after it had asked for a port that is exclusive and that another replica holds.
+    ExclusivePort {
+        /// The replica, `web-1`.
+        replica: String,
+        /// Its service.
+        service: String,
+        /// Its slot.
+        slot: u32,
+        /// The port.
+        exclusive_port: ExclusivePort,
     },
     /// The kernel shares the ports of pods from now on.
     SharedByKernel,

@@ -33,8 +33,9 @@ pub use rollout::{
     Steps, Summary,
 };
 pub use status::{
-    Counters, ErrorCondition, Exit, ForeignListener, Pod, PortConflict, PortTraffic, Replaced, Replica,
-    ReplicaState, Sharing, Status, Termination, Traffic, UserConflict, WaitingConnections, WaitingFor,
+    Counters, ErrorCondition, ExclusivePort, Exit, ForeignListener, Pod, PortConflict, PortTraffic, Replaced,
+    Replica, ReplicaState, Sharing, Status, Termination, Traffic, UserConflict, WaitingConnections,
+    WaitingFor,
 };
 pub use target::{Action, Target, TargetKind, replica_name};
 pub use value::{Seconds, Time};

@@ -91,7 +91,7 @@ pub enum Reason {
     /// The new version failed.
     Failed {
         /// How.
-        failure: Failure,
+        failure: Box<Failure>,
     },
 }
 

@@ -45,6 +45,9 @@ pub struct Pod {
     pub sharing_error: Option<String>,
     /// Ports of the host that lead into it, such as `127.0.0.1:8080->80/tcp`.
     pub ports: Vec<String>,
+    /// Ports that only one of its replicas can hold at a time, such as `30000-30009/tcp`; empty where the kernel does not
+    /// share the others.
+    pub exclusive_ports: Vec<String>,
     /// Connections that wait until a replica is ready, by port.
     pub waiting: Vec<WaitingConnections>,
     /// Listening sockets on the replicas' ports that are not a replica's.
@@ -269,6 +272,17 @@ pub struct Termination {
     pub port_not_shared: Option<PortConflict>,
     /// Set when replicas of another user had its port.
     pub user_conflict: Option<UserConflict>,
+    /// Set when it asked for a port that is exclusive and that another replica held.
+    pub exclusive_port: Option<ExclusivePort>,
+}
+
+/// A port that only one replica can hold at a time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ExclusivePort {
+    /// The port in the pod.
+    pub port: u16,
+    /// `tcp` or `udp`.
+    pub protocol: String,
 }
 
 /// A replica ended because another replica had its port.

@@ -7,9 +7,11 @@ use super::{
         report::Problem,
         source::At,
     },
-    hooks, probe, update,
+    hooks, port_sharing, probe, update,
 };
-use crate::spec::{Aim, Balance, Before, Canary, PodName, Probes, Service, Share, Sharing, Unhealthy};
+use crate::spec::{
+    Aim, Balance, Before, Canary, PodName, PortSet, Probes, Service, Share, Sharing, Unhealthy,
+};
 use std::time::Duration;
 
 /// What a service says under `x-sameport`.
@@ -32,6 +34,10 @@ pub(super) struct Extension {
     /// How many connections of a new version may end badly.
     pub budget: Option<Share>,
     pub canary: Option<Canary>,
+    /// Ports that only one replica can hold at a time, as it says.
+    pub exclusive_ports: PortSet,
+    /// Ports that replicas share, as it says.
+    pub shared_ports: PortSet,
 }
 
 impl Default for Extension {
@@ -50,6 +56,8 @@ impl Default for Extension {
             deadline: None,
             budget: None,
             canary: None,
+            exclusive_ports: PortSet::default(),
+            shared_ports: PortSet::default(),
         }
     }
 }
@@ -92,6 +100,7 @@ pub(super) fn extension(service: &Fields<'_>) -> Extension {
     let before = hooks::before(&fields);
     let (deadline, canary) = (fields.duration("progress_deadline"), update::canary(&fields));
     let budget = update::budget(&fields);
+    let port_sharing::Written { exclusive, shared } = port_sharing::written(&fields);
     Extension {
         sharing,
         sharing_at,
@@ -106,6 +115,8 @@ pub(super) fn extension(service: &Fields<'_>) -> Extension {
         deadline,
         budget,
         canary,
+        exclusive_ports: exclusive,
+        shared_ports: shared,
     }
 }
 
@@ -125,7 +136,7 @@ fn without_the_kernel(extension: &Fields<'_>, sharing: Sharing) {
     if sharing != Sharing::Application {
         return;
     }
-    for key in ["balance", "canary", "drain", "hold"] {
+    for key in ["balance", "canary", "drain", "hold", "ports"] {
         if extension.get(key).is_some() {
             let message = format!("`{key}` has no effect with `sharing: application`");
             let problem = Problem::warning(extension.key_at(key), message);

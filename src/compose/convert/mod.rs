@@ -9,6 +9,7 @@ mod healthcheck;
 mod hooks;
 mod networks;
 mod pod;
+mod port_sharing;
 mod ports;
 mod probe;
 mod resources;
@@ -50,7 +51,7 @@ pub(super) fn project(
         let mut known = volumes::Known { volumes: &volumes, used: &mut used };
         let waits_for = depends_on::depends_on(&fields, &depends_on::Services { on: &on, off });
         let part = pod::part(&fields, &name, &networks);
-        let draft = service::service(&fields, &name, entry.key, &mut known);
+        let draft = service::service(&fields, &name, entry.key, &part.ranges, &mut known);
         pods.entry(draft.pod.clone()).or_default().push(part);
         names.extend(draft.container_name.clone());
         dependencies.insert(name.clone(), waits_for);

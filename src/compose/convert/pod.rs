@@ -14,13 +14,15 @@ use super::{
     },
     networks, ports,
 };
-use crate::spec::{Network, NetworkAttachment, Pod, PodNetwork, PortBinding, Protocol, ServiceName};
+use crate::spec::{Network, NetworkAttachment, Pod, PodNetwork, PortBinding, PortSet, Protocol, ServiceName};
 
 /// What one service says about its pod, each with its place.
 pub(super) struct Part {
     pub service: ServiceName,
     pub network: Option<(At, PodNetwork)>,
     pub ports: Vec<ports::Published>,
+    /// Published ranges of container ports.
+    pub ranges: PortSet,
     expose: BTreeSet<(u16, Protocol)>,
     hostname: Option<(At, String)>,
     domainname: Option<(At, String)>,
@@ -35,10 +37,12 @@ pub(super) struct Part {
 pub(super) fn part(service: &Fields<'_>, name: &ServiceName, known: &BTreeMap<String, Network>) -> Part {
     let placed = |key: &str, text: Option<String>| text.map(|text| (service.key_at(key), text));
     let list = |key: &str| service.get(key).map(|_| (service.key_at(key), service.strings(key)));
+    let (ports, ranges) = ports::published(service, name);
     let part = Part {
         service: name.clone(),
         network: networks::of_service(service, known),
-        ports: ports::published(service, name),
+        ports,
+        ranges,
         expose: ports::expose(service),
         hostname: placed("hostname", service.text("hostname")),
         domainname: placed("domainname", service.text("domainname")),

@@ -9,7 +9,7 @@ use super::super::{
     report::{Problem, Report},
     source::At,
 };
-use crate::spec::{PortBinding, Protocol, ServiceName};
+use crate::spec::{PortBinding, PortRange, PortSet, Protocol, ServiceName};
 
 const HELP: &str = "write `CONTAINER`, `HOST:CONTAINER` or `ADDRESS:HOST:CONTAINER`, each with `/udp` if you like, such as \"80:8080\"";
 
@@ -22,6 +22,15 @@ struct Ports {
     protocol: Protocol,
 }
 
+impl Ports {
+    /// The container's ports, if they are several: a program picks one of them, and tells the client.
+    fn container_range(&self) -> Option<PortRange> {
+        let (first, last) = (*self.container.start(), *self.container.end());
+        let is_range = first < last && self.protocol != Protocol::Sctp;
+        is_range.then_some(PortRange { protocol: self.protocol, first, last })
+    }
+}
+
 /// A port that a service publishes, and where it says so.
 #[derive(Clone, Debug)]
 pub(super) struct Published {
@@ -31,16 +40,17 @@ pub(super) struct Published {
     pub or_up_to: Option<u16>,
 }
 
-/// All published ports of a service.
-pub(super) fn published(service: &Fields<'_>, name: &ServiceName) -> Vec<Published> {
-    let Some(node) = service.get("ports") else { return Vec::new() };
+/// All published ports of a service, and those of them that are ranges on the container's side, of TCP and UDP.
+pub(super) fn published(service: &Fields<'_>, name: &ServiceName) -> (Vec<Published>, PortSet) {
+    let Some(node) = service.get("ports") else { return Default::default() };
     let Value::List(list) = &node.value else {
         service
             .report
             .push(wrong_type(node, "ports", "a list").help("write one `- \"HOST:CONTAINER\"` a line"));
-        return Vec::new();
+        return Default::default();
     };
     let mut all: Vec<Published> = Vec::new();
+    let mut ranges = Vec::new();
     let mut seen = BTreeSet::new();
     for item in list {
         let ports = match &item.value {
@@ -55,6 +65,7 @@ pub(super) fn published(service: &Fields<'_>, name: &ServiceName) -> Vec<Publish
                 None
             }
         };
+        ranges.extend(ports.as_ref().and_then(Ports::container_range));
         let spelled = ports.map(|ports| spell(&ports, item, name, service.report)).unwrap_or_default();
         // The same port twice is the same wish twice.
         for port in spelled {
@@ -63,7 +74,7 @@ pub(super) fn published(service: &Fields<'_>, name: &ServiceName) -> Vec<Publish
             }
         }
     }
-    all
+    (all, ranges.into_iter().collect())
 }
 
 /// One binding for each port of a range.
@@ -130,7 +141,7 @@ fn short(text: &str) -> Result<Ports, String> {
 }
 
 /// Reads `80` or `80-89`. Port 0 stands for any port of the host.
-fn range(text: &str) -> Result<RangeInclusive<u16>, String> {
+pub(super) fn range(text: &str) -> Result<RangeInclusive<u16>, String> {
     let port = |text: &str| {
         let digits = !text.is_empty() && text.chars().all(|c| c.is_ascii_digit());
         let number = digits.then(|| text.parse::<u16>().ok()).flatten();

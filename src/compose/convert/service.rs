@@ -14,7 +14,7 @@ use super::{
     deploy, extension, hooks, update, volumes,
 };
 use crate::spec::{
-    Aim, DependencyCondition, PodName, Project, RestartCondition, Service, ServiceName, Sharing,
+    Aim, DependencyCondition, PodName, PortSet, Project, RestartCondition, Service, ServiceName, Sharing,
 };
 
 /// A service before it is known what waits for it.
@@ -35,6 +35,7 @@ pub(super) fn service(
     fields: &Fields<'_>,
     name: &ServiceName,
     key: At,
+    published_ranges: &PortSet,
     known: &mut volumes::Known<'_>,
 ) -> Draft {
     let report = fields.report;
@@ -75,6 +76,8 @@ pub(super) fn service(
         update,
         rollback,
         canary: extension.canary,
+        exclusive_ports: published_ranges.union(&extension.exclusive_ports).without(&extension.shared_ports),
+        shared_ports: extension.shared_ports,
     });
     let (sharing_at, probes_at) = (extension.sharing_at, extension.probes_at);
     Draft { service, pod, container_name, sharing_at, probes_at, restart_at }

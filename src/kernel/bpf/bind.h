@@ -88,6 +88,14 @@ static __always_inline void exclusive_key(struct bind_key *key, __u64 netns, __u
 	key->protocol = protocol;
 }
 
+static __always_inline int is_exclusive(const struct port_key *port)
+{
+	struct port_key key = { .netns = port->netns, .port = port->port >> 6, .protocol = port->protocol };
+	__u64 *bits = bpf_map_lookup_elem(&sp_exclusive, &key);
+
+	return bits && *bits >> (port->port & 63) & 1;
+}
+
 static __always_inline int share(struct bpf_sock_addr *ctx, struct bind_key *key, int only6)
 {
 	struct port_key port = { .port = bpf_ntohs(ctx->user_port), .protocol = ctx->protocol };
@@ -111,7 +119,7 @@ static __always_inline int share(struct bpf_sock_addr *ctx, struct bind_key *key
 	key->cgroup = current_owner();
 	key->port = port.port;
 	key->protocol = port.protocol;
-	if (bpf_map_lookup_elem(&sp_exclusive, &port)) {
+	if (is_exclusive(&port)) {
 		exclusive_key(&other, port.netns, port.port, port.protocol);
 		b = bpf_map_lookup_elem(&sp_binds, &other);
 		if (b && b->sockets[0] > 0)

@@ -269,8 +269,8 @@ MAP(sp_binds, HASH, struct bind_key, struct binds, BINDS, BPF_F_NO_PREALLOC);
 MAP(sp_slots, HASH, struct bind_key, __u64, LISTENERS, BPF_F_NO_PREALLOC);
 /* Services that have listened at an address of a pod, as bits. */
 MAP(sp_served, LRU_HASH, struct served_key, __u64, SERVED, 0);
-/* Ports that only one replica can hold at a time. */
-MAP(sp_exclusive, HASH, struct port_key, __u32, LISTENERS, BPF_F_NO_PREALLOC);
+/* Ports that only one replica can hold at a time, as bits: 64 at an entry, whose key has the port by 64. */
+MAP(sp_exclusive, HASH, struct port_key, __u64, LISTENERS, BPF_F_NO_PREALLOC);
 /* The user who shares a port. */
 MAP(sp_users, HASH, struct port_key, __u32, LISTENERS, BPF_F_NO_PREALLOC);
 /* Connections that have moved on from the listener that they came to: socket cookie and endpoint. */

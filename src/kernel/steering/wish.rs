@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     engine::ContainerId,
     kernel::{Counters, processes::Pulse, sockets::Transport},
-    spec::{Balance, PodName, ServiceName},
+    spec::{Balance, PodName, PortSet, Protocol, ServiceName},
 };
 
 /// All pods of a project that there are; one that is not named is let go.
@@ -19,6 +19,15 @@ pub type Wishes = BTreeMap<PodName, PodWish>;
 
 /// A port of a pod.
 pub type Port = (Transport, u16);
+
+impl From<Transport> for Protocol {
+    fn from(transport: Transport) -> Self {
+        match transport {
+            Transport::Tcp => Self::Tcp,
+            Transport::Udp => Self::Udp,
+        }
+    }
+}
 
 /// What is wanted of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,8 +38,8 @@ pub struct PodWish {
     pub netns: u64,
     /// Ports that are known to be wanted: nobody is let in before we choose among their listeners.
     pub declared: BTreeSet<Port>,
-    /// Ports that only one replica can hold at a time.
-    pub exclusive: BTreeSet<Port>,
+    /// Ports that only one replica can hold at a time, of TCP and UDP.
+    pub exclusive: PortSet,
     /// What its services want.
     pub rules: BTreeMap<ServiceName, Rules>,
     /// The replicas that run.

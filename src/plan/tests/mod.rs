@@ -21,8 +21,8 @@ use crate::{
     engine::{ContainerId, ContainerState, Exit, Health, Labels, Process, Role},
     plan::{Container, Desired, Goal, Observed, Owner, Plan, Target, Verb, Versioned, plan},
     spec::{
-        self, Balance, Dependency, DependencyCondition, Generation, Hooks, Image, Network, Pod, Project,
-        PullPolicy, Restart, Service, Sharing, Slot, Unhealthy,
+        self, Balance, Dependency, DependencyCondition, Generation, Hooks, Image, Network, Pod, PortSet,
+        Project, PullPolicy, Restart, Service, Sharing, Slot, Unhealthy,
     },
 };
 
@@ -268,6 +268,8 @@ fn service(name: &str, replicas: u32) -> Service {
         update: spec::Update::default(),
         rollback: spec::Update::default(),
         canary: None,
+        exclusive_ports: PortSet::default(),
+        shared_ports: PortSet::default(),
     }
 }
 

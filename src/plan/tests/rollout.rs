@@ -12,11 +12,12 @@ use crate::{
         steering::{PodReport, ReplicaReport, Report, Traffic},
     },
     plan::{
-        Approach, Autopsy, Direction, Former, Goal, Outcome, Rollout, Signals, Target, Worse, assess,
+        Approach, Autopsy, Direction, ExclusivePort, Former, Goal, Outcome, Rollout, Signals, Target, Worse,
+        assess,
         assess::FailureReason,
         status::{self, ExitStatus},
     },
-    spec::{FailureAction, Image, Order, RestartCondition, Service, Share, Update},
+    spec::{FailureAction, Image, Order, Protocol, RestartCondition, Service, Share, Update},
 };
 
 const MONITOR: i64 = 5;
@@ -225,11 +226,18 @@ fn a_new_version_fails_by_what_its_replicas_do() {
         log: vec!["no database".to_owned()],
         port_not_shared: None,
         other_user: None,
+        exclusive_port: None,
     };
     let target = Target::Successor("web".parse().unwrap(), crate::spec::Slot::new(1).unwrap());
     crashed.observed.history.get_mut(&target).unwrap().autopsy = Some(autopsy.clone());
     let reason = crashed.reason().unwrap();
-    assert_eq!(reason, FailureReason::Ended { autopsy: Box::new(autopsy) });
+    assert_eq!(reason, FailureReason::Ended { autopsy: Box::new(autopsy.clone()) });
+    let port = ExclusivePort { port: 30_001, protocol: Protocol::Tcp };
+    let autopsy = Autopsy { exclusive_port: Some(port), ..autopsy };
+    assert_eq!(
+        FailureReason::Ended { autopsy: Box::new(autopsy) }.to_string(),
+        "it asked for port 30001/tcp, which is exclusive and held by another replica"
+    );
     assert!(reason.to_string().contains("exit code 3") && reason.to_string().contains("no database"));
     // One of four may fail.
     let some = crashed.rules(|rules| rules.max_failure_ratio = Share::of_thousand(250).unwrap());
@@ -251,7 +259,13 @@ fn one_start_that_fails_may_be_the_engines_own_trouble_and_two_are_not() {
         let target = Target::Successor("web".parse().unwrap(), crate::spec::Slot::new(1).unwrap());
         let history = scene.observed.history.get_mut(&target).unwrap();
         history.exits = exits;
-        history.autopsy = Some(Autopsy { exit, log: Vec::new(), port_not_shared: None, other_user: None });
+        history.autopsy = Some(Autopsy {
+            exit,
+            log: Vec::new(),
+            port_not_shared: None,
+            other_user: None,
+            exclusive_port: None,
+        });
         scene
     };
     assert_eq!(failed(1).reason(), None);

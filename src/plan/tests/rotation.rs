@@ -8,7 +8,7 @@ use crate::{
         steering::{PodReport, ReplicaReport, Traffic},
     },
     plan::{Goal, Phase, Sharing, WEIGHT, status::ReplicaState, status::status},
-    spec::{self, PortBinding, Protocol},
+    spec::{self, PortBinding, PortRange, PortSet, Protocol},
 };
 
 const HTTP: (Transport, u16) = (Transport::Tcp, 80);
@@ -302,4 +302,39 @@ fn nobody_waits_for_a_service_that_is_taken_away() {
     let mut down = Scene::steered(1);
     down.desired.phase = Phase::Down { volumes: crate::engine::RemoveVolumes::Keep };
     assert_eq!((hold(&down), down.weights()), (Duration::ZERO, vec![0]));
+}
+
+#[test]
+fn exclusive_ports_reach_the_kernel_and_restart_nobody() {
+    let ports = |first, last| PortSet::from_iter([PortRange { protocol: Protocol::Tcp, first, last }]);
+    let exclusive = |scene: &Scene| scene.plan().wishes.values().next().unwrap().exclusive.clone();
+    let shown = |scene: &Scene| {
+        let status = status(&scene.desired, &scene.observed, scene.now);
+        assert!(status.converged);
+        status.pods[0].exclusive_ports.clone()
+    };
+    let scene = Scene::steered(2);
+    assert_eq!((exclusive(&scene), shown(&scene)), (PortSet::default(), PortSet::default()));
+    let scene = scene.edit("web", |service| service.exclusive_ports = ports(30_000, 30_009));
+    assert_eq!((exclusive(&scene), shown(&scene)), (ports(30_000, 30_009), ports(30_000, 30_009)));
+    assert_eq!(scene.lines(), NOTHING);
+    // The images decide by themselves then.
+    let mut alone = scene;
+    alone.observed.sharing = Sharing::ByImages;
+    assert_eq!(shown(&alone), PortSet::default());
+}
+
+#[test]
+fn what_one_service_of_a_pod_shares_is_exclusive_for_none() {
+    let ports = |first, last| PortSet::from_iter([PortRange { protocol: Protocol::Tcp, first, last }]);
+    let mut project = spec::Project::clone(&Scene::steered(1).desired.project);
+    let pod = "web".parse().unwrap();
+    let mut other = super::service("other", 1);
+    other.pod = "web".parse().unwrap();
+    other.shared_ports = ports(9000, 9000);
+    other.exclusive_ports = ports(53, 53);
+    project.services.insert(other.name.clone(), other);
+    project.services.get_mut(&"web".parse().unwrap()).unwrap().exclusive_ports = ports(9000, 9001);
+    assert_eq!(project.exclusive_ports(&pod), ports(53, 53).union(&ports(9001, 9001)));
+    assert_eq!(project.exclusive_ports(&"another".parse().unwrap()), PortSet::default());
 }

@@ -99,8 +99,13 @@ fn orphans_are_named() {
 #[test]
 fn an_end_is_shown_until_the_replica_has_stayed_up_since() {
     let exit = ExitStatus { code: 1, out_of_memory: false, error: None, at: Timestamp::UNIX_EPOCH };
-    let autopsy =
-        Autopsy { exit, log: vec!["no database".to_owned()], port_not_shared: None, other_user: None };
+    let autopsy = Autopsy {
+        exit,
+        log: vec!["no database".to_owned()],
+        port_not_shared: None,
+        other_user: None,
+        exclusive_port: None,
+    };
     let ended = || Scene::up(&[("web", 1)]).replica("web", 1, Is::Exited(1, 1));
     for (scene, shown) in [
         (ended(), true),

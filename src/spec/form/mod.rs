@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 pub use container::ContainerForm;
 pub use hook::HooksForm;
-pub use pod::PodForm;
+pub use pod::{PodForm, ProtocolForm};
 pub use service::ServiceForm;
 pub use version::{DeclaredForm, VersionForm};
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Hashed;
 use crate::spec::{NetworkAttachment, Pod, PodNetwork, PortBinding, Protocol};
@@ -124,12 +124,15 @@ impl From<PortBinding> for PortBindingForm {
 }
 
 /// The form of a [`Protocol`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-enum ProtocolForm {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ProtocolForm {
+    /// TCP.
     #[serde(rename = "tcp")]
     Tcp,
+    /// UDP.
     #[serde(rename = "udp")]
     Udp,
+    /// SCTP.
     #[serde(rename = "sctp")]
     Sctp,
 }
@@ -140,6 +143,16 @@ impl From<Protocol> for ProtocolForm {
             Protocol::Tcp => Self::Tcp,
             Protocol::Udp => Self::Udp,
             Protocol::Sctp => Self::Sctp,
+        }
+    }
+}
+
+impl From<ProtocolForm> for Protocol {
+    fn from(form: ProtocolForm) -> Self {
+        match form {
+            ProtocolForm::Tcp => Self::Tcp,
+            ProtocolForm::Udp => Self::Udp,
+            ProtocolForm::Sctp => Self::Sctp,
         }
     }
 }

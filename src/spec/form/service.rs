@@ -7,13 +7,14 @@ use serde::{Deserialize, Serialize};
 use super::{
     ContainerForm, DurationForm, FormError, HooksForm,
     hook::BeforeForm,
+    pod::ProtocolForm,
     policy::{
         BalanceForm, DependencyForm, ProbesForm, PullPolicyForm, RestartForm, SharingForm, UnhealthyForm,
         UpdateForm,
     },
     version::CanaryForm,
 };
-use crate::spec::{Before, Canary, Probes, Service};
+use crate::spec::{Before, Canary, PortRange, PortSet, Probes, Service};
 
 /// The form of a [`Service`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +40,10 @@ pub struct ServiceForm {
     update: UpdateForm,
     rollback: UpdateForm,
     canary: Option<CanaryForm>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    exclusive_ports: Vec<PortRangeForm>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    shared_ports: Vec<PortRangeForm>,
 }
 
 impl From<&Service> for ServiceForm {
@@ -64,6 +69,8 @@ impl From<&Service> for ServiceForm {
             update,
             rollback,
             canary,
+            exclusive_ports,
+            shared_ports,
         } = service;
         Self {
             name: name.as_str().to_owned(),
@@ -86,6 +93,8 @@ impl From<&Service> for ServiceForm {
             update: (*update).into(),
             rollback: (*rollback).into(),
             canary: canary.as_ref().map(CanaryForm::from),
+            exclusive_ports: ranges(exclusive_ports),
+            shared_ports: ranges(shared_ports),
         }
     }
 }
@@ -115,6 +124,8 @@ impl TryFrom<ServiceForm> for Service {
             update,
             rollback,
             canary,
+            exclusive_ports,
+            shared_ports,
         } = form;
         let depends_on = depends_on.into_iter().map(|(on, it)| Ok((on.parse()?, it.into())));
         Ok(Self {
@@ -138,6 +149,32 @@ impl TryFrom<ServiceForm> for Service {
             update: update.into(),
             rollback: rollback.into(),
             canary: canary.map(Canary::from),
+            exclusive_ports: exclusive_ports.into_iter().map(PortRange::from).collect(),
+            shared_ports: shared_ports.into_iter().map(PortRange::from).collect(),
         })
+    }
+}
+
+/// The form of a [`PortRange`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct PortRangeForm {
+    protocol: ProtocolForm,
+    first: u16,
+    last: u16,
+}
+
+fn ranges(ports: &PortSet) -> Vec<PortRangeForm> {
+    ports.ranges().map(PortRangeForm::from).collect()
+}
+
+impl From<PortRange> for PortRangeForm {
+    fn from(PortRange { protocol, first, last }: PortRange) -> Self {
+        Self { protocol: protocol.into(), first, last }
+    }
+}
+
+impl From<PortRangeForm> for PortRange {
+    fn from(PortRangeForm { protocol, first, last }: PortRangeForm) -> Self {
+        Self { protocol: protocol.into(), first, last }
     }
 }

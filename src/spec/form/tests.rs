@@ -9,8 +9,8 @@ use super::{ServiceForm, VersionForm};
 use crate::spec::{
     Balance, Before, Canary, Container, Dependency, DependencyCondition, Device, FailureAction, HealthTest,
     Healthcheck, Hook, Hooks, Image, LogDriver, Mount, MountSource, NetworkAttachment, Order, Pod,
-    PodNetwork, PortBinding, Probe, ProbeKind, Probes, Protocol, PullPolicy, Restart, RestartCondition,
-    Service, Share, Sharing, Ulimit, Unhealthy, Update,
+    PodNetwork, PortBinding, PortRange, PortSet, Probe, ProbeKind, Probes, Protocol, PullPolicy, Restart,
+    RestartCondition, Service, Share, Sharing, Ulimit, Unhealthy, Update,
 };
 
 /// What a row of the table does to the hash of the service or pod that it changes.
@@ -50,6 +50,8 @@ fn base() -> Service {
         update: Update::default(),
         rollback: Update::default(),
         canary: None,
+        exclusive_ports: PortSet::default(),
+        shared_ports: PortSet::default(),
     }
 }
 
@@ -359,7 +361,13 @@ fn service_rows() -> Vec<Row<Service>> {
             s.update = Update { parallelism: 3, order: Some(Order::StopFirst), failure_action: FailureAction::Pause, ..Update::default() };
         }),
         ("service.rollback", Nothing, |s| s.rollback = Update { parallelism: 3, ..Update::default() }),
+        ("service.exclusive_ports", Nothing, |s| s.exclusive_ports = range(30_000, 30_009)),
+        ("service.shared_ports", Nothing, |s| s.shared_ports = range(8080, 8080)),
     ]
+}
+
+fn range(first: u16, last: u16) -> PortSet {
+    [Protocol::Tcp, Protocol::Udp].map(|protocol| PortRange { protocol, first, last }).into_iter().collect()
 }
 
 fn attached(attachment: NetworkAttachment) -> PodNetwork {
@@ -509,6 +517,19 @@ fn what_is_kept_is_read_back() {
         let form: ServiceForm = serde_json::from_str(&json).unwrap();
         assert_eq!(Service::try_from(form).unwrap(), service, "{name}");
     }
+}
+
+#[test]
+fn ports_that_nobody_speaks_of_are_left_out_of_what_is_kept() {
+    let kept = |service: &Service| serde_json::to_value(ServiceForm::from(service)).unwrap();
+    let plain = kept(&base());
+    assert!(plain.get("exclusive_ports").is_none() && plain.get("shared_ports").is_none(), "{plain}");
+    let ranges = |json| serde_json::from_str::<serde_json::Value>(json).unwrap();
+    let service = Service { exclusive_ports: range(53, 53), ..base() };
+    assert_eq!(
+        kept(&service)["exclusive_ports"],
+        ranges(r#"[{"protocol":"tcp","first":53,"last":53},{"protocol":"udp","first":53,"last":53}]"#)
+    );
 }
 
 #[test]

@@ -43,6 +43,8 @@ impl From<&Service> for VersionForm {
             update: _,
             rollback: _,
             canary: _,
+            exclusive_ports: _,
+            shared_ports: _,
         } = service;
         let replica = ReplicaForm(
             Box::new(ContainerForm::of_version(container)),

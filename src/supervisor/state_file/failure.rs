@@ -7,8 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     kernel::steering::OtherUser,
-    plan::{Autopsy, Failure, FailureReason, PortNotShared, status::ExitStatus},
-    spec::{Image, Slot, form::FormError},
+    plan::{Autopsy, ExclusivePort, Failure, FailureReason, PortNotShared, status::ExitStatus},
+    spec::{
+        Image, Slot,
+        form::{FormError, ProtocolForm},
+    },
 };
 
 /// The form of a [`Failure`]: the keys of its reason are beside `slot`.
@@ -111,26 +114,30 @@ struct AutopsyForm {
     port_not_shared: Option<PortNotSharedForm>,
     #[serde(default)]
     other_user: Option<OtherUserForm>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    exclusive_port: Option<ExclusivePortForm>,
 }
 
 impl From<Autopsy> for AutopsyForm {
-    fn from(Autopsy { exit, log, port_not_shared, other_user }: Autopsy) -> Self {
+    fn from(Autopsy { exit, log, port_not_shared, other_user, exclusive_port }: Autopsy) -> Self {
         Self {
             exit: exit.into(),
             log,
             port_not_shared: port_not_shared.map(PortNotSharedForm::from),
             other_user: other_user.map(OtherUserForm::from),
+            exclusive_port: exclusive_port.map(ExclusivePortForm::from),
         }
     }
 }
 
 impl From<AutopsyForm> for Autopsy {
-    fn from(AutopsyForm { exit, log, port_not_shared, other_user }: AutopsyForm) -> Self {
+    fn from(AutopsyForm { exit, log, port_not_shared, other_user, exclusive_port }: AutopsyForm) -> Self {
         Self {
             exit: exit.into(),
             log,
             port_not_shared: port_not_shared.map(PortNotShared::from),
             other_user: other_user.map(OtherUser::from),
+            exclusive_port: exclusive_port.map(ExclusivePort::from),
         }
     }
 }
@@ -192,5 +199,24 @@ impl From<OtherUser> for OtherUserForm {
 impl From<OtherUserForm> for OtherUser {
     fn from(OtherUserForm { port, user, owner }: OtherUserForm) -> Self {
         Self { port, user, owner }
+    }
+}
+
+/// The form of an [`ExclusivePort`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct ExclusivePortForm {
+    port: u16,
+    protocol: ProtocolForm,
+}
+
+impl From<ExclusivePort> for ExclusivePortForm {
+    fn from(ExclusivePort { port, protocol }: ExclusivePort) -> Self {
+        Self { port, protocol: protocol.into() }
+    }
+}
+
+impl From<ExclusivePortForm> for ExclusivePort {
+    fn from(ExclusivePortForm { port, protocol }: ExclusivePortForm) -> Self {
+        Self { port, protocol: protocol.into() }
     }
 }

@@ -18,8 +18,8 @@ use crate::{
     },
     spec::{
         Balance, Before, Canary, Container, Dependency, DependencyCondition, FailureAction, Generation, Hook,
-        Hooks, Image, Order, Probe, ProbeKind, Probes, PullPolicy, Restart, RestartCondition, Service, Share,
-        Sharing, Slot, Unhealthy, Update,
+        Hooks, Image, Order, PortSet, Probe, ProbeKind, Probes, PullPolicy, Restart, RestartCondition,
+        Service, Share, Sharing, Slot, Unhealthy, Update,
     },
 };
 
@@ -70,6 +70,8 @@ fn plain() -> Service {
         update: Update::default(),
         rollback: Update { failure_action: FailureAction::Continue, ..Update::default() },
         canary: None,
+        exclusive_ports: PortSet::default(),
+        shared_ports: PortSet::default(),
     }
 }
 
@@ -145,6 +147,7 @@ fn failures() -> Vec<FailureReason> {
                 log: words(&["no database", "bye \u{1b}[0m"]),
                 port_not_shared: Some(PortNotShared { image: Image("app:2".to_owned()), port: Some(80) }),
                 other_user: Some(other),
+                exclusive_port: None,
             }),
         },
         FailureReason::Ended {
@@ -153,6 +156,7 @@ fn failures() -> Vec<FailureReason> {
                 log: Vec::new(),
                 port_not_shared: Some(PortNotShared { image: Image("app:2".to_owned()), port: None }),
                 other_user: None,
+                exclusive_port: None,
             }),
         },
         FailureReason::Refused { error: "no space left on device".to_owned() },

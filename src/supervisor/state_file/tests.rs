@@ -5,6 +5,10 @@ use super::{
     form::{self, Unreadable},
     samples::everything,
 };
+use crate::{
+    plan::{ExclusivePort, Failure, FailureReason, versions::Ended},
+    spec::Protocol,
+};
 
 /// A state as it was written before there were versions.
 const LAYOUT_0: &str = include_str!("layout_0.json");
@@ -30,6 +34,27 @@ fn what_is_written_has_the_same_keys_as_ever_and_a_version() {
     assert_eq!(written["version"].take(), 1);
     written.as_object_mut().unwrap().remove("version");
     assert_eq!(written, json(LAYOUT_0.as_bytes()));
+}
+
+#[test]
+fn an_exclusive_port_of_which_a_version_ended_is_kept_and_left_out_otherwise() {
+    let mut state = everything();
+    let ended = state.versions.values_mut().find_map(|versions| match &mut versions.last {
+        Some(Ended {
+            failed: Some((_, Failure { reason: FailureReason::Ended { autopsy }, .. })), ..
+        }) => Some(autopsy),
+        _ => None,
+    });
+    ended.unwrap().exclusive_port = Some(ExclusivePort { port: 30_001, protocol: Protocol::Tcp });
+    let written = form::write(&state).unwrap();
+    let compact = json(&written).to_string();
+    assert_eq!(
+        compact.matches(r#""exclusive_port":{"port":30001,"protocol":"tcp"}"#).count(),
+        1,
+        "{compact}"
+    );
+    assert_eq!(compact.matches("exclusive_port").count(), 1, "{compact}");
+    assert_eq!(form::read(&written).unwrap(), state);
 }
 
 #[test]

@@ -2,11 +2,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::*;
 use crate::spec::{
-    Balance, Container, Dependency, DependencyCondition, Hooks, Image, Pod, PullPolicy, Restart, Service,
-    Sharing, Slot, Unhealthy,
+    Balance, Container, Dependency, DependencyCondition, Hooks, Image, Pod, PortSet, PullPolicy, Restart,
+    Service, Sharing, Slot, Unhealthy,
 };
 
-pub(super) fn service(name: &str, replicas: u32, depends_on: &[&str]) -> Service {
+pub(in crate::supervisor) fn service(name: &str, replicas: u32, depends_on: &[&str]) -> Service {
     let dependency = Dependency { condition: DependencyCondition::Started, required: true, restart: false };
     Service {
         name: name.parse().unwrap(),
@@ -29,6 +29,8 @@ pub(super) fn service(name: &str, replicas: u32, depends_on: &[&str]) -> Service
         update: crate::spec::Update::default(),
         rollback: crate::spec::Update::default(),
         canary: None,
+        exclusive_ports: PortSet::default(),
+        shared_ports: PortSet::default(),
     }
 }
 

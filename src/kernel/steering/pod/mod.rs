@@ -30,7 +30,7 @@ use crate::{
         },
         sockets::{Bound, Diagnosis, Row, Transport},
     },
-    spec::{Balance, ServiceName},
+    spec::{Balance, PortSet, Protocol, ServiceName},
 };
 
 pub use kernel::PodKernel;
@@ -50,7 +50,7 @@ pub struct Pod {
     /// What a release of another layout has left of it.
     former: Option<Arc<Former>>,
     declared: BTreeSet<wish::Port>,
-    exclusive: BTreeSet<wish::Port>,
+    exclusive: PortSet,
     ports: BTreeMap<wish::Port, Port>,
     residents: BTreeMap<Life, Resident>,
     /// What is known of each socket, by cookie.
@@ -129,7 +129,7 @@ impl Pod {
             diagnosis,
             kernel: in_pod,
             declared: BTreeSet::new(),
-            exclusive: BTreeSet::new(),
+            exclusive: PortSet::default(),
             ports: BTreeMap::new(),
             residents: BTreeMap::new(),
             sockets: BTreeMap::new(),
@@ -190,8 +190,10 @@ impl Pod {
             self.declared = declared;
         }
         if wish.exclusive != self.exclusive {
-            for name in wish.exclusive.symmetric_difference(&self.exclusive) {
-                host.maps.set_exclusive(self.host_key(*name), wish.exclusive.contains(name))?;
+            let (before, now) = (words(&self.exclusive), words(&wish.exclusive));
+            for (transport, word) in before.keys().chain(now.keys()) {
+                let bits = now.get(&(*transport, *word)).copied().unwrap_or(0);
+                host.maps.set_exclusive(self.host_key((*transport, *word)), bits)?;
             }
             self.exclusive = wish.exclusive.clone();
         }
@@ -470,7 +472,27 @@ impl Pod {
 
 /// Ports that are closed until replicas are ready, and always have room: the declared ones that replicas share.
 fn steered(wish: &PodWish) -> impl Iterator<Item = wish::Port> {
-    wish.declared.iter().copied().filter(|port| !wish.exclusive.contains(port)).take(MOST_DECLARED)
+    wish.declared.iter().copied().filter(|port| !is_exclusive(wish, *port)).take(MOST_DECLARED)
+}
+
+fn is_exclusive(wish: &PodWish, (transport, port): wish::Port) -> bool {
+    wish.exclusive.contains(port, transport.into())
+}
+
+/// A set of ports as bits, 64 to a word, by their number by 64.
+fn words(ports: &PortSet) -> BTreeMap<wish::Port, u64> {
+    let mut words = BTreeMap::new();
+    for range in ports.ranges() {
+        let transport = match range.protocol {
+            Protocol::Tcp => Transport::Tcp,
+            Protocol::Udp => Transport::Udp,
+            Protocol::Sctp => continue,
+        };
+        for port in range.first..=range.last {
+            *words.entry((transport, port / 64)).or_default() |= 1 << (port % 64);
+        }
+    }
+    words
 }
 
 fn key(bound: &Bound) -> wish::Port {
