@@ -30,11 +30,11 @@ fn set_mark(pod: &Pod, version: &str) {
 
 /// What is pinned, each with the id of its map; of links their names only.
 fn pinned(pod: &Pod) -> Vec<(String, Option<u32>)> {
-    let id = |name: &str| match name.starts_with("link_") {
+    let id = |name: &str| match name.contains("link_") {
         true => None,
         false => MapInfo::from_pin(pod.pinned(name)).ok().map(|info| info.id()),
     };
-    let mut found: Vec<_> = pod.pins().into_iter().map(|name| (name.clone(), id(&name))).collect();
+    let mut found: Vec<_> = pod.all_pins().into_iter().map(|name| (name.clone(), id(&name))).collect();
     found.sort();
     found
 }
@@ -42,31 +42,13 @@ fn pinned(pod: &Pod) -> Vec<(String, Option<u32>)> {
 #[test]
 fn what_is_pinned_is_marked_with_its_layout() {
     let pod = pod(1);
-    assert_eq!(fs::read_link(mark(&pod)).unwrap().to_str(), Some("1"));
+    assert_eq!(fs::read_link(mark(&pod)).unwrap().to_str(), Some("2"));
     Pins::check(&pod.project).unwrap();
-}
-
-#[test]
-fn pins_of_before_there_were_marks_are_adopted_and_marked() {
-    let mut pod = pod(2);
-    pod.weighed(2, 0);
-    pod.steering = None;
-    fs::remove_file(mark(&pod)).unwrap();
-    let before = pinned(&pod);
-    Pins::check(&pod.project).unwrap();
-    assert_eq!(answers(&pod, 20).keys().collect::<Vec<_>>(), ["1"]);
-    pod.succeed();
-    pod.listening(2, PORT);
-    assert_eq!(answers(&pod, 20).keys().collect::<Vec<_>>(), ["1"]);
-    assert_eq!(fs::read_link(mark(&pod)).unwrap().to_str(), Some("1"));
-    let mut after = pinned(&pod);
-    after.retain(|(name, _)| name != "layout");
-    assert_eq!(after, before, "the maps are the same ones");
 }
 
 #[test]
 fn pins_of_a_newer_release_are_refused_and_left_alone() {
-    for version in ["2", "1000", "2-wide"] {
+    for version in ["3", "1000", "3-wide"] {
         let mut pod = pod(1);
         pod.steering = None;
         set_mark(&pod, version);
@@ -78,7 +60,7 @@ fn pins_of_a_newer_release_are_refused_and_left_alone() {
         ];
         let (after, answered) = (pinned(&pod), answers(&pod, 20));
         // Else nothing could be removed, should the test fail.
-        set_mark(&pod, "1");
+        set_mark(&pod, "2");
         for refused in tried.map(Result::unwrap_err) {
             assert!(matches!(refused, KernelError::NewerLayout { .. }), "{refused}");
             let said = refused.to_string();
@@ -94,15 +76,15 @@ fn pins_of_a_newer_release_are_refused_and_left_alone() {
 fn a_map_that_is_not_as_the_layout_says_is_refused() {
     let mut pod = pod(1);
     pod.steering = None;
-    let turns = pod.pinned("sameport_turns");
-    fs::remove_file(&turns).unwrap();
-    MapData::from_pin(pod.pinned("sameport_own")).unwrap().pin(&turns).unwrap();
+    let known = pod.pinned_of_pod("sp_known");
+    fs::remove_file(&known).unwrap();
+    MapData::from_pin(pod.pinned_of_pod("sp_active")).unwrap().pin(&known).unwrap();
     let before = pinned(&pod);
     for refused in [Pins::check(&pod.project).unwrap_err(), KernelSteering::start(&pod.project).unwrap_err()]
     {
         assert!(matches!(refused, KernelError::OtherMap { .. }), "{refused}");
         let said = refused.to_string();
-        assert!(said.contains("sameport_turns") && said.contains("64 entries"), "{said}");
+        assert!(said.contains("sp_known") && said.contains("8192 entries"), "{said}");
     }
     assert_eq!(pinned(&pod), before);
     assert_eq!(answers(&pod, 20).keys().collect::<Vec<_>>(), ["1"], "it goes on");

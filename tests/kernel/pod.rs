@@ -242,6 +242,24 @@ impl Pod {
         names.map(|entry| entry.file_name().into_string().unwrap()).collect()
     }
 
+    /// What is pinned for it, in the pod's folder as well.
+    pub fn all_pins(&self) -> Vec<String> {
+        let below = |name: String| {
+            let inside = fs::read_dir(self.pinned(&name)).into_iter().flatten().flatten();
+            let mut names: Vec<_> =
+                inside.map(|entry| format!("{name}/{}", entry.file_name().into_string().unwrap())).collect();
+            names.push(name);
+            names
+        };
+        self.pins().into_iter().flat_map(below).collect()
+    }
+
+    /// Where something is pinned for the pod.
+    pub fn pinned_of_pod(&self, name: &str) -> PathBuf {
+        let pod = self.pins().into_iter().find(|name| name.starts_with("pod_")).unwrap();
+        self.pinned(&pod).join(name)
+    }
+
     /// Where something is pinned for it.
     pub fn pinned(&self, name: &str) -> PathBuf {
         capability::mounted("bpf").unwrap().join("sameport").join(self.project.as_str()).join(name)

@@ -35,7 +35,7 @@ fn is_supervised_by_this_release(project: &Project) {
     let program = fs::read_link(format!("/proc/{pid}/exe")).unwrap();
     assert_eq!(program, Path::new(env!("CARGO_BIN_EXE_sameport")));
     let layout = capability::mounted("bpf").unwrap().join("sameport").join(&project.name).join("layout");
-    assert_eq!(fs::read_link(layout).unwrap(), Path::new("1"));
+    assert_eq!(fs::read_link(layout).unwrap(), Path::new("2"));
 }
 
 fn stands_as_before(project: &Project) {

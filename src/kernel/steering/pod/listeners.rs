@@ -16,9 +16,10 @@ use crate::kernel::{
     steering::{
         port::{Group, Part, Port},
         project::{InKernel, Life},
-        wish::{self, Stranger},
+        wish::{self, PodWish, Stranger},
     },
 };
+use crate::spec::ServiceName;
 
 /// Listeners of one replica on undeclared ports that are steered at most.
 const MOST_OF_REPLICA: usize = 64;
@@ -60,7 +61,12 @@ impl Pod {
     ///
     /// # Errors
     /// When it cannot be looked at, or the kernel does not take it.
-    pub(super) fn meet(&mut self, kernel: &mut InKernel, row: &Row) -> Result<(), KernelError> {
+    pub(super) fn meet(
+        &mut self,
+        kernel: &mut InKernel,
+        wish: &PodWish,
+        row: &Row,
+    ) -> Result<(), KernelError> {
         let ours = |port: &Port| {
             let mut holds = port.groups.iter().flatten().filter_map(|group| group.hold.as_ref());
             holds.any(|hold| hold.cookie == row.cookie)
@@ -95,7 +101,7 @@ impl Pod {
             Some(Socket::Refused { tries, .. }) => *tries,
             _ => 0,
         };
-        match self.know(kernel, row, life) {
+        match self.know(kernel, wish, row, life) {
             Ok(Some(known)) => {
                 self.sockets.insert(row.cookie, known);
                 Ok(())
@@ -112,7 +118,13 @@ impl Pod {
     }
 
     /// What a replica's socket is; nothing if it is gone.
-    fn know(&mut self, kernel: &mut InKernel, row: &Row, life: Life) -> Result<Option<Socket>, KernelError> {
+    fn know(
+        &mut self,
+        kernel: &mut InKernel,
+        wish: &PodWish,
+        row: &Row,
+        life: Life,
+    ) -> Result<Option<Socket>, KernelError> {
         let Some(resident) = self.residents.get(&life) else { return Ok(None) };
         let processes = resident.cgroup.processes();
         // Closed again, or passed on to somebody else: the next look tells.
@@ -122,7 +134,7 @@ impl Pod {
             .map_err(KernelError::io("look at a listener of a replica"))?;
         let port = key(&row.bound);
         match (shares, row.bound.transport) {
-            (true, _) => self.enter(kernel, row, life, &socket).map(Some),
+            (true, _) => self.enter(kernel, wish, row, life, &socket).map(Some),
             (false, Transport::Tcp) => Ok(Some(Socket::Alone { life, port })),
             (false, Transport::Udp) => Ok(Some(Socket::Ignored)),
         }
@@ -176,6 +188,18 @@ impl Pod {
         })
     }
 
+    /// How many replicas of a service get connections.
+    fn in_rotation(&self, service: &ServiceName) -> usize {
+        let of_service = self.residents.values().filter(|resident| resident.service == *service);
+        of_service.filter(|resident| resident.weight > 0).count()
+    }
+
+    /// Whether a socket is that of a replica which gets connections.
+    pub(super) fn is_in_rotation(&self, row: &Row) -> bool {
+        let of_group = |resident: &&Resident| row.cgroup.is_some_and(|group| resident.ids.contains(&group));
+        self.residents.values().find(of_group).is_some_and(|resident| resident.weight > 0)
+    }
+
     /// The port of that name, from now on one of those that are steered.
     pub(super) fn port(&mut self, name: wish::Port) -> Result<&mut Port, KernelError> {
         match self.ports.entry(name) {
@@ -191,6 +215,7 @@ impl Pod {
     fn enter(
         &mut self,
         kernel: &mut InKernel,
+        wish: &PodWish,
         row: &Row,
         life: Life,
         socket: &OwnedFd,
@@ -198,6 +223,7 @@ impl Pod {
         let name = key(&row.bound);
         let Some(resident) = self.residents.get(&life) else { return Ok(Socket::Ignored) };
         let (service, member, cgroup) = (resident.service.clone(), resident.member, resident.cgroup.id);
+        let resident_service = service.clone();
         let (former, inherited) = (self.former.clone(), self.kernel.left_behind(row.cookie));
         let former_endpoint = former.as_ref().and_then(|former| former.endpoint(row.cookie));
         let port = self.port(name)?;
@@ -221,10 +247,14 @@ impl Pod {
         }
         let is_first = port.groups.get(group).is_some_and(Option::is_none);
         let (port_number, part) = (port.number, port.endpoints.get(&life).map(|part| part.number));
+        // What chooses in the group now goes on with the other listeners that it knows, until there is one that we know. If
+        // there is no other, it would have nobody: then the kernel chooses in between.
+        let is_late = former_endpoint.is_some() && self.in_rotation(&resident_service) > 1;
+        let is_tcp = row.bound.transport == Transport::Tcp;
+        if is_first && is_tcp && !is_late {
+            self.kernel.attach_to_group(socket.as_fd())?;
+        }
         if is_first {
-            if row.bound.transport == Transport::Tcp {
-                self.kernel.attach_to_group(socket.as_fd())?;
-            }
             if let Some(place) = self.port(name)?.groups.get_mut(group) {
                 *place = Some(Group { bound: row.bound, user: row.user, hold: None });
             }
@@ -274,6 +304,12 @@ impl Pod {
         part.former = part.former.or(former_endpoint);
         if let Some(listeners) = part.listeners.get_mut(group) {
             listeners.push((row.cookie, index));
+        }
+        if former_endpoint.is_some() {
+            self.write_port_by(name, |port| super::rules(wish, port))?;
+        }
+        if is_first && is_tcp && is_late {
+            self.kernel.attach_to_group(socket.as_fd())?;
         }
         Ok(Socket::Entered(super::Entered { life, port: name, group, index, listed }))
     }

@@ -39,6 +39,8 @@ pub use kernel::PodKernel;
 const ADDRESSES: Duration = Duration::from_secs(5);
 /// More declared ports than these are left to the kernel.
 const MOST_DECLARED: usize = 1024;
+/// So many requests of replicas that are not known yet are remembered.
+const MOST_EARLY: usize = 64;
 /// One look at new sockets takes no longer; the next one goes on.
 const BUDGET: Duration = Duration::from_millis(20);
 
@@ -61,6 +63,8 @@ pub struct Pod {
     other_users: BTreeMap<u16, OtherUser>,
     /// By replica: ports that another one holds alone, and that it wanted.
     exclusive_conflicts: BTreeMap<ContainerId, BTreeSet<wish::Port>>,
+    /// The same of control groups that we were not told of yet: a replica may ask before.
+    early_conflicts: Vec<(u64, wish::Port)>,
     /// What was counted at each endpoint at the last look.
     counted: BTreeMap<u32, u64>,
     looked_at_addresses: Option<Instant>,
@@ -136,6 +140,7 @@ impl Pod {
             sought: BTreeSet::new(),
             other_users: BTreeMap::new(),
             exclusive_conflicts: BTreeMap::new(),
+            early_conflicts: Vec::new(),
             counted: BTreeMap::new(),
             looked_at_addresses: None,
             behind: false,
@@ -258,6 +263,9 @@ impl Pod {
         let who = self.residents.iter().find(|(_, resident)| resident.ids.contains(&notice.cgroup));
         if let Some((life, _)) = who {
             self.exclusive_conflicts.entry(life.id.clone()).or_default().insert(port);
+        } else {
+            self.early_conflicts.truncate(MOST_EARLY - 1);
+            self.early_conflicts.insert(0, (notice.cgroup, port));
         }
     }
 
@@ -300,14 +308,19 @@ impl Pod {
         // Declared ports first.
         let (first, others): (Vec<_>, Vec<_>) =
             rows.iter().partition(|row| self.declared.contains(&key(&row.bound)));
-        for row in first.into_iter().chain(others) {
+        let mut rows_by_turn: Vec<_> = first.into_iter().chain(others).collect();
+        if self.former.is_some() {
+            // Whoever gets connections goes first, so that there is somebody to give them to all the time.
+            rows_by_turn.sort_by_key(|row| !self.is_in_rotation(row));
+        }
+        for row in rows_by_turn {
             let is_late = !is_first && begun.elapsed() > BUDGET;
             if is_late && !self.sockets.contains_key(&row.cookie) {
                 self.behind = true;
                 break;
             }
             // One that cannot be entered must not keep out the others.
-            if let Err(why) = self.meet(kernel, row) {
+            if let Err(why) = self.meet(kernel, wish, row) {
                 error = Some(why);
             }
         }
@@ -391,6 +404,9 @@ impl Pod {
                 cgroup,
                 member,
             };
+            for (_, port) in self.early_conflicts.extract_if(.., |(group, _)| resident.ids.contains(group)) {
+                self.exclusive_conflicts.entry(life.id.clone()).or_default().insert(port);
+            }
             self.residents.insert(life, resident);
         }
         Ok(())
