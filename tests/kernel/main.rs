@@ -7,13 +7,21 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod agent;
+mod binds;
 mod choice;
 mod counting;
 mod fairness;
 mod guard;
 mod hold;
+mod judge;
 mod kills;
 mod layout;
+mod localhost;
+mod neighbours;
+mod network;
+mod own;
 mod pod;
 mod server;
 mod takeover;
+mod traps;

@@ -2,8 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
-    io::{self, BufRead, BufReader},
+    fs, io,
     net::{Ipv4Addr, SocketAddr, TcpStream},
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -21,10 +20,14 @@ use sameport::{
         sockets::Transport,
         steering::{KernelSteering, PodReport, PodWish, ReplicaWish, Rules, Steering, Traffic},
     },
-    spec::{Balance, PodName, ProjectName},
+    spec::{Balance, PodName, ProjectName, ServiceName},
 };
 
-use super::support::wait::{self, check};
+use super::{
+    agent::Agent,
+    network::{Group, Outside, process, sandbox},
+    support::wait::{self, check},
+};
 
 static PODS: AtomicU32 = AtomicU32::new(0);
 
@@ -33,6 +36,7 @@ pub struct Pod {
     pub steering: Option<KernelSteering>,
     pub project: ProjectName,
     sandbox: Child,
+    outside: Option<Outside>,
     replicas: BTreeMap<u32, Replica>,
     pub rules: Rules,
     pub declared: BTreeSet<(Transport, u16)>,
@@ -40,10 +44,18 @@ pub struct Pod {
     pub usual_weight: u32,
 }
 
+/// What a replica of another service than `web` is numbered from.
+pub const SIDECAR: u32 = 100;
+
 struct Replica {
     child: Child,
-    cgroup: PathBuf,
+    cgroup: Group,
     weight: u32,
+}
+
+/// A replica's service, by its number.
+fn service(number: u32) -> ServiceName {
+    if number < SIDECAR { "web" } else { "sidecar" }.parse().unwrap()
 }
 
 impl Pod {
@@ -51,25 +63,14 @@ impl Pod {
     pub fn new() -> Self {
         let number = PODS.fetch_add(1, Ordering::Relaxed);
         let project: ProjectName = format!("spk{}-{number}", std::process::id()).parse().unwrap();
-        let mut sandbox = Command::new("unshare")
-            .args([
-                "--net",
-                "sh",
-                "-c",
-                "ip link set lo up; echo 1 >/proc/sys/net/ipv4/tcp_migrate_req; echo up; exec sleep 600",
-            ])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(sandbox.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert_eq!(line, "up\n", "`unshare` and `ip` make a network namespace (root is needed)");
+        let sandbox = sandbox();
         let steering = Some(KernelSteering::start(&project).unwrap());
         let rules = Rules { balance: Balance::LeastConnections, hold: Duration::from_secs(10) };
         let pod = Self {
             steering,
             project,
             sandbox,
+            outside: None,
             replicas: BTreeMap::new(),
             rules,
             declared: BTreeSet::new(),
@@ -87,36 +88,88 @@ impl Pod {
         Netns::of(self.sandbox.id()).unwrap()
     }
 
-    /// Starts a replica in `slot`, in place of one that was there.
+    /// One that is reached from outside, too, at [`network::V4`] and [`network::V6`].
+    pub fn wired() -> Self {
+        let mut pod = Self::new();
+        pod.outside = Some(Outside::of(pod.sandbox()));
+        pod
+    }
+
+    /// Starts a replica in `slot`, in place of one that was there. From [`SIDECAR`] on it is one of another service, whose
+    /// slots are counted from there.
     pub fn start(&mut self, slot: u32, command: &mut Command) {
-        let root = capability::mounted("cgroup2").unwrap();
-        let cgroup = root.join(format!("{}-{slot}-{}", self.project, fastrand::u32(..)));
-        fs::create_dir(&cgroup).unwrap();
-        let words: Vec<_> = [command.get_program()]
-            .into_iter()
-            .chain(command.get_args())
-            .map(|w| w.to_str().unwrap().to_owned())
-            .collect();
-        let mut inside = Command::new("nsenter");
-        inside
-            .arg(format!("--net=/proc/{}/ns/net", self.sandbox.id()))
-            .args(["sh", "-c", r#"echo $$ >"$0/cgroup.procs"; exec "$@""#])
-            .arg(&cgroup)
-            .args(words)
-            .env("REPLICA", slot.to_string())
-            .stdin(Stdio::null());
-        for (key, value) in command.get_envs() {
-            inside.env(key, value.unwrap());
-        }
-        let child = inside.spawn().unwrap();
+        let cgroup = self.group(slot);
+        let command = command.env("REPLICA", slot.to_string());
+        let mut inside = process(self.sandbox(), Some(&cgroup.0), command);
+        let child = inside.stdin(Stdio::null()).spawn().unwrap();
         wait::until("it is in its control group", || {
-            let procs = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap();
+            let procs = fs::read_to_string(cgroup.0.join("cgroup.procs")).unwrap();
             check(procs.lines().any(|pid| pid == child.id().to_string()), procs)
         });
+        self.enter(slot, child, cgroup);
+        self.tell();
+    }
+
+    /// Starts a replica whose first process is an agent.
+    pub fn agent(&mut self, slot: u32) -> Agent {
+        let agent = self.untold(slot);
+        self.tell();
+        agent
+    }
+
+    /// One that the kernel is not told of before somebody tells.
+    pub fn untold(&mut self, slot: u32) -> Agent {
+        let cgroup = self.group(slot);
+        let (agent, child) = Agent::first(&slot.to_string(), self.sandbox(), &cgroup.0);
+        self.enter(slot, child, cgroup);
+        agent
+    }
+
+    /// Another process of a replica, in a group below its own if that has a name.
+    pub fn beside(&self, slot: u32, below: &str) -> Agent {
+        let cgroup = self.replicas[&slot].cgroup.0.join(below);
+        fs::create_dir_all(&cgroup).unwrap();
+        Agent::start(&slot.to_string(), self.sandbox(), Some(&cgroup))
+    }
+
+    /// What a program prints that runs beside the others of a replica.
+    pub fn run(&self, slot: u32, command: &Command) -> String {
+        let mut inside = process(self.sandbox(), Some(&self.replicas[&slot].cgroup.0), command);
+        let told = inside.stderr(Stdio::inherit()).output().unwrap();
+        String::from_utf8(told.stdout).unwrap()
+    }
+
+    /// A process in the pod's network that is no replica's: it has a control group of its own, as another container has.
+    pub fn stranger(&self) -> Agent {
+        let mut agent = Agent::start("stranger", self.sandbox(), None);
+        agent.move_to(self.group(0));
+        agent
+    }
+
+    /// A client in another network.
+    pub fn outside(&self) -> Agent {
+        Agent::start("outside", self.outside.as_ref().unwrap().pid(), None)
+    }
+
+    /// Waits until the kernel is told of all replicas.
+    pub fn settled(&self) {
+        wait::until("replicas are known", || {
+            let report = self.report();
+            let known = |(slot, replica): (&u32, &Replica)| {
+                report.replicas.get(&id(*slot)).is_some_and(|seen| seen.pid == replica.child.id())
+            };
+            check(self.replicas.iter().all(known), report.clone())
+        });
+    }
+
+    fn group(&self, slot: u32) -> Group {
+        Group::new(&format!("{}-{slot}-{}", self.project, fastrand::u32(..)))
+    }
+
+    fn enter(&mut self, slot: u32, child: Child, cgroup: Group) {
         if let Some(old) = self.replicas.insert(slot, Replica { child, cgroup, weight: self.usual_weight }) {
             end(old);
         }
-        self.tell();
     }
 
     /// Ends a replica by force, and does not tell.
@@ -155,21 +208,21 @@ impl Pod {
     }
 
     pub fn tell(&self) {
-        let service: sameport::spec::ServiceName = "web".parse().unwrap();
+        let services = self.replicas.keys().map(|slot| service(*slot)).chain([service(1)]);
         let wish = PodWish {
             pid: self.sandbox.id(),
             netns: self.netns().inode,
             declared: self.declared.clone(),
             exclusive: sameport::spec::PortSet::default(),
-            rules: BTreeMap::from([(service.clone(), self.rules)]),
+            rules: services.map(|service| (service, self.rules)).collect(),
             replicas: self
                 .replicas
                 .iter()
                 .map(|(slot, replica)| ReplicaWish {
                     id: id(*slot),
                     pid: replica.child.id(),
-                    service: service.clone(),
-                    slot: *slot,
+                    service: service(*slot),
+                    slot: *slot % SIDECAR,
                     address: Ipv4Addr::new(127, 77, 0, u8::try_from(*slot).unwrap()),
                     weight: replica.weight,
                 })
@@ -277,18 +330,6 @@ fn name() -> PodName {
 fn end(mut replica: Replica) {
     let _ = replica.child.kill();
     let _ = replica.child.wait();
-    for _ in 0..100 {
-        let procs = fs::read_to_string(replica.cgroup.join("cgroup.procs")).unwrap_or_default();
-        for pid in procs.lines().filter_map(|pid| pid.parse().ok()) {
-            let _ =
-                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
-        }
-        if fs::remove_dir(&replica.cgroup).is_ok() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    eprintln!("{} stays", replica.cgroup.display());
 }
 
 impl Drop for Pod {
