@@ -107,11 +107,25 @@ impl KernelError {
     /// Classifies an error of the library that loads programs.
     pub fn bpf<E: std::error::Error + 'static>(what: impl Into<String>) -> impl FnOnce(E) -> Self {
         let what = what.into();
-        move |error| match system_error(&error) {
+        move |error| {
+            // The verifier's own words are long, and for who mends the program.
+            tracing::debug!(error = %chain(&error), "{what}");
+            Self::of_bpf(what, &error)
+        }
+    }
+
+    fn of_bpf(what: String, error: &(dyn std::error::Error + 'static)) -> Self {
+        match system_error(error) {
             Some(code) => Self::io(what)(io::Error::from_raw_os_error(code)),
             None => Self::Unsupported { what, reason: error.to_string() },
         }
     }
+}
+
+/// An error and what is below it.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// The number of the system's error at the root of another one.

@@ -3,10 +3,14 @@
 use std::{
     fs::{self, File},
     net::IpAddr,
-    os::unix::fs::MetadataExt,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::fs::MetadataExt,
+    },
     thread,
 };
 
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::sched::{CloneFlags, setns};
 
 use super::{KernelError, rights};
@@ -66,6 +70,49 @@ impl Netns {
             });
             inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
+    }
+}
+
+/// Tells when addresses of a network come and go.
+#[derive(Debug)]
+pub struct AddressWatch(Socket);
+
+/// Groups of `linux/rtnetlink.h`: IPv4 and IPv6 addresses.
+const ADDRESS_GROUPS: u32 = 1 << (5 - 1) | 1 << (9 - 1);
+
+impl AddressWatch {
+    /// For a network; what is told stays that of that network wherever we are.
+    ///
+    /// # Errors
+    /// When we may not enter it.
+    pub fn of(netns: &Netns) -> Result<Self, KernelError> {
+        netns.within(|| {
+            let fail = || KernelError::io("watch the addresses of a network");
+            let mut socket = Socket::new(NETLINK_ROUTE).map_err(fail())?;
+            socket.bind(&SocketAddr::new(0, ADDRESS_GROUPS)).map_err(fail())?;
+            socket.set_non_blocking(true).map_err(fail())?;
+            Ok(Self(socket))
+        })
+    }
+
+    /// Whether anything has changed since this was asked last.
+    pub fn has_changed(&self) -> bool {
+        let mut changed = false;
+        // What did not fit is lost, which is told by an error.
+        loop {
+            let mut buffer = [0_u8; 4096];
+            match self.0.recv(&mut &mut buffer[..], 0) {
+                Ok(_) => changed = true,
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => changed = true,
+                Err(_) => return changed,
+            }
+        }
+    }
+}
+
+impl AsFd for AddressWatch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

@@ -1,7 +1,7 @@
 //! The processes of a container, by its control group, and the sockets that they hold open.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::{self, Read},
     os::{fd::OwnedFd, unix::fs::MetadataExt},
@@ -118,13 +118,26 @@ fn is_gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH))
 }
 
-/// Which process of this host has a socket open: its id and name.
+/// Which processes of this host have sockets open: id and name of one for each.
 #[must_use]
-pub fn holder(inode: u64) -> Option<(u32, String)> {
-    let all = fs::read_dir("/proc").ok()?.flatten();
-    let mut pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let pid = pids.find(|pid| matches!(descriptor(*pid, inode), Ok(Some(_))))?;
-    Some((pid, name(pid)))
+pub fn holders(inodes: &BTreeSet<u64>) -> BTreeMap<u64, (u32, String)> {
+    let mut found = BTreeMap::new();
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    for pid in all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
+        if found.len() == inodes.len() {
+            break;
+        }
+        for entry in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
+            let target = fs::read_link(entry.path()).unwrap_or_default();
+            let inode = target.to_str().and_then(|target| target.strip_prefix("socket:[")?.strip_suffix(']'));
+            if let Some(inode) = inode.and_then(|inode| inode.parse().ok())
+                && inodes.contains(&inode)
+            {
+                found.entry(inode).or_insert_with(|| (pid, name(pid)));
+            }
+        }
+    }
+    found
 }
 
 /// The name of a process, or nothing once it is gone.
@@ -207,7 +220,9 @@ mod tests {
             rustix::net::sockopt::socket_cookie(&listener).unwrap()
         );
         assert_eq!(duplicate(&[own], 1).unwrap().map(|_| ()), None);
-        assert_eq!(holder(inode).map(|(pid, _)| pid), Some(own));
+        let holders = holders(&BTreeSet::from([inode, 1]));
+        assert_eq!(holders.keys().collect::<Vec<_>>(), [&inode]);
+        assert_eq!(holders[&inode].0, own);
     }
 
     #[test]

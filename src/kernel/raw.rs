@@ -141,7 +141,7 @@ pub struct PodPortKey {
 pub struct PortEntry {
     /// By which its tables are found.
     pub number: u32,
-    /// [`CLOSED_V4`], [`CLOSED_V6`].
+    /// [`CLOSED_V4`], [`CLOSED_V6`], [`DECLARED`].
     pub flags: u32,
     /// The endpoint behind which connections wait while no replica is ready.
     pub hold: u32,
@@ -161,6 +161,8 @@ pub struct PortEntry {
 pub const CLOSED_V4: u32 = 1;
 /// As above, by IPv6.
 pub const CLOSED_V6: u32 = 2;
+/// It is published or exposed.
+pub const DECLARED: u32 = 4;
 
 /// Which replicas get new connections of a port.
 #[repr(C)]

@@ -108,8 +108,7 @@ const LISTEN: StateFlags = StateFlags::LISTEN;
 const UNCONNECTED: StateFlags = StateFlags::CLOSE;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
-/// Attributes that the crate has no name for (`linux/inet_diag.h`).
-const INET_DIAG_SKV6ONLY: u16 = 11;
+/// An attribute that the crate has no name for (`linux/inet_diag.h`).
 const INET_DIAG_CGROUP_ID: u16 = 21;
 
 impl Diagnosis {
@@ -200,7 +199,7 @@ fn row(transport: Transport, response: &InetResponse) -> Row {
         bound: Bound {
             transport,
             address: SocketAddr::new(address, header.socket_id.source_port),
-            only_v6: bytes(INET_DIAG_SKV6ONLY).is_some_and(|value| value.first() == Some(&1)),
+            only_v6: response.nlas.iter().any(|nla| matches!(nla, Nla::SkV6Only(true))),
         },
         cookie: u64::from_ne_bytes(header.socket_id.cookie),
         inode: u64::from(header.inode),
@@ -242,6 +241,14 @@ mod tests {
         let v4 = TcpListener::bind("127.0.0.1:0").unwrap();
         let v6 = TcpListener::bind("[::1]:0").ok();
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let any = |only_v6: bool| {
+            let socket = socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::STREAM, None)?;
+            socket.set_only_v6(only_v6)?;
+            socket.bind(&SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, 0)).into())?;
+            socket.listen(1)?;
+            Ok::<TcpListener, std::io::Error>(socket.into())
+        };
+        let (both, only_v6) = (any(false).ok(), any(true).ok());
         let netns = Netns::of(std::process::id()).unwrap();
         let rows = Diagnosis::of(&netns).unwrap().rows().unwrap();
         let find = |address: SocketAddr, transport| {
@@ -251,6 +258,11 @@ mod tests {
         assert_eq!(row.cookie, rustix::net::sockopt::socket_cookie(&v4).unwrap());
         assert_eq!((row.user, row.waiting), (0, 0));
         assert!(row.cgroup.is_some());
+        for (listener, takes_v4) in [(both, true), (only_v6, false)] {
+            let Some(listener) = listener else { continue };
+            let row = find(listener.local_addr().unwrap(), Transport::Tcp).unwrap();
+            assert_eq!((row.bound.takes_v4(), row.bound.takes_v6()), (takes_v4, true));
+        }
         assert!(find(udp.local_addr().unwrap(), Transport::Udp).is_some());
         if let Some(v6) = v6 {
             let row = find(v6.local_addr().unwrap(), Transport::Tcp).unwrap();

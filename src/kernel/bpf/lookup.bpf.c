@@ -76,7 +76,7 @@ static __always_inline __u64 hash_of(const struct flow_key *f)
 	return mix(mix(from ^ (__u64)f->from_port << 48) + to + ((__u64)f->to_port << 8 | f->protocol));
 }
 
-enum found { TAKEN, REFUSED, GO_ON };
+enum found { TAKEN, REFUSED, ANSWER, GO_ON };
 
 /* A replica has asked for a loopback address at which it does not listen itself. What listens there may be that of another
  * service in the pod; it is never that of another replica of its own service. */
@@ -139,6 +139,25 @@ static __always_inline enum found ask_neighbours(struct bpf_sk_lookup *ctx, stru
 	return REFUSED;
 }
 
+/* Whether a datagram comes from a port that its program has asked for by number: then it may be a server's answer, and who
+ * gets it is no server. */
+static __always_inline int is_numbered(struct bind_key key, const struct addr *from, __u16 port)
+{
+	key.slot = 0;
+	key.port = port;
+	key.addr = *from;
+	if (bpf_map_lookup_elem(&sp_slots, &key))
+		return 1;
+	if (is_v4(from))
+		key.addr.w[3] = 0;
+	else
+		set_special(&key.addr, ONLY6);
+	if (bpf_map_lookup_elem(&sp_slots, &key))
+		return 1;
+	set_special(&key.addr, 0);
+	return bpf_map_lookup_elem(&sp_slots, &key) != 0;
+}
+
 static __always_inline enum found ask_own(struct bpf_sk_lookup *ctx, struct flow_key *flow, __u32 random)
 {
 	struct bind_key key = { .port = flow->to_port, .protocol = flow->protocol };
@@ -157,6 +176,8 @@ static __always_inline enum found ask_own(struct bpf_sk_lookup *ctx, struct flow
 		return TAKEN;
 	if (!is_loopback(&flow->to))
 		return GO_ON;
+	if (flow->protocol == IPPROTO_UDP && is_numbered(key, &from, flow->from_port))
+		return ANSWER;
 	return ask_neighbours(ctx, flow, &key, random);
 }
 
@@ -219,6 +240,7 @@ int sameport_lookup(struct bpf_sk_lookup *ctx)
 	flow.to_port = FIELD(local_port);
 	hash = hash_of(&flow);
 	random = hash;
+	port = bpf_map_lookup_elem(&sp_ports, &name);
 	addr = replica_addr(&flow.to);
 	if (!addr && is_inside(&flow.from, &flow.to)) {
 		pod = bpf_map_lookup_elem(&sp_pod, &zero);
@@ -230,11 +252,15 @@ int sameport_lookup(struct bpf_sk_lookup *ctx)
 			return SK_PASS;
 		case REFUSED:
 			return SK_DROP;
+		case ANSWER:
+			/* Or a question to a port that is known to be a server's. */
+			if (!port || !(port->flags & DECLARED))
+				return SK_PASS;
+			break;
 		case GO_ON:
 			break;
 		}
 	}
-	port = bpf_map_lookup_elem(&sp_ports, &name);
 	if (!port)
 		return SK_PASS;
 	if (addr) {

@@ -95,12 +95,14 @@ int sameport_sendmsg6(struct bpf_sock_addr *ctx)
 /* Of these the kernel takes source ports by itself, unless the network has other ones. */
 #define FIRST_PORT 32768
 #define PORTS_OF_RANGE 28232
+#define STEP 7919 /* has no divisor in common with their number */
 
 /* A UDP socket that connects has no port before, and nobody is asked when it sends: so it gets its port here. */
 static __always_inline int connects_udp(struct bpf_sock_addr *ctx, struct flow_key *flow, int family)
 {
 	struct port_key port = { .protocol = IPPROTO_UDP };
 	struct bpf_sock *sk = ctx->sk;
+	__u32 random = bpf_get_prandom_u32();
 	int try;
 
 	if (!sk || !is_flow_inside(ctx, flow))
@@ -109,7 +111,7 @@ static __always_inline int connects_udp(struct bpf_sock_addr *ctx, struct flow_k
 	if (!sk->src_port) {
 #pragma clang loop unroll(disable)
 		for (try = 0; try < 8; try++) {
-			__u16 number = FIRST_PORT + bpf_get_prandom_u32() % PORTS_OF_RANGE;
+			__u16 number = FIRST_PORT + (random + try * STEP) % PORTS_OF_RANGE;
 			int failed;
 
 			port.port = number;

@@ -27,6 +27,7 @@ struct pod {
 enum port_flag {
 	CLOSED4 = 1, /* nobody is let in by IPv4 at an address that is in no group */
 	CLOSED6 = 2,
+	DECLARED = 4,
 };
 
 struct pod_port_key {

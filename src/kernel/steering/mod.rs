@@ -245,7 +245,10 @@ impl Steerer {
     fn sleep(&mut self, pause: Duration) {
         let timeout = Timespec::try_from(pause).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
         let mut files = vec![PollFd::new(&self.shared.wake, PollFlags::IN)];
-        files.extend(self.pods.values().map(|pod| PollFd::new(pod.notices(), PollFlags::IN)));
+        for pod in self.pods.values() {
+            let (notices, addresses) = pod.wakers();
+            files.extend([PollFd::new(notices, PollFlags::IN), PollFd::new(addresses, PollFlags::IN)]);
+        }
         // An interruption is a wake like any other.
         let _ = poll(&mut files, Some(&timeout));
         let mut count = [0; 8];

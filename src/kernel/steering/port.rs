@@ -42,8 +42,8 @@ pub struct Port {
     pub groups: [Option<Group>; GROUPS],
     /// Parts of replicas in it.
     pub endpoints: BTreeMap<Life, Part>,
-    /// Packets of which families nobody gets who does not come to a group: `CLOSED_V4`, `CLOSED_V6`.
-    pub closed: u32,
+    /// `CLOSED_V4`, `CLOSED_V6` and `DECLARED`.
+    pub flags: u32,
     /// Since when nobody listens on it.
     pub empty_since: Option<Instant>,
     /// The rules that it was written by last.
@@ -127,7 +127,7 @@ impl Port {
             service: None,
             groups: Default::default(),
             endpoints: BTreeMap::new(),
-            closed: 0,
+            flags: 0,
             empty_since: None,
             rules: Rules::default(),
             table: None,
@@ -247,7 +247,7 @@ impl Port {
     /// When it does not take it.
     pub fn write_entry(&mut self, kernel: &mut PodKernel) -> Result<(), KernelError> {
         let mut entry =
-            PortEntry { number: self.number, flags: self.closed, hold: self.hold, ..PortEntry::default() };
+            PortEntry { number: self.number, flags: self.flags, hold: self.hold, ..PortEntry::default() };
         for (at, group) in self.groups.iter().enumerate() {
             let Some(Group { bound, .. }) = group else { continue };
             let (bit, address) = (1 << at, bound.address.ip().to_canonical());

@@ -30,6 +30,15 @@ const EMPTY: Duration = Duration::from_secs(60);
 /// What could not be looked at is tried again after that long at most.
 const REFUSED: Duration = Duration::from_secs(30);
 
+/// What came of a look at a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Met {
+    /// It is known what it is, or it is gone.
+    Known,
+    /// It is no replica's.
+    Unowned,
+}
+
 impl Pod {
     /// Lets go of listeners that have been closed.
     ///
@@ -41,7 +50,14 @@ impl Pod {
         let closed: Vec<u64> =
             self.sockets.keys().filter(|cookie| !there.contains(cookie)).copied().collect();
         for cookie in closed {
-            let Some(Socket::Entered(entered)) = self.sockets.remove(&cookie) else { continue };
+            let entered = match self.sockets.remove(&cookie) {
+                Some(Socket::Entered(entered)) => entered,
+                Some(Socket::Unknown { listed: Some((key, slot)), .. }) => {
+                    kernel.host.maps.unlist(key, slot);
+                    continue;
+                }
+                _ => continue,
+            };
             let part =
                 self.ports.get_mut(&entered.port).and_then(|port| port.endpoints.get_mut(&entered.life));
             if let Some(listeners) = part.and_then(|part| part.listeners.get_mut(entered.group)) {
@@ -66,36 +82,22 @@ impl Pod {
         kernel: &mut InKernel,
         wish: &PodWish,
         row: &Row,
-    ) -> Result<(), KernelError> {
-        let ours = |port: &Port| {
-            let mut holds = port.groups.iter().flatten().filter_map(|group| group.hold.as_ref());
-            holds.any(|hold| hold.cookie == row.cookie)
-        };
-        let seen = self.sockets.get(&row.cookie);
-        let is_new = match seen {
-            None => true,
-            Some(Socket::Unknown { .. }) => false,
-            Some(Socket::Refused { next, .. }) if *next <= Instant::now() => false,
-            Some(_) => return Ok(()),
-        };
-        if self.ports.get(&key(&row.bound)).is_some_and(ours) {
-            return Ok(());
+    ) -> Result<Met, KernelError> {
+        match self.sockets.get(&row.cookie) {
+            None | Some(Socket::Unknown { .. }) => {}
+            Some(Socket::Refused { next, .. }) if *next <= Instant::now() => {}
+            Some(_) => return Ok(Met::Known),
         }
-        let Some(life) = self.owner(row) else {
-            let port =
-                self.ports.get(&key(&row.bound)).filter(|port| port.groups.iter().any(Option::is_some));
-            if let (Some(port), true) = (port, is_new) {
-                let holder = processes::holder(row.inode);
-                let (pid, command) = holder.map_or((None, String::new()), |(pid, name)| (Some(pid), name));
-                let takes = port.group(&row.bound).is_none().then_some(row.bound.address);
-                let stranger = Stranger { port: row.bound.address.port(), takes, pid, command };
-                self.sockets.insert(row.cookie, Socket::Unknown { since: Instant::now(), stranger });
-            }
-            return Ok(());
-        };
+        if self.is_hold(row) {
+            return Ok(Met::Known);
+        }
+        let Some(life) = self.owner(row) else { return Ok(Met::Unowned) };
+        if let Some(Socket::Unknown { listed: Some((key, slot)), .. }) = self.sockets.get(&row.cookie) {
+            kernel.host.maps.unlist(*key, *slot);
+        }
         if !self.has_room(&life, &row.bound) {
             self.sockets.insert(row.cookie, Socket::LeftAlone { life });
-            return Ok(());
+            return Ok(Met::Known);
         }
         let tries = match self.sockets.get(&row.cookie) {
             Some(Socket::Refused { tries, .. }) => *tries,
@@ -104,9 +106,9 @@ impl Pod {
         match self.know(kernel, wish, row, life) {
             Ok(Some(known)) => {
                 self.sockets.insert(row.cookie, known);
-                Ok(())
+                Ok(Met::Known)
             }
-            Ok(None) => Ok(()),
+            Ok(None) => Ok(Met::Known),
             Err(error) => {
                 // It is not asked again each time: a replica may have thousands of them.
                 let wait = Duration::from_millis(10).saturating_mul(1 << tries.min(12)).min(REFUSED);
@@ -115,6 +117,45 @@ impl Pod {
                 Err(error)
             }
         }
+    }
+
+    /// Whether a socket is one of ours, behind which connections wait.
+    fn is_hold(&self, row: &Row) -> bool {
+        let port = self.ports.get(&key(&row.bound));
+        let mut holds =
+            port.into_iter().flat_map(|port| port.groups.iter().flatten()).flat_map(|group| &group.hold);
+        holds.any(|hold| hold.cookie == row.cookie)
+    }
+
+    /// Takes note of sockets that are no replica's and on whose ports replicas listen. To be called once those are known.
+    ///
+    /// # Errors
+    /// When the kernel does not take one.
+    pub(super) fn meet_strangers(&mut self, kernel: &mut InKernel, rows: &[&Row]) -> Result<(), KernelError> {
+        let port = |row: &Row| {
+            let port = self.ports.get(&key(&row.bound));
+            port.filter(|port| port.groups.iter().any(Option::is_some))
+        };
+        let is_new = |row: &&&Row| port(row).is_some() && !self.sockets.contains_key(&row.cookie);
+        let new: Vec<_> = rows.iter().filter(is_new).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let holders = processes::holders(&new.iter().map(|row| row.inode).collect());
+        let mut met = Vec::new();
+        for row in new {
+            let (pid, command) = match holders.get(&row.inode) {
+                Some((pid, name)) => (Some(*pid), name.clone()),
+                None => (None, String::new()),
+            };
+            let takes =
+                port(row).is_some_and(|port| port.group(&row.bound).is_none()).then_some(row.bound.address);
+            let stranger = Stranger { port: row.bound.address.port(), takes, pid, command };
+            let listed = self.list_strange(kernel, row, pid)?;
+            met.push((row.cookie, Socket::Unknown { since: Instant::now(), stranger, listed }));
+        }
+        self.sockets.extend(met);
+        Ok(())
     }
 
     /// What a replica's socket is; nothing if it is gone.
@@ -328,6 +369,21 @@ impl Pod {
             return Ok(None);
         }
         Ok(kernel.host.maps.list(socket, key)?.map(|slot| (key, slot)))
+    }
+
+    /// Enters a UDP socket of nobody whom we know for what its own container sends to itself.
+    fn list_strange(
+        &self,
+        kernel: &mut InKernel,
+        row: &Row,
+        pid: Option<u32>,
+    ) -> Result<Option<(BindKey, u8)>, KernelError> {
+        let (Some(pid), Some(cgroup), Transport::Udp) = (pid, row.cgroup, row.bound.transport) else {
+            return Ok(None);
+        };
+        let Some(socket) = processes::duplicate(&[pid], row.inode)? else { return Ok(None) };
+        let key = bind_key(cgroup, &row.bound);
+        Ok(kernel.host.maps.list(&socket, key)?.map(|slot| (key, slot)))
     }
 
     /// Lets go of parts of replicas that are no more, of groups that nobody is in, of ports that nobody has listened on for

@@ -7,6 +7,7 @@ mod report;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
+    os::fd::AsFd,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -22,21 +23,22 @@ use crate::{
         KernelError, Netns,
         former::Former,
         host::Host,
-        netns,
+        netns::{self, AddressWatch},
         processes::Cgroup,
         quiet,
         raw::{
-            BindKey, CLOSED_V4, CLOSED_V6, Member, NOTICE_EXCLUSIVE, NOTICE_OTHER_USER, Notice, PodPortKey,
+            BindKey, CLOSED_V4, CLOSED_V6, DECLARED, Member, NOTICE_EXCLUSIVE, NOTICE_OTHER_USER, Notice,
+            PodPortKey,
         },
         sockets::{Bound, Diagnosis, Row, Transport},
     },
     spec::{Balance, PortSet, Protocol, ServiceName},
 };
 
+use listeners::Met;
+
 pub use kernel::PodKernel;
 
-/// Addresses of a network may change when a container is connected to one: they are looked at that often.
-const ADDRESSES: Duration = Duration::from_secs(5);
 /// More declared ports than these are left to the kernel.
 const MOST_DECLARED: usize = 1024;
 /// So many requests of replicas that are not known yet are remembered.
@@ -67,7 +69,7 @@ pub struct Pod {
     early_conflicts: Vec<(u64, wish::Port)>,
     /// What was counted at each endpoint at the last look.
     counted: BTreeMap<u32, u64>,
-    looked_at_addresses: Option<Instant>,
+    addresses: AddressWatch,
     /// Whether there are sockets that were not looked at yet.
     behind: bool,
 }
@@ -96,7 +98,7 @@ enum Socket {
     /// Not one that serves anybody, such as a client's.
     Ignored,
     /// Nobody's that is known. It may be that of a replica which has just been started, so it is asked again.
-    Unknown { since: Instant, stranger: Stranger },
+    Unknown { since: Instant, stranger: Stranger, listed: Option<(BindKey, u8)> },
     /// One that could not be looked at, or that the kernel did not take.
     Refused { tries: u32, next: Instant },
 }
@@ -129,6 +131,7 @@ impl Pod {
         let in_pod = PodKernel::open(kernel, diagnosis.cookie, declared, has_udp)?;
         let mut pod = Self {
             former: Former::open(kernel.pins.path(), diagnosis.cookie)?.map(Arc::new),
+            addresses: AddressWatch::of(&netns)?,
             netns,
             diagnosis,
             kernel: in_pod,
@@ -142,7 +145,6 @@ impl Pod {
             exclusive_conflicts: BTreeMap::new(),
             early_conflicts: Vec::new(),
             counted: BTreeMap::new(),
-            looked_at_addresses: None,
             behind: false,
         };
         pod.look_at_addresses(&mut kernel.host)?;
@@ -168,7 +170,7 @@ impl Pod {
         for (name, port) in &mut self.ports {
             if let Some(entry) = self.kernel.former_port(&port.key) {
                 // It stays as it is until its listeners were looked at.
-                port.closed = entry.flags;
+                port.flags = entry.flags;
                 continue;
             }
             let listens = |v4: bool| {
@@ -178,8 +180,7 @@ impl Pod {
             };
             let was_closed = |v4: bool| former.as_ref().is_some_and(|former| former.was_closed(*name, v4));
             let closed = |v4: bool| declared.contains(name) && (!listens(v4) || was_closed(v4));
-            port.closed =
-                if closed(true) { CLOSED_V4 } else { 0 } | if closed(false) { CLOSED_V6 } else { 0 };
+            port.flags = flags(declared.contains(name), closed(true), closed(false));
             port.write_entry(&mut self.kernel)?;
         }
         Ok(())
@@ -219,9 +220,9 @@ impl Pod {
         self.diagnosis.cookie
     }
 
-    /// A descriptor that can be read when the programs have told something.
-    pub fn notices(&self) -> &(impl std::os::fd::AsFd + use<>) {
-        self.kernel.notices()
+    /// Descriptors that can be read when something is told: by the programs, and of the network's addresses.
+    pub fn wakers(&self) -> (&(impl AsFd + use<>), &AddressWatch) {
+        (self.kernel.notices(), &self.addresses)
     }
 
     /// Lets go of everything.
@@ -236,15 +237,10 @@ impl Pod {
         removed.into_iter().collect()
     }
 
-    /// Keeps up with the addresses of the network.
+    /// Takes note of the addresses of the network.
     fn look_at_addresses(&mut self, host: &mut Host) -> Result<(), KernelError> {
-        if self.looked_at_addresses.is_some_and(|at| at.elapsed() < ADDRESSES) {
-            return Ok(());
-        }
         let addresses = self.netns.within(netns::addresses)?;
-        host.maps.set_local(self.kernel.netns, &addresses)?;
-        self.looked_at_addresses = Some(Instant::now());
-        Ok(())
+        host.maps.set_local(self.kernel.netns, &addresses)
     }
 
     /// Takes note of what the programs have told.
@@ -296,11 +292,14 @@ impl Pod {
     pub fn update(&mut self, kernel: &mut InKernel, wish: &PodWish) -> Result<PodReport, KernelError> {
         self.settle(kernel, wish)?;
         self.declare(&mut kernel.host, wish)?;
-        self.look_at_addresses(&mut kernel.host)?;
+        if self.addresses.has_changed() {
+            self.look_at_addresses(&mut kernel.host)?;
+        }
         let totals = self.totals()?;
         let rows = self.diagnosis.rows()?;
         self.forget_closed(kernel, &rows)?;
         let mut error = None;
+        let mut unowned = Vec::new();
         let begun = Instant::now();
         // Whatever was there when we came is taken over at once.
         let is_first = self.sockets.is_empty();
@@ -320,9 +319,14 @@ impl Pod {
                 break;
             }
             // One that cannot be entered must not keep out the others.
-            if let Err(why) = self.meet(kernel, wish, row) {
-                error = Some(why);
+            match self.meet(kernel, wish, row) {
+                Ok(Met::Known) => {}
+                Ok(Met::Unowned) => unowned.push(row),
+                Err(why) => error = Some(why),
             }
+        }
+        if let Err(why) = self.meet_strangers(kernel, &unowned) {
+            error = Some(why);
         }
         if !self.behind {
             self.let_go_of_the_dead(kernel)?;
@@ -478,8 +482,8 @@ impl Pod {
             let closed = |family: fn(&Bound) -> bool| {
                 self.declared.contains(name) && !alone.contains(name) && !takes(family)
             };
-            port.closed = if closed(Bound::takes_v4) { CLOSED_V4 } else { 0 }
-                | if closed(Bound::takes_v6) { CLOSED_V6 } else { 0 };
+            port.flags =
+                flags(self.declared.contains(name), closed(Bound::takes_v4), closed(Bound::takes_v6));
             port.write_entry(&mut self.kernel)?;
         }
         Ok(())
@@ -509,6 +513,11 @@ fn words(ports: &PortSet) -> BTreeMap<wish::Port, u64> {
         }
     }
     words
+}
+
+fn flags(declared: bool, closed_v4: bool, closed_v6: bool) -> u32 {
+    let flag = |is_set: bool, flag: u32| if is_set { flag } else { 0 };
+    flag(declared, DECLARED) | flag(closed_v4, CLOSED_V4) | flag(closed_v6, CLOSED_V6)
 }
 
 fn key(bound: &Bound) -> wish::Port {

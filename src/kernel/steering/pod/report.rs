@@ -123,7 +123,7 @@ impl Pod {
                         replica.ports.entry(*port).or_default().listens = true;
                     }
                 }
-                Socket::Unknown { since, stranger } if since.elapsed() >= STRANGE => {
+                Socket::Unknown { since, stranger, .. } if since.elapsed() >= STRANGE => {
                     strangers.insert(stranger.clone());
                 }
                 Socket::Entered(_)
