@@ -156,15 +156,12 @@ impl Pins {
     /// When a newer release has pinned it, or a map is not as this release has it.
     pub fn check(project: &ProjectName) -> Result<(), KernelError> {
         let Some(folder) = existing(project) else { return Ok(()) };
-        // The right to look at maps is in force in threads of their own only.
         let look = move || {
-            rights::raise()?;
             layout::check_version(&folder)?;
             layout::check_maps(&folder)?;
             layout::check_maps(&host::folder(root_of(&folder)))
         };
-        let gone = |_| KernelError::Gone { what: "the thread that looks at pins".to_owned() };
-        match thread::spawn(look).join().map_err(gone)? {
+        match with_rights(look) {
             // Whoever may not look cannot take anything over, and begins without.
             Err(KernelError::Denied { .. }) => Ok(()),
             looked => looked,
@@ -176,8 +173,24 @@ impl Pins {
     /// # Errors
     /// When it is in use, or we may not.
     pub fn clear(project: &ProjectName) -> Result<(), KernelError> {
-        if Self::exist(project) { Self::open(project)?.remove_all() } else { Ok(()) }
+        if !Self::exist(project) {
+            return Ok(());
+        }
+        let project = project.clone();
+        with_rights(move || Self::open(&project)?.remove_all())
     }
+}
+
+/// Does something on a thread of its own, in which the rights that steering takes are in force.
+fn with_rights<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, KernelError> + Send + 'static,
+) -> Result<T, KernelError> {
+    let gone = |_| KernelError::Gone { what: "the thread that looks at pins".to_owned() };
+    let work = || {
+        rights::raise()?;
+        work()
+    };
+    thread::spawn(work).join().map_err(gone)?
 }
 
 /// A project's folder, if there is one.

@@ -31,9 +31,6 @@ pub const SERVICES: u32 = 64;
 
 /// In place of an address, for `::` without IPv4: see `bpf/sameport.h`.
 const ONLY_V6: u32 = 0xffff_ff16;
-/// The first words of a replica's IPv6 address; its IPv4 address is the last.
-pub const REPLICA_PREFIX: [u16; 6] = [0xfd61, 0x6d65, 0x706f, 0x7274, 0, 0];
-
 /// An IPv6 address, or an IPv4 one as IPv6 has it, in network order.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -3,8 +3,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
+    fs, io,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -12,7 +14,7 @@ use std::{
 use nix::sched::{CloneFlags, unshare};
 
 use super::{
-    KernelError, raw, rights,
+    KernelError, capability, raw, rights,
     sockets::Transport,
     steering::{KernelSteering, PodReport, PodWish, ReplicaReport, ReplicaWish, Rules, Steering},
 };
@@ -34,6 +36,8 @@ pub enum Feature {
     Counting,
     /// Each replica has an address of its own.
     Addresses,
+    /// A replica's `localhost` is itself.
+    Localhost,
     /// Connections wait while no replica is ready.
     Hold,
     /// A flow of datagrams stays with its replica.
@@ -94,6 +98,7 @@ fn in_thread() -> Vec<Trial> {
     if note(Feature::Gate, place.gate(&listeners)) {
         note(Feature::Counting, place.counting(&listeners));
         note(Feature::Addresses, place.addresses(&listeners));
+        note(Feature::Localhost, place.localhost());
         note(Feature::Hold, place.hold(listeners));
     }
     note(Feature::Flows, place.flows());
@@ -235,6 +240,19 @@ impl Place {
         Ok(())
     }
 
+    /// A process in a control group of its own listens on the port that the replica has, and asks itself.
+    fn localhost(&self) -> Tried {
+        let group = Group::make().map_err(|error| error.to_string())?;
+        let mut command = Command::new("/proc/self/exe");
+        command.env(ASKS_ITSELF, &group.0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        // It is made by this thread, and so in this thread's network.
+        let output = command.output().map_err(|error| text(&error))?;
+        match output.status.success() {
+            true => Ok(()),
+            false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        }
+    }
+
     fn hold(&self, listeners: [TcpListener; 2]) -> Tried {
         drop(listeners);
         self.replica(|replica| !replica.listens())?;
@@ -268,6 +286,56 @@ impl Place {
             receivers.insert(receiver);
         }
         if receivers.len() == 1 { Ok(()) } else { Err("a flow went to several replicas".to_owned()) }
+    }
+}
+
+/// The variable that makes a process of this program ask itself; its value is a control group.
+const ASKS_ITSELF: &str = "SAMEPORT_ASKS_ITSELF";
+
+/// If this process was started to ask itself ([`Feature::Localhost`]): what came of it. To be called before anything else.
+#[must_use]
+pub fn asks_itself() -> Option<Result<(), String>> {
+    let group = std::env::var_os(ASKS_ITSELF)?;
+    Some(ask_itself(Path::new(&group)))
+}
+
+fn ask_itself(group: &Path) -> Tried {
+    fs::write(group.join("cgroup.procs"), std::process::id().to_string()).map_err(|e| text(&e))?;
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).map_err(|e| text(&e))?;
+    listener.set_nonblocking(true).map_err(|e| text(&e))?;
+    for _ in 0..8 {
+        let _client = connect((Ipv4Addr::LOCALHOST, PORT))?;
+        accept(std::slice::from_ref(&listener), Duration::from_millis(500))
+            .map_err(|_| "a connection to localhost reached another replica".to_owned())?;
+    }
+    Ok(())
+}
+
+/// A control group that goes with this.
+struct Group(PathBuf);
+
+impl Group {
+    fn make() -> Result<Self, KernelError> {
+        let root = capability::mounted("cgroup2").ok_or_else(|| KernelError::Unsupported {
+            what: "make a control group".to_owned(),
+            reason: "cgroup2 is not mounted".to_owned(),
+        })?;
+        let path = root.join(format!("sameport-doctor-{}", std::process::id()));
+        fs::create_dir(&path).map_err(KernelError::io(format!("make {}", path.display())))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // A process that has just ended may be in it for a moment.
+        for _ in 0..100 {
+            if fs::remove_dir(&self.0).is_ok() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        tracing::warn!(group = %self.0.display(), "a control group of the trial stays");
     }
 }
 

@@ -229,8 +229,13 @@ fn steering(facts: &Facts, trial: &Trial) -> Check {
         ),
         Feature::Addresses => (
             "addresses",
-            "each replica has an address of its own, and its localhost is itself",
-            "`sameport curl` and health checks reach any replica",
+            "each replica has an address of its own",
+            "`sameport curl` and probes reach any replica",
+        ),
+        Feature::Localhost => (
+            "localhost",
+            "a replica that connects to localhost reaches itself",
+            "health checks by localhost, and programs of one container that talk to each other, reach any replica",
         ),
         Feature::Hold => (
             "hold",

@@ -97,47 +97,49 @@ int sameport_sendmsg6(struct bpf_sock_addr *ctx)
 #define PORTS_OF_RANGE 28232
 #define STEP 7919 /* has no divisor in common with their number */
 
-/* A UDP socket that connects has no port before, and nobody is asked when it sends: so it gets its port here. */
+/* Binds a socket to a port of the range, unless it has one: which one depends on `draw`. */
+static __always_inline void bind_any(struct bpf_sock_addr *ctx, struct bpf_sock *sk, __u64 netns, __u32 draw, int family)
+{
+	struct port_key port = { .netns = netns, .protocol = IPPROTO_UDP };
+	__u16 number = FIRST_PORT + draw % PORTS_OF_RANGE;
+
+	port.port = number;
+	/* One that replicas share would be theirs. */
+	if (sk->src_port || bpf_map_lookup_elem(&sp_users, &port))
+		return;
+	if (family == AF_INET) {
+		struct {
+			__u16 family, port;
+			__u32 addr;
+			__u8 zero[8];
+		} to = { .family = AF_INET, .port = bpf_htons(number) };
+
+		bpf_bind(ctx, (void *)&to, sizeof(to));
+	} else {
+		struct {
+			__u16 family, port;
+			__u32 flow, addr[4], scope;
+		} to = { .family = AF_INET6, .port = bpf_htons(number) };
+
+		bpf_bind(ctx, (void *)&to, sizeof(to));
+	}
+}
+
+/* A UDP socket that connects has no port before, and nobody is asked when it sends: so it gets its port here. If all of a few
+ * are taken it goes unnoted. No loop: Linux 6.1 takes none that begins just after a call. */
 static __always_inline int connects_udp(struct bpf_sock_addr *ctx, struct flow_key *flow, int family)
 {
-	struct port_key port = { .protocol = IPPROTO_UDP };
+	__u32 draw = bpf_get_prandom_u32();
 	struct bpf_sock *sk = ctx->sk;
-	__u32 random = bpf_get_prandom_u32();
-	int try;
 
 	if (!sk || !is_flow_inside(ctx, flow))
 		return 1;
-	port.netns = flow->netns;
-	if (!sk->src_port) {
-#pragma clang loop unroll(disable)
-		for (try = 0; try < 8; try++) {
-			__u16 number = FIRST_PORT + (random + try * STEP) % PORTS_OF_RANGE;
-			int failed;
-
-			port.port = number;
-			/* One that replicas share would be theirs. */
-			if (bpf_map_lookup_elem(&sp_users, &port))
-				continue;
-			if (family == AF_INET) {
-				struct {
-					__u16 family, port;
-					__u32 addr;
-					__u8 zero[8];
-				} to = { .family = AF_INET, .port = bpf_htons(number) };
-
-				failed = bpf_bind(ctx, (void *)&to, sizeof(to));
-			} else {
-				struct {
-					__u16 family, port;
-					__u32 flow, addr[4], scope;
-				} to = { .family = AF_INET6, .port = bpf_htons(number) };
-
-				failed = bpf_bind(ctx, (void *)&to, sizeof(to));
-			}
-			if (!failed)
-				break;
-		}
-	}
+	bind_any(ctx, sk, flow->netns, draw, family);
+	bind_any(ctx, sk, flow->netns, draw + STEP, family);
+	bind_any(ctx, sk, flow->netns, draw + 2 * STEP, family);
+	bind_any(ctx, sk, flow->netns, draw + 3 * STEP, family);
+	if (!sk->src_port)
+		return 1;
 	flow->from_port = sk->src_port;
 	flow->to_port = bpf_ntohs(ctx->user_port);
 	flow->protocol = IPPROTO_UDP;

@@ -295,10 +295,8 @@ impl Pod {
         if is_first && is_tcp && !is_late {
             self.kernel.attach_to_group(socket.as_fd())?;
         }
-        if is_first {
-            if let Some(place) = self.port(name)?.groups.get_mut(group) {
-                *place = Some(Group { bound: row.bound, user: row.user, hold: None });
-            }
+        if is_first && let Some(place) = self.port(name)?.groups.get_mut(group) {
+            *place = Some(Group { bound: row.bound, user: row.user, hold: None });
         }
         kernel.host.maps.set_user(host_key, Some(row.user))?;
         self.other_users.retain(|port, other| *port != host_key.port || other.user != row.user);
