@@ -43,6 +43,12 @@ impl Cgroup {
         Ok(Self { path, id })
     }
 
+    /// Its folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Its id and those of the groups below it, where a container makes groups of its own.
     #[must_use]
     pub fn ids(&self) -> Vec<u64> {

@@ -29,6 +29,21 @@ const ALWAYS: [Capability; 2] = [
     Capability::CAP_SYS_PTRACE,
 ];
 
+/// Whether this thread may do what steering takes. What other projects have made may be open to whoever has fewer rights, and
+/// would let it begin what it cannot finish.
+///
+/// # Errors
+/// When a right is missing.
+pub fn check() -> Result<(), KernelError> {
+    let has = |right| caps::has_cap(None, CapSet::Effective, right).unwrap_or(false);
+    let may_load = has(Capability::CAP_BPF) || has(Capability::CAP_SYS_ADMIN);
+    if may_load && has(Capability::CAP_NET_ADMIN) {
+        return Ok(());
+    }
+    let source = std::io::Error::from_raw_os_error(libc::EPERM);
+    Err(KernelError::Denied { what: "load BPF programs".to_owned(), source })
+}
+
 /// Drops what a supervisor never needs, for this thread and all that it will make, and puts out of force what only
 /// the steering thread needs. To be called before there are other threads. For whoever has no rights nothing changes.
 ///

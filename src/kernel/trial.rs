@@ -14,7 +14,9 @@ use std::{
 use nix::sched::{CloneFlags, unshare};
 
 use super::{
-    KernelError, capability, raw, rights,
+    KernelError,
+    processes::Cgroup,
+    raw, rights,
     sockets::Transport,
     steering::{KernelSteering, PodReport, PodWish, ReplicaReport, ReplicaWish, Rules, Steering},
 };
@@ -316,11 +318,9 @@ struct Group(PathBuf);
 
 impl Group {
     fn make() -> Result<Self, KernelError> {
-        let root = capability::mounted("cgroup2").ok_or_else(|| KernelError::Unsupported {
-            what: "make a control group".to_owned(),
-            reason: "cgroup2 is not mounted".to_owned(),
-        })?;
-        let path = root.join(format!("sameport-doctor-{}", std::process::id()));
+        // Below our own: that at the root may not be ours to write.
+        let own = Cgroup::of(std::process::id())?;
+        let path = own.path().join(format!("sameport-doctor-{}", std::process::id()));
         fs::create_dir(&path).map_err(KernelError::io(format!("make {}", path.display())))?;
         Ok(Self(path))
     }

@@ -24,6 +24,26 @@ struct reach {
 	__u32 any;
 };
 
+/* 1 if they are equal, without a branch: the verifier looks at each way through a program. */
+static __always_inline __u32 equal(const struct addr *a, const struct addr *b)
+{
+	__u64 differ = (a->w[0] ^ b->w[0]) | (a->w[1] ^ b->w[1]) | (a->w[2] ^ b->w[2]) | (a->w[3] ^ b->w[3]);
+
+	return (differ - 1) >> 63;
+}
+
+/* The groups of a port whose address is this one, as bits; only those of one address have one. */
+static __always_inline __u32 groups_at(struct port *port, const struct addr *addr)
+{
+	__u32 found = 0;
+	int k;
+
+#pragma clang loop unroll(full)
+	for (k = 0; k < GROUPS; k++)
+		found |= equal(&port->addrs[k], addr) << k;
+	return found;
+}
+
 static __always_inline struct wrr_table *table_of(__u32 port)
 {
 	__u32 *active = bpf_map_lookup_elem(&sp_active, &port), at;
@@ -76,17 +96,17 @@ static __always_inline int enter_at(CONTEXT *ctx, struct endpoint *e, __u32 at)
 }
 
 /* Gives the packet to a listener of an endpoint; not 0 if there is none. A replica may have several, such as one for
- * each worker: `random` draws one. */
-static __always_inline int enter(CONTEXT *ctx, __u32 endpoint, const struct reach *reach, __u32 random)
+ * each worker: `random` draws one. Not inlined, so that the verifier looks at it once. */
+__noinline int enter_groups(CONTEXT *ctx, __u32 endpoint, __u32 exact, __u32 any, __u32 random)
 {
 	struct endpoint *e = bpf_map_lookup_elem(&sp_endpoints, &endpoint);
 	__u32 groups, first, n, at;
 
 	if (!e)
 		return -1;
-	groups = e->present & reach->exact;
+	groups = e->present & exact;
 	if (!groups)
-		groups = e->present & reach->any;
+		groups = e->present & any;
 	if (!groups)
 		return -1;
 	groups = lowest(groups) & (GROUPS - 1);
@@ -98,6 +118,11 @@ static __always_inline int enter(CONTEXT *ctx, __u32 endpoint, const struct reac
 	if (!enter_at(ctx, e, first + at))
 		return 0;
 	return enter_at(ctx, e, first + (at ? at - 1 : n - 1));
+}
+
+static __always_inline int enter(CONTEXT *ctx, __u32 endpoint, const struct reach *reach, __u32 random)
+{
+	return enter_groups(ctx, endpoint, reach->exact, reach->any, random);
 }
 
 static __always_inline void forget(struct counts *c)

@@ -174,33 +174,19 @@ static __always_inline enum found ask_own(struct bpf_sk_lookup *ctx, struct flow
 	key.cgroup = *origin;
 	if (!take_any(ctx, &key, &flow->to, random))
 		return TAKEN;
-	if (!is_loopback(&flow->to))
-		return GO_ON;
 	if (flow->protocol == IPPROTO_UDP && is_numbered(key, &from, flow->from_port))
 		return ANSWER;
+	if (!is_loopback(&flow->to))
+		return GO_ON;
 	return ask_neighbours(ctx, flow, &key, random);
-}
-
-/* 1 if they are equal, without a branch: the verifier looks at each way through a program. */
-static __always_inline __u32 equal(const struct addr *a, const struct addr *b)
-{
-	__u64 differ = (a->w[0] ^ b->w[0]) | (a->w[1] ^ b->w[1]) | (a->w[2] ^ b->w[2]) | (a->w[3] ^ b->w[3]);
-
-	return (differ - 1) >> 63;
 }
 
 static __always_inline void reach_of(struct port *port, const struct addr *to, int is_4, struct reach *reach)
 {
-	__u32 exact = is_4 ? port->exact4 : port->exact6, found = 0;
-	int k;
+	__u32 exact = is_4 ? port->exact4 : port->exact6;
 
 	reach->any = is_4 ? port->any4 : port->any6;
-	if (exact) {
-#pragma clang loop unroll(full)
-		for (k = 0; k < GROUPS; k++)
-			found |= equal(&port->addrs[k], to) << k;
-	}
-	reach->exact = found & exact;
+	reach->exact = exact ? exact & groups_at(port, to) : 0;
 }
 
 /* All groups whose sockets take packets of a family: a single replica is reached wherever it listens. */
@@ -288,8 +274,9 @@ int sameport_lookup(struct bpf_sk_lookup *ctx)
 		}
 		return SK_PASS;
 	}
+	/* At a port that nobody has declared there may be a client, which we have not seen yet. */
 	if (FIELD(protocol) == IPPROTO_UDP)
-		return SK_DROP;
+		return port->flags & DECLARED ? SK_DROP : SK_PASS;
 	return wait(ctx, port, table, &reach, &endpoint) ? SK_DROP : SK_PASS;
 }
 

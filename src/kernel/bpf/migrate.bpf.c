@@ -68,19 +68,11 @@ static __always_inline void recount(struct sk_reuseport_md *ctx, struct bpf_sock
 /* The group of the port that a listener is in, as a bit. */
 static __always_inline __u32 group_of(struct port *port, struct addr *at)
 {
-	__u32 exact = port->exact4 | port->exact6;
-	int k;
-
 	if (is_any6(at))
 		return port->any6;
 	if (is_v4(at) && !at->w[3])
 		return port->any4;
-#pragma clang loop unroll(disable)
-	for (k = 0; k < GROUPS; k++) {
-		if (exact >> k & 1 && is_same(&port->addrs[k], at))
-			return 1 << k;
-	}
-	return 0;
+	return (port->exact4 | port->exact6) & groups_at(port, at);
 }
 
 static __always_inline void address_of(struct bpf_sock *sk, struct addr *a)

@@ -24,25 +24,35 @@ static __always_inline __u32 lowest(__u64 bits)
 	return ones((bits & -bits) - 1);
 }
 
-/* Takes one of the listeners at an address of a replica: 0 if it has one. `random` draws one of several. */
-static __always_inline int take_at(CONTEXT *ctx, struct bind_key *key, __u32 random)
+/* The place of the highest bit. */
+static __always_inline __u32 highest(__u64 bits)
 {
-	__u64 *slots, bits, rest;
-	__u32 n;
-	int k;
+	bits |= bits >> 1;
+	bits |= bits >> 2;
+	bits |= bits >> 4;
+	bits |= bits >> 8;
+	bits |= bits >> 16;
+	bits |= bits >> 32;
+	return ones(bits) - 1;
+}
 
+/* Takes one of the listeners at an address of a replica: 0 if it has one. `random` draws one of several. Not inlined, so that
+ * the verifier looks at it once. */
+__noinline int take_at(CONTEXT *ctx, struct bind_key *key, __u32 random)
+{
+	__u64 *slots, bits, from;
+
+	if (!key)
+		return -1;
 	key->slot = 0;
 	slots = bpf_map_lookup_elem(&sp_slots, key);
 	bits = slots ? *slots : 0;
 	if (!bits)
 		return -1;
 	if (bits != 1) {
-		rest = bits;
-		n = scale(random, ones(bits));
-#pragma clang loop unroll(disable)
-		for (k = 0; k < SLOTS && k < n; k++)
-			rest &= rest - 1;
-		key->slot = lowest(rest) & (SLOTS - 1);
+		/* The first one from a place on: slots are given out from 0 on, so each comes about as often. */
+		from = bits >> (scale(random, highest(bits) + 1) & 63) << (scale(random, highest(bits) + 1) & 63);
+		key->slot = lowest(from ? from : bits) & (SLOTS - 1);
 		if (!take_own(ctx, key))
 			return 0;
 		/* It has just closed: another one. */
@@ -60,15 +70,12 @@ static __always_inline int take_any(CONTEXT *ctx, struct bind_key *key, const st
 	key->addr = *to;
 	if (!take_at(ctx, key, random))
 		return 0;
-	if (is_v4(to)) {
+	if (is_v4(to))
 		key->addr.w[3] = 0;
-		if (!take_at(ctx, key, random))
-			return 0;
-	} else {
+	else
 		set_special(&key->addr, ONLY6);
-		if (!take_at(ctx, key, random))
-			return 0;
-	}
+	if (!take_at(ctx, key, random))
+		return 0;
 	set_special(&key->addr, 0);
 	return take_at(ctx, key, random);
 }

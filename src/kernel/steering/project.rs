@@ -2,7 +2,7 @@
 
 use crate::{
     engine::ContainerId,
-    kernel::{KernelError, Pins, host::Host, layout, programs::Programs},
+    kernel::{KernelError, Pins, host::Host, layout, programs::Programs, rights},
 };
 
 /// One life of a replica: its container, and the process that runs in it.
@@ -29,6 +29,7 @@ impl InKernel {
     /// # Errors
     /// When the kernel cannot do it, or we may not, or a map has another layout.
     pub fn open(pins: Pins) -> Result<Self, KernelError> {
+        rights::check()?;
         layout::check_maps(pins.path())?;
         let mut programs = Programs::new();
         let host = Host::open(pins.root(), &mut programs)?;
