@@ -25,6 +25,7 @@ mod limits;
 mod notes;
 mod ownership;
 mod probes;
+mod programs;
 mod pulling;
 mod reload;
 mod restarted_engine;

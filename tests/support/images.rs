@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Every image that a Compose file of a test may name, by the variable that stands for it.
-const IMAGES: [(&str, &str); 10] = [
+const IMAGES: [(&str, &str); 12] = [
     ("NGINX", "nginx"),
     ("HTTPBIN", "httpbin"),
     ("CADDY", "caddy"),
@@ -17,6 +17,8 @@ const IMAGES: [(&str, &str); 10] = [
     ("JAVA", "java"),
     ("REDIS", "redis"),
     ("DNSMASQ", "dnsmasq"),
+    ("GUNICORN", "gunicorn"),
+    ("FTP", "ftp"),
 ];
 
 /// The images that a Compose file names as `${NGINX}` and so on: made if need be, as variables and their values.
