@@ -100,7 +100,10 @@ fn in_thread() -> Vec<Trial> {
     if note(Feature::Gate, place.gate(&listeners)) {
         note(Feature::Counting, place.counting(&listeners));
         note(Feature::Addresses, place.addresses(&listeners));
-        note(Feature::Localhost, place.localhost());
+        // Where no control group can be made it cannot be tried.
+        if let Some(result) = place.localhost() {
+            note(Feature::Localhost, result);
+        }
         note(Feature::Hold, place.hold(listeners));
     }
     note(Feature::Flows, place.flows());
@@ -243,16 +246,21 @@ impl Place {
     }
 
     /// A process in a control group of its own listens on the port that the replica has, and asks itself.
-    fn localhost(&self) -> Tried {
-        let group = Group::make().map_err(|error| error.to_string())?;
+    fn localhost(&self) -> Option<Tried> {
+        let group = match Group::make() {
+            Ok(group) => group,
+            Err(KernelError::Denied { .. }) => return None,
+            Err(error) => return Some(Err(error.to_string())),
+        };
         let mut command = Command::new("/proc/self/exe");
         command.env(ASKS_ITSELF, &group.0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         // It is made by this thread, and so in this thread's network.
-        let output = command.output().map_err(|error| text(&error))?;
-        match output.status.success() {
-            true => Ok(()),
-            false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
-        }
+        Some(command.output().map_err(|error| text(&error)).and_then(
+            |output| match output.status.success() {
+                true => Ok(()),
+                false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+            },
+        ))
     }
 
     fn hold(&self, listeners: [TcpListener; 2]) -> Tried {

@@ -38,30 +38,33 @@ static __always_inline __u32 highest(__u64 bits)
 
 /* Takes one of the listeners at an address of a replica: 0 if it has one. `random` draws one of several. Not inlined, so that
  * the verifier looks at it once. */
-__noinline int take_at(CONTEXT *ctx, struct bind_key *key, __u32 random)
+__noinline int take_at(CONTEXT *ctx, struct bind_key *at, __u32 random)
 {
 	__u64 *slots, bits, from;
+	struct bind_key key;
 
-	if (!key)
+	if (!at)
 		return -1;
-	key->slot = 0;
-	slots = bpf_map_lookup_elem(&sp_slots, key);
+	/* Linux 6.1 takes no keys of maps but from here. */
+	key = *at;
+	key.slot = 0;
+	slots = bpf_map_lookup_elem(&sp_slots, &key);
 	bits = slots ? *slots : 0;
 	if (!bits)
 		return -1;
 	if (bits != 1) {
 		/* The first one from a place on: slots are given out from 0 on, so each comes about as often. */
 		from = bits >> (scale(random, highest(bits) + 1) & 63) << (scale(random, highest(bits) + 1) & 63);
-		key->slot = lowest(from ? from : bits) & (SLOTS - 1);
-		if (!take_own(ctx, key))
+		key.slot = lowest(from ? from : bits) & (SLOTS - 1);
+		if (!take_own(ctx, &key))
 			return 0;
 		/* It has just closed: another one. */
-		bits &= ~(1ull << key->slot);
+		bits &= ~(1ull << key.slot);
 		if (!bits)
 			return -1;
 	}
-	key->slot = lowest(bits) & (SLOTS - 1);
-	return take_own(ctx, key);
+	key.slot = lowest(bits) & (SLOTS - 1);
+	return take_own(ctx, &key);
 }
 
 /* As the kernel looks for a listener where nobody else is: at this address, or at all of them. */

@@ -89,7 +89,14 @@ MAP(sp_active, ARRAY, __u32, __u32, POD_PORTS, 0);
 /* Where in its table each processor is; or, at random, what it drew last. */
 MAP(sp_rr_cursors, PERCPU_ARRAY, __u32, __u32, POD_PORTS, 0);
 MAP(sp_endpoints, ARRAY, __u32, struct endpoint, ENDPOINTS, 0);
-MAP(sp_counts, ARRAY, __u32, struct counts, ENDPOINTS, 0);
+/* Without types, as those that `sp_pod_counts` is made for: Linux 6.1 takes no others there. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct counts));
+	__uint(max_entries, ENDPOINTS);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} sp_counts SEC(".maps");
 /* What each listener is, by its socket cookie. */
 MAP(sp_known, HASH, __u64, struct listener, POD_SOCKETS, BPF_F_NO_PREALLOC);
 /* Who is behind a single replica's address. */

@@ -64,7 +64,7 @@ pub struct ReplicaWish {
     pub pid: u32,
     /// Its service, whose rules are those of the ports that it listens on.
     pub service: ServiceName,
-    /// Its slot: services of one pod reach each other's replicas of the same slot by localhost.
+    /// Its slot: of what only listens on loopback, services of one pod reach that of their own slot first.
     pub slot: u32,
     /// By which it is reached alone, within the pod.
     pub address: Ipv4Addr,

@@ -264,6 +264,7 @@ impl Pod {
         let name = key(&row.bound);
         let Some(resident) = self.residents.get(&life) else { return Ok(Socket::Ignored) };
         let (service, member, cgroup) = (resident.service.clone(), resident.member, resident.cgroup.id);
+        let is_ours = resident.is_ours;
         let resident_service = service.clone();
         let (former, inherited) = (self.former.clone(), self.kernel.left_behind(row.cookie));
         let former_endpoint = former.as_ref().and_then(|former| former.endpoint(row.cookie));
@@ -311,6 +312,7 @@ impl Pod {
         }
         let listed = match &inherited {
             Some(listener) => listener.slot().map(|slot| (bind_key(cgroup, &row.bound), slot)),
+            None if is_ours => None,
             None => self.list(kernel, row, cgroup, socket)?,
         };
         let served = ServedKey {

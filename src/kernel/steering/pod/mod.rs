@@ -82,6 +82,9 @@ struct Resident {
     cgroup: Cgroup,
     /// As the host's programs know it.
     member: Member,
+    /// Whether it is in the supervisor's own group, as a process that tries out what this host can do is: what comes from
+    /// there is never a replica's.
+    is_ours: bool,
     /// Its group's id, and those of groups below it.
     ids: BTreeSet<u64>,
 }
@@ -382,7 +385,7 @@ impl Pod {
             let service = self.kernel.service(&replica.service)?;
             if let Some(resident) = self.residents.get_mut(&life) {
                 // Of two in one slot, the one that serves is whom neighbours ask for.
-                if resident.weight == 0 && replica.weight > 0 && resident.cgroup.id != own {
+                if resident.weight == 0 && replica.weight > 0 && !resident.is_ours {
                     kernel.host.maps.add_replica(resident.cgroup.id, resident.member)?;
                 }
                 resident.weight = replica.weight;
@@ -392,8 +395,8 @@ impl Pod {
             // It may have ended just now: then it is no longer wanted soon.
             let Ok(cgroup) = Cgroup::of(replica.pid) else { continue };
             let member = Member { netns: self.kernel.netns, service, slot: replica.slot };
-            // What is in a supervisor's own group is never a replica.
-            if cgroup.id != own {
+            let is_ours = cgroup.id == own;
+            if !is_ours {
                 kernel.host.maps.add_replica(cgroup.id, member)?;
             }
             // A supervisor before us may have been killed while this one was about to end.
@@ -407,6 +410,7 @@ impl Pod {
                 ids: cgroup.ids().into_iter().collect(),
                 cgroup,
                 member,
+                is_ours,
             };
             for (_, port) in self.early_conflicts.extract_if(.., |(group, _)| resident.ids.contains(group)) {
                 self.exclusive_conflicts.entry(life.id.clone()).or_default().insert(port);
