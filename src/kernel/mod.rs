@@ -19,6 +19,7 @@ pub mod quiet;
 mod raw;
 pub mod rights;
 pub mod sockets;
+mod source_ports;
 pub mod steering;
 pub mod trial;
 mod wrr;

@@ -100,8 +100,8 @@ pub struct BindKey {
     pub protocol: u8,
     /// Of several listeners there, which one.
     pub slot: u8,
-    /// Nothing.
-    pub unused: u32,
+    /// Of the cookie of its network namespace, the lower half.
+    pub netns: u32,
 }
 
 /// An address and port of a pod.

@@ -2,50 +2,18 @@
  * a port that is taken stays so (EADDRINUSE), as it is where nobody else is: what is bound there is counted by address, and
  * compared by the kernel's own rules (inet_csk_bind_conflict, udp_lib_lport_inuse). */
 
-/* Whether a socket that is bound there keeps out one whose program has set SO_REUSEPORT (`asked`), or SO_REUSEADDR. */
-static __always_inline int is_taken(struct bind_key *key, int asked, int reuse)
+/* Whether what is bound keeps out a socket whose program has set SO_REUSEPORT (`asked`), or SO_REUSEADDR. */
+static __always_inline int keeps_out(const struct binds *b, int asked, int reuse)
 {
-	struct binds *b = bpf_map_lookup_elem(&sp_binds, key);
-
-	if (!b)
-		return 0;
 	return b->sockets[0] > 0 || (!asked && b->sockets[ASKED] > 0) || (!reuse && b->sockets[SOFT] > 0) ||
 	       (!asked && !reuse && b->sockets[ASKED | SOFT] > 0);
 }
 
-/* Whether anything that is bound within the replica keeps out a socket at `key`. */
-static __always_inline int is_taken_within(struct bind_key *key, int only6, int asked, int reuse)
+static __always_inline int is_taken(struct bind_key *key, int asked, int reuse)
 {
-	struct addr addr = key->addr;
-	int taken;
+	struct binds *b = bpf_map_lookup_elem(&sp_binds, key);
 
-	if (is_v4(&addr)) {
-		if (!addr.w[3]) {
-			set_special(&key->addr, ALL4);
-			taken = is_taken(key, asked, reuse);
-		} else {
-			taken = is_taken(key, asked, reuse);
-			key->addr.w[3] = 0;
-			taken |= is_taken(key, asked, reuse);
-		}
-		set_special(&key->addr, 0); /* `::`, which takes IPv4 as well */
-		taken |= is_taken(key, asked, reuse);
-	} else if (is_any6(&addr)) {
-		set_special(&key->addr, ALL6);
-		taken = is_taken(key, asked, reuse);
-		if (!only6) {
-			set_special(&key->addr, ALL4);
-			taken |= is_taken(key, asked, reuse);
-		}
-	} else {
-		taken = is_taken(key, asked, reuse);
-		set_special(&key->addr, 0);
-		taken |= is_taken(key, asked, reuse);
-		set_special(&key->addr, ONLY6);
-		taken |= is_taken(key, asked, reuse);
-	}
-	key->addr = addr;
-	return taken;
+	return b ? keeps_out(b, asked, reuse) : 0;
 }
 
 static __always_inline void count_bind(struct bind_key *key, __u32 kind, int by)
@@ -71,6 +39,59 @@ static __always_inline void count_mark(struct bind_mark *mark, int by)
 	count_bind(&key, mark->kind, by);
 }
 
+/* Counts a socket that is about to be bound, and tells what was there before: of several that want the same at the same time
+ * one is the first. */
+static __always_inline void reserve(struct bind_key *key, __u32 kind, struct binds *before)
+{
+	struct binds none = {}, *b;
+	__s32 was;
+
+	*before = none;
+	bpf_map_update_elem(&sp_binds, key, &none, BPF_NOEXIST);
+	b = bpf_map_lookup_elem(&sp_binds, key);
+	if (!b)
+		return;
+	was = __sync_fetch_and_add(&b->sockets[kind & 3], 1);
+	*before = *b;
+	before->sockets[kind & 3] = was;
+}
+
+/* Reserves an address for a socket within its replica: not 0 if something that is bound there keeps it out. */
+static __always_inline int is_taken_within(struct bind_mark *mark, int asked)
+{
+	struct bind_key key = mark->key;
+	struct binds here, all;
+	int reuse = mark->reuse, taken;
+
+	reserve(&key, mark->kind, &here);
+	set_special(&key.addr, is_v4(&mark->key.addr) ? ALL4 : ALL6);
+	reserve(&key, mark->kind, &all);
+	if (is_v4(&mark->key.addr)) {
+		if (!mark->key.addr.w[3]) {
+			taken = keeps_out(&all, asked, reuse);
+		} else {
+			taken = keeps_out(&here, asked, reuse);
+			set_v4(&key.addr, 0);
+			taken |= is_taken(&key, asked, reuse);
+		}
+		set_special(&key.addr, 0); /* `::`, which takes IPv4 as well */
+		taken |= is_taken(&key, asked, reuse);
+	} else if (mark->key.addr.w[0] == ONLY6) {
+		taken = keeps_out(&all, asked, reuse);
+	} else if (is_any6(&mark->key.addr)) {
+		taken = keeps_out(&all, asked, reuse);
+		set_special(&key.addr, ALL4);
+		taken |= is_taken(&key, asked, reuse);
+	} else {
+		taken = keeps_out(&here, asked, reuse);
+		set_special(&key.addr, 0);
+		taken |= is_taken(&key, asked, reuse);
+		set_special(&key.addr, ONLY6);
+		taken |= is_taken(&key, asked, reuse);
+	}
+	return taken;
+}
+
 static __always_inline void quota_key(struct bind_key *key, __u64 cgroup)
 {
 	__builtin_memset(key, 0, sizeof(*key));
@@ -86,6 +107,22 @@ static __always_inline void exclusive_key(struct bind_key *key, __u64 netns, __u
 	key->cgroup = ~netns;
 	key->port = port;
 	key->protocol = protocol;
+}
+
+static __always_inline void count_socket(struct bind_mark *mark, int by)
+{
+	struct bind_key quota;
+
+	mark->counted = by > 0;
+	if (mark->key.cgroup >> 63) { /* an exclusive one */
+		struct bind_key key = mark->key;
+
+		count_bind(&key, 0, by);
+		return;
+	}
+	count_mark(mark, by);
+	quota_key(&quota, mark->key.cgroup);
+	count_bind(&quota, 0, by);
 }
 
 static __always_inline int is_exclusive(const struct port_key *port)
@@ -113,12 +150,17 @@ static __always_inline int share(struct bpf_sock_addr *ctx, struct bind_key *key
 	if (!bpf_map_lookup_elem(&sp_pods, &port.netns))
 		return 1;
 	mark = bpf_sk_storage_get(&sp_bind_marks, sk, 0, 0);
-	/* It is bound already: the kernel says so. */
-	if (mark && mark->counted)
-		return 1;
+	if (mark && mark->counted) {
+		/* It is bound already: the kernel says so. */
+		if (sk->src_port)
+			return 1;
+		/* The kernel has refused it before. */
+		count_socket(mark, -1);
+	}
 	key->cgroup = current_owner();
 	key->port = port.port;
 	key->protocol = port.protocol;
+	key->netns = port.netns;
 	if (is_exclusive(&port)) {
 		exclusive_key(&other, port.netns, port.port, port.protocol);
 		b = bpf_map_lookup_elem(&sp_binds, &other);
@@ -136,25 +178,35 @@ static __always_inline int share(struct bpf_sock_addr *ctx, struct bind_key *key
 	b = bpf_map_lookup_elem(&sp_binds, &other);
 	if (b && b->sockets[0] >= SOCKETS_OF_REPLICA)
 		return 1;
-	/* What it was before we have set it for the first time. */
-	if (mark)
+	/* What it was before we have set it. */
+	if (mark && mark->shared)
 		asked = mark->kind & ASKED;
 	else
 		bpf_getsockopt(ctx, SOL_SOCKET, SO_REUSEPORT, &asked, sizeof(asked));
 	bpf_getsockopt(ctx, SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof(reuse));
-	if (is_taken_within(key, only6, asked, reuse)) {
-		bpf_set_retval(-EADDRINUSE);
-		return 0;
-	}
 	if (only6 && is_any6(&key->addr))
 		set_special(&key->addr, ONLY6);
 	new.key = *key;
 	new.kind = (asked ? ASKED : 0) | (reuse ? SOFT : 0);
 	new.reuse = reuse != 0;
-	if (!mark)
-		bpf_sk_storage_get(&sp_bind_marks, sk, &new, BPF_SK_STORAGE_GET_F_CREATE);
-	else
+	new.shared = mark ? mark->shared : 0;
+	if (mark)
 		*mark = new;
+	else
+		mark = bpf_sk_storage_get(&sp_bind_marks, sk, &new, BPF_SK_STORAGE_GET_F_CREATE);
+	if (is_taken_within(&new, asked)) {
+		count_mark(&new, -1);
+		bpf_set_retval(-EADDRINUSE);
+		return 0;
+	}
+	/* It is counted from now on, also if the kernel refuses it: until it is closed, or bound to something else. */
+	if (mark) {
+		mark->counted = 1;
+		mark->shared = 1;
+		count_bind(&other, 0, 1);
+	} else {
+		count_mark(&new, -1);
+	}
 	bpf_setsockopt(ctx, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one));
 	user = bpf_map_lookup_elem(&sp_users, &port);
 	me = bpf_get_current_uid_gid();
@@ -185,22 +237,6 @@ int sameport_bind6(struct bpf_sock_addr *ctx)
 	key.addr.w[2] = FIELD(user_ip6[2]);
 	key.addr.w[3] = FIELD(user_ip6[3]);
 	return share(ctx, &key, only6);
-}
-
-static __always_inline void count_socket(struct bind_mark *mark, int by)
-{
-	struct bind_key quota;
-
-	mark->counted = by > 0;
-	if (mark->key.cgroup >> 63) { /* an exclusive one */
-		struct bind_key key = mark->key;
-
-		count_bind(&key, 0, by);
-		return;
-	}
-	count_mark(mark, by);
-	quota_key(&quota, mark->key.cgroup);
-	count_bind(&quota, 0, by);
 }
 
 static __always_inline int bound(struct bpf_sock *sk)

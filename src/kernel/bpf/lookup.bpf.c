@@ -172,6 +172,7 @@ static __always_inline enum found ask_own(struct bpf_sk_lookup *ctx, struct flow
 	if (!origin)
 		return GO_ON;
 	key.cgroup = *origin;
+	key.netns = flow->netns;
 	if (!take_any(ctx, &key, &flow->to, random))
 		return TAKEN;
 	if (flow->protocol == IPPROTO_UDP && is_numbered(key, &from, flow->from_port))

@@ -122,6 +122,7 @@ static __always_inline int move_own(struct sk_reuseport_md *ctx, struct bpf_sock
 	if (!origin)
 		return 1;
 	key.cgroup = *origin;
+	key.netns = flow.netns;
 	key.port = flow.to_port;
 	key.addr = *listener;
 	if (!take_at(ctx, &key, ctx->hash))

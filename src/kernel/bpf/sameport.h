@@ -158,7 +158,7 @@ struct bind_key {
 	__u16 port;
 	__u8 protocol;
 	__u8 slot; /* of several listeners at one address; else 0 */
-	__u32 unused;
+	__u32 netns; /* of the cookie, the lower half: a group that is no replica's may be in several networks */
 };
 
 /* An address and port of a pod. */
@@ -186,7 +186,7 @@ struct bind_mark {
 	__u8 counted;
 	__u8 reuse;	/* its program has set SO_REUSEADDR */
 	__u8 listed;	/* 1 + its slot among the listeners of its replica; 0: it never listened */
-	__u32 unused;
+	__u32 shared;	/* SO_REUSEPORT was set by us */
 };
 
 struct port_key {

@@ -43,6 +43,8 @@ const QUEUED: Duration = Duration::from_millis(100);
 const FLOWING: Duration = Duration::from_millis(200);
 /// Whoever waits for a look waits so long at most.
 const LOOK: Duration = Duration::from_millis(50);
+/// Looks so soon again while there are sockets that were not looked at yet.
+const SOON: Duration = Duration::from_millis(5);
 /// Between two looks at least, however much is told.
 const PAUSE: Duration = Duration::from_millis(2);
 
@@ -272,7 +274,7 @@ impl Steerer {
         self.let_go_of_former();
         let report = Report { pods };
         let pause = match self.pods.values().any(Pod::is_behind) {
-            true => PAUSE,
+            true => SOON,
             false => pause(&self.sender.borrow(), &report),
         };
         self.sender.send_if_modified(|last| {

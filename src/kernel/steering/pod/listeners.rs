@@ -311,7 +311,9 @@ impl Pod {
             former.let_go(row.cookie, socket)?;
         }
         let listed = match &inherited {
-            Some(listener) => listener.slot().map(|slot| (bind_key(cgroup, &row.bound), slot)),
+            Some(listener) => {
+                listener.slot().map(|slot| (bind_key(self.kernel.netns, cgroup, &row.bound), slot))
+            }
             None if is_ours => None,
             None => self.list(kernel, row, cgroup, socket)?,
         };
@@ -364,7 +366,7 @@ impl Pod {
         cgroup: u64,
         socket: &OwnedFd,
     ) -> Result<Option<(BindKey, u8)>, KernelError> {
-        let key = bind_key(cgroup, &row.bound);
+        let key = bind_key(self.kernel.netns, cgroup, &row.bound);
         if row.bound.transport == Transport::Tcp && kernel.host.maps.is_listed(&key) {
             return Ok(None);
         }
@@ -382,7 +384,7 @@ impl Pod {
             return Ok(None);
         };
         let Some(socket) = processes::duplicate(&[pid], row.inode)? else { return Ok(None) };
-        let key = bind_key(cgroup, &row.bound);
+        let key = bind_key(self.kernel.netns, cgroup, &row.bound);
         Ok(kernel.host.maps.list(&socket, key)?.map(|slot| (key, slot)))
     }
 
@@ -452,9 +454,13 @@ impl Pod {
     }
 }
 
-fn bind_key(cgroup: u64, bound: &Bound) -> BindKey {
+/// The key of a socket of a control group, in the network of that cookie.
+fn bind_key(netns: u64, cgroup: u64, bound: &Bound) -> BindKey {
+    // The lower half tells networks apart: cookies count up from 1.
+    let [a, b, c, d, ..] = netns.to_le_bytes();
     BindKey {
         cgroup,
+        netns: u32::from_le_bytes([a, b, c, d]),
         addr: Addr::bound(bound.address.ip(), bound.only_v6),
         port: bound.address.port(),
         protocol: bound.transport.number(),

@@ -31,6 +31,7 @@ use crate::{
             PodPortKey,
         },
         sockets::{Bound, Diagnosis, Row, Transport},
+        source_ports,
     },
     spec::{Balance, PortSet, Protocol, ServiceName},
 };
@@ -43,6 +44,10 @@ pub use kernel::PodKernel;
 const MOST_DECLARED: usize = 1024;
 /// So many requests of replicas that are not known yet are remembered.
 const MOST_EARLY: usize = 64;
+/// A socket is looked at no sooner.
+const YOUNG: Duration = Duration::from_millis(10);
+/// So many ports that nobody has declared are kept from being source ports.
+const MOST_RESERVED: usize = 1024;
 /// One look at new sockets takes no longer; the next one goes on.
 const BUDGET: Duration = Duration::from_millis(20);
 
@@ -70,8 +75,14 @@ pub struct Pod {
     /// What was counted at each endpoint at the last look.
     counted: BTreeMap<u32, u64>,
     addresses: AddressWatch,
+    /// Ports that are no source ports of the network any more; none before that was seen to.
+    reserved: Option<BTreeSet<u16>>,
     /// Whether there are sockets that were not looked at yet.
     behind: bool,
+    /// Whether it was looked at what there is.
+    has_looked: bool,
+    /// Since when sockets are there that are too young to be looked at, by cookie.
+    young: BTreeMap<u64, Instant>,
 }
 
 /// A replica that runs in the pod.
@@ -147,8 +158,11 @@ impl Pod {
             other_users: BTreeMap::new(),
             exclusive_conflicts: BTreeMap::new(),
             early_conflicts: Vec::new(),
+            reserved: None,
             counted: BTreeMap::new(),
             behind: false,
+            has_looked: false,
+            young: BTreeMap::new(),
         };
         pod.look_at_addresses(&mut kernel.host)?;
         pod.adopt(kernel, wish)?;
@@ -305,7 +319,9 @@ impl Pod {
         let mut unowned = Vec::new();
         let begun = Instant::now();
         // Whatever was there when we came is taken over at once.
-        let is_first = self.sockets.is_empty();
+        let is_first = !std::mem::replace(&mut self.has_looked, true);
+        let now = Instant::now();
+        self.young.retain(|cookie, _| rows.iter().any(|row| row.cookie == *cookie));
         self.behind = false;
         // Declared ports first.
         let (first, others): (Vec<_>, Vec<_>) =
@@ -316,6 +332,15 @@ impl Pod {
             rows_by_turn.sort_by_key(|row| !self.is_in_rotation(row));
         }
         for row in rows_by_turn {
+            // A descriptor of ours keeps a socket open, and so its port taken, also when its program closes it at once to see
+            // whether the port is free.
+            if !is_first
+                && !self.sockets.contains_key(&row.cookie)
+                && now.duration_since(*self.young.entry(row.cookie).or_insert(now)) < YOUNG
+            {
+                continue;
+            }
+            self.young.remove(&row.cookie);
             let is_late = !is_first && begun.elapsed() > BUDGET;
             if is_late && !self.sockets.contains_key(&row.cookie) {
                 self.behind = true;
@@ -336,11 +361,34 @@ impl Pod {
         }
         self.write(kernel, wish)?;
         self.close_all_but_served()?;
+        self.reserve_ports(wish);
         let waiting = self.attend(kernel, wish, &rows)?;
         self.let_go_of_former()?;
         let report = self.report(wish, &totals, &rows, waiting, error);
         self.counted = totals;
         report
+    }
+
+    /// Keeps ports that replicas listen on, or are known to want, from being used as source ports.
+    fn reserve_ports(&mut self, wish: &PodWish) {
+        let alone = self.sockets.values().filter_map(|socket| match socket {
+            Socket::Alone { port, .. } => Some(port.1),
+            _ => None,
+        });
+        let declared: BTreeSet<u16> = wish.declared.iter().map(|(_, port)| *port).collect();
+        let others: BTreeSet<u16> = self.ports.keys().map(|(_, port)| *port).chain(alone).collect();
+        let known = self.reserved.clone().unwrap_or_default();
+        // A replica that listens on ever other ports must not take all source ports away.
+        let room = MOST_RESERVED.saturating_sub(known.difference(&declared).count());
+        let new: BTreeSet<u16> = others.difference(&known).copied().take(room).collect();
+        let ports = &(&known | &declared) | &new;
+        if self.reserved.as_ref() == Some(&ports) {
+            return;
+        }
+        let ports = self.reserved.insert(ports);
+        if let Err(error) = source_ports::reserve(&self.netns, ports) {
+            tracing::warn!(%error, "source ports of a pod stay as they are");
+        }
     }
 
     /// Lets go of what a release of another layout has left, once nothing of it is in use.
@@ -363,7 +411,7 @@ impl Pod {
 
     /// Whether there are sockets that were not looked at yet.
     pub fn is_behind(&self) -> bool {
-        self.behind
+        self.behind || !self.young.is_empty()
     }
 
     /// Takes note of who lives in the pod.
