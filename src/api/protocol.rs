@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use super::schema::{Event, Preview, Rejection, Status};
 
 /// Where requests go.
-pub const REQUEST: &str = "/v2/request";
+pub const REQUEST: &str = "/v3/request";
 /// Where events come from.
-pub const EVENTS: &str = "/v2/events";
+pub const EVENTS: &str = "/v3/events";
 
 /// What a supervisor answers to a request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -12,7 +12,7 @@ use super::{Client, ClientError, client::answered};
 
 /// The version of the protocol that this release speaks: of the paths in [`protocol`](super::protocol), and of all that
 /// travels there. One that changes so that the release before would not understand it gets the next number.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// `GET` tells a supervisor's [`Version`]. Supervisors of protocol 1 do not have it.
 pub const VERSION: &str = "/version";

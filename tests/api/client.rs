@@ -198,7 +198,7 @@ async fn a_reader_that_does_not_read_holds_nobody_up_and_learns_what_it_missed()
 async fn a_request_in_another_version_is_told_apart_from_a_failure() {
     let shop = Shop::new();
     let _open = shop.open();
-    let said = curl(&shop, "/v2/request", r#"{"teleport":{}}"#).await;
+    let said = curl(&shop, "/v3/request", r#"{"teleport":{}}"#).await;
     assert!(said.contains("teleport"), "{said}");
     let said = curl(&shop, "/v9/request", "\"status\"").await;
     assert!(said.contains("404"), "{said}");

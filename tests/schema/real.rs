@@ -128,7 +128,7 @@ fn every_command_prints_what_its_schema_says_and_no_secret() {
     let config = checked.lines("config", &["config"], 1);
     assert_eq!(config[0]["services"]["web"]["scale"], 2);
     let reply = checked.socket(
-        "POST /v2/request HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 8\r\nConnection: close\r\n\r\n\"status\"",
+        "POST /v3/request HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 8\r\nConnection: close\r\n\r\n\"status\"",
     );
     checked.check("reply", &["status"], &[reply], 1);
     one_spelling(&checked.printed, &project.name);

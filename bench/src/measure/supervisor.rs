@@ -241,7 +241,7 @@ fn ask(socket: &Path) -> io::Result<String> {
     let body = "\"status\"";
     write!(
         stream,
-        "POST /v2/request HTTP/1.1\r\nHost: bench\r\nConnection: close\r\nContent-Type: application/json\r\n\
+        "POST /v3/request HTTP/1.1\r\nHost: bench\r\nConnection: close\r\nContent-Type: application/json\r\n\
          Content-Length: {}\r\n\r\n{body}",
         body.len()
     )?;
