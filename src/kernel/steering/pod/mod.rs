@@ -79,10 +79,12 @@ pub struct Pod {
     reserved: Option<BTreeSet<u16>>,
     /// Whether there are sockets that were not looked at yet.
     behind: bool,
+    /// Whether some were too young to be looked at.
+    behind_young: bool,
     /// Whether it was looked at what there is.
     has_looked: bool,
-    /// Since when sockets are there that are too young to be looked at, by cookie.
-    young: BTreeMap<u64, Instant>,
+    /// When each socket was seen first, by cookie.
+    first_seen: BTreeMap<u64, Instant>,
 }
 
 /// A replica that runs in the pod.
@@ -161,8 +163,9 @@ impl Pod {
             reserved: None,
             counted: BTreeMap::new(),
             behind: false,
+            behind_young: false,
             has_looked: false,
-            young: BTreeMap::new(),
+            first_seen: BTreeMap::new(),
         };
         pod.look_at_addresses(&mut kernel.host)?;
         pod.adopt(kernel, wish)?;
@@ -321,8 +324,10 @@ impl Pod {
         // Whatever was there when we came is taken over at once.
         let is_first = !std::mem::replace(&mut self.has_looked, true);
         let now = Instant::now();
-        self.young.retain(|cookie, _| rows.iter().any(|row| row.cookie == *cookie));
+        let there: BTreeSet<u64> = rows.iter().map(|row| row.cookie).collect();
+        self.first_seen.retain(|cookie, _| there.contains(cookie));
         self.behind = false;
+        self.behind_young = false;
         // Declared ports first.
         let (first, others): (Vec<_>, Vec<_>) =
             rows.iter().partition(|row| self.declared.contains(&key(&row.bound)));
@@ -334,13 +339,11 @@ impl Pod {
         for row in rows_by_turn {
             // A descriptor of ours keeps a socket open, and so its port taken, also when its program closes it at once to see
             // whether the port is free.
-            if !is_first
-                && !self.sockets.contains_key(&row.cookie)
-                && now.duration_since(*self.young.entry(row.cookie).or_insert(now)) < YOUNG
-            {
+            let since = *self.first_seen.entry(row.cookie).or_insert(now);
+            if !is_first && !self.sockets.contains_key(&row.cookie) && now.duration_since(since) < YOUNG {
+                self.behind_young = true;
                 continue;
             }
-            self.young.remove(&row.cookie);
             let is_late = !is_first && begun.elapsed() > BUDGET;
             if is_late && !self.sockets.contains_key(&row.cookie) {
                 self.behind = true;
@@ -411,7 +414,7 @@ impl Pod {
 
     /// Whether there are sockets that were not looked at yet.
     pub fn is_behind(&self) -> bool {
-        self.behind || !self.young.is_empty()
+        self.behind || self.behind_young
     }
 
     /// Takes note of who lives in the pod.
