@@ -1,10 +1,6 @@
 //! `sameport curl`: one request to one replica, past the kernel's choice.
 
-use std::{
-    io::Write,
-    net::{Ipv4Addr, SocketAddr, TcpStream},
-    time::Duration,
-};
+use std::{io::Write, net::Ipv4Addr, time::Duration};
 
 use clap::Args;
 use http_body_util::{BodyExt, Full};
@@ -18,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use sameport::{
     api::schema::{Pod, Replica, Sharing, Status, replica_name},
     engine::{ContainerId, ContainerState, Engine, docker::Docker},
-    kernel::{KernelError, Netns},
+    kernel::{KernelError, Netns, replica_addr},
     spec::{PodName, Project, Protocol, ServiceName, Slot},
 };
 
@@ -194,9 +190,7 @@ enum Failure {
 }
 
 async fn ask(netns: &Netns, address: Ipv4Addr, port: u16, args: &CurlArgs) -> Result<(), Failure> {
-    let to = SocketAddr::from((address, port));
-    let connected = netns.within(|| Ok(TcpStream::connect_timeout(&to, args.max_time)));
-    let stream = connected
+    let stream = replica_addr::connect(netns, address, port, args.max_time)
         .map_err(|error| Failure::Cli(denied(&error)))?
         .and_then(|stream| {
             stream.set_nonblocking(true)?;

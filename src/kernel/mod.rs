@@ -17,6 +17,7 @@ pub mod processes;
 mod programs;
 pub mod quiet;
 mod raw;
+pub mod replica_addr;
 pub mod rights;
 pub mod sockets;
 mod source_ports;

@@ -121,13 +121,21 @@ impl AsFd for AddressWatch {
 /// # Errors
 /// When the kernel does not list them.
 pub fn addresses() -> Result<Vec<IpAddr>, KernelError> {
+    Ok(all_addresses()?.into_iter().filter(|address| !address.is_loopback()).collect())
+}
+
+/// The addresses of this thread's network.
+///
+/// # Errors
+/// When the kernel does not list them.
+pub fn all_addresses() -> Result<Vec<IpAddr>, KernelError> {
     let fail = |errno: nix::errno::Errno| KernelError::io("list the addresses of a network")(errno.into());
     let addresses = nix::ifaddrs::getifaddrs().map_err(fail)?.filter_map(|interface| {
         let address = interface.address?;
         let v4 = address.as_sockaddr_in().map(|address| IpAddr::from(address.ip()));
         v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::from(address.ip())))
     });
-    Ok(addresses.filter(|address| !address.is_loopback()).collect())
+    Ok(addresses.collect())
 }
 
 #[cfg(test)]

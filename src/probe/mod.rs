@@ -6,7 +6,7 @@ mod thresholds;
 
 use std::{
     io::{self, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{Ipv4Addr, TcpStream},
     time::{Duration, Instant},
 };
 
@@ -14,7 +14,7 @@ pub use thresholds::{Opinion, Thresholds};
 
 use crate::{
     engine::EngineError,
-    kernel::{KernelError, Netns},
+    kernel::{KernelError, Netns, replica_addr},
     spec::{Probe, ProbeKind},
 };
 
@@ -76,9 +76,9 @@ fn said(output: &[String]) -> String {
 ///
 /// # Errors
 /// When it is not ready.
-pub fn ask(netns: &Netns, to: SocketAddr, probe: &Probe) -> Result<(), ProbeError> {
+pub fn ask(netns: &Netns, (address, port): (Ipv4Addr, u16), probe: &Probe) -> Result<(), ProbeError> {
     let deadline = Instant::now() + probe.timeout;
-    let stream = netns.within(|| Ok(TcpStream::connect_timeout(&to, probe.timeout)))??;
+    let stream = replica_addr::connect(netns, address, port, probe.timeout)??;
     match &probe.kind {
         ProbeKind::Tcp | ProbeKind::Exec { .. } => Ok(()),
         ProbeKind::Http { path } => match get(stream, path, deadline)? {

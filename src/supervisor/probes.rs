@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, SocketAddr},
+    net::Ipv4Addr,
     sync::Arc,
     time::Duration,
 };
@@ -310,7 +310,7 @@ impl Asker {
         match (&subject.probe.kind, subject.to) {
             (ProbeKind::Exec { command }, _) => self.run(command, probe.timeout).await,
             (_, Some(to)) => {
-                let (pid, to) = (self.pid, SocketAddr::from(to));
+                let pid = self.pid;
                 let asked = move || probe::ask(&Netns::of(pid)?, to, &probe);
                 tokio::task::spawn_blocking(asked).await.unwrap_or(Err(ProbeError::StillRuns))
             }

@@ -20,6 +20,7 @@ mod faults;
 mod health;
 mod hooks;
 mod interrupted;
+mod ipv6;
 mod leftovers;
 mod limits;
 mod notes;

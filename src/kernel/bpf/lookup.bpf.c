@@ -41,6 +41,9 @@ static __always_inline int is_expected(struct bpf_sk_lookup *ctx)
 
 #include "choice.h"
 
+/* The index of the loopback interface, in every network. */
+#define LOOPBACK 1
+
 /* As often as the time of the last datagram is noted. */
 #define NOTE_AGAIN 10000000ull /* ns */
 
@@ -251,6 +254,9 @@ int sameport_lookup(struct bpf_sk_lookup *ctx)
 	if (!port)
 		return SK_PASS;
 	if (addr) {
+		/* Nobody outside of the pod speaks with a single replica. */
+		if (FIELD(ingress_ifindex) != LOOPBACK)
+			return SK_DROP;
 		reach_of_replica(port, is_4, &reach);
 		return enter_replica(ctx, port->number, addr, &reach, random, &endpoint) ? SK_DROP : SK_PASS;
 	}

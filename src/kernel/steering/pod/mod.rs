@@ -30,6 +30,7 @@ use crate::{
             BindKey, CLOSED_V4, CLOSED_V6, DECLARED, Member, NOTICE_EXCLUSIVE, NOTICE_OTHER_USER, Notice,
             PodPortKey,
         },
+        replica_addr,
         sockets::{Bound, Diagnosis, Row, Transport},
         source_ports,
     },
@@ -259,7 +260,12 @@ impl Pod {
 
     /// Takes note of the addresses of the network.
     fn look_at_addresses(&mut self, host: &mut Host) -> Result<(), KernelError> {
-        let addresses = self.netns.within(netns::addresses)?;
+        let addresses = self.netns.within(|| {
+            if let Err(error) = replica_addr::make_local() {
+                tracing::warn!(%error, "replicas have no IPv6 addresses of their own");
+            }
+            netns::addresses()
+        })?;
         host.maps.set_local(self.kernel.netns, &addresses)
     }
 
