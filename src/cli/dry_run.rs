@@ -113,7 +113,7 @@ fn details(step: &Step) -> String {
 }
 
 fn gap(gap: &Gap) -> String {
-    let Gap { service, new_pod, hold_seconds } = gap;
+    let Gap { service, new_pod, hold_seconds, drops_datagrams } = gap;
     let meanwhile = match (new_pod, *hold_seconds == Seconds::default()) {
         (true, _) => "its pod is made anew, and connections are refused until it is open".to_owned(),
         (false, true) => "connections are refused".to_owned(),
@@ -121,10 +121,29 @@ fn gap(gap: &Gap) -> String {
             format!("new connections wait, up to {hold_seconds}, where the kernel shares its port")
         }
     };
-    format!("gap: for a moment nobody serves {service}: {meanwhile}")
+    let datagrams = if *drops_datagrams { "; datagrams are lost" } else { "" };
+    format!("gap: for a moment nobody serves {service}: {meanwhile}{datagrams}")
 }
 
 fn error(error: &ErrorCondition) -> String {
     let help = error.help.as_ref().map(|help| format!(" ({help})")).unwrap_or_default();
     format!("error: {}: {}{help}", error.target, error.error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gap_tells_what_becomes_of_connections_and_of_datagrams() {
+        let told = |new_pod, hold, drops_datagrams| {
+            let hold_seconds = Seconds(hold);
+            let gap = super::gap(&Gap { service: "dns".to_owned(), new_pod, hold_seconds, drops_datagrams });
+            gap.strip_prefix("gap: for a moment nobody serves dns: ").map(str::to_owned)
+        };
+        let waits = "new connections wait, up to 30 s, where the kernel shares its port";
+        assert_eq!(told(false, 30.0, false).as_deref(), Some(waits));
+        assert_eq!(told(false, 30.0, true), Some(format!("{waits}; datagrams are lost")));
+        assert_eq!(told(false, 0.0, true).as_deref(), Some("connections are refused; datagrams are lost"));
+    }
 }

@@ -4,9 +4,9 @@ use std::{str::FromStr, time::Duration};
 
 use clap::Args;
 use sameport::{
-    api::schema::{AppliedWeight, Replica, replica_name},
+    api::schema::{AppliedWeight, Replica, Traffic, replica_name},
     plan::WEIGHT_MAX,
-    spec::{ServiceName, Slot},
+    spec::{Service, ServiceName, Slot},
     supervisor::{Request, Weight},
 };
 
@@ -104,12 +104,13 @@ pub async fn drain(context: &Context, args: DrainArgs) -> Result<(), CliError> {
     }
     session.ask(Request::Weight(weights.collect())).await?;
     for (service, slot) in &replicas {
-        let mut open = open_connections(&session, service, *slot).await?;
+        let mut traffic = traffic(&session, service, *slot).await?;
         let replica = replica_name(service, slot);
-        applied_weight(context, &AppliedWeight { replica, weight: 0, connections: Some(open) })?;
-        while args.wait && open > 0 {
+        let connections = Some(traffic.as_ref().map_or(0, |traffic| traffic.connections));
+        applied_weight(context, &AppliedWeight { replica, weight: 0, connections })?;
+        while args.wait && !traffic.as_ref().is_none_or(has_finished) {
             tokio::time::sleep(Duration::from_millis(100)).await;
-            open = open_connections(&session, service, *slot).await?;
+            traffic = self::traffic(&session, service, *slot).await?;
         }
     }
     Ok(())
@@ -133,17 +134,46 @@ async fn session(context: &Context) -> Result<Session, CliError> {
     })
 }
 
-/// Connections of a replica that it has yet to finish, also those that it has not accepted.
-async fn open_connections(session: &Session, service: &ServiceName, slot: Slot) -> Result<u64, CliError> {
+/// What goes on at a replica, as long as it runs.
+async fn traffic(session: &Session, service: &ServiceName, slot: Slot) -> Result<Option<Traffic>, CliError> {
     let status = session.status().await?;
-    let is_meant = |replica: &&Replica| replica.service == service.as_str() && replica.slot == slot.number();
-    let traffic = status.replicas.iter().find(is_meant).and_then(|replica| replica.traffic.as_ref());
-    Ok(traffic.map_or(0, |traffic| traffic.connections))
+    let is_meant = |replica: &Replica| replica.service == service.as_str() && replica.slot == slot.number();
+    Ok(status.replicas.into_iter().find(is_meant).and_then(|replica| replica.traffic))
+}
+
+/// Whether a replica has finished its connections, also those that it has not accepted, and its flows of datagrams.
+fn has_finished(traffic: &Traffic) -> bool {
+    let idle = traffic.udp_idle_seconds.is_none_or(|idle| idle >= Service::UDP_IDLE.as_secs());
+    traffic.weight == 0 && traffic.connections == 0 && idle
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_waits_for_a_drain_waits_for_connections_and_for_datagrams() {
+        let traffic = |weight, connections, udp_idle_seconds| Traffic {
+            address: None,
+            weight,
+            desired_weight: 0,
+            connections,
+            connections_total: 9,
+            queued: 0,
+            udp_idle_seconds,
+            ports: Vec::new(),
+        };
+        for (case, traffic, finished) in [
+            ("nothing came", traffic(0, 0, None), true),
+            ("it is not in force yet", traffic(100, 0, None), false),
+            ("connections are open", traffic(0, 1, Some(5)), false),
+            ("datagrams come", traffic(0, 0, Some(0)), false),
+            ("one came lately", traffic(0, 0, Some(4)), false),
+            ("none came for long", traffic(0, 0, Some(5)), true),
+        ] {
+            assert_eq!(has_finished(&traffic), finished, "{case}");
+        }
+    }
 
     #[test]
     fn a_weight_is_a_small_number_behind_a_replica() {

@@ -135,14 +135,32 @@ impl Diagnosis {
     pub fn rows(&mut self) -> Result<Vec<Row>, KernelError> {
         let mut rows = Vec::new();
         for family in [AF_INET, AF_INET6] {
-            for transport in [Transport::Tcp, Transport::Udp] {
-                self.dump(family, transport, &mut rows)?;
+            for (transport, state) in [(Transport::Tcp, LISTEN), (Transport::Udp, UNCONNECTED)] {
+                self.dump(family, transport, state, &mut rows)?;
             }
         }
         Ok(rows)
     }
 
-    fn dump(&mut self, family: u8, transport: Transport, rows: &mut Vec<Row>) -> Result<(), KernelError> {
+    /// Every UDP socket that is connected: a client's, or one that a server has for a single client.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub fn connected_udp(&mut self) -> Result<Vec<Row>, KernelError> {
+        let mut rows = Vec::new();
+        for family in [AF_INET, AF_INET6] {
+            self.dump(family, Transport::Udp, StateFlags::ESTABLISHED, &mut rows)?;
+        }
+        Ok(rows)
+    }
+
+    fn dump(
+        &mut self,
+        family: u8,
+        transport: Transport,
+        states: StateFlags,
+        rows: &mut Vec<Row>,
+    ) -> Result<(), KernelError> {
         let fail = || KernelError::io("list the sockets of a pod");
         let broken = |why: String| KernelError::Unsupported {
             what: "list the sockets of a pod".to_owned(),
@@ -154,7 +172,7 @@ impl Diagnosis {
             family,
             protocol: transport.number(),
             extensions: ExtensionFlags::SKMEMINFO,
-            states: if transport == Transport::Tcp { LISTEN } else { UNCONNECTED },
+            states,
             socket_id: if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() },
         };
         let mut message = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());

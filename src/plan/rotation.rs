@@ -137,11 +137,14 @@ impl Planner<'_> {
     }
 
     fn has_drained(&mut self, container: &Container, drain: Duration) -> bool {
-        let is_idle = |report: &ReplicaReport| {
-            report.ports.values().all(|traffic| traffic.live == 0 && traffic.queue == 0 && !traffic.busy)
+        let has_finished = |report: &ReplicaReport| {
+            report.ports.values().all(|traffic| {
+                // A flow of datagrams has no end that could be seen.
+                traffic.live == 0 && traffic.queue == 0 && !traffic.has_flows()
+            })
         };
         let drain = match self.replica_report(container) {
-            Some(report) if report.weight == 0 && is_idle(report) => return true,
+            Some(report) if report.weight == 0 && has_finished(report) => return true,
             Some(_) => drain,
             None if self.is_unseen(container) => drain.max(UNSEEN),
             None => return true,

@@ -1,6 +1,6 @@
 //! What goes on at the ports of pods and replicas, as the kernel shows it, in words that a user knows.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -68,6 +68,9 @@ pub struct ReplicaTraffic {
     pub total: u64,
     /// Connections that it has not accepted yet.
     pub queue: u64,
+    /// While it gets no new flows of datagrams: for how long none has come, [`Service::UDP_IDLE`] at most.
+    #[serde(default)]
+    pub udp_idle: Option<Duration>,
     /// The same for each port.
     pub ports: Vec<PortTraffic>,
 }
@@ -162,6 +165,7 @@ impl Planner<'_> {
             live: ports.iter().map(|port| port.live).sum(),
             total: ports.iter().map(|port| port.total).sum(),
             queue: ports.iter().map(|port| port.queue).sum(),
+            udp_idle: report.ports.values().filter_map(|traffic| traffic.udp_idle).min(),
             ports,
         })
     }

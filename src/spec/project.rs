@@ -106,6 +106,15 @@ impl Project {
             .or_else(|| only(pod.expose.iter().copied().filter_map(tcp).collect()))
     }
 
+    /// Whether the file declares a port of that protocol for a service: published by it, or exposed by its pod.
+    #[must_use]
+    pub fn serves(&self, service: &Service, protocol: Protocol) -> bool {
+        self.pods.get(&service.pod).is_some_and(|pod| {
+            let mut ports = pod.published_by(&service.name).chain(pod.expose.iter().copied());
+            ports.any(|(_, of)| of == protocol)
+        })
+    }
+
     /// The name of the container in `slot` of `service`.
     #[must_use]
     pub fn replica_name(&self, service: &Service, slot: Slot) -> String {

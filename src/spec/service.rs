@@ -71,6 +71,10 @@ impl Service {
     pub const DRAIN: Duration = Duration::from_secs(30);
     /// How long new connections wait when the file does not say.
     pub const HOLD: Duration = Duration::from_secs(30);
+    /// How long no datagram has come to a replica that gets no new flows when it counts as having finished them. Flows have
+    /// no end that could be seen. So long the resolver of libc waits before it asks again: nobody still waits for an answer
+    /// then. Most keep-alives of QUIC and of games come more often.
+    pub const UDP_IDLE: Duration = Duration::from_secs(5);
 
     /// Which version of the service this is: a replica of another one has to be replaced. The number of
     /// replicas, the restart rule, the order of start and the limits are not part of it. Hooks are, as in Compose.

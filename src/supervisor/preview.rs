@@ -16,7 +16,7 @@ use crate::{
         assess, plan,
         status::{Trouble, status},
     },
-    spec::{Generation, Pod, PodName, Service, ServiceName},
+    spec::{Generation, Pod, PodName, Protocol, Service, ServiceName},
 };
 
 use super::{Rejection, Request, Wish, traffic};
@@ -63,6 +63,8 @@ pub struct Gap {
     pub new_pod: bool,
     /// How long they wait at most.
     pub hold: Duration,
+    /// Whether it declares a UDP port: datagrams cannot wait.
+    pub serves_udp: bool,
 }
 
 /// Tells what would be done for a request.
@@ -210,7 +212,13 @@ impl Course {
                 let wanted = desired.project.pods.get(&service.pod).map(Pod::generation);
                 let new_pod =
                     sandbox.is_none_or(|sandbox| wanted.as_ref() != Some(&sandbox.labels.generation));
-                self.preview.gaps.push(Gap { service: name.clone(), new_pod, hold: service.hold });
+                let serves_udp = desired.project.serves(service, Protocol::Udp);
+                self.preview.gaps.push(Gap {
+                    service: name.clone(),
+                    new_pod,
+                    hold: service.hold,
+                    serves_udp,
+                });
             }
         }
         self.served.extend(serving);

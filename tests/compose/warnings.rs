@@ -29,6 +29,7 @@ fn keys_without_effect() {
                     "ports: [\"80:80\"]\nx-sameport:\n  sharing: application\n  balance: hash\n  drain: 30s\n  hold: 0s\n  ports: {80: exclusive}\n  probe: {tcp: true}",
                 ),
             ),
+            ("datagrams cannot wait", service("ports: [\"53:53/udp\"]\nx-sameport: {hold: 10s}")),
             (
                 "probes without the kernel",
                 service(
@@ -66,6 +67,9 @@ fn what_is_of_no_concern_is_not_told() {
         "links:",
         "ports: [\"80:80\", \"80:80\"]",
         "restart: no",
+        "ports: [\"53:53/udp\"]\nx-sameport: {hold: 0s}",
+        "ports: [\"53:53/udp\"]\nexpose: [53]\nx-sameport: {hold: 10s}",
+        "ports: [\"53:53/udp\"]",
     ] {
         assert_eq!(service(keys).messages(), "", "{keys}");
     }

@@ -129,6 +129,13 @@ def udp(address, port, label, serve=True, **options):
     return keep(opened(SOCK_DGRAM, address, port, **options), label, serve)
 
 
+def udp_connected(address, port, to, to_port, label):
+    """A socket of the server's port for one client alone, as servers have that accept flows."""
+    s = opened(SOCK_DGRAM, address, port, reuseport=1)
+    s.connect((to, to_port))
+    keep(s, label, True)
+
+
 def bound(kind, address, port, label, **options):
     """Binds, and nothing more."""
     return keep(opened(SOCK_STREAM if kind == 'tcp' else SOCK_DGRAM, address, port, **options), label, False)

@@ -1,5 +1,5 @@
-//! A kernel in memory: replicas listen a while after their start, have connections, and finish them when they get no
-//! new ones.
+//! A kernel in memory: replicas listen a while after their start, have connections and flows of datagrams, and finish them
+//! when they get no new ones.
 
 use std::{
     collections::BTreeMap,
@@ -14,10 +14,10 @@ use sameport::{
         sockets::Transport,
         steering::{PodReport, ReplicaReport, Report, Steering, Traffic, Wishes},
     },
-    spec::ProjectName,
+    spec::{ProjectName, Service},
     supervisor::{Beginning, Kernel},
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 /// What is in the kernel, and outlives each supervisor.
 #[derive(Clone)]
@@ -31,6 +31,8 @@ struct State {
     chance: fastrand::Rng,
     /// Open connections.
     live: BTreeMap<ContainerId, u64>,
+    /// When each replica's last datagram came.
+    datagrams: BTreeMap<ContainerId, Instant>,
     sender: watch::Sender<Arc<Report>>,
     /// How often something was wanted.
     wanted: u64,
@@ -42,6 +44,7 @@ impl SimulatedKernel {
             wishes: Wishes::new(),
             chance: fastrand::Rng::with_seed(seed),
             live: BTreeMap::new(),
+            datagrams: BTreeMap::new(),
             sender: watch::channel(Arc::default()).0,
             wanted: 0,
         };
@@ -78,7 +81,7 @@ impl SimulatedKernel {
     /// Returns whether nothing changes any more by itself.
     fn step(&self) -> bool {
         let mut state = self.state();
-        let State { wishes, chance, live, sender, .. } = &mut *state;
+        let State { wishes, chance, live, datagrams, sender, .. } = &mut *state;
         let mut settled = true;
         let mut report = Report::default();
         for (name, wish) in &*wishes {
@@ -93,8 +96,20 @@ impl SimulatedKernel {
                     *count -= 1;
                     settled = false;
                 }
-                let traffic = Traffic { live: *count, listens: true, shared: true, ..Traffic::default() };
-                let ports = BTreeMap::from([((Transport::Tcp, 80), traffic)]);
+                // New flows come to who is in rotation, and those that are there go on for a while.
+                let odds = if replica.weight > 0 { 10 } else { 100 };
+                let has_flows = replica.weight > 0 || datagrams.contains_key(&replica.id);
+                if has_flows && chance.u32(0..odds) == 0 {
+                    datagrams.insert(replica.id.clone(), Instant::now());
+                }
+                let last = datagrams.get(&replica.id).filter(|_| replica.weight == 0);
+                let idle =
+                    |last: &Instant| Duration::from_secs(last.elapsed().as_secs()).min(Service::UDP_IDLE);
+                let usual = Traffic { listens: true, shared: true, ..Traffic::default() };
+                let traffic = Traffic { live: *count, ..usual };
+                let flows = Traffic { udp_idle: last.map(idle), ..usual };
+                settled &= !flows.has_flows();
+                let ports = BTreeMap::from([((Transport::Tcp, 80), traffic), ((Transport::Udp, 53), flows)]);
                 let report = ReplicaReport {
                     pid: replica.pid,
                     weight: replica.weight,

@@ -22,6 +22,7 @@ pub fn preview(preview: &supervisor::Preview) -> Preview {
         service: gap.service.to_string(),
         new_pod: gap.new_pod,
         hold_seconds: gap.hold.into(),
+        drops_datagrams: gap.serves_udp,
     };
     Preview {
         steps: preview.steps.iter().map(step).collect(),

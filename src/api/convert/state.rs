@@ -1,5 +1,7 @@
 //! The state of a replica in words.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
@@ -8,7 +10,7 @@ use crate::{
         Autopsy, PortNotShared, Replacement,
         status::{ExitStatus, HOPELESS, ReplicaState, ReplicaStatus},
     },
-    spec::DependencyCondition,
+    spec::{DependencyCondition, Service},
 };
 
 /// A replica that ended so often in a row is in a crash loop.
@@ -52,9 +54,23 @@ pub(super) fn describe(replica: &ReplicaStatus, now: Timestamp) -> String {
         (None, Some(autopsy)) => format!("{words} again, ended {}: {}", times(replica.exits), why(autopsy)),
         (None, None) => words,
     };
+    let flows = replica.traffic.as_ref().and_then(|traffic| traffic.udp_idle).and_then(unfinished_flows);
+    let words = match flows {
+        Some(flows) if replica.state.is_up() => format!("{words}, {flows}"),
+        _ => words,
+    };
     match replica.current || replica.container.is_none() {
         true => words,
         false => format!("{words}, old version"),
+    }
+}
+
+/// What a replica that is out of rotation waits for, after that time without a datagram.
+fn unfinished_flows(idle: Duration) -> Option<String> {
+    match idle.as_secs() {
+        _ if idle >= Service::UDP_IDLE => None,
+        0 => Some("datagrams still come".to_owned()),
+        seconds => Some(format!("last datagram {seconds}s ago")),
     }
 }
 
@@ -158,6 +174,14 @@ mod tests {
             why(&autopsy),
             "port 30001/tcp is exclusive and held by another replica (`x-sameport.ports`)"
         );
+    }
+
+    #[test]
+    fn who_drains_tells_of_flows_that_may_go_on() {
+        let told = |seconds| unfinished_flows(Duration::from_secs(seconds));
+        assert_eq!(told(0).as_deref(), Some("datagrams still come"));
+        assert_eq!(told(4).as_deref(), Some("last datagram 4s ago"));
+        assert_eq!(told(5), None);
     }
 
     #[test]

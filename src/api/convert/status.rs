@@ -252,6 +252,7 @@ fn traffic(traffic: &ReplicaTraffic) -> Traffic {
         connections: traffic.live,
         connections_total: traffic.total,
         queued: traffic.queue,
+        udp_idle_seconds: traffic.udp_idle.map(|idle| idle.as_secs()),
         ports: traffic.ports.iter().map(port).collect(),
     }
 }

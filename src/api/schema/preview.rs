@@ -42,4 +42,6 @@ pub struct Gap {
     pub new_pod: bool,
     /// How long connections wait at most.
     pub hold_seconds: Seconds,
+    /// Whether it has a UDP port: datagrams cannot wait, and are lost meanwhile.
+    pub drops_datagrams: bool,
 }

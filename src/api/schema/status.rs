@@ -318,6 +318,9 @@ pub struct Traffic {
     pub connections_total: u64,
     /// Connections that it has not accepted yet.
     pub queued: u64,
+    /// While its weight is 0: whole seconds since the last datagram came to it, at most 5; then its flows count as finished.
+    /// Absent: none came.
+    pub udp_idle_seconds: Option<u64>,
     /// The same by port.
     pub ports: Vec<PortTraffic>,
 }

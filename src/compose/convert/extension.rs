@@ -23,6 +23,8 @@ pub(super) struct Extension {
     pub balance: Balance,
     pub drain: Duration,
     pub hold: Duration,
+    /// Where it says how long connections wait, if they shall.
+    pub hold_at: Option<At>,
     pub probe: Option<Probes>,
     /// Where each of them stands.
     pub probes_at: Vec<(Aim, At)>,
@@ -48,6 +50,7 @@ impl Default for Extension {
             balance: Balance::default(),
             drain: Service::DRAIN,
             hold: Service::HOLD,
+            hold_at: None,
             probe: None,
             probes_at: Vec::new(),
             unhealthy: Unhealthy::default(),
@@ -107,6 +110,7 @@ pub(super) fn extension(service: &Fields<'_>) -> Extension {
         balance,
         drain,
         hold,
+        hold_at: (fields.get("hold").is_some() && !hold.is_zero()).then(|| fields.key_at("hold")),
         probe,
         probes_at,
         unhealthy,

@@ -68,6 +68,7 @@ pub(super) fn project(
         return None;
     }
     let probes = made.iter().map(|(name, draft)| (name.clone(), draft.probes_at.clone())).collect();
+    let holds = made.iter().filter_map(|(name, draft)| Some((name.clone(), draft.hold_at?))).collect();
     let finished = made.into_iter().filter_map(|(name, draft)| {
         let waits_for = dependencies.remove(&name).unwrap_or_default();
         let depends_on = waits_for.into_iter().map(|(name, (dependency, _))| (name, dependency)).collect();
@@ -87,6 +88,7 @@ pub(super) fn project(
         pods,
     };
     service::check_probes(&project, &probes, report);
+    service::check_holds(&project, &holds, report);
     (!report.failed()).then_some(project)
 }
 

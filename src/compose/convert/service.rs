@@ -14,7 +14,8 @@ use super::{
     deploy, extension, hooks, update, volumes,
 };
 use crate::spec::{
-    Aim, DependencyCondition, PodName, PortSet, Project, RestartCondition, Service, ServiceName, Sharing,
+    Aim, DependencyCondition, PodName, PortSet, Project, Protocol, RestartCondition, Service, ServiceName,
+    Sharing,
 };
 
 /// A service before it is known what waits for it.
@@ -27,6 +28,8 @@ pub(super) struct Draft {
     sharing_at: Option<At>,
     /// Where it says how replicas are probed.
     pub probes_at: Vec<(Aim, At)>,
+    /// Where it says how long connections wait.
+    pub hold_at: Option<At>,
     /// Whether the file says when it is restarted, and where.
     restart_at: Option<At>,
 }
@@ -79,8 +82,8 @@ pub(super) fn service(
         exclusive_ports: published_ranges.union(&extension.exclusive_ports).without(&extension.shared_ports),
         shared_ports: extension.shared_ports,
     });
-    let (sharing_at, probes_at) = (extension.sharing_at, extension.probes_at);
-    Draft { service, pod, container_name, sharing_at, probes_at, restart_at }
+    let (sharing_at, probes_at, hold_at) = (extension.sharing_at, extension.probes_at, extension.hold_at);
+    Draft { service, pod, container_name, sharing_at, probes_at, hold_at, restart_at }
 }
 
 fn container_name(fields: &Fields<'_>, service: &ServiceName, replicas: u32) -> Option<(String, At)> {
@@ -142,6 +145,19 @@ pub(super) fn check_probes(
                 );
                 report.push(problem.help("write `port: 8080` below `probe`"));
             }
+        }
+    }
+}
+
+/// Datagrams cannot wait.
+pub(super) fn check_holds(project: &Project, holds: &BTreeMap<ServiceName, At>, report: &Report) {
+    for (name, at) in holds {
+        let Some(service) = project.services.get(name) else { continue };
+        if project.serves(service, Protocol::Udp) && !project.serves(service, Protocol::Tcp) {
+            let problem = Problem::warning(*at, "`hold` has no effect: the service declares only UDP ports");
+            report.push(problem.help(
+                "while no replica is ready, datagrams are lost; run two or more replicas, or let clients ask again",
+            ));
         }
     }
 }

@@ -47,18 +47,48 @@ static __always_inline int is_expected(struct bpf_sk_lookup *ctx)
 /* As often as the time of the last datagram is noted. */
 #define NOTE_AGAIN 10000000ull /* ns */
 
-static __always_inline void note(__u32 endpoint, int is_new)
+/* What is kept of a flow: the endpoint, and in the upper half which of its lives. Once a replica is gone, its endpoint is given to
+ * another one, which may not be ready, or may have another port. `reset` has no other use with UDP. */
+static __always_inline __u32 flow_with(__u32 endpoint, struct counts *c)
+{
+	return endpoint | (__u32)c->reset << 16;
+}
+
+static __always_inline void note(struct counts *c)
+{
+	__u64 now = bpf_ktime_get_coarse_ns();
+
+	if (now - c->last > NOTE_AGAIN)
+		c->last = now;
+}
+
+/* Gives a datagram to the replica that its flow is with: not 0 if that is gone. */
+static __always_inline int go_on(struct bpf_sk_lookup *ctx, __u64 *hash, const struct reach *reach, __u32 random)
+{
+	__u32 *known = bpf_map_lookup_elem(&sp_flows, hash), endpoint;
+	struct counts *c;
+
+	if (!known)
+		return -1;
+	endpoint = *known & 0xffff;
+	c = bpf_map_lookup_elem(&sp_counts, &endpoint);
+	if (!c || *known != flow_with(endpoint, c) || enter(ctx, endpoint, reach, random))
+		return -1;
+	note(c);
+	return 0;
+}
+
+static __always_inline void begin_flow(__u64 *hash, __u32 endpoint)
 {
 	struct counts *c = bpf_map_lookup_elem(&sp_counts, &endpoint);
-	__u64 now;
+	__u32 with;
 
 	if (!c)
 		return;
-	if (is_new)
-		__sync_fetch_and_add(&c->total, 1);
-	now = bpf_ktime_get_coarse_ns();
-	if (now - c->last > NOTE_AGAIN)
-		c->last = now;
+	with = flow_with(endpoint, c);
+	bpf_map_update_elem(&sp_flows, hash, &with, BPF_ANY);
+	__sync_fetch_and_add(&c->total, 1);
+	note(c);
 }
 
 /* The finishing step of MurmurHash3, by which each bit of the input changes half of those of the output. */
@@ -205,7 +235,7 @@ int sameport_lookup(struct bpf_sk_lookup *ctx)
 {
 	struct pod_port_key name = { .port = FIELD(local_port), .protocol = FIELD(protocol) };
 	struct flow_key flow = { .protocol = FIELD(protocol) };
-	__u32 zero = 0, endpoint = 0, random, addr, *known;
+	__u32 zero = 0, endpoint = 0, random, addr;
 	int is_4 = FIELD(family) == AF_INET;
 	struct wrr_table *table;
 	struct reach reach;
@@ -264,21 +294,14 @@ int sameport_lookup(struct bpf_sk_lookup *ctx)
 	/* None of ours listens there. */
 	if (!(reach.exact | reach.any))
 		return port->flags & (is_4 ? CLOSED4 : CLOSED6) ? SK_DROP : SK_PASS;
-	if (FIELD(protocol) == IPPROTO_UDP) {
-		known = bpf_map_lookup_elem(&sp_flows, &hash);
-		if (known && !enter(ctx, *known, &reach, random)) {
-			note(*known, 0);
-			return SK_PASS;
-		}
-	}
+	if (FIELD(protocol) == IPPROTO_UDP && !go_on(ctx, &hash, &reach, random))
+		return SK_PASS;
 	table = table_of(port->number);
 	if (!table)
 		return SK_DROP;
 	if (!choose(ctx, port->number, table, &reach, random, &endpoint)) {
-		if (FIELD(protocol) == IPPROTO_UDP) {
-			bpf_map_update_elem(&sp_flows, &hash, &endpoint, BPF_ANY);
-			note(endpoint, 1);
-		}
+		if (FIELD(protocol) == IPPROTO_UDP)
+			begin_flow(&hash, endpoint);
 		return SK_PASS;
 	}
 	/* At a port that nobody has declared there may be a client, which we have not seen yet. */

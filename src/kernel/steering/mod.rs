@@ -386,7 +386,7 @@ fn pause(before: &Report, now: &Report) -> Duration {
 fn is_changing(pod: &PodReport) -> bool {
     let waiting = pod.waiting.values().any(|waiting| waiting.connections > 0);
     let draining = pod.replicas.values().any(|replica| {
-        replica.weight == 0 && replica.ports.values().any(|traffic| traffic.live > 0 || traffic.busy)
+        replica.weight == 0 && replica.ports.values().any(|traffic| traffic.live > 0 || traffic.has_flows())
     });
     waiting || draining || pod.error.is_some()
 }
@@ -406,11 +406,19 @@ mod tests {
             Report { pods: BTreeMap::from([(name, pod)]) }
         };
         let quiet = shows(100, Traffic { total: 5, live: 1, ..Traffic::default() });
+        let idle = |seconds| Traffic {
+            total: 5,
+            udp_idle: Some(Duration::from_secs(seconds)),
+            ..Traffic::default()
+        };
         for (case, now, wanted) in [
             ("nothing", quiet.clone(), RESYNC),
             ("connections come", shows(100, Traffic { total: 6, ..Traffic::default() }), FLOWING),
             ("connections wait", shows(100, Traffic { total: 6, queue: 1, ..Traffic::default() }), QUEUED),
             ("somebody drains", shows(0, Traffic { total: 5, live: 1, ..Traffic::default() }), EAGER),
+            ("datagrams come", shows(0, idle(0)), EAGER),
+            ("some may still come", shows(0, idle(4)), EAGER),
+            ("none have come for long", shows(0, idle(5)), RESYNC),
         ] {
             assert_eq!(pause(&quiet, &now), wanted, "{case}");
         }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     engine::ContainerId,
     kernel::{Counters, processes::Pulse, sockets::Transport},
-    spec::{Balance, PodName, PortSet, Protocol, ServiceName},
+    spec::{Balance, PodName, PortSet, Protocol, Service, ServiceName},
 };
 
 /// All pods of a project that there are; one that is not named is let go.
@@ -137,7 +137,7 @@ impl ReplicaReport {
 /// What goes on at a replica's listeners on one port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Connections that are open now.
+    /// Connections that are open now. Of UDP, while the replica gets no new flows: its sockets for one client each.
     pub live: u64,
     /// Those of them that the replica itself has not ended yet: what the choice by least connections goes by, beside those
     /// that are being opened.
@@ -156,10 +156,19 @@ pub struct Traffic {
     pub accepted: u64,
     /// Whether it listens. Who does no longer may still have connections to finish.
     pub listens: bool,
-    /// Of UDP: whether a datagram came lately.
-    pub busy: bool,
+    /// Of UDP, while the replica gets no new flows: for how long no datagram has come to it, in whole seconds, up to
+    /// [`crate::spec::Service::UDP_IDLE`]. None: none ever came.
+    pub udp_idle: Option<Duration>,
     /// Whether the choice among its listeners is ours. If not, the program opened the port for itself alone.
     pub shared: bool,
+}
+
+impl Traffic {
+    /// Whether there may be flows of datagrams that go on.
+    #[must_use]
+    pub fn has_flows(&self) -> bool {
+        self.udp_idle.is_some_and(|idle| idle < Service::UDP_IDLE)
+    }
 }
 
 /// Connections that wait until a replica is ready.

@@ -12,6 +12,7 @@ use crate::{
 };
 
 const HTTP: (Transport, u16) = (Transport::Tcp, 80);
+const DNS: (Transport, u16) = (Transport::Udp, 53);
 
 impl Scene {
     /// The kernel shares the ports of `web`, of which each replica that runs listens on port 80 and is in rotation.
@@ -42,6 +43,17 @@ impl Scene {
             let ports = live.map(traffic).into_iter().collect();
             let replica = ReplicaReport { pid: 42, weight, ports, user: Some(0), pulse: None };
             pod.replicas.insert(ContainerId(format!("web-{slot}")), replica);
+        })
+    }
+
+    /// The kernel shows a replica that is out of rotation since so long, serves TCP and UDP, has so many open connections,
+    /// and has had no datagram for so many seconds; none if none ever came.
+    fn drains(self, slot: u32, out: i64, live: u64, idle: Option<u64>) -> Self {
+        self.shows(slot, 0, Some(live)).out(slot, out).reports(|pod| {
+            let replica = pod.replicas.get_mut(&ContainerId(format!("web-{slot}"))).unwrap();
+            let udp_idle = idle.map(Duration::from_secs);
+            let traffic = Traffic { listens: true, shared: true, udp_idle, ..Traffic::default() };
+            replica.ports.insert(DNS, traffic);
         })
     }
 
@@ -135,6 +147,52 @@ fn whoever_is_to_end_is_taken_out_first_then_finishes_and_only_then_is_told() {
             assert!(!told.settled, "{case}: something is left to do");
         }
     }
+}
+
+#[test]
+fn whoever_serves_datagrams_has_finished_when_none_has_come_for_a_while() {
+    let surplus = || Scene::steered(2).goal("web", Goal::Run { replicas: 1 });
+    let no_drain = Scene::steered(2)
+        .edit("web", |service| service.drain = Duration::ZERO)
+        .goal("web", Goal::Run { replicas: 1 });
+    let stop = vec!["stop web-2"];
+    for (case, scene, lines) in [
+        ("they come", surplus().drains(2, 1, 0, Some(0)), vec![]),
+        ("they come, after long", surplus().drains(2, 29, 0, Some(0)), vec![]),
+        ("they come, and it had the time", surplus().drains(2, 30, 0, Some(0)), stop.clone()),
+        ("one came lately", surplus().drains(2, 20, 0, Some(4)), vec![]),
+        ("none came for long", surplus().drains(2, 20, 0, Some(5)), stop.clone()),
+        ("none came for long before it was out", surplus().drains(2, 1, 0, Some(5)), stop.clone()),
+        ("none ever came", surplus().drains(2, 1, 0, None), stop.clone()),
+        ("none came for long, and a connection is open", surplus().drains(2, 20, 1, Some(5)), vec![]),
+        ("one came lately, and there is no time to finish", no_drain.drains(2, 0, 0, Some(1)), stop),
+    ] {
+        assert_eq!(scene.lines(), lines, "{case}");
+        assert_eq!(scene.weights(), [WEIGHT, 0], "{case}");
+        if lines.is_empty() {
+            assert!(scene.plan().draining, "{case}");
+            let end = scene.observed.out_since[&ContainerId("web-2".to_owned())] + spec::Service::DRAIN;
+            assert_eq!(scene.plan().wake, Some(end), "{case}: what comes before, the kernel shows");
+        }
+    }
+    let idle = |scene: &Scene| {
+        let told = status(&scene.desired, &scene.observed, scene.now);
+        told.replicas[1].traffic.as_ref().unwrap().udp_idle
+    };
+    assert_eq!(idle(&Scene::steered(2).drains(2, 1, 0, Some(3))), Some(Duration::from_secs(3)));
+    assert_eq!(idle(&Scene::steered(2)), None);
+    // A user who takes it out of rotation does not want it to end.
+    let mut drained = Scene::steered(2).drains(2, 60, 0, Some(5));
+    let slot = spec::Slot::new(2).unwrap();
+    drained.desired.weights = BTreeMap::from([("web".parse().unwrap(), BTreeMap::from([(slot, 0)]))]);
+    assert_eq!(drained.lines(), NOTHING);
+}
+
+#[test]
+fn a_rollout_waits_for_flows_of_datagrams_of_each_replica_in_turn() {
+    let scene = Scene::steered(3).edit("web", new_version).drains(1, 3, 0, Some(2));
+    assert_eq!((scene.weights(), scene.lines()), (vec![0, WEIGHT, WEIGHT], vec![]));
+    assert_eq!(scene.drains(1, 6, 0, Some(5)).lines(), ["stop web-1"]);
 }
 
 #[test]

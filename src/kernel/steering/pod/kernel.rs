@@ -8,6 +8,7 @@ use std::{
         unix::fs::symlink,
     },
     path::PathBuf,
+    time::Duration,
 };
 
 use crate::{
@@ -19,6 +20,7 @@ use crate::{
             Counts, ENDPOINTS, ENDPOINTS_OF_LARGE, Endpoint, LISTENERS, Listener, Notice, PodPortKey,
             PortEntry, ReplicaAddrKey, SERVICES, Table,
         },
+        sockets::Transport,
         steering::{ids::Ids, project::InKernel},
     },
     spec::ServiceName,
@@ -181,7 +183,7 @@ impl PodKernel {
         if let Some(port) = self.ports.get(key) {
             return Ok((port.number, port.hold));
         }
-        let hold = self.take_endpoint()?;
+        let hold = self.take_endpoint(Transport::Tcp)?;
         let number = self.port_ids.take().inspect_err(|_| self.endpoint_ids.give_back(hold))?;
         self.write_table(number, &Table::EMPTY)?;
         self.write_endpoint(hold, &Endpoint::EMPTY)?;
@@ -213,10 +215,19 @@ impl PodKernel {
     ///
     /// # Errors
     /// When there are too many.
-    pub fn take_endpoint(&mut self) -> Result<u32, KernelError> {
+    pub fn take_endpoint(&mut self, transport: Transport) -> Result<u32, KernelError> {
         self.free_lingering()?;
         let number = self.endpoint_ids.take()?;
-        self.maps.counts.set(number, Counts::default(), 0).map_err(KernelError::bpf("begin to count"))?;
+        // Flows of datagrams to whoever had the number before must not come to this one. Programs tell them apart by the
+        // time, in ms, of which they keep 16 bits.
+        let begun = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let begun = Duration::try_from(begun).unwrap_or_default().as_millis();
+        let reset = match transport {
+            Transport::Udp => u64::try_from(begun).unwrap_or(0),
+            Transport::Tcp => 0,
+        };
+        let counts = Counts { reset, ..Counts::default() };
+        self.maps.counts.set(number, counts, 0).map_err(KernelError::bpf("begin to count"))?;
         Ok(number)
     }
 

@@ -304,7 +304,7 @@ impl Pod {
         let number = match (part, &inherited) {
             (Some(number), _) => number,
             (None, Some(listener)) => listener.endpoint,
-            (None, None) => self.kernel.take_endpoint()?,
+            (None, None) => self.kernel.take_endpoint(row.bound.transport)?,
         };
         if let Some(former) = &former {
             // No socket can be where a former layout had it and here as well.

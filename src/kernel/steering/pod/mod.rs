@@ -373,7 +373,8 @@ impl Pod {
         self.reserve_ports(wish);
         let waiting = self.attend(kernel, wish, &rows)?;
         self.let_go_of_former()?;
-        let report = self.report(wish, &totals, &rows, waiting, error);
+        let connected = self.connected_udp()?;
+        let report = self.report(wish, &totals, &rows, &connected, waiting, error);
         self.counted = totals;
         report
     }

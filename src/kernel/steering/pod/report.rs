@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Pod, Socket};
+use super::{Pod, Socket, key};
 use crate::{
     engine::ContainerId,
     kernel::{
@@ -15,15 +15,21 @@ use crate::{
         steering::{
             port::Part,
             project::Life,
-            wish::{PodReport, PodWish, ReplicaReport, Traffic, Waiting},
+            wish::{PodReport, PodWish, Port, ReplicaReport, Traffic, Waiting},
         },
     },
+    spec::Service,
 };
 
-/// A replica's UDP part is busy for so long after a datagram.
-const BUSY: Duration = Duration::from_secs(2);
 /// Whoever is not known after that long is a stranger.
 const STRANGE: Duration = Duration::from_secs(3);
+
+/// How long no datagram has come. In whole seconds, and not beyond what matters, so that a report stays as it is while
+/// datagrams come, and once they have not for long.
+fn udp_idle(counts: &Counts, now: Duration) -> Option<Duration> {
+    let idle = now.saturating_sub(Duration::from_nanos(counts.last));
+    (counts.last > 0).then(|| Duration::from_secs(idle.as_secs()).min(Service::UDP_IDLE))
+}
 
 impl Pod {
     fn parts_of<'a>(&'a self, life: &'a Life) -> impl Iterator<Item = u32> + 'a {
@@ -53,6 +59,32 @@ impl Pod {
         Ok(counts)
     }
 
+    /// How many sockets each replica that gets nothing new has on its UDP ports that are connected to one client each. What
+    /// comes to those passes by our programs.
+    ///
+    /// # Errors
+    /// When the kernel does not list them.
+    pub(super) fn connected_udp(&mut self) -> Result<BTreeMap<(Life, Port), u64>, KernelError> {
+        let mut found = BTreeMap::new();
+        let drains = |life: &Life| self.residents.get(life).is_some_and(|resident| resident.weight == 0);
+        let mut udp = self.ports.iter().filter(|((transport, _), _)| *transport == Transport::Udp);
+        if !udp.any(|(_, port)| port.endpoints.keys().any(drains)) {
+            return Ok(found);
+        }
+        for row in self.diagnosis.connected_udp()? {
+            let port = key(&row.bound);
+            let is_of = |life: &&Life| {
+                let resident = self.residents.get(life);
+                row.cgroup.is_some_and(|group| resident.is_some_and(|resident| resident.ids.contains(&group)))
+            };
+            let life = self.ports.get(&port).and_then(|port| port.endpoints.keys().find(is_of));
+            if let Some(life) = life {
+                *found.entry((life.clone(), port)).or_default() += 1;
+            }
+        }
+        Ok(found)
+    }
+
     /// Tells how it stands. `totals` were counted before `rows` were looked at.
     ///
     /// # Errors
@@ -62,6 +94,7 @@ impl Pod {
         wish: &PodWish,
         totals: &BTreeMap<u32, u64>,
         rows: &[Row],
+        connected_udp: &BTreeMap<(Life, Port), u64>,
         waiting: BTreeMap<u16, Waiting>,
         error: Option<KernelError>,
     ) -> Result<PodReport, KernelError> {
@@ -86,18 +119,22 @@ impl Pod {
                 let own: Vec<_> = cookies.filter_map(|cookie| rows.get(cookie)).collect();
                 let queue = own.iter().map(|row| u64::from(row.waiting)).sum();
                 let dropped = own.iter().map(|row| u64::from(row.dropped)).sum();
-                let last = Duration::from_nanos(counts.last);
+                let is_tcp = name.0 == Transport::Tcp;
                 // Counted before the queue was looked at: what came in between must not look as if it were accepted.
                 let counted = totals.get(&part.number).copied().unwrap_or(counts.total).min(counts.total);
                 let traffic = Traffic {
-                    live: u64::try_from(counts.live).unwrap_or(0),
+                    live: match connected_udp.get(&(life.clone(), *name)) {
+                        Some(connected) if replica.weight == 0 => *connected,
+                        _ => u64::try_from(counts.live).unwrap_or(0),
+                    },
                     unfinished: u64::try_from(counts.unfinished).unwrap_or(0),
                     total: counts.total,
-                    reset: counts.reset,
-                    overflowed: if name.0 == Transport::Tcp { dropped } else { 0 },
+                    // Of UDP it tells lives apart: see `PodKernel::take_endpoint`.
+                    reset: if is_tcp { counts.reset } else { 0 },
+                    overflowed: if is_tcp { dropped } else { 0 },
                     accepted: counted.saturating_sub(queue),
-                    queue: if name.0 == Transport::Tcp { queue } else { 0 },
-                    busy: counts.last > 0 && now.saturating_sub(last) < BUSY,
+                    queue: if is_tcp { queue } else { 0 },
+                    udp_idle: if replica.weight == 0 { udp_idle(&counts, now) } else { None },
                     listens: part.listens(),
                     shared: true,
                 };
