@@ -68,6 +68,8 @@ pub struct ReplicaTraffic {
     pub total: u64,
     /// Connections that it has not accepted yet.
     pub queue: u64,
+    /// Its listeners that there is no room for: the kernel chooses without us among those.
+    pub unsteered: u64,
     /// The same for each port.
     pub ports: Vec<PortTraffic>,
 }
@@ -142,6 +144,8 @@ impl Planner<'_> {
         container: &Container,
     ) -> Option<ReplicaTraffic> {
         let report = self.replica_report(container)?;
+        let pod = self.pod_report(&container.labels.pod);
+        let unsteered = pod.and_then(|pod| pod.unsteered.get(&container.id)).copied();
         let ports: Vec<_> = report
             .ports
             .iter()
@@ -162,6 +166,7 @@ impl Planner<'_> {
             live: ports.iter().map(|port| port.live).sum(),
             total: ports.iter().map(|port| port.total).sum(),
             queue: ports.iter().map(|port| port.queue).sum(),
+            unsteered: unsteered.unwrap_or(0),
             ports,
         })
     }

@@ -155,6 +155,15 @@ pub enum EventKind {
         /// Those that it has not accepted yet.
         queue: u64,
     },
+    /// A replica has listeners that there is no room for: they are left to the kernel.
+    Unsteered {
+        /// Of which service.
+        service: ServiceName,
+        /// Which one.
+        slot: Slot,
+        /// How many.
+        listeners: u64,
+    },
     /// Connections begin to wait because no replica is ready, or none waits any more.
     Waiting {
         /// In which pod.

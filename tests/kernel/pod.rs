@@ -148,7 +148,12 @@ impl Pod {
 
     /// A client in another network.
     pub fn outside(&self) -> Agent {
-        Agent::start("outside", self.outside.as_ref().unwrap().pid(), None)
+        Agent::start("outside", self.beyond(), None)
+    }
+
+    /// A process in that other network.
+    pub fn beyond(&self) -> u32 {
+        self.outside.as_ref().unwrap().pid()
     }
 
     /// Waits until the kernel is told of all replicas.

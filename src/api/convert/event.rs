@@ -76,6 +76,7 @@ fn kind(kind: &Kind) -> EventKind {
         | Kind::OtherUser { .. }
         | Kind::ExclusivePort { .. }
         | Kind::Rotation { .. }
+        | Kind::Unsteered { .. }
         | Kind::Health { .. }
         | Kind::Stuck { .. }
         | Kind::Replaced { .. } => of_replica(kind),
@@ -117,6 +118,10 @@ fn of_replica(kind: &Kind) -> EventKind {
             let (replica, service, slot) = named(service, *slot);
             let (weight, connections, connections_total, queued) = (*weight, *live, *total, *queue);
             EventKind::Rotation { replica, service, slot, weight, connections, connections_total, queued }
+        }
+        Kind::Unsteered { service, slot, listeners } => {
+            let (replica, service, slot) = named(service, *slot);
+            EventKind::UnsteeredListeners { replica, service, slot, unsteered_listeners: *listeners }
         }
         Kind::Health { service, slot, health } => {
             let (replica, service, slot) = named(service, *slot);
@@ -225,6 +230,9 @@ fn describe(kind: &EventKind) -> (Level, Option<String>) {
         }
         EventKind::Rotation { replica, weight, connections, .. } => {
             (Info, rotation(replica, *weight, *connections))
+        }
+        EventKind::UnsteeredListeners { replica, unsteered_listeners, .. } => {
+            (Warning, message::unsteered_listeners(replica, *unsteered_listeners))
         }
         EventKind::Waiting { pod, port, connections: 0 } => {
             (Info, format!("no connection to port {port} of {pod} waits any more"))

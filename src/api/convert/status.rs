@@ -252,6 +252,7 @@ fn traffic(traffic: &ReplicaTraffic) -> Traffic {
         connections: traffic.live,
         connections_total: traffic.total,
         queued: traffic.queue,
+        unsteered_listeners: traffic.unsteered,
         ports: traffic.ports.iter().map(port).collect(),
     }
 }

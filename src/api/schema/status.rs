@@ -318,6 +318,10 @@ pub struct Traffic {
     pub connections_total: u64,
     /// Connections that it has not accepted yet.
     pub queued: u64,
+    /// Listeners that it has beyond those that there is room for: their connections are spread without regard to readiness,
+    /// load and weight.
+    #[serde(default)]
+    pub unsteered_listeners: u64,
     /// The same by port.
     pub ports: Vec<PortTraffic>,
 }
