@@ -93,6 +93,15 @@ pub struct PortTraffic {
     pub shared: bool,
 }
 
+/// That connections cannot wait because the supervisor may open no more files than so many.
+#[must_use]
+pub fn too_few_files(most: u64) -> String {
+    format!(
+        "at some ports connections cannot wait until a replica is ready (`hold`): the supervisor may have no more than {most} \
+         open files; `ulimit -n 4096` before `sameport up`, or LimitNOFILE= in its systemd unit"
+    )
+}
+
 impl Planner<'_> {
     pub(super) fn pod_sharing(&self, pod: &PodName) -> PodSharing {
         match &self.observed.sharing {
@@ -133,7 +142,7 @@ impl Planner<'_> {
             strangers: report.strangers.iter().cloned().collect(),
             other_users: report.other_users.values().copied().collect(),
             counters: report.counters,
-            error: report.error.clone(),
+            error: report.error.clone().or_else(|| report.too_few_files.map(too_few_files)),
         }
     }
 

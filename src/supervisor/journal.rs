@@ -135,6 +135,13 @@ pub enum EventKind {
         /// What it is.
         error: String,
     },
+    /// At some ports of a pod connections cannot wait: the supervisor may open too few files.
+    TooFewFiles {
+        /// Of which one.
+        pod: PodName,
+        /// How many it may open.
+        most: u64,
+    },
     /// Something of a removed project stays in the kernel.
     LeftInKernel {
         /// What it is.

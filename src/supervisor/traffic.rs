@@ -177,6 +177,9 @@ pub fn compare(before: &Sharing, observed: &Observed) -> Vec<EventKind> {
                 events.push(EventKind::Unsteered { service, slot, listeners });
             }
         }
+        if let Some(most) = pod.too_few_files.filter(|most| old.too_few_files != Some(*most)) {
+            events.push(EventKind::TooFewFiles { pod: name.clone(), most });
+        }
         for stranger in pod.strangers.difference(&old.strangers) {
             events.push(EventKind::Stranger { pod: name.clone(), stranger: stranger.clone() });
         }

@@ -30,6 +30,7 @@ mod pulling;
 mod reload;
 mod restarted_engine;
 mod rollout;
+mod room;
 mod sharing;
 mod slots;
 mod spread;

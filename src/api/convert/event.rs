@@ -46,6 +46,11 @@ fn kind(kind: &Kind) -> EventKind {
         Kind::CannotSteer { pod, error } => {
             EventKind::SteeringUnavailable { pod: pod.to_string(), error: error.clone() }
         }
+        Kind::TooFewFiles { pod, most } => EventKind::TooFewFiles {
+            pod: pod.to_string(),
+            limit: *most,
+            error: crate::plan::too_few_files(*most),
+        },
         Kind::LeftInKernel { error } => EventKind::KernelStateLeft { error: error.clone() },
         Kind::Waiting { pod, port, connections } => {
             EventKind::Waiting { pod: pod.to_string(), port: *port, connections: *connections }
@@ -225,6 +230,7 @@ fn describe(kind: &EventKind) -> (Level, Option<String>) {
         EventKind::SteeringUnavailable { pod, error } => {
             (Error, format!("the kernel cannot choose among the replicas of {pod}: {error}"))
         }
+        EventKind::TooFewFiles { pod, error, .. } => (Warning, format!("{pod}: {error}")),
         EventKind::KernelStateLeft { error } => {
             (Error, format!("something of the project is left in the kernel: {error}"))
         }

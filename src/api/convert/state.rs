@@ -27,8 +27,7 @@ pub(super) fn describe(replica: &ReplicaStatus, now: Timestamp) -> String {
         ReplicaState::Preparing => "up, post_start runs".to_owned(),
         ReplicaState::Starting => "up, not healthy yet".to_owned(),
         ReplicaState::NotListening { ports } => {
-            let ports: Vec<_> = ports.iter().map(ToString::to_string).collect();
-            format!("up, not listening on {} yet", ports.join(" or "))
+            format!("up, not listening on {} yet", ranges(ports).join(" or "))
         }
         ReplicaState::Running => "up".to_owned(),
         ReplicaState::Healthy => "up, healthy".to_owned(),
@@ -56,6 +55,16 @@ pub(super) fn describe(replica: &ReplicaStatus, now: Timestamp) -> String {
         true => words,
         false => format!("{words}, old version"),
     }
+}
+
+/// Ports in ascending order, three and more in a row as `8000-8009`.
+fn ranges(ports: &[u16]) -> Vec<String> {
+    let runs = ports.chunk_by(|before, after| before.checked_add(1) == Some(*after));
+    let words = |run: &[u16]| match run {
+        [first, _, .., last] => vec![format!("{first}-{last}")],
+        few => few.iter().map(ToString::to_string).collect(),
+    };
+    runs.flat_map(words).collect()
 }
 
 /// A row of a table has one; the others are below it.

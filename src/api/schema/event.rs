@@ -183,6 +183,15 @@ pub enum EventKind {
         /// Those that it has not accepted yet.
         queued: u64,
     },
+    /// At some ports of a pod connections cannot wait, because the supervisor may open too few files.
+    TooFewFiles {
+        /// The pod.
+        pod: String,
+        /// How many files it may open.
+        limit: u64,
+        /// That in words, and what to do.
+        error: String,
+    },
     /// A replica has more listeners than there is room for. Told once for each container.
     UnsteeredListeners {
         /// The replica.

@@ -192,6 +192,10 @@ impl Pod {
         match (shares, row.bound.transport) {
             (true, _) => self.enter(kernel, wish, row, life, &socket).map(Some),
             (false, Transport::Tcp) => Ok(Some(Socket::Alone { life, port })),
+            // Other ones may be a client's.
+            (false, Transport::Udp) if self.is_declared(port) || super::is_exclusive(wish, port) => {
+                Ok(Some(Socket::Alone { life, port }))
+            }
             (false, Transport::Udp) => Ok(Some(Socket::Ignored)),
         }
     }

@@ -75,6 +75,8 @@ pub struct Pod {
     early_conflicts: Vec<(u64, wish::Port)>,
     /// Replicas that have, or had, more listeners than there was room for.
     crowded: BTreeSet<ContainerId>,
+    /// Whether connections cannot wait at some ports because we may open too few files.
+    is_short_of_files: bool,
     /// What was counted at each endpoint at the last look.
     counted: BTreeMap<u32, u64>,
     addresses: AddressWatch,
@@ -164,6 +166,7 @@ impl Pod {
             exclusive_conflicts: BTreeMap::new(),
             early_conflicts: Vec::new(),
             crowded: BTreeSet::new(),
+            is_short_of_files: false,
             reserved: None,
             counted: BTreeMap::new(),
             behind: false,
@@ -478,10 +481,12 @@ impl Pod {
 
     fn write(&mut self, kernel: &mut InKernel, wish: &PodWish) -> Result<(), KernelError> {
         let names: Vec<_> = self.ports.keys().copied().collect();
+        self.is_short_of_files = false;
         for name in names {
             if let Some(port) = self.ports.get_mut(&name) {
                 // Where connections wait has to be known before they are sent there.
-                port.hold(&mut self.kernel, &mut kernel.host, &self.netns, rules(wish, port).hold)?;
+                self.is_short_of_files |=
+                    !port.hold(&mut self.kernel, &mut kernel.host, &self.netns, rules(wish, port).hold)?;
             }
             self.write_port_by(name, |port| rules(wish, port))?;
         }

@@ -13,6 +13,7 @@ use crate::{
         raw::Counts,
         sockets::{Row, Transport},
         steering::{
+            hold,
             port::Part,
             project::Life,
             wish::{PodReport, PodWish, ReplicaReport, Traffic, Waiting},
@@ -142,6 +143,7 @@ impl Pod {
             other_users: self.other_users.clone(),
             exclusive_conflicts: self.exclusive_conflicts.clone(),
             unsteered: self.unsteered(),
+            too_few_files: self.is_short_of_files.then(hold::most_files).flatten(),
             refused: self.refused()?,
             counters: self.counters(wish.pid),
         })
