@@ -33,6 +33,7 @@ mod rollout;
 mod room;
 mod sharing;
 mod slots;
+mod source_ports;
 mod spread;
 mod state;
 mod supervisor;

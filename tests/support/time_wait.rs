@@ -20,6 +20,7 @@ use super::wait::{self, check};
 pub struct TimeWait {
     stop: Arc<AtomicBool>,
     now: Arc<AtomicUsize>,
+    count: usize,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -29,7 +30,7 @@ impl TimeWait {
     pub fn keep(count: usize, from: u32, to: u32, address: SocketAddr) -> Self {
         let [stop, listens] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
         let now = Arc::new(AtomicUsize::new(0));
-        let mut kept = Self { stop: Arc::clone(&stop), now: Arc::clone(&now), threads: vec![] };
+        let mut kept = Self { stop: Arc::clone(&stop), now: Arc::clone(&now), count, threads: vec![] };
         let (ended, ready) = (Arc::clone(&stop), Arc::clone(&listens));
         kept.spawn(to, move || {
             let listener = TcpListener::bind(address).unwrap();
@@ -52,19 +53,21 @@ impl TimeWait {
                     continue;
                 }
                 // Who has none left tries again a moment later.
-                (0..(count - there).min(500)).for_each(|_| drop(connect(address)));
+                for _ in 0..(count - there).min(500).div_ceil(FEW) {
+                    let _ = connect_some(address);
+                }
             }
         });
-        wait::until("so many are in TIME_WAIT", || {
-            let now = kept.now.load(Ordering::Relaxed);
-            check(now >= count, now)
-        });
+        kept.full();
         kept
     }
 
-    /// How many there are.
-    pub fn seen(&self) -> usize {
-        self.now.load(Ordering::Relaxed)
+    /// Waits until there are as many as there shall be. Returns how many there are.
+    pub fn full(&self) -> usize {
+        wait::until("so many are in TIME_WAIT", || {
+            let now = self.now.load(Ordering::Relaxed);
+            check(now >= self.count, now).map(|()| now)
+        })
     }
 
     fn spawn(&mut self, network: u32, work: impl FnOnce() + Send + 'static) {
@@ -88,12 +91,19 @@ impl Drop for TimeWait {
     }
 }
 
-/// One that the client ends first.
-fn connect(address: SocketAddr) -> io::Result<()> {
-    let mut connection = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
-    connection.set_read_timeout(Some(Duration::from_secs(1)))?;
-    connection.shutdown(Shutdown::Write)?;
-    end_of(&mut connection);
+/// So many wait at most until they are accepted.
+const FEW: usize = 50;
+
+/// Some that the client ends first. Returns when the other end has seen to all.
+fn connect_some(address: SocketAddr) -> io::Result<()> {
+    let connect = || TcpStream::connect_timeout(&address, Duration::from_secs(1));
+    for _ in 1..FEW {
+        drop(connect()?);
+    }
+    let mut last = connect()?;
+    last.set_read_timeout(Some(Duration::from_secs(1)))?;
+    last.shutdown(Shutdown::Write)?;
+    end_of(&mut last);
     Ok(())
 }
 

@@ -143,6 +143,13 @@ mod tests {
     }
 
     #[test]
+    fn three_and_more_ports_in_a_row_are_a_range() {
+        assert_eq!(ranges(&[80]), ["80"]);
+        assert_eq!(ranges(&[80, 81]), ["80", "81"]);
+        assert_eq!(ranges(&[80, 8000, 8001, 8002, 65_534, 65_535]), ["80", "8000-8002", "65534", "65535"]);
+    }
+
+    #[test]
     fn an_end_is_told_in_words() {
         assert_eq!(status(1).to_string(), "exit code 1");
         assert_eq!(status(137).to_string(), "killed by SIGKILL");
