@@ -271,3 +271,32 @@ fn a_supervisor_whose_limit_of_files_is_lowered_while_it_runs_goes_down() {
     );
     nothing_is_left(&project);
 }
+
+#[test]
+fn listeners_that_there_is_no_room_for_are_told_once_and_counted() {
+    let project = Project::new(&format!(
+        "services:{}",
+        service("api", &format!("expose: [\"{EXPOSED}\"]"), 1, "tcp", EXPOSED)
+    ));
+    project.run(&["up", "-d", "--wait"]);
+    let left =
+        || project.replicas("api")[0].traffic.as_ref().map_or(0, |traffic| traffic.unsteered_listeners);
+    wait::until("all are looked at", || {
+        let ports =
+            project.replicas("api")[0].traffic.as_ref().map_or(0, |traffic| traffic.ports.len() as u64);
+        check(left() > 0 && left() + ports == u64::from(PORTS), (left(), ports))
+    });
+    let told = "listeners more than there is room for";
+    let output = project.try_run(&["ps"]);
+    let shown = format!("{}{}", output.stdout, output.stderr);
+    assert!(shown.contains(&format!("api-1 has {} {told}", left())), "{shown}");
+    // It is looked again and again whether there is room for them.
+    thread::sleep(Duration::from_secs(12));
+    for text in [project.run(&["events", "--no-follow"]), project.log()] {
+        assert_eq!(text.matches(told).count(), 1, "{text}");
+    }
+    // The kernel gives them their connections.
+    assert_eq!(unanswered(&project, "api", EXPOSED, ask_tcp), []);
+    project.run(&["down"]);
+    nothing_is_left(&project);
+}
