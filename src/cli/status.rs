@@ -3,7 +3,7 @@
 use clap::Args;
 use sameport::api::{
     convert,
-    schema::{Counters, Pod, Status, WaitingConnections},
+    schema::{Counters, Pod, Replica, Status, WaitingConnections},
 };
 
 use super::{
@@ -65,12 +65,19 @@ pub fn notes(status: &Status, has_file: bool) -> Result<(), CliError> {
     }
     status.foreign_resources.iter().try_for_each(|c| output::note(&convert::foreign_resource(c)))?;
     status.pods.iter().try_for_each(pod_notes)?;
+    status.replicas.iter().filter_map(unsteered).try_for_each(|note| output::note(&note))?;
     if status.supervised || status.replicas.is_empty() {
         return Ok(());
     }
     output::note(
         "no supervisor is running for this project: replicas that end are not replaced; `sameport up -d` starts one",
     )
+}
+
+/// What of a replica's listeners is left to the kernel.
+fn unsteered(replica: &Replica) -> Option<String> {
+    let count = replica.traffic.as_ref()?.unsteered_listeners;
+    (count > 0).then(|| convert::unsteered_listeners(&replica.replica, count))
 }
 
 fn pod_notes(pod: &Pod) -> Result<(), CliError> {

@@ -54,7 +54,7 @@ pub use rollout::{Approach, Direction, Former, Rollout};
 pub use rotation::{Sharing, WEIGHT, WEIGHT_MAX, Weights};
 pub use signals::{Signals, Signs, Tally, Worse};
 pub use stuck::{Doing, Queues, SILENCE, Stuck};
-pub use traffic::{PodSharing, PodTraffic, PortTraffic, ReplicaTraffic, WaitingAt};
+pub use traffic::{PodSharing, PodTraffic, PortTraffic, ReplicaTraffic, WaitingAt, too_few_files};
 pub use versioned::Versioned;
 
 /// What to do now, and when to think again.

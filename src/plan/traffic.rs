@@ -71,6 +71,8 @@ pub struct ReplicaTraffic {
     /// While it gets no new flows of datagrams: for how long none has come, [`Service::UDP_IDLE`] at most.
     #[serde(default)]
     pub udp_idle: Option<Duration>,
+    /// Its listeners that there is no room for: the kernel chooses without us among those.
+    pub unsteered: u64,
     /// The same for each port.
     pub ports: Vec<PortTraffic>,
 }
@@ -92,6 +94,15 @@ pub struct PortTraffic {
     pub listens: bool,
     /// Whether it is one of those that are chosen among; else the replica has the port for itself alone.
     pub shared: bool,
+}
+
+/// That connections cannot wait because the supervisor may open no more files than so many.
+#[must_use]
+pub fn too_few_files(most: u64) -> String {
+    format!(
+        "at some ports connections cannot wait until a replica is ready (`hold`): the supervisor may have no more than {most} \
+         open files; `ulimit -n 4096` before `sameport up`, or LimitNOFILE= in its systemd unit"
+    )
 }
 
 impl Planner<'_> {
@@ -134,7 +145,7 @@ impl Planner<'_> {
             strangers: report.strangers.iter().cloned().collect(),
             other_users: report.other_users.values().copied().collect(),
             counters: report.counters,
-            error: report.error.clone(),
+            error: report.error.clone().or_else(|| report.too_few_files.map(too_few_files)),
         }
     }
 
@@ -145,6 +156,8 @@ impl Planner<'_> {
         container: &Container,
     ) -> Option<ReplicaTraffic> {
         let report = self.replica_report(container)?;
+        let pod = self.pod_report(&container.labels.pod);
+        let unsteered = pod.and_then(|pod| pod.unsteered.get(&container.id)).copied();
         let ports: Vec<_> = report
             .ports
             .iter()
@@ -166,6 +179,7 @@ impl Planner<'_> {
             total: ports.iter().map(|port| port.total).sum(),
             queue: ports.iter().map(|port| port.queue).sum(),
             udp_idle: report.ports.values().filter_map(|traffic| traffic.udp_idle).min(),
+            unsteered: unsteered.unwrap_or(0),
             ports,
         })
     }

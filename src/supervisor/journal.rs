@@ -135,6 +135,13 @@ pub enum EventKind {
         /// What it is.
         error: String,
     },
+    /// At some ports of a pod connections cannot wait: the supervisor may open too few files.
+    TooFewFiles {
+        /// Of which one.
+        pod: PodName,
+        /// How many it may open.
+        most: u64,
+    },
     /// Something of a removed project stays in the kernel.
     LeftInKernel {
         /// What it is.
@@ -154,6 +161,15 @@ pub enum EventKind {
         total: u64,
         /// Those that it has not accepted yet.
         queue: u64,
+    },
+    /// A replica has listeners that there is no room for: they are left to the kernel.
+    Unsteered {
+        /// Of which service.
+        service: ServiceName,
+        /// Which one.
+        slot: Slot,
+        /// How many.
+        listeners: u64,
     },
     /// Connections begin to wait because no replica is ready, or none waits any more.
     Waiting {

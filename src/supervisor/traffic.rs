@@ -169,6 +169,17 @@ pub fn compare(before: &Sharing, observed: &Observed) -> Vec<EventKind> {
                 });
             }
         }
+        // Who has had some stays among them: it is told once, however often they come and go.
+        for (id, listeners) in pod.unsteered.iter().filter(|(id, _)| !old.unsteered.contains_key(*id)) {
+            if let Some(Role::Replica { service, slot }) = observed.containers.get(id).map(|c| &c.labels.role)
+            {
+                let (service, slot, listeners) = (service.clone(), *slot, *listeners);
+                events.push(EventKind::Unsteered { service, slot, listeners });
+            }
+        }
+        if let Some(most) = pod.too_few_files.filter(|most| old.too_few_files != Some(*most)) {
+            events.push(EventKind::TooFewFiles { pod: name.clone(), most });
+        }
         for stranger in pod.strangers.difference(&old.strangers) {
             events.push(EventKind::Stranger { pod: name.clone(), stranger: stranger.clone() });
         }

@@ -141,6 +141,22 @@ def bound(kind, address, port, label, **options):
     return keep(opened(SOCK_STREAM if kind == 'tcp' else SOCK_DGRAM, address, port, **options), label, False)
 
 
+def many(kind, address, first, count, label, reuseport=0, again=False):
+    """Opens so many sockets that nobody serves, on one port each or all `again` on the first. How many there are."""
+    kind = SOCK_STREAM if kind == 'tcp' else SOCK_DGRAM
+    for n in range(count):
+        s = opened(kind, address, first if again else first + n, reuseport=reuseport)
+        if kind == SOCK_STREAM:
+            s.listen(16)
+        keep(s, f'{label} {n}', False)
+    return count
+
+
+def close_many(count, label):
+    for n in range(count):
+        close(f'{label} {n}')
+
+
 def listen_unbound(label):
     s = socket.socket()
     s.listen(5)

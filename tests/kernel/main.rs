@@ -25,6 +25,7 @@ mod neighbours;
 mod network;
 mod own;
 mod pod;
+mod room;
 mod server;
 mod source_ports;
 mod takeover;

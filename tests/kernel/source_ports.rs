@@ -4,10 +4,15 @@ use std::{collections::BTreeSet, fs, net::Ipv4Addr};
 
 use sameport::kernel::sockets::Transport;
 
+use serde_json::json;
+
 use super::{
     pod::Pod,
     server::{PORT, http},
-    support::wait::{self, check},
+    support::{
+        time_wait::TimeWait,
+        wait::{self, check},
+    },
 };
 
 const RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
@@ -55,4 +60,59 @@ fn a_range_that_somebody_has_chosen_stays() {
         check(reserved == "8080,40000-40010", reserved)
     });
     assert_eq!(read(&pod, RANGE), "40000 50000");
+}
+
+/// As many short connections as to one server a network that is not ours could have.
+const SHORT: usize = 28_000;
+/// Where they go, in the other network.
+const BACKEND: &str = "10.77.3.1:6379";
+/// Ports that replicas listen on in the midst of the source ports. The kernel takes even ones for connections first, and
+/// these are too many for those alone: whatever even port is not reserved, is taken.
+const DECLARED: (Transport, u16) = (Transport::Tcp, 50_052);
+const UNDECLARED: (Transport, u16) = (Transport::Tcp, 40_000);
+const NOT_RESERVED: u16 = 45_000;
+
+#[test]
+fn a_hundred_replicas_bind_their_ports_with_twenty_eight_thousand_source_ports_in_time_wait() {
+    const ROLLOUTS: u32 = 100;
+    let mut pod = Pod::wired();
+    pod.declared.extend([PORT, DECLARED]);
+    let ports = [PORT, DECLARED, UNDECLARED];
+    let listen = |port: u16| json!({"address": "0.0.0.0", "port": port, "label": port.to_string()});
+    let mut current = pod.agent(1);
+    for (_, port) in ports {
+        current.call("listen", listen(port));
+    }
+    pod.listening(1, UNDECLARED);
+    wait::until("they are reserved", || {
+        let reserved = read(&pod, RESERVED);
+        check(reserved == "8080,40000,50052", reserved)
+    });
+    let short = TimeWait::keep(SHORT, pod.sandbox(), pod.outside_pid(), BACKEND.parse().unwrap());
+    let mut failed = Vec::new();
+    for rollout in 1..=ROLLOUTS {
+        let slot = 1 + rollout % 2;
+        short.full();
+        let mut newcomer = pod.agent(slot);
+        for (_, port) in ports {
+            if let Err(error) = newcomer.try_to("listen", listen(port)) {
+                failed.push((rollout, port, error));
+            }
+        }
+        wait::until("the newcomer listens", || {
+            let report = pod.report();
+            let seen = report.replicas.get(&super::pod::id(slot));
+            let all = seen.is_some_and(|seen| {
+                seen.pid == pod.pid(slot) && ports.iter().all(|port| seen.listens_on(port))
+            });
+            check(all || !failed.is_empty(), report)
+        });
+        current = newcomer;
+        pod.remove(3 - slot);
+    }
+    assert_eq!(failed, []);
+    short.full();
+    // What is not reserved cannot be bound: so much is in use.
+    let refused = current.try_to("listen", listen(NOT_RESERVED));
+    assert_eq!(refused, Err("EADDRINUSE".to_owned()));
 }

@@ -13,4 +13,5 @@ pub mod images;
 pub mod load;
 pub mod ports;
 pub mod project;
+pub mod time_wait;
 pub mod wait;

@@ -46,6 +46,11 @@ fn kind(kind: &Kind) -> EventKind {
         Kind::CannotSteer { pod, error } => {
             EventKind::SteeringUnavailable { pod: pod.to_string(), error: error.clone() }
         }
+        Kind::TooFewFiles { pod, most } => EventKind::TooFewFiles {
+            pod: pod.to_string(),
+            limit: *most,
+            error: crate::plan::too_few_files(*most),
+        },
         Kind::LeftInKernel { error } => EventKind::KernelStateLeft { error: error.clone() },
         Kind::Waiting { pod, port, connections } => {
             EventKind::Waiting { pod: pod.to_string(), port: *port, connections: *connections }
@@ -76,6 +81,7 @@ fn kind(kind: &Kind) -> EventKind {
         | Kind::OtherUser { .. }
         | Kind::ExclusivePort { .. }
         | Kind::Rotation { .. }
+        | Kind::Unsteered { .. }
         | Kind::Health { .. }
         | Kind::Stuck { .. }
         | Kind::Replaced { .. } => of_replica(kind),
@@ -117,6 +123,10 @@ fn of_replica(kind: &Kind) -> EventKind {
             let (replica, service, slot) = named(service, *slot);
             let (weight, connections, connections_total, queued) = (*weight, *live, *total, *queue);
             EventKind::Rotation { replica, service, slot, weight, connections, connections_total, queued }
+        }
+        Kind::Unsteered { service, slot, listeners } => {
+            let (replica, service, slot) = named(service, *slot);
+            EventKind::UnsteeredListeners { replica, service, slot, unsteered_listeners: *listeners }
         }
         Kind::Health { service, slot, health } => {
             let (replica, service, slot) = named(service, *slot);
@@ -220,11 +230,15 @@ fn describe(kind: &EventKind) -> (Level, Option<String>) {
         EventKind::SteeringUnavailable { pod, error } => {
             (Error, format!("the kernel cannot choose among the replicas of {pod}: {error}"))
         }
+        EventKind::TooFewFiles { pod, error, .. } => (Warning, format!("{pod}: {error}")),
         EventKind::KernelStateLeft { error } => {
             (Error, format!("something of the project is left in the kernel: {error}"))
         }
         EventKind::Rotation { replica, weight, connections, .. } => {
             (Info, rotation(replica, *weight, *connections))
+        }
+        EventKind::UnsteeredListeners { replica, unsteered_listeners, .. } => {
+            (Warning, message::unsteered_listeners(replica, *unsteered_listeners))
         }
         EventKind::Waiting { pod, port, connections: 0 } => {
             (Info, format!("no connection to port {port} of {pod} waits any more"))

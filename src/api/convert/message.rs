@@ -45,6 +45,15 @@ pub fn foreign_listener(pod: &str, listener: &ForeignListener) -> String {
     format!("{who} listens on port {port} of {pod} and is none of its replicas: {gets}")
 }
 
+/// A replica has more listeners than there is room for.
+#[must_use]
+pub fn unsteered_listeners(replica: &str, count: u64) -> String {
+    format!(
+        "{replica} has {count} listeners more than there is room for: their connections are spread without regard to \
+         readiness, load and weight. Ports that the Compose file publishes or exposes come first"
+    )
+}
+
 /// Something carries sameport's labels, and sameport did not make it.
 #[must_use]
 pub fn foreign_resource(resource: &ForeignResource) -> String {

@@ -29,8 +29,7 @@ pub(super) fn describe(replica: &ReplicaStatus, now: Timestamp) -> String {
         ReplicaState::Preparing => "up, post_start runs".to_owned(),
         ReplicaState::Starting => "up, not healthy yet".to_owned(),
         ReplicaState::NotListening { ports } => {
-            let ports: Vec<_> = ports.iter().map(ToString::to_string).collect();
-            format!("up, not listening on {} yet", ports.join(" or "))
+            format!("up, not listening on {} yet", ranges(ports).join(" or "))
         }
         ReplicaState::Running => "up".to_owned(),
         ReplicaState::Healthy => "up, healthy".to_owned(),
@@ -72,6 +71,16 @@ fn unfinished_flows(idle: Duration) -> Option<String> {
         0 => Some("datagrams still come".to_owned()),
         seconds => Some(format!("last datagram {seconds}s ago")),
     }
+}
+
+/// Ports in ascending order, three and more in a row as `8000-8009`.
+fn ranges(ports: &[u16]) -> Vec<String> {
+    let runs = ports.chunk_by(|before, after| before.checked_add(1) == Some(*after));
+    let words = |run: &[u16]| match run {
+        [first, _, .., last] => vec![format!("{first}-{last}")],
+        few => few.iter().map(ToString::to_string).collect(),
+    };
+    runs.flat_map(words).collect()
 }
 
 /// A row of a table has one; the others are below it.
@@ -147,6 +156,13 @@ mod tests {
 
     fn status(code: i64) -> ExitStatus {
         ExitStatus { code, out_of_memory: false, error: None, at: Timestamp::UNIX_EPOCH }
+    }
+
+    #[test]
+    fn three_and_more_ports_in_a_row_are_a_range() {
+        assert_eq!(ranges(&[80]), ["80"]);
+        assert_eq!(ranges(&[80, 81]), ["80", "81"]);
+        assert_eq!(ranges(&[80, 8000, 8001, 8002, 65_534, 65_535]), ["80", "8000-8002", "65534", "65535"]);
     }
 
     #[test]

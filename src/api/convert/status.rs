@@ -253,6 +253,7 @@ fn traffic(traffic: &ReplicaTraffic) -> Traffic {
         connections_total: traffic.total,
         queued: traffic.queue,
         udp_idle_seconds: traffic.udp_idle.map(|idle| idle.as_secs()),
+        unsteered_listeners: traffic.unsteered,
         ports: traffic.ports.iter().map(port).collect(),
     }
 }

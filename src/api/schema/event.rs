@@ -183,6 +183,26 @@ pub enum EventKind {
         /// Those that it has not accepted yet.
         queued: u64,
     },
+    /// At some ports of a pod connections cannot wait, because the supervisor may open too few files.
+    TooFewFiles {
+        /// The pod.
+        pod: String,
+        /// How many files it may open.
+        limit: u64,
+        /// That in words, and what to do.
+        error: String,
+    },
+    /// A replica has more listeners than there is room for. Told once for each container.
+    UnsteeredListeners {
+        /// The replica.
+        replica: String,
+        /// Its service.
+        service: String,
+        /// Its slot.
+        slot: u32,
+        /// How many there was no room for at first.
+        unsteered_listeners: u64,
+    },
     /// Connections start to wait because no replica is ready, or no longer do.
     Waiting {
         /// The pod.

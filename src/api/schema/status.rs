@@ -321,6 +321,10 @@ pub struct Traffic {
     /// While its weight is 0: whole seconds since the last datagram came to it, at most 5; then its flows count as finished.
     /// Absent: none came.
     pub udp_idle_seconds: Option<u64>,
+    /// Listeners that it has beyond those that there is room for: their connections are spread without regard to readiness,
+    /// load and weight.
+    #[serde(default)]
+    pub unsteered_listeners: u64,
     /// The same by port.
     pub ports: Vec<PortTraffic>,
 }

@@ -2,10 +2,14 @@
 
 use std::{
     collections::VecDeque,
+    os::fd::{AsFd, AsRawFd},
     time::{Duration, Instant},
 };
 
-use rustix::fs::{Gid, Uid, fchown};
+use rustix::{
+    fs::{Gid, Uid, fchown},
+    process::{Resource, getrlimit},
+};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::kernel::{
@@ -15,6 +19,27 @@ use crate::kernel::{
 
 /// How many connections may wait at a port.
 pub const MOST: u32 = 1024;
+
+/// Descriptors with the highest numbers are left to what a supervisor cannot do without, such as calls of the engine: a
+/// quarter of those that it may have, and no more than so many.
+const LEFT: u64 = 256;
+
+/// How many files this process may have open, if that is limited.
+pub fn most_files() -> Option<u64> {
+    getrlimit(Resource::Nofile).current
+}
+
+/// The number from which on descriptors are not for listeners that connections wait behind.
+fn ceiling() -> u64 {
+    most_files().map_or(u64::MAX, |most| most - LEFT.min(most / 4))
+}
+
+/// Whether one more listener can be opened. `any` is any open file.
+pub fn has_file(any: impl AsFd) -> bool {
+    // The kernel gives out the lowest number that is free.
+    let next = rustix::io::fcntl_dupfd_cloexec(any, 0);
+    next.is_ok_and(|next| u64::try_from(next.as_raw_fd()).is_ok_and(|number| number < ceiling()))
+}
 
 /// The listener, and since when each connection waits.
 #[derive(Debug)]
@@ -54,6 +79,12 @@ impl Hold {
         socket.set_nonblocking(true).map_err(fail())?;
         let cookie = rustix::net::sockopt::socket_cookie(&socket).map_err(|errno| fail()(errno.into()))?;
         Ok(Self { socket, cookie, index, since: VecDeque::new() })
+    }
+
+    /// Whether its descriptor is one of those that are left to others. It was not when it was opened: the limit was lowered
+    /// since.
+    pub fn is_in_the_way(&self) -> bool {
+        u64::try_from(self.socket.as_raw_fd()).is_ok_and(|number| number >= ceiling())
     }
 
     /// The listener.

@@ -48,6 +48,9 @@ pub struct Port {
     pub empty_since: Option<Instant>,
     /// The rules that it was written by last.
     rules: Rules,
+    /// The weights that it was written by last, and the places that they give.
+    weights: Vec<(u16, u32)>,
+    places: Vec<u32>,
     /// What the kernel goes by; none before it was written for the first time.
     table: Option<Box<Table>>,
     entry: Option<PortEntry>,
@@ -130,6 +133,8 @@ impl Port {
             flags: 0,
             empty_since: None,
             rules: Rules::default(),
+            weights: Vec::new(),
+            places: Vec::new(),
             table: None,
             entry: None,
             written: false,
@@ -210,29 +215,28 @@ impl Port {
         }
         weights.sort_unstable();
         let weights: Vec<_> = weights.into_iter().map(|(_, number, weight)| (number, weight)).collect();
-        let with_weight = |number: &u16| {
-            let weight = weights.iter().find(|(other, _)| other == number).map_or(0, |(_, weight)| *weight);
-            u32::from(*number) | weight.min(0xffff) << 16
-        };
-        let places: Vec<u32> = wrr_table(&weights).iter().map(with_weight).collect();
-        self.write_table(kernel, rules, &places)?;
+        if self.weights != weights {
+            let with_weight = |number: &u16| {
+                let weight =
+                    weights.iter().find(|(other, _)| other == number).map_or(0, |(_, weight)| *weight);
+                u32::from(*number) | weight.min(0xffff) << 16
+            };
+            self.places = wrr_table(&weights).iter().map(with_weight).collect();
+            self.weights = weights;
+        }
+        self.write_table(kernel, rules)?;
         self.write_entry(kernel)
     }
 
-    fn write_table(
-        &mut self,
-        kernel: &mut PodKernel,
-        rules: &Rules,
-        places: &[u32],
-    ) -> Result<(), KernelError> {
+    fn write_table(&mut self, kernel: &mut PodKernel, rules: &Rules) -> Result<(), KernelError> {
         let endpoint = self.write_holds(kernel)?;
         let mut table = Table {
             policy: rules.balance.number(),
-            size: u32::try_from(places.len()).unwrap_or(0),
+            size: u32::try_from(self.places.len()).unwrap_or(0),
             hold: if endpoint == Endpoint::EMPTY { 0 } else { hold::MOST },
             ..Table::EMPTY
         };
-        table.places.iter_mut().zip(places).for_each(|(place, endpoint)| *place = *endpoint);
+        table.places.iter_mut().zip(&self.places).for_each(|(place, endpoint)| *place = *endpoint);
         if self.table.as_deref() != Some(&table) {
             kernel.write_table(self.number, &table)?;
             self.table = Some(Box::new(table));
@@ -299,7 +303,8 @@ impl Port {
         self.table.as_ref().map_or(0, |table| table.hold)
     }
 
-    /// Sees to it that connections can wait in every group, or in none if they shall not.
+    /// Sees to it that connections can wait in every group, or in none if they shall not. Returns whether they can; if not,
+    /// we may open too few files.
     ///
     /// # Errors
     /// When a listener of ours cannot be opened.
@@ -309,22 +314,29 @@ impl Port {
         host: &mut Host,
         netns: &Netns,
         limit: Duration,
-    ) -> Result<(), KernelError> {
+    ) -> Result<bool, KernelError> {
+        let mut can_wait = true;
         for at in 0..GROUPS {
             let inhabited = self.is_inhabited(at);
             let Some(group) = self.group_mut(at) else { continue };
-            if limit.is_zero() {
+            let is_in_the_way = group.hold.as_ref().is_some_and(Hold::is_in_the_way);
+            if limit.is_zero() || is_in_the_way {
                 if let Some(hold) = group.hold.take() {
                     kernel.forget(hold.cookie, hold.index);
                 }
+                can_wait &= !is_in_the_way;
             } else if group.hold.is_none() && inhabited && group.bound.can_hold() {
                 let (bound, user) = (group.bound, group.user);
+                if !hold::has_file(netns.file()) {
+                    can_wait = false;
+                    continue;
+                }
                 let hold = self.open_hold(kernel, host, netns, at, &bound, user)?;
                 self.set_hold(at, hold);
                 host.maps.set_user(self.host_key, Some(user))?;
             }
         }
-        Ok(())
+        Ok(can_wait)
     }
 
     fn group_mut(&mut self, at: usize) -> Option<&mut Group> {
@@ -384,8 +396,12 @@ impl Port {
             }
             // When it closes, the kernel hands everybody on. The replicas may have ended since it was looked: then they
             // go on waiting behind the next one, and nobody who comes in the meantime is refused.
-            let next = self.open_hold(kernel, host, netns, at, &bound, user)?;
-            let last = self.set_hold(at, next);
+            let last = if hold::has_file(netns.file()) {
+                let next = self.open_hold(kernel, host, netns, at, &bound, user)?;
+                self.set_hold(at, next)
+            } else {
+                self.group_mut(at).and_then(|group| group.hold.take())
+            };
             self.write_holds(kernel)?;
             if let Some(last) = last {
                 let (cookie, index) = (last.cookie, last.index);

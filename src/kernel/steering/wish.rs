@@ -96,9 +96,11 @@ pub struct PodReport {
     pub other_users: BTreeMap<u16, OtherUser>,
     /// By replica: ports that are exclusive, that another replica holds, and that it wanted.
     pub exclusive_conflicts: BTreeMap<ContainerId, BTreeSet<Port>>,
-    /// By replica: how many listeners it has on undeclared ports beyond those that there is room for. The kernel spreads
-    /// their connections without regard to readiness.
+    /// By replica: how many listeners it has beyond those that there is room for. The kernel spreads their connections
+    /// without regard to readiness. Who has had some stays here, with 0.
     pub unsteered: BTreeMap<ContainerId, u64>,
+    /// How many files the supervisor may open, if these are too few for connections to wait at all ports.
+    pub too_few_files: Option<u64>,
     /// Connections that came while nobody could take them, and that could not wait: they were refused.
     pub refused: u64,
     /// What the kernel itself has counted there; none where it cannot be read.

@@ -26,8 +26,8 @@ use crate::{
     spec::ServiceName,
 };
 
-/// Ports of a pod that nobody has declared, for which there is room in any case.
-const UNDECLARED: u32 = 48;
+/// Ports of a pod that nobody has declared, for which there is room in any case; some of them are kept for services to come.
+const UNDECLARED: u32 = 56;
 /// Of a pod with more declared ports there may be more replicas' parts in them than others have room for.
 const FEW_PORTS: u32 = 16;
 /// Flows of datagrams that are known of a pod which has declared a UDP port, and of any other.
@@ -262,6 +262,11 @@ impl PodKernel {
     /// When there are too many.
     pub fn take_place(&mut self) -> Result<u32, KernelError> {
         self.places.take()
+    }
+
+    /// How many more listeners there is room for.
+    pub fn free_places(&self) -> usize {
+        self.places.free()
     }
 
     /// Takes a place back that was not used.

@@ -11,7 +11,7 @@ use socket2::SockRef;
 use super::{Pod, Resident, Socket, key, pod_key};
 use crate::kernel::{
     KernelError, processes,
-    raw::{Addr, BindKey, GROUPS, LISTENERS_OF_ENDPOINT, Listener, PortKey, ServedKey},
+    raw::{Addr, BindKey, GROUPS, Listener, PortKey, ServedKey},
     sockets::{Bound, Row, Transport},
     steering::{
         port::{Group, Part, Port},
@@ -21,12 +21,12 @@ use crate::kernel::{
 };
 use crate::spec::ServiceName;
 
-/// Listeners of one replica on undeclared ports that are steered at most.
-const MOST_OF_REPLICA: usize = 64;
-/// Of all replicas of a pod.
-const MOST_OF_POD: usize = 256;
 /// An undeclared port that nobody has listened on for so long makes room for others.
 const EMPTY: Duration = Duration::from_secs(60);
+/// While a listener is left alone for want of room: so soon.
+const SCARCE: Duration = Duration::from_secs(5);
+/// Whether there is room for one that was left alone is asked again after so long.
+const AGAIN: Duration = Duration::from_secs(5);
 /// What could not be looked at is tried again after that long at most.
 const REFUSED: Duration = Duration::from_secs(30);
 
@@ -85,7 +85,8 @@ impl Pod {
     ) -> Result<Met, KernelError> {
         match self.sockets.get(&row.cookie) {
             None | Some(Socket::Unknown { .. }) => {}
-            Some(Socket::Refused { next, .. }) if *next <= Instant::now() => {}
+            Some(Socket::Refused { next, .. } | Socket::LeftAlone { next, .. })
+                if *next <= Instant::now() => {}
             Some(_) => return Ok(Met::Known),
         }
         if self.is_hold(row) {
@@ -95,20 +96,29 @@ impl Pod {
         if let Some(Socket::Unknown { listed: Some((key, slot)), .. }) = self.sockets.get(&row.cookie) {
             kernel.host.maps.unlist(*key, *slot);
         }
-        if !self.has_room(&life, &row.bound) {
-            self.sockets.insert(row.cookie, Socket::LeftAlone { life });
+        if !self.has_room(wish, &life, &row.bound) {
+            self.leave_alone(row, life);
             return Ok(Met::Known);
         }
         let tries = match self.sockets.get(&row.cookie) {
             Some(Socket::Refused { tries, .. }) => *tries,
             _ => 0,
         };
-        match self.know(kernel, wish, row, life) {
+        match self.know(kernel, wish, row, life.clone()) {
             Ok(Some(known)) => {
                 self.sockets.insert(row.cookie, known);
                 Ok(Met::Known)
             }
-            Ok(None) => Ok(Met::Known),
+            Ok(None) => {
+                if let Some(Socket::LeftAlone { .. }) = self.sockets.get(&row.cookie) {
+                    self.sockets.remove(&row.cookie);
+                }
+                Ok(Met::Known)
+            }
+            Err(KernelError::Full { .. }) => {
+                self.leave_alone(row, life);
+                Ok(Met::Known)
+            }
             Err(error) => {
                 // It is not asked again each time: a replica may have thousands of them.
                 let wait = Duration::from_millis(10).saturating_mul(1 << tries.min(12)).min(REFUSED);
@@ -117,6 +127,11 @@ impl Pod {
                 Err(error)
             }
         }
+    }
+
+    fn leave_alone(&mut self, row: &Row, life: Life) {
+        self.crowded.insert(life.id.clone());
+        self.sockets.insert(row.cookie, Socket::LeftAlone { life, next: Instant::now() + AGAIN });
     }
 
     /// Whether a socket is one of ours, behind which connections wait.
@@ -177,34 +192,12 @@ impl Pod {
         match (shares, row.bound.transport) {
             (true, _) => self.enter(kernel, wish, row, life, &socket).map(Some),
             (false, Transport::Tcp) => Ok(Some(Socket::Alone { life, port })),
+            // Other ones may be a client's.
+            (false, Transport::Udp) if self.is_declared(port) || super::is_exclusive(wish, port) => {
+                Ok(Some(Socket::Alone { life, port }))
+            }
             (false, Transport::Udp) => Ok(Some(Socket::Ignored)),
         }
-    }
-
-    /// Whether a listener can be steered. Those of declared ports always can; of others there are so many of each replica
-    /// and of all that no replica takes the place of the others.
-    fn has_room(&self, life: &Life, bound: &Bound) -> bool {
-        let name = key(bound);
-        if self.is_declared(name) {
-            return true;
-        }
-        if !self.ports.contains_key(&name) {
-            let reserved = self.declared.iter().filter(|port| !self.ports.contains_key(*port)).count();
-            if self.kernel.free_ports() <= reserved {
-                return false;
-            }
-        }
-        let mut others = 0;
-        let mut own = 0;
-        for socket in self.sockets.values() {
-            if let Socket::Entered(entered) = socket
-                && !self.is_declared(entered.port)
-            {
-                others += 1;
-                own += usize::from(entered.life == *life);
-            }
-        }
-        own < MOST_OF_REPLICA && others < MOST_OF_POD
     }
 
     /// Whose a socket is.
@@ -281,12 +274,6 @@ impl Pod {
             }
             (None, _) => port.free_group()?,
         };
-        let full =
-            || KernelError::Full { what: "listeners of a replica on a port", most: LISTENERS_OF_ENDPOINT };
-        let used = port.endpoints.get(&life).map_or(0, |part| part.listeners.iter().map(Vec::len).sum());
-        if used >= LISTENERS_OF_ENDPOINT {
-            return Err(full());
-        }
         let is_first = port.groups.get(group).is_some_and(Option::is_none);
         let (port_number, part) = (port.number, port.endpoints.get(&life).map(|part| part.number));
         // What chooses in the group now goes on with the other listeners that it knows, until there is one that we know. If
@@ -425,25 +412,32 @@ impl Pod {
 
     fn let_go_of_ports(&mut self, kernel: &mut InKernel) -> Result<(), KernelError> {
         let now = Instant::now();
+        let is_scarce = self.sockets.values().any(|socket| matches!(socket, Socket::LeftAlone { .. }));
+        let patience = if is_scarce { SCARCE } else { EMPTY };
         let mut gone = Vec::new();
         for (name, port) in &mut self.ports {
             if !port.is_empty() || self.declared.contains(name) {
                 port.empty_since = None;
-            } else if now.duration_since(*port.empty_since.get_or_insert(now)) >= EMPTY
-                && port.endpoints.is_empty()
-            {
+            } else if now.duration_since(*port.empty_since.get_or_insert(now)) >= patience {
                 gone.push(*name);
             }
         }
         for name in gone {
+            // A replica that closed its listener there may have connections to finish.
+            let parts = self.ports.get(&name).into_iter().flat_map(|port| port.endpoints.values());
+            let counts: Result<Vec<_>, _> = parts.map(|part| self.counts(part)).collect();
+            if counts?.iter().any(|counts| counts.live > 0) {
+                continue;
+            }
             let Some(mut port) = self.ports.remove(&name) else { continue };
             for hold in port.groups.iter_mut().flatten().filter_map(|group| group.hold.take()) {
                 self.kernel.forget(hold.cookie, hold.index);
             }
             kernel.host.maps.set_user(port.host_key, None)?;
             self.kernel.drop_port(&port.key, port.number, port.hold)?;
-            // There is room for one that was left alone.
-            self.sockets.retain(|_, socket| !matches!(socket, Socket::LeftAlone { .. }));
+            for part in port.endpoints.into_values() {
+                self.kernel.retire(part.number)?;
+            }
         }
         Ok(())
     }

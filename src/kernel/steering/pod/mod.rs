@@ -3,6 +3,7 @@
 mod kernel;
 mod listeners;
 mod report;
+mod room;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -73,6 +74,10 @@ pub struct Pod {
     exclusive_conflicts: BTreeMap<ContainerId, BTreeSet<wish::Port>>,
     /// The same of control groups that we were not told of yet: a replica may ask before.
     early_conflicts: Vec<(u64, wish::Port)>,
+    /// Replicas that have, or had, more listeners than there was room for.
+    crowded: BTreeSet<ContainerId>,
+    /// Whether connections cannot wait at some ports because we may open too few files.
+    is_short_of_files: bool,
     /// What was counted at each endpoint at the last look.
     counted: BTreeMap<u32, u64>,
     addresses: AddressWatch,
@@ -111,7 +116,7 @@ enum Socket {
     /// A replica's, which has its port for itself alone: it is exclusive, or was opened before we came.
     Alone { life: Life, port: wish::Port },
     /// A replica's, for which there is no room: the kernel chooses without us.
-    LeftAlone { life: Life },
+    LeftAlone { life: Life, next: Instant },
     /// Not one that serves anybody, such as a client's.
     Ignored,
     /// Nobody's that is known. It may be that of a replica which has just been started, so it is asked again.
@@ -161,6 +166,8 @@ impl Pod {
             other_users: BTreeMap::new(),
             exclusive_conflicts: BTreeMap::new(),
             early_conflicts: Vec::new(),
+            crowded: BTreeSet::new(),
+            is_short_of_files: false,
             reserved: None,
             counted: BTreeMap::new(),
             behind: false,
@@ -437,6 +444,7 @@ impl Pod {
             if let Some(resident) = self.residents.remove(&life) {
                 kernel.host.maps.remove_replica(resident.cgroup.id, resident.member);
                 self.exclusive_conflicts.remove(&life.id);
+                self.crowded.remove(&life.id);
             }
         }
         for (life, replica) in wanted {
@@ -480,10 +488,12 @@ impl Pod {
 
     fn write(&mut self, kernel: &mut InKernel, wish: &PodWish) -> Result<(), KernelError> {
         let names: Vec<_> = self.ports.keys().copied().collect();
+        self.is_short_of_files = false;
         for name in names {
             if let Some(port) = self.ports.get_mut(&name) {
                 // Where connections wait has to be known before they are sent there.
-                port.hold(&mut self.kernel, &mut kernel.host, &self.netns, rules(wish, port).hold)?;
+                self.is_short_of_files |=
+                    !port.hold(&mut self.kernel, &mut kernel.host, &self.netns, rules(wish, port).hold)?;
             }
             self.write_port_by(name, |port| rules(wish, port))?;
         }

@@ -13,6 +13,7 @@ use crate::{
         raw::Counts,
         sockets::{Row, Transport},
         steering::{
+            hold,
             port::Part,
             project::Life,
             wish::{PodReport, PodWish, Port, ReplicaReport, Traffic, Waiting},
@@ -46,7 +47,7 @@ impl Pod {
     }
 
     /// What was counted at a replica's part in a port, by this layout and by the one before.
-    fn counts(&self, part: &Part) -> Result<Counts, KernelError> {
+    pub(super) fn counts(&self, part: &Part) -> Result<Counts, KernelError> {
         let mut counts = self.kernel.counts(part.number)?;
         if let (Some(former), Some(number)) = (&self.former, part.former) {
             let before = former.counts(number)?;
@@ -179,6 +180,7 @@ impl Pod {
             other_users: self.other_users.clone(),
             exclusive_conflicts: self.exclusive_conflicts.clone(),
             unsteered: self.unsteered(),
+            too_few_files: self.is_short_of_files.then(hold::most_files).flatten(),
             refused: self.refused()?,
             counters: self.counters(wish.pid),
         })
@@ -189,11 +191,11 @@ impl Pod {
         ports.map(|(_, port)| Ok(self.kernel.counts(port.hold)?.reset)).sum()
     }
 
-    /// How many listeners there was no room for, by replica.
+    /// How many listeners there is no room for, by replica.
     fn unsteered(&self) -> BTreeMap<ContainerId, u64> {
-        let mut unsteered = BTreeMap::new();
+        let mut unsteered: BTreeMap<_, _> = self.crowded.iter().map(|id| (id.clone(), 0)).collect();
         for socket in self.sockets.values() {
-            if let Socket::LeftAlone { life } = socket {
+            if let Socket::LeftAlone { life, .. } = socket {
                 *unsteered.entry(life.id.clone()).or_default() += 1;
             }
         }
