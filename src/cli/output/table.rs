@@ -9,15 +9,7 @@ use sameport::api::{
     schema::{Replica, ReplicaState, Sharing},
 };
 
-/// Ports as people read them: what is published at every address, of IPv4 and of IPv6, is told once.
-fn compact(ports: &[String]) -> String {
-    let everywhere = |port: &String| port.strip_prefix("0.0.0.0:").map(str::to_owned);
-    let told_already = |port: &String| {
-        port.strip_prefix("[::]:").is_some_and(|rest| ports.contains(&format!("0.0.0.0:{rest}")))
-    };
-    let shown = ports.iter().filter(|port| !told_already(port));
-    shown.map(|port| everywhere(port).unwrap_or_else(|| port.clone())).collect::<Vec<_>>().join(", ")
-}
+use super::ports;
 
 /// The columns, and when a narrow terminal does without each: the highest goes first, none never.
 const COLUMNS: [(&str, Option<u8>); 11] = [
@@ -102,7 +94,7 @@ fn row(replica: &Replica, now: Timestamp) -> Row {
         }),
         Cell::new(replica.id.as_deref().map(short).unwrap_or_default()),
         Cell::new(replica.generation.as_deref().unwrap_or_default()),
-        Cell::new(compact(&replica.ports)),
+        Cell::new(ports::compact(&replica.ports, &replica.exclusive_ports)),
     ]
 }
 
@@ -165,23 +157,5 @@ fn since(replica: &Replica, now: Timestamp) -> String {
             age(now.duration_since(at.0))
         }
         _ => String::new(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_port_that_is_published_everywhere_is_told_once() {
-        for (ports, wanted) in [
-            (&["0.0.0.0:80->8080/tcp", "[::]:80->8080/tcp"][..], "80->8080/tcp"),
-            (&["127.0.0.1:80->8080/tcp", "[::1]:80->8080/tcp"], "127.0.0.1:80->8080/tcp, [::1]:80->8080/tcp"),
-            (&["[::]:80->8080/tcp"], "[::]:80->8080/tcp"),
-            (&["0.0.0.0:80->80/tcp", "0.0.0.0:53->53/udp"], "80->80/tcp, 53->53/udp"),
-        ] {
-            let ports: Vec<_> = ports.iter().map(|port| (*port).to_owned()).collect();
-            assert_eq!(compact(&ports), wanted);
-        }
     }
 }
