@@ -5,11 +5,12 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     ops::RangeInclusive,
+    process::Command,
     thread,
     time::Duration,
 };
 
-use super::{super::support::ports, up};
+use super::{super::support::ports, container, up};
 
 /// How a user's download went.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -131,6 +132,12 @@ services:
     }
     eprintln!("downloads from {replicas}: {seen:?}");
     let expected = |how: &Download| matches!(how, Download::Own | Download::NoPortLeft);
+    if !seen.keys().all(expected) {
+        for slot in 1..=replicas {
+            // What it had to say is on its standard error, which is this program's then.
+            let _ = Command::new("docker").args(["logs", &container(&project, "ftp", slot)]).status();
+        }
+    }
     assert!(seen.keys().all(expected), "{seen:#?}");
     assert!(seen[&Download::Own] >= USERS * TIMES / 2, "{seen:#?}");
     let slots: BTreeSet<_> = (1..=replicas).map(|slot| slot.to_string()).collect();
