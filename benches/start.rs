@@ -79,8 +79,7 @@ async fn round(docker: &Docker, container: &Container) -> Result<(Duration, Dura
     let mut replicas = Vec::new();
     for slot in Slot::first(REPLICAS) {
         let role = Role::Replica { service: "web".parse()?, slot };
-        let join = Namespaces::Join { sandbox: sandbox.clone(), pod: Box::default() };
-        replicas.push(create(format!("{project}-{slot}"), role, join)?);
+        replicas.push(create(format!("{project}-{slot}"), role, Namespaces::Join(sandbox.clone()))?);
     }
     let begin = Instant::now();
     let started = future::join_all(replicas.iter().map(|replica| launch(docker, replica))).await;

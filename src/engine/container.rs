@@ -178,7 +178,7 @@ pub struct CreateContainer {
 /// The namespaces of a container to be made.
 #[derive(Clone, Debug)]
 pub enum Namespaces {
-    /// Its own ones, with everything that belongs to them: it is a sandbox.
+    /// Its own, shareable ones, with everything that belongs to them: it is a sandbox.
     Own {
         /// Ports, DNS, host name, kernel settings.
         pod: Box<Pod>,
@@ -186,13 +186,8 @@ pub enum Namespaces {
         /// pod is on the default bridge or has no network.
         networks: Vec<(String, NetworkAttachment)>,
     },
-    /// The network of that sandbox, and an IPC namespace of its own with what the pod says of those.
-    Join {
-        /// The sandbox.
-        sandbox: ContainerId,
-        /// The pod that it holds.
-        pod: Box<Pod>,
-    },
+    /// Network and IPC of that sandbox.
+    Join(ContainerId),
     /// The host's network, with settings of the pod that still apply.
     Host(Box<Pod>),
 }

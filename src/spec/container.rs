@@ -171,7 +171,7 @@ pub struct Resources {
     pub cpuset: Option<String>,
     /// Most processes; -1 is unlimited.
     pub pids: Option<i64>,
-    /// Size of `/dev/shm` in bytes. That of containers in a pod is [`super::Pod::shm_size`].
+    /// Size of `/dev/shm` in bytes. The pod's sandbox owns it, see [`super::Pod`].
     pub shm_size: Option<u64>,
 }
 

@@ -36,7 +36,7 @@ pub struct Pod {
     pub extra_hosts: Vec<String>,
     /// Kernel settings of the network and IPC namespaces.
     pub sysctls: BTreeMap<String, String>,
-    /// Size of the `/dev/shm` of each container in bytes; `None` is the engine's 64 MiB.
+    /// Size of the shared `/dev/shm` in bytes; `None` is the engine's 64 MiB.
     pub shm_size: Option<u64>,
 }
 

@@ -210,7 +210,7 @@ async fn launch_job<E: Engine>(
 
 fn inside(sandbox: Option<&ContainerId>, pod: &Pod) -> Namespaces {
     match sandbox {
-        Some(id) => Namespaces::Join { sandbox: id.clone(), pod: Box::new(pod.clone()) },
+        Some(id) => Namespaces::Join(id.clone()),
         None => Namespaces::Host(Box::new(pod.clone())),
     }
 }

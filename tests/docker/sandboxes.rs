@@ -6,7 +6,7 @@ use std::{
 };
 
 use sameport::{
-    engine::{ContainerId, Engine, Namespaces},
+    engine::{Engine, Namespaces},
     spec::{Network, NetworkAttachment, Pod, PodNetwork},
 };
 
@@ -17,11 +17,6 @@ fn ticks(pid: u32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let fields: Vec<_> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
-}
-
-/// Where a replica of that pod is.
-fn inside(sandbox: &ContainerId, pod: &Pod) -> Namespaces {
-    Namespaces::Join { sandbox: sandbox.clone(), pod: Box::new(pod.clone()) }
 }
 
 #[tokio::test]
@@ -47,10 +42,10 @@ async fn it_costs_next_to_nothing_and_ends_at_once() {
 }
 
 #[tokio::test]
-async fn replicas_share_its_network_and_nothing_else() {
+async fn replicas_share_its_network_and_memory_and_nothing_else() {
     let bench = Workbench::new().await;
     let sandbox = bench.sandbox(Pod { network: PodNetwork::None, ..Pod::default() }, Vec::new()).await;
-    let join = || inside(&sandbox, &Pod::default());
+    let join = || Namespaces::Join(sandbox.clone());
     let one = bench.start(&bench.replica(1, shell("sleep 1000"), join())).await;
     let two = bench.start(&bench.replica(2, shell("sleep 1000"), join())).await;
     let mut pids = Vec::new();
@@ -58,14 +53,14 @@ async fn replicas_share_its_network_and_nothing_else() {
         pids.push(bench.process(id).await.pid);
     }
     let namespace = |pid: u32, kind: &str| fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap();
-    for (kind, shared) in [("net", true), ("ipc", false), ("pid", false), ("mnt", false)] {
+    for (kind, shared) in [("net", true), ("ipc", true), ("pid", false), ("mnt", false)] {
         for other in [pids[0], pids[2]] {
             assert_eq!(namespace(pids[1], kind) == namespace(other, kind), shared, "{kind}");
         }
     }
-    // Not /dev/shm either: POSIX shared memory lives there.
+    // The same /dev/shm, too: POSIX shared memory lives there.
     bench.sh(&one, "echo hello > /dev/shm/word");
-    assert_eq!(bench.sh(&two, "ls /dev/shm"), "");
+    assert_eq!(bench.sh(&two, "cat /dev/shm/word"), "hello");
     assert_eq!(bench.docker.inspect(&one).await.unwrap().host.joined(), Some(sandbox));
 }
 
@@ -73,7 +68,7 @@ async fn replicas_share_its_network_and_nothing_else() {
 async fn waiting_connections_may_move_between_its_replicas() {
     let bench = Workbench::new().await;
     let sandbox = bench.sandbox(Pod { network: PodNetwork::None, ..Pod::default() }, Vec::new()).await;
-    let one = bench.start(&bench.replica(1, shell("sleep 1000"), inside(&sandbox, &Pod::default()))).await;
+    let one = bench.start(&bench.replica(1, shell("sleep 1000"), Namespaces::Join(sandbox))).await;
     assert_eq!(bench.sh(&one, "cat /proc/sys/net/ipv4/tcp_migrate_req"), "1");
 }
 
@@ -97,16 +92,14 @@ async fn what_belongs_to_the_pod_is_seen_by_its_replicas() {
         dns_search: vec!["shop.example".to_owned()],
         dns_opt: vec!["ndots:2".to_owned()],
         extra_hosts: vec!["db.example:192.0.2.7".to_owned()],
-        sysctls: [("net.core.somaxconn", "777"), ("kernel.msgmax", "4321")]
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .into(),
+        sysctls: [("net.core.somaxconn".to_owned(), "777".to_owned())].into(),
         shm_size: Some(1 << 20),
         ..Pod::default()
     };
-    let sandbox = bench.sandbox(pod.clone(), networks.clone()).await;
+    let sandbox = bench.sandbox(pod, networks.clone()).await;
     let replica = shell("sleep 1000");
-    let one = bench.start(&bench.replica(1, replica, inside(&sandbox, &pod))).await;
-    assert_eq!(bench.sh(&one, "cat /proc/sys/net/core/somaxconn /proc/sys/kernel/msgmax"), "777\n4321");
+    let one = bench.start(&bench.replica(1, replica, Namespaces::Join(sandbox.clone()))).await;
+    assert_eq!(bench.sh(&one, "cat /proc/sys/net/core/somaxconn"), "777");
     assert_eq!(bench.sh(&one, "cat /etc/hostname"), "shop");
     let hosts = bench.sh(&one, "cat /etc/hosts");
     assert!(hosts.contains("192.0.2.7\tdb.example"), "{hosts}");

@@ -188,39 +188,3 @@ services:
         }
     }
 }
-
-#[test]
-fn shared_memory_is_the_replicas_own_and_goes_with_its_process() {
-    let project = up(r#"
-services:
-  web:
-    image: ${PYTHON}
-    ports: ["${PORT}:8080"]
-    shm_size: 3m
-    sysctls: { kernel.msgmax: 4321 }
-    deploy: { replicas: 3 }
-"#);
-    // What is there already, and then a file and a segment of names that any program of the image would use.
-    let make = "
-ls /dev/shm; tail -n +2 /proc/sysvipc/shm; cat /proc/sys/kernel/msgmax; grep -o size=.* /proc/mounts | grep 3072k
-echo data >/dev/shm/data
-python3 -c 'import ctypes; print(ctypes.CDLL(None).shmget(4711, 4096, 0o1600) >= 0)'";
-    let made = |slot| {
-        let lines = within(&project, "web", slot, make);
-        let (first, last) = (lines.first().cloned(), lines.last().cloned());
-        assert_eq!(
-            (first.as_deref(), last.as_deref()),
-            (Some("4321"), Some("True")),
-            "web-{slot}: {lines:?}"
-        );
-        assert!(lines.len() == 3 && lines[1].starts_with("size=3072k"), "web-{slot}: {lines:?}");
-    };
-    (1..=3).for_each(made);
-    let before = project.docker.pid(&container(&project, "web", 2));
-    project.run(&["kill", "web-2"]);
-    wait::until("the killed one is back", || {
-        let state = project.docker.inspect(&container(&project, "web", 2))["State"].take();
-        check(state["Running"] == true && state["Pid"] != before, &state)
-    });
-    made(2);
-}

@@ -71,10 +71,10 @@ pub(super) fn project(
     let finished = made.into_iter().filter_map(|(name, draft)| {
         let waits_for = dependencies.remove(&name).unwrap_or_default();
         let depends_on = waits_for.into_iter().map(|(name, (dependency, _))| (name, dependency)).collect();
-        let of_pod = pods.get(&draft.pod).is_none_or(Pod::has_sandbox);
+        let shared_memory = pods.get(&draft.pod).is_none_or(Pod::has_sandbox);
         let mut service = Service { depends_on, ..draft.service? };
-        if of_pod {
-            // The pod says it, and another one there is another pod.
+        if shared_memory {
+            // The sandbox owns it.
             service.container.resources.shm_size = None;
         }
         Some((name, service))

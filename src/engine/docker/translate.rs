@@ -30,15 +30,11 @@ pub(super) fn container(create: &CreateContainer, nonce: &Nonce) -> ContainerCre
     mounts::mount(own, &mut body, &mut host);
     match &create.namespaces {
         Namespaces::Own { pod, networks } => sandbox(pod, networks, &mut body, &mut host),
-        Namespaces::Join { sandbox, pod } => {
-            host.network_mode = Some(format!("container:{sandbox}"));
-            // As in a container of its own: programs give names to what they keep in /dev/shm, and what a killed one
-            // leaves there goes with its process. The daemon's default may be another one.
-            host.ipc_mode = Some("private".to_owned());
-            host.shm_size = signed(pod.shm_size);
-            let of_ipc = pod.sysctls.iter().filter(|(name, _)| is_of_ipc(name));
-            let of_ipc: HashMap<_, _> = of_ipc.map(|(name, value)| (name.clone(), value.clone())).collect();
-            host.sysctls = Some(of_ipc).filter(|settings| !settings.is_empty());
+        Namespaces::Join(id) => {
+            host.network_mode = Some(format!("container:{id}"));
+            host.ipc_mode = Some(format!("container:{id}"));
+            // It would be of the container's own, unshared IPC namespace.
+            host.shm_size = None;
         }
         Namespaces::Host(pod) => {
             host.network_mode = Some("host".to_owned());
@@ -174,7 +170,6 @@ fn sandbox(
     body: &mut ContainerCreateBody,
     host: &mut HostConfig,
 ) {
-    // It is one of the things that sandboxes are known by.
     host.ipc_mode = Some("shareable".to_owned());
     host.shm_size = signed(pod.shm_size);
     names(pod, body, host);
@@ -198,13 +193,6 @@ fn sandbox(
             }
         }
     }
-}
-
-/// Whether a setting of the kernel is one of an IPC namespace, and of those that the daemon lets a container have:
-/// <https://docs.docker.com/reference/cli/docker/container/run/#sysctl>.
-fn is_of_ipc(sysctl: &str) -> bool {
-    let prefixes = ["kernel.msg", "kernel.sem", "kernel.shm", "fs.mqueue."];
-    prefixes.iter().any(|prefix| sysctl.starts_with(prefix))
 }
 
 fn names(pod: &Pod, body: &mut ContainerCreateBody, host: &mut HostConfig) {

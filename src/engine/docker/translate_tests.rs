@@ -26,14 +26,7 @@ fn translated(container: Container, namespaces: Namespaces) -> ContainerCreateBo
 }
 
 fn joined(container: Container) -> (ContainerCreateBody, HostConfig) {
-    let pod = Box::new(Pod {
-        sysctls: ["net.core.somaxconn", "kernel.shmmax", "kernel.msgmax", "kernel.sem", "fs.mqueue.msg_max"]
-            .map(|name| (name.to_owned(), "7".to_owned()))
-            .into(),
-        ..pod()
-    });
-    let namespaces = Namespaces::Join { sandbox: ContainerId("box".to_owned()), pod };
-    let mut body = translated(container, namespaces);
+    let mut body = translated(container, Namespaces::Join(ContainerId("box".to_owned())));
     let host = body.host_config.take().unwrap();
     (body, host)
 }
@@ -80,13 +73,10 @@ fn a_replica_joins_and_has_nothing_that_the_engine_refuses_there() {
     let (body, host) =
         joined(Container { resources: Resources { shm_size: Some(1), ..Resources::default() }, ..plain() });
     assert_eq!(host.network_mode.as_deref(), Some("container:box"));
-    assert_eq!((host.ipc_mode.as_deref(), host.shm_size), (Some("private"), Some(1 << 26)));
+    assert_eq!(host.ipc_mode.as_deref(), Some("container:box"));
     assert_eq!((body.hostname, body.domainname, body.exposed_ports), (None, None, None));
-    assert_eq!((host.dns, host.extra_hosts, host.port_bindings), (None, None, None));
-    // The sandbox has those of the network.
-    let sysctls: BTreeMap<_, _> = host.sysctls.unwrap().into_iter().collect();
-    let names: Vec<_> = sysctls.keys().map(String::as_str).collect();
-    assert_eq!(names, ["fs.mqueue.msg_max", "kernel.msgmax", "kernel.sem", "kernel.shmmax"]);
+    assert_eq!((host.dns, host.extra_hosts, host.port_bindings, host.sysctls), (None, None, None, None));
+    assert_eq!(host.shm_size, None);
     assert_eq!(host.restart_policy.unwrap().name, Some(RestartPolicyNameEnum::NO));
 }
 

@@ -263,10 +263,8 @@ impl World {
                 }
                 ("bridge".to_owned(), pod.ports.iter().filter_map(|p| p.host_port).collect())
             }
-            Namespaces::Join { sandbox, .. } if !self.containers.contains_key(sandbox) => {
-                return Err(gone(sandbox));
-            }
-            Namespaces::Join { sandbox, .. } => (format!("container:{sandbox}"), BTreeSet::new()),
+            Namespaces::Join(id) if !self.containers.contains_key(id) => return Err(gone(id)),
+            Namespaces::Join(id) => (format!("container:{id}"), BTreeSet::new()),
             Namespaces::Host(_) => ("host".to_owned(), BTreeSet::new()),
         };
         let shareable = matches!(container.namespaces, Namespaces::Own { .. });
