@@ -90,6 +90,7 @@ fn orphan(project: &ProjectName, other: replicas::Replica) -> Replica {
         unhealthy_reason: None,
         sharing: Sharing::Application,
         ports: Vec::new(),
+        exclusive_ports: Vec::new(),
         traffic: None,
     }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Every image that a Compose file of a test may name, by the variable that stands for it.
-const IMAGES: [(&str, &str); 13] = [
+const IMAGES: [(&str, &str); 14] = [
     ("NGINX", "nginx"),
     ("HTTPBIN", "httpbin"),
     ("CADDY", "caddy"),
@@ -20,6 +20,7 @@ const IMAGES: [(&str, &str); 13] = [
     ("GUNICORN", "gunicorn"),
     ("FTP", "ftp"),
     ("QUIC", "quic"),
+    ("POSTGRES", "postgres"),
 ];
 
 /// The images that a Compose file names as `${NGINX}` and so on: made if need be, as variables and their values.

@@ -17,7 +17,7 @@ use crate::{
         self, Autopsy, PodSharing, ReplicaTraffic,
         status::{ExitStatus, HOPELESS, PodStatus, ProjectStatus, ReplicaStatus, Trouble},
     },
-    spec::{DependencyCondition, ProjectName},
+    spec::{DependencyCondition, PortSet, ProjectName},
 };
 
 use super::{rollout, state};
@@ -36,10 +36,9 @@ pub struct ProjectContext<'a> {
 /// The status of a project, as everybody else sees it.
 #[must_use]
 pub fn status(project: &ProjectContext<'_>, status: &ProjectStatus) -> Status {
-    let sharing =
-        |pod| status.pods.iter().find(|other| &other.pod == pod).map(|pod| self::sharing(&pod.sharing).0);
     let replicas = status.replicas.iter().map(|replica| {
-        self::replica(project, replica, sharing(&replica.pod).unwrap_or(Sharing::Application))
+        let pod = status.pods.iter().find(|pod| pod.pod == replica.pod);
+        self::replica(project, replica, pod)
     });
     Status {
         project: project.name.to_string(),
@@ -69,13 +68,17 @@ fn pod(pod: &PodStatus) -> Pod {
         sharing,
         sharing_error,
         ports: Vec::new(),
-        exclusive_ports: pod.exclusive_ports.ranges().map(|range| range.to_string()).collect(),
+        exclusive_ports: ranges(&pod.exclusive_ports),
         waiting: pod.traffic.waiting.iter().map(waiting).collect(),
         foreign_listeners: pod.traffic.strangers.iter().map(foreign_listener).collect(),
         user_conflicts: pod.traffic.other_users.iter().copied().map(Into::into).collect(),
         counters: pod.traffic.counters.map(Into::into),
         error: pod.traffic.error.clone(),
     }
+}
+
+fn ranges(ports: &PortSet) -> Vec<String> {
+    ports.ranges().map(|range| range.to_string()).collect()
 }
 
 fn sharing(sharing: &PodSharing) -> (Sharing, Option<String>) {
@@ -111,7 +114,7 @@ pub(super) fn foreign_resource(foreign: &Foreign) -> ForeignResource {
     }
 }
 
-fn replica(project: &ProjectContext<'_>, replica: &ReplicaStatus, sharing: Sharing) -> Replica {
+fn replica(project: &ProjectContext<'_>, replica: &ReplicaStatus, pod: Option<&PodStatus>) -> Replica {
     Replica {
         project: project.name.to_string(),
         replica: replica_name(&replica.service, replica.slot),
@@ -135,8 +138,9 @@ fn replica(project: &ProjectContext<'_>, replica: &ReplicaStatus, sharing: Shari
             .as_ref()
             .map(|replaced| Replaced { reason: replaced.why.clone(), at: replaced.at.into() }),
         unhealthy_reason: replica.illness.clone(),
-        sharing,
+        sharing: pod.map_or(Sharing::Application, |pod| sharing(&pod.sharing).0),
         ports: Vec::new(),
+        exclusive_ports: pod.map(|pod| ranges(&pod.exclusive_ports)).unwrap_or_default(),
         traffic: replica.traffic.as_ref().map(traffic),
     }
 }

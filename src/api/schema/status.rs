@@ -166,6 +166,8 @@ pub struct Replica {
     pub sharing: Sharing,
     /// Ports of the host that lead to it, such as `127.0.0.1:8080->80/tcp`.
     pub ports: Vec<String>,
+    /// Ports of its pod that only one replica can hold at a time, such as `30000-30009/tcp`.
+    pub exclusive_ports: Vec<String>,
     /// Its connections, where the kernel counts them and it runs.
     pub traffic: Option<Traffic>,
 }

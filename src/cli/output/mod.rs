@@ -2,6 +2,7 @@
 
 pub mod event;
 pub mod format;
+mod ports;
 pub mod progress;
 pub mod table;
 mod template;

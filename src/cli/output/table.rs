@@ -9,42 +9,7 @@ use sameport::api::{
     schema::{Replica, ReplicaState, Sharing},
 };
 
-/// Ports as people read them: what is published at every address, of IPv4 and of IPv6, is told once, and ranges as such.
-fn compact(ports: &[String]) -> String {
-    let everywhere = |port: &String| port.strip_prefix("0.0.0.0:").map(str::to_owned);
-    let told_already = |port: &String| {
-        port.strip_prefix("[::]:").is_some_and(|rest| ports.contains(&format!("0.0.0.0:{rest}")))
-    };
-    let shown = ports.iter().filter(|port| !told_already(port));
-    let shown: Vec<_> = shown.map(|port| everywhere(port).unwrap_or_else(|| port.clone())).collect();
-    let runs = shown.chunk_by(|before, after| follows(before, after));
-    let words = |run: &[String]| match run {
-        [first, _, .., last] => range(first, last).map_or_else(|| run.to_vec(), |range| vec![range]),
-        few => few.to_vec(),
-    };
-    runs.flat_map(words).collect::<Vec<_>>().join(", ")
-}
-
-/// The parts of `127.0.0.1:8080->80/tcp`: what is before both ports, the ports, and what is after them.
-fn parts(port: &str) -> Option<(&str, u16, u16, &str)> {
-    let (outside, inside) = port.split_once("->")?;
-    let (at, host) = outside.rfind(':').map_or(("", outside), |colon| outside.split_at(colon + 1));
-    let (container, protocol) = inside.split_once('/')?;
-    Some((at, host.parse().ok()?, container.parse().ok()?, protocol))
-}
-
-/// Whether one is the next port of the same kind.
-fn follows(before: &str, after: &str) -> bool {
-    let next = |(at, host, container, protocol): (_, u16, u16, _)| {
-        Some((at, host.checked_add(1)?, container.checked_add(1)?, protocol))
-    };
-    parts(after).is_some() && parts(before).and_then(next) == parts(after)
-}
-
-fn range(first: &str, last: &str) -> Option<String> {
-    let ((at, host, container, protocol), (_, last_host, last_container, _)) = (parts(first)?, parts(last)?);
-    Some(format!("{at}{host}-{last_host}->{container}-{last_container}/{protocol}"))
-}
+use super::ports;
 
 /// The columns, and when a narrow terminal does without each: the highest goes first, none never.
 const COLUMNS: [(&str, Option<u8>); 11] = [
@@ -129,7 +94,7 @@ fn row(replica: &Replica, now: Timestamp) -> Row {
         }),
         Cell::new(replica.id.as_deref().map(short).unwrap_or_default()),
         Cell::new(replica.generation.as_deref().unwrap_or_default()),
-        Cell::new(compact(&replica.ports)),
+        Cell::new(ports::compact(&replica.ports, &replica.exclusive_ports)),
     ]
 }
 
@@ -192,35 +157,5 @@ fn since(replica: &Replica, now: Timestamp) -> String {
             age(now.duration_since(at.0))
         }
         _ => String::new(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_port_that_is_published_everywhere_is_told_once() {
-        for (ports, wanted) in [
-            (&["0.0.0.0:80->8080/tcp", "[::]:80->8080/tcp"][..], "80->8080/tcp"),
-            (&["127.0.0.1:80->8080/tcp", "[::1]:80->8080/tcp"], "127.0.0.1:80->8080/tcp, [::1]:80->8080/tcp"),
-            (&["[::]:80->8080/tcp"], "[::]:80->8080/tcp"),
-            (&["0.0.0.0:80->80/tcp", "0.0.0.0:53->53/udp"], "80->80/tcp, 53->53/udp"),
-            (&["80->80/tcp", "81->81/tcp"], "80->80/tcp, 81->81/tcp"),
-            (&["80->90/tcp", "81->91/tcp", "82->92/tcp", "83->83/tcp"], "80-82->90-92/tcp, 83->83/tcp"),
-            (
-                &[
-                    "1.2.3.4:80->80/tcp",
-                    "1.2.3.4:81->81/tcp",
-                    "1.2.3.4:82->82/tcp",
-                    "83->83/tcp",
-                    "84->84/udp",
-                ],
-                "1.2.3.4:80-82->80-82/tcp, 83->83/tcp, 84->84/udp",
-            ),
-        ] {
-            let ports: Vec<_> = ports.iter().map(|port| (*port).to_owned()).collect();
-            assert_eq!(compact(&ports), wanted);
-        }
     }
 }
