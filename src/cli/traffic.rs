@@ -161,6 +161,7 @@ mod tests {
             connections_total: 9,
             queued: 0,
             udp_idle_seconds,
+            unsteered_listeners: 0,
             ports: Vec::new(),
         };
         for (case, traffic, finished) in [

@@ -255,6 +255,7 @@ mod tests {
             "project": "shop", "replica": "web-1", "service": "web", "slot": 1, "replacement": false, "orphan": false,
             "name": "shop-web-1", "pod": "web", "up_to_date": true, "state": "running", "status": "up",
             "started_at": Timestamp::MAX, "exits": exits, "sharing": "kernel", "ports": [],
+            "exclusive_ports": [],
         });
         let status = serde_json::json!({
             "project": "shop", "supervised": true, "converged": converged, "idle": converged, "pods": [],

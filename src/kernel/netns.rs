@@ -116,19 +116,11 @@ impl AsFd for AddressWatch {
     }
 }
 
-/// The addresses of this thread's network, beside loopback.
-///
-/// # Errors
-/// When the kernel does not list them.
-pub fn addresses() -> Result<Vec<IpAddr>, KernelError> {
-    Ok(all_addresses()?.into_iter().filter(|address| !address.is_loopback()).collect())
-}
-
 /// The addresses of this thread's network.
 ///
 /// # Errors
 /// When the kernel does not list them.
-pub fn all_addresses() -> Result<Vec<IpAddr>, KernelError> {
+pub fn addresses() -> Result<Vec<IpAddr>, KernelError> {
     let fail = |errno: nix::errno::Errno| KernelError::io("list the addresses of a network")(errno.into());
     let addresses = nix::ifaddrs::getifaddrs().map_err(fail)?.filter_map(|interface| {
         let address = interface.address?;

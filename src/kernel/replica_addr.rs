@@ -73,7 +73,7 @@ fn is_unreachable(error: &io::Error) -> bool {
 /// When the kernel does not take the route (`CAP_NET_ADMIN`).
 pub fn make_local() -> Result<(), KernelError> {
     let fail = || KernelError::io("add the route to replicas' IPv6 addresses");
-    if !super::netns::all_addresses()?.contains(&IpAddr::V6(Ipv6Addr::LOCALHOST)) {
+    if !super::netns::addresses()?.contains(&IpAddr::V6(Ipv6Addr::LOCALHOST)) {
         return Ok(());
     }
     let mut socket = Socket::new(NETLINK_ROUTE).map_err(fail())?;

@@ -2,9 +2,16 @@
 
 use std::collections::BTreeSet;
 
+use sameport::spec::{PortRange, Protocol};
 use serde_json::{Value, json};
 
-use super::{agent::Agent, judge, network::Plain, pod::Pod};
+use super::{
+    agent::Agent,
+    judge,
+    network::Plain,
+    pod::Pod,
+    support::wait::{self, check},
+};
 
 /// Address, and whether it is for IPv6 only.
 const ADDRESSES: [(&str, u8); 7] = [
@@ -203,6 +210,61 @@ fn of_workers_that_want_the_same_port_one_of_each_replica_gets_it() {
         }
     }
     judge::none(2 * 2 * 8 * 3, &differ);
+}
+
+/// With SO_REUSEADDR the kernel lets two bind one port as long as none listens, and of UDP for good.
+#[test]
+fn an_exclusive_port_is_one_replicas_from_its_bind_on() {
+    let (mut pod, mut first, mut second) = pod();
+    pod.exclusive =
+        [Protocol::Tcp, Protocol::Udp].map(|protocol| PortRange::of(PORT, protocol)).into_iter().collect();
+    pod.tell();
+    let (place, label) = (at("tcp", "0.0.0.0"), json!({"label": "tcp 0.0.0.0"}));
+    wait::until("it is exclusive", || {
+        first[0].call("bound", place.clone());
+        let seen = first[1].try_to("bound", place.clone());
+        first[0].call("close", label.clone());
+        if seen.is_ok() {
+            first[1].call("close", label.clone());
+        }
+        check(seen.is_err(), seen)
+    });
+    let mut differ = vec![];
+    for kind in KINDS {
+        for (reuseaddr, reuseport) in [(0, 0), (1, 0), (0, 1), (1, 1)] {
+            let mut place = at(kind, "0.0.0.0");
+            place["reuseaddr"] = json!(reuseaddr);
+            place["reuseport"] = json!(reuseport);
+            let label = json!({"label": place["label"]});
+            let mut bind = |agent: &mut Agent, expected: Result<(), &str>| {
+                let seen = agent.try_to("bound", place.clone());
+                if seen.as_ref().map(drop).map_err(String::as_str) != expected {
+                    differ.push(format!("{} {place}: expected {expected:?}, got {seen:?}", agent.name));
+                }
+            };
+            for _ in 0..3 {
+                bind(&mut first[0], Ok(()));
+                bind(&mut first[1], Err("EADDRINUSE"));
+                bind(&mut first[2], Err("EADDRINUSE"));
+                first[0].call("close", label.clone());
+                bind(&mut first[1], Ok(()));
+                bind(&mut first[0], Err("EADDRINUSE"));
+                first[1].call("close", label.clone());
+            }
+            // Within a replica it is as the kernel has it.
+            bind(&mut first[2], Ok(()));
+            let shared = reuseport == 1 || reuseaddr == 1;
+            bind(&mut second[2], if shared { Ok(()) } else { Err("EADDRINUSE") });
+            first[2].call("close", label.clone());
+            if shared {
+                bind(&mut first[0], Err("EADDRINUSE"));
+                second[2].call("close", label.clone());
+            }
+            bind(&mut first[0], Ok(()));
+            first[0].call("close", label);
+        }
+    }
+    judge::none(2 * 4 * 22, &differ);
 }
 
 #[test]

@@ -97,7 +97,7 @@ fn each_replica_has_an_ipv6_address_of_its_own() {
 #[test]
 fn replicas_ipv6_addresses_are_not_among_those_of_their_network() {
     let pod = pod();
-    let addresses = pod.netns().within(netns::all_addresses).unwrap();
+    let addresses = pod.netns().within(netns::addresses).unwrap();
     assert!(addresses.contains(&IpAddr::V6(Ipv6Addr::LOCALHOST)), "{addresses:?}");
     let ours = |address: &&IpAddr| matches!(address, IpAddr::V6(address) if address.segments()[0] == 0xfd61);
     assert_eq!(addresses.iter().find(ours), None);

@@ -20,7 +20,7 @@ use sameport::{
         sockets::Transport,
         steering::{KernelSteering, PodReport, PodWish, ReplicaWish, Rules, Steering, Traffic},
     },
-    spec::{Balance, PodName, ProjectName, ServiceName},
+    spec::{Balance, PodName, PortSet, ProjectName, ServiceName},
 };
 
 use super::{
@@ -40,6 +40,8 @@ pub struct Pod {
     replicas: BTreeMap<u32, Replica>,
     pub rules: Rules,
     pub declared: BTreeSet<(Transport, u16)>,
+    /// Ports that one replica holds at a time.
+    pub exclusive: PortSet,
     /// The weight of replicas when they start.
     pub usual_weight: u32,
 }
@@ -74,6 +76,7 @@ impl Pod {
             replicas: BTreeMap::new(),
             rules,
             declared: BTreeSet::new(),
+            exclusive: PortSet::default(),
             usual_weight: 100,
         };
         pod.tell();
@@ -218,7 +221,7 @@ impl Pod {
             pid: self.sandbox.id(),
             netns: self.netns().inode,
             declared: self.declared.clone(),
-            exclusive: sameport::spec::PortSet::default(),
+            exclusive: self.exclusive.clone(),
             rules: services.map(|service| (service, self.rules)).collect(),
             replicas: self
                 .replicas

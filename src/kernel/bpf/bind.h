@@ -16,6 +16,21 @@ static __always_inline int is_taken(struct bind_key *key, int asked, int reuse)
 	return b ? keeps_out(b, asked, reuse) : 0;
 }
 
+/* The sockets of all replicas on one exclusive port. */
+static __always_inline void exclusive_key(struct bind_key *key, __u64 netns, __u16 port, __u8 protocol)
+{
+	__builtin_memset(key, 0, sizeof(*key));
+	/* No control group has such an id. */
+	key->cgroup = ~netns;
+	key->port = port;
+	key->protocol = protocol;
+}
+
+static __always_inline int is_exclusive_key(const struct bind_key *key)
+{
+	return key->cgroup >> 63;
+}
+
 static __always_inline void count_bind(struct bind_key *key, __u32 kind, int by)
 {
 	struct binds none = {}, *b;
@@ -26,7 +41,10 @@ static __always_inline void count_bind(struct bind_key *key, __u32 kind, int by)
 	if (!b)
 		return;
 	__sync_fetch_and_add(&b->sockets[kind & 3], by);
-	if (by < 0 && !(b->sockets[0] | b->sockets[1] | b->sockets[2] | b->sockets[3]))
+	if (by < 0 && is_exclusive_key(key)) {
+		if (b->sockets[0] <= 0)
+			bpf_map_delete_elem(&sp_binds, key);
+	} else if (by < 0 && !(b->sockets[0] | b->sockets[1] | b->sockets[2] | b->sockets[3]))
 		bpf_map_delete_elem(&sp_binds, key);
 }
 
@@ -99,22 +117,12 @@ static __always_inline void quota_key(struct bind_key *key, __u64 cgroup)
 	set_special(&key->addr, QUOTA);
 }
 
-/* The sockets of all replicas on one exclusive port. */
-static __always_inline void exclusive_key(struct bind_key *key, __u64 netns, __u16 port, __u8 protocol)
-{
-	__builtin_memset(key, 0, sizeof(*key));
-	/* No control group has such an id. */
-	key->cgroup = ~netns;
-	key->port = port;
-	key->protocol = protocol;
-}
-
 static __always_inline void count_socket(struct bind_mark *mark, int by)
 {
 	struct bind_key quota;
 
 	mark->counted = by > 0;
-	if (mark->key.cgroup >> 63) { /* an exclusive one */
+	if (is_exclusive_key(&mark->key)) {
 		struct bind_key key = mark->key;
 
 		count_bind(&key, 0, by);
@@ -131,6 +139,37 @@ static __always_inline int is_exclusive(const struct port_key *port)
 	__u64 *bits = bpf_map_lookup_elem(&sp_exclusive, &key);
 
 	return bits && *bits >> (port->port & 63) & 1;
+}
+
+/* Takes an exclusive port for a replica: not 0 if another one has it. The kernel alone would let both bind where they set
+ * SO_REUSEADDR, and refuse the second one that listens, which few programs expect. */
+static __always_inline int is_held_by_another(struct bind_key *key, __u64 owner)
+{
+	struct binds none = {}, *b;
+	__u64 holder;
+
+	bpf_map_update_elem(&sp_binds, key, &none, BPF_NOEXIST);
+	b = bpf_map_lookup_elem(&sp_binds, key);
+	if (!b)
+		return 0;
+	/* Whose they are is in place of counts that an exclusive port does not have. */
+	holder = __sync_val_compare_and_swap((__u64 *)&b->sockets[2], 0, owner);
+	if (holder && holder != owner)
+		return 1;
+	__sync_fetch_and_add(&b->sockets[0], 1);
+	return 0;
+}
+
+/* Whether an address is none of the network's: the kernel refuses it for that, whatever else is bound. */
+static __always_inline int is_foreign(const struct bind_key *key)
+{
+	struct served_key local = { .netns = key->netns, .addr = key->addr };
+
+	if (is_v4(&key->addr))
+		return key->addr.w[3] && !is_loopback(&key->addr) && !bpf_map_lookup_elem(&sp_local, &local);
+	if (is_any6(&key->addr) || key->addr.w[0] == ONLY6)
+		return 0;
+	return !bpf_map_lookup_elem(&sp_local, &local);
 }
 
 static __always_inline int share(struct bpf_sock_addr *ctx, struct bind_key *key, int only6)
@@ -161,17 +200,22 @@ static __always_inline int share(struct bpf_sock_addr *ctx, struct bind_key *key
 	key->port = port.port;
 	key->protocol = port.protocol;
 	key->netns = port.netns;
-	if (is_exclusive(&port)) {
-		exclusive_key(&other, port.netns, port.port, port.protocol);
-		b = bpf_map_lookup_elem(&sp_binds, &other);
-		if (b && b->sockets[0] > 0)
-			tell(port.netns, key->cgroup, EVENT_EXCLUSIVE, port.port, port.protocol, 0);
-		new.key = other;
-		bpf_sk_storage_get(&sp_bind_marks, sk, &new, BPF_SK_STORAGE_GET_F_CREATE);
-		return 1;
-	}
 	if (is_supervisor(key->cgroup)) {
 		bpf_setsockopt(ctx, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one));
+		return 1;
+	}
+	if (is_exclusive(&port)) {
+		exclusive_key(&new.key, port.netns, port.port, port.protocol);
+		new.counted = 1;
+		if (is_held_by_another(&new.key, key->cgroup)) {
+			tell(port.netns, key->cgroup, EVENT_EXCLUSIVE, port.port, port.protocol, 0);
+			bpf_set_retval(-EADDRINUSE);
+			return 0;
+		}
+		if (mark)
+			*mark = new;
+		else if (!bpf_sk_storage_get(&sp_bind_marks, sk, &new, BPF_SK_STORAGE_GET_F_CREATE))
+			count_bind(&new.key, 0, -1);
 		return 1;
 	}
 	quota_key(&other, key->cgroup);
@@ -196,6 +240,9 @@ static __always_inline int share(struct bpf_sock_addr *ctx, struct bind_key *key
 		mark = bpf_sk_storage_get(&sp_bind_marks, sk, &new, BPF_SK_STORAGE_GET_F_CREATE);
 	if (is_taken_within(&new, asked)) {
 		count_mark(&new, -1);
+		/* It says EADDRNOTAVAIL then. */
+		if (is_foreign(&new.key))
+			return 1;
 		bpf_set_retval(-EADDRINUSE);
 		return 0;
 	}
@@ -329,7 +376,7 @@ static __always_inline void listens(struct bpf_sock_ops *ctx, struct bpf_sock *s
 	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
 	mark = bpf_sk_storage_get(&sp_bind_marks, sk, 0, 0);
 	/* Without a mark nobody else can be at its port. */
-	if (mark && !(mark->key.cgroup >> 63)) {
+	if (mark && !is_exclusive_key(&mark->key)) {
 		recount_mark(mark, mark->kind & ~SOFT);
 		list(ctx, mark);
 		member = bpf_map_lookup_elem(&sp_cgroups, &owner);

@@ -261,7 +261,7 @@ MAP(sp_supervisors, LRU_HASH, __u64, __u32, 1024, 0);
 MAP(sp_replicas, HASH, struct replica_key, __u64, REPLICAS, BPF_F_NO_PREALLOC);
 /* Which control group has opened a connection within a pod. */
 MAP(sp_origins, LRU_HASH, struct flow_key, __u64, ORIGINS, 0);
-/* Addresses that are a pod's own, beside loopback; ports are 0. */
+/* Addresses that are a pod's own, of loopback those of its interfaces; ports are 0. */
 MAP(sp_local, HASH, struct served_key, __u32, SERVED, BPF_F_NO_PREALLOC);
 /* What is bound within each replica. */
 MAP(sp_binds, HASH, struct bind_key, struct binds, BINDS, BPF_F_NO_PREALLOC);

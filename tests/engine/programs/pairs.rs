@@ -159,7 +159,6 @@ fn java_asks_the_server_behind_it_on_localhost() {
 }
 
 #[test]
-#[ignore = "the hook that refuses a port which is taken is asked before the kernel looks whether the address is there"]
 fn who_wants_an_address_that_is_not_there_is_told_so_also_where_the_port_is_taken() {
     // It listens on `::`, and there is no `::1`.
     let listen = listen_on(&[8080]);
