@@ -24,6 +24,7 @@ mod network;
 mod own;
 mod pod;
 mod server;
+mod set;
 mod source_ports;
 mod takeover;
 mod traps;
