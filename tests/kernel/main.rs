@@ -11,6 +11,7 @@ mod agent;
 mod binds;
 mod choice;
 mod counting;
+mod crowd;
 mod fairness;
 mod guard;
 mod hold;
