@@ -22,14 +22,7 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// Of the newest program with that name, as the kernel tells of a descriptor of it.
-    pub fn of(name: &str) -> Result<Self> {
-        let programs = loaded_programs().filter_map(Result::ok);
-        let newest = programs.filter(|info| info.name_as_str() == Some(name)).max_by_key(|info| info.id());
-        Self::told(newest.with_context(|| format!("the program {name} is not there"))?)
-    }
-
-    /// Of the program that a pinned link attaches.
+    /// Of the program that a pinned link attaches: others on the host may have the same name.
     pub fn of_link(path: &Path) -> Result<Self> {
         let link = FdLink::from(PinnedLink::from_pin(path).with_context(|| path.display().to_string())?);
         let id = link.info()?.program_id();

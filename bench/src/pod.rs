@@ -91,6 +91,7 @@ pub struct Pod {
     steering: KernelSteering,
     replicas: Vec<Member>,
     sandbox: Ends,
+    project: String,
 }
 
 impl Pod {
@@ -111,7 +112,7 @@ impl Pod {
     pub fn empty(name: &str, balance: Balance) -> Result<Self> {
         let sandbox = sandbox()?;
         let steering = KernelSteering::start(&ProjectName::new(name)?)?;
-        let pod = Self { steering, replicas: Vec::new(), sandbox };
+        let pod = Self { steering, replicas: Vec::new(), sandbox, project: name.to_owned() };
         pod.want(balance)?;
         pod.wait_until(|_| true)?;
         Ok(pod)
@@ -127,6 +128,15 @@ impl Pod {
     /// A process that is in its network.
     pub fn network(&self) -> u32 {
         self.sandbox.0.id()
+    }
+
+    /// Where the link of its program is pinned that chooses.
+    pub fn link(&self) -> Result<PathBuf> {
+        let project = capability::mounted("bpf").context("no bpffs")?.join("sameport").join(&self.project);
+        let mut found = fs::read_dir(&project)?.filter_map(Result::ok).map(|entry| entry.path());
+        let pod =
+            found.find(|path| path.is_dir()).with_context(|| format!("no pod in {}", project.display()))?;
+        Ok(pod.join("link_sameport_lookup"))
     }
 
     fn settle(&self, balance: Balance) -> Result<()> {

@@ -95,11 +95,11 @@ fn measure_choice(pod: &Pod, packets: u32) -> Result<f64> {
 
 /// Nanoseconds that the program takes for a packet from outside to a port.
 fn cost(pod: &Pod, port: u16, packets: u32) -> Result<f64> {
-    let netns = pod.netns()?;
+    let (netns, link) = (pod.netns()?, pod.link()?);
     begin_connections(&netns, port, packets / 10)?;
-    let before = Cost::of("sameport_lookup")?;
+    let before = Cost::of_link(&link)?;
     begin_connections(&netns, port, packets)?;
-    Cost::of("sameport_lookup")?.mean_since(before).context("the program has not run")
+    Cost::of_link(&link)?.mean_since(before).context("the program has not run")
 }
 
 /// Sends first packets of handshakes, whose answers go nowhere: what is measured is the choice alone, and not how 256
