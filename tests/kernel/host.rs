@@ -154,7 +154,7 @@ fn timed<T>(what: &str, count: u32, work: impl FnMut(u32) -> T) -> Vec<T> {
     let begin = Instant::now();
     let done: Vec<T> = (0..count).map(work).collect();
     let each = begin.elapsed() / count;
-    println!("{what}: {:.1} s, {:.1} ms each", begin.elapsed().as_secs_f64(), each.as_secs_f64() * 1000.0);
+    eprintln!("{what}: {:.1} s, {:.1} ms each", begin.elapsed().as_secs_f64(), each.as_secs_f64() * 1000.0);
     assert!(each < MOST_TIME, "{what}: {each:?}");
     done
 }
@@ -202,14 +202,14 @@ fn serve(count: u32) {
         timed("answer", count, |number| projects[number as usize].answer());
         let host = memory(&root.join("_host_2"));
         let each = (memory(&root) - host) / u64::from(count);
-        println!("maps: {host} bytes for all, and {each} for each project");
+        eprintln!("maps: {host} bytes for all, and {each} for each project");
         assert!(each < MOST_OF_PROJECT && host < 40_000_000, "{host}, {each}");
         // One more is as soon there as the first.
         let begin = Instant::now();
         let last = Project::new(count, crowd.network());
         last.tell();
         last.until(0);
-        println!("one more: {:.1} ms", begin.elapsed().as_secs_f64() * 1000.0);
+        eprintln!("one more: {:.1} ms", begin.elapsed().as_secs_f64() * 1000.0);
         last.steering.remove().unwrap();
         // Whoever stays is none the worse.
         let first = projects.remove(0);

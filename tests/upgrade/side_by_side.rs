@@ -119,7 +119,7 @@ fn unnoticed<T>(projects: &[&Project], what: &str, work: impl FnOnce() -> T) -> 
     thread::sleep(Duration::from_secs(1));
     for (load, project) in loads.into_iter().zip(projects) {
         let report = load.finish();
-        println!(
+        eprintln!(
             "{what}: {}: {} answered, {} failed",
             project.name,
             report.answered(),
@@ -214,7 +214,11 @@ fn the_newer_layout_goes_and_the_older_one_stays() {
             let older = Older::supervised(origin);
             let newer = begin(&new);
             unnoticed(&[&older.project], "the newer one ends", || down(&newer, &new));
-            assert_eq!(names(), [older.project.name.clone()], "the last one of its layout removes all of it");
+            assert_eq!(
+                names(),
+                [older.project.name.as_str()],
+                "the last one of its layout removes all of it"
+            );
             unnoticed(&[&older.project], "the older one goes on", || ());
             older.down();
             assert_eq!(names(), [""; 0]);

@@ -416,14 +416,6 @@ mod tests {
     }
 
     #[test]
-    fn what_is_done_is_done_on_loopback() {
-        for loopback in [V4, V6] {
-            let places = Places::new(loopback).unwrap();
-            ACTS.into_iter().for_each(|act| places.act(act).unwrap());
-        }
-    }
-
-    #[test]
     fn a_difference_is_taken_round_by_round() {
         let measure = others("a connection", [vec![1000.0, 3000.0, 2000.0], vec![1100.0, 3150.0, 2400.0]]);
         let outcome = measure.outcomes().remove(0);
