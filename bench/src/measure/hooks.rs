@@ -6,7 +6,7 @@
 use std::{
     ffi::OsString,
     fmt, fs,
-    io::{BufRead as _, BufReader, Write as _, stdin},
+    io::{BufRead as _, BufReader, Write as _, stdin, stdout},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     process::{ChildStdin, ChildStdout, Stdio},
@@ -138,7 +138,8 @@ pub fn be_worker(core: Option<OsString>) -> Result<()> {
         sched_setaffinity(Pid::from_raw(0), &cores)?;
     }
     let (v4, v6) = (Places::new(V4)?, Places::new(V6)?);
-    println!("ready");
+    let mut told = stdout().lock();
+    writeln!(told, "ready")?;
     for line in stdin().lock().lines() {
         let line = line?;
         let mut words = line.split(' ');
@@ -153,7 +154,7 @@ pub fn be_worker(core: Option<OsString>) -> Result<()> {
             }
             chunks.push(begin.elapsed().as_nanos() as f64 / f64::from(CHUNK));
         }
-        println!("{}", Spread::of(&chunks).context("nothing was done")?.median);
+        writeln!(told, "{}", Spread::of(&chunks).context("nothing was done")?.median)?;
     }
     Ok(())
 }
