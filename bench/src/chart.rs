@@ -51,6 +51,7 @@ fn is_drawn(measure: &Measure) -> bool {
     // The p50 says little, who differ by little look alike, and of what a processor costs one is enough.
     let is_detail = measure.title.contains("p50,")
         || measure.title.ends_with("beside the limit")
+        || measure.id == Id::F10
         || (measure.id == Id::F9 && !measure.title.ends_with("a new connection each"));
     kinds(Kind::Sameport) && measure.series.iter().any(|series| series.kind != Kind::Sameport) && !is_detail
 }

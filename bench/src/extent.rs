@@ -27,6 +27,10 @@ pub struct Extent {
     pub choices: &'static [u16],
     /// Connections that are begun for each of them.
     pub connections: u32,
+    /// Rounds with and without the programs that see every socket.
+    pub hook_rounds: usize,
+    /// Calls of such a program in a turn.
+    pub hook_calls: u32,
 }
 
 /// Which peers and cases take part.
@@ -51,8 +55,10 @@ impl Extent {
         sizes: &[4, 16, 64, 128],
         supervised: &[4, 64],
         idle: 60,
-        choices: &[4, 16, 64, 256],
+        choices: &[1, 4, 16, 64, 256],
         connections: 20_000,
+        hook_rounds: 40,
+        hook_calls: 5_000,
     };
     /// To see where one stands.
     pub const QUICK: Self = Self {
@@ -68,6 +74,8 @@ impl Extent {
         idle: 3,
         choices: &[4, 64],
         connections: 2_000,
+        hook_rounds: 10,
+        hook_calls: 2_000,
     };
     /// That everything starts and yields a number.
     pub const SMOKE: Self = Self {
@@ -83,5 +91,7 @@ impl Extent {
         idle: 1,
         choices: &[4],
         connections: 2_000,
+        hook_rounds: 2,
+        hook_calls: 500,
     };
 }

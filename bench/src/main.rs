@@ -8,6 +8,7 @@ mod client;
 mod command;
 mod compose;
 mod cores;
+mod cost;
 mod docker;
 mod extent;
 mod host;
@@ -15,6 +16,7 @@ mod http;
 mod load;
 mod measure;
 mod peer;
+mod pod;
 mod project;
 mod report;
 mod results;
@@ -69,6 +71,7 @@ fn main() -> ExitCode {
     let done = match args.next() {
         Some(word) if word == load::oha::WORD => load::oha::be(args),
         Some(word) if word == measure::choice::WORD => measure::choice::be_replica(),
+        Some(word) if word == measure::hooks::WORD => measure::hooks::be_worker(args.next()),
         _ => compare(Args::parse_from(std::env::args_os())),
     };
     match done {
@@ -124,7 +127,10 @@ fn measure(args: &Args) -> Result<Results> {
     }
     bench.finish();
     measures.sort_by_key(|measure| measure.id);
-    Ok(Results { host: Host::this(peer::versions()?)?, took: begin.elapsed().as_secs(), measures })
+    // Without peers their images are not needed.
+    let alone = settings.iter().flat_map(|setting| setting.answers).all(|id| matches!(id, Id::F8 | Id::F10));
+    let versions = if alone { Vec::new() } else { peer::versions()? };
+    Ok(Results { host: Host::this(versions)?, took: begin.elapsed().as_secs(), measures })
 }
 
 /// Builds the binary that is measured, as this one was built.

@@ -29,7 +29,9 @@ pub fn page(results: &Results) -> String {
         host.command, host.date, results.took, host.processor, host.memory, host.kernel
     );
     let versions: Vec<_> = host.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
-    let _ = write!(text, "{}.\n\n", versions.join(", "));
+    if !versions.is_empty() {
+        let _ = write!(text, "{}.\n\n", versions.join(", "));
+    }
     text.push_str(
         "A figure is the median of the rounds, with the smallest and the largest. The peers had their turns one after the\n\
          other in each round, and a ratio is taken round by round. [How each is set up](README.md),\n\

@@ -130,6 +130,8 @@ pub enum Id {
     F8,
     /// Processor time for a request.
     F9,
+    /// What the programs cost that see every socket of the host.
+    F10,
 }
 
 /// The middle and the ends of some figures.
@@ -263,8 +265,8 @@ pub fn figure(number: f64) -> String {
             false => text,
         };
     }
-    let digits = format!("{number:.0}");
-    let mut text = String::new();
+    let digits = format!("{:.0}", number.abs());
+    let mut text = if number < 0.0 { "-".to_owned() } else { String::new() };
     for (at, digit) in digits.chars().enumerate() {
         if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push(',');
@@ -332,6 +334,10 @@ mod tests {
         assert_eq!(of(12.34), "12.3");
         assert_eq!(of(999.6), "1,000");
         assert_eq!(of(1_234_567.0), "1,234,567");
+        assert_eq!(
+            (of(-793.0), of(-1_793.0), of(-2.5)),
+            ("-793".to_owned(), "-1,793".to_owned(), "-2.5".to_owned())
+        );
         assert_eq!(of(f64::NAN), "–");
     }
 

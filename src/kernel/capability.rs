@@ -62,10 +62,10 @@ pub fn has(capability: Capability) -> bool {
     bits.is_some_and(|bits| bits >> (capability as u32) & 1 == 1)
 }
 
-/// Where a file system of a type is mounted, such as `cgroup2` or `bpf`.
+/// Where a file system of a type is mounted for this thread, such as `cgroup2` or `bpf`.
 #[must_use]
 pub fn mounted(kind: &str) -> Option<PathBuf> {
-    let table = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let table = fs::read_to_string("/proc/thread-self/mounts").unwrap_or_default();
     table.lines().find_map(|line| {
         let mut words = line.split(' ').skip(1);
         let (path, found) = (words.next()?, words.next()?);

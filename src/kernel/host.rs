@@ -6,15 +6,26 @@
 //! it, the last one removes it.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
     os::{
         fd::OwnedFd,
-        unix::fs::{MetadataExt, symlink},
+        unix::{
+            ffi::OsStrExt,
+            fs::{MetadataExt, symlink},
+        },
     },
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{FlockOperation, Mode, OFlags, flock, fstat, open};
+use aya::{
+    maps::MapData,
+    programs::{
+        links::{FdLink, PinnedLink},
+        loaded_programs,
+    },
+};
+use rustix::fs::{FlockOperation, flock};
 
 use super::{KernelError, layout, maps::HostMaps, pins, processes::Cgroup, programs::Programs};
 
@@ -32,22 +43,67 @@ impl Locked {
         let path = folder(root);
         let fail = || KernelError::io(format!("lock {}", path.display()));
         loop {
-            fs::create_dir_all(&path).map_err(KernelError::io(format!("make {}", path.display())))?;
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let lock = match open(&path, flags, Mode::empty()) {
-                Ok(lock) => lock,
-                // The last project has just removed it.
-                Err(rustix::io::Errno::NOENT) => continue,
-                Err(errno) => return Err(fail()(errno.into())),
-            };
+            let lock = pins::open_folder(&path)?;
             flock(&lock, FlockOperation::LockExclusive).map_err(|errno| fail()(errno.into()))?;
-            let ours = fstat(&lock).map_err(|errno| fail()(errno.into()))?.st_ino;
-            // Else it was removed while we waited, and is another one's by now.
-            if fs::metadata(&path).is_ok_and(|meta| meta.ino() == ours) {
+            if pins::is_at(&lock, &path) {
                 return Ok(Self { path, _lock: lock });
             }
         }
     }
+
+    fn missing_maps(&self) -> Vec<&'static str> {
+        Programs::map_names().filter(|name| !self.path.join(name).exists()).collect()
+    }
+
+    /// Sees to it that all maps are pinned, or none: whoever made them, or let them go, may have died in the middle of it.
+    ///
+    /// One whose pin alone is gone is pinned again: programs that are attached use it, here or in a pod. Where none does, it
+    /// may be lost, and the others are of no use without it.
+    fn make_whole(&self, root: &Path) -> Result<(), KernelError> {
+        let missing = self.missing_maps();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        for (name, map) in maps_of_links(root) {
+            if missing.contains(&name.as_str()) {
+                let path = self.path.join(&name);
+                map.pin(&path).map_err(KernelError::bpf(format!("pin {}", path.display())))?;
+            }
+        }
+        if !self.missing_maps().is_empty() {
+            pins::empty_folder(&self.path, &|_| true)?;
+        }
+        Ok(())
+    }
+}
+
+/// The maps that programs use whose links are pinned, here or for pods, by name.
+fn maps_of_links(root: &Path) -> BTreeMap<String, MapData> {
+    let attached: Vec<u32> = links(root).iter().filter_map(|link| program_of(link)).collect();
+    let programs = loaded_programs().filter_map(Result::ok).filter(|info| attached.contains(&info.id()));
+    let ids: BTreeSet<u32> = programs.filter_map(|info| info.map_ids().ok().flatten()).flatten().collect();
+    let maps = ids.into_iter().filter_map(|id| {
+        let map = MapData::from_id(id).ok()?;
+        let name = map.info().ok()?.name_as_str()?.to_owned();
+        Some((name, map))
+    });
+    maps.collect()
+}
+
+/// Links in the host's folder, and of pods of all projects of this layout.
+fn links(root: &Path) -> Vec<PathBuf> {
+    // What is gone since has none.
+    let below = |folder: &Path| -> Vec<PathBuf> {
+        fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+    };
+    let projects = below(root).into_iter().filter(|folder| layout::is_current(folder).unwrap_or(false));
+    let pods = projects.flat_map(|project| below(&project)).flat_map(|pod| below(&pod));
+    let links = below(&folder(root)).into_iter().chain(pods);
+    links.filter(|path| path.file_name().is_some_and(|name| name.as_bytes().starts_with(b"link_"))).collect()
+}
+
+fn program_of(link: &Path) -> Option<u32> {
+    Some(FdLink::from(PinnedLink::from_pin(link).ok()?).info().ok()?.program_id())
 }
 
 /// Where the host's maps and programs are pinned, below the folder of all of sameport's pins.
@@ -61,6 +117,8 @@ pub fn folder(root: &Path) -> PathBuf {
 pub struct Host {
     root: PathBuf,
     pub maps: HostMaps,
+    /// By which the pin of one of its maps is known from a later one.
+    pin: u64,
 }
 
 impl Host {
@@ -72,6 +130,7 @@ impl Host {
     pub fn open(root: &Path, programs: &mut Programs) -> Result<Self, KernelError> {
         let locked = Locked::open(root)?;
         layout::check_maps(&locked.path)?;
+        locked.make_whole(root)?;
         let link = locked.path.join(BUILD);
         let attached = fs::read_link(&link).ok();
         let all_there = Programs::hook_names().iter().all(|name| locked.path.join(name).exists());
@@ -83,7 +142,15 @@ impl Host {
         }
         let mut maps = HostMaps::open(&locked.path)?;
         maps.add_supervisor(Cgroup::of(std::process::id())?.id)?;
-        Ok(Self { root: root.to_owned(), maps })
+        let pin =
+            pin_of(root).ok_or_else(|| KernelError::Gone { what: locked.path.display().to_string() })?;
+        Ok(Self { root: root.to_owned(), maps, pin })
+    }
+
+    /// Whether what is pinned is still what was opened: else somebody has removed it, and nothing of what we enter is heeded.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        pin_of(&self.root) == Some(self.pin)
     }
 
     /// Where the maps are pinned.
@@ -91,6 +158,11 @@ impl Host {
     pub fn folder(&self) -> PathBuf {
         folder(&self.root)
     }
+}
+
+/// Tells the pin of a map from a later one at the same place.
+fn pin_of(root: &Path) -> Option<u64> {
+    fs::metadata(folder(root).join("sp_pods")).ok().map(|meta| meta.ino())
 }
 
 /// Lets go of the networks of pods, and of everything if no project is left on this host.
@@ -103,6 +175,14 @@ pub fn release(root: &Path, pods: &[u64]) -> Result<(), KernelError> {
     }
     let locked = Locked::open(root)?;
     if is_in_use(root)? {
+        if pods.is_empty() {
+            return Ok(());
+        }
+        locked.make_whole(root)?;
+        // None of it is left: whoever comes next makes it anew.
+        if !locked.missing_maps().is_empty() {
+            return Ok(());
+        }
         let mut maps = HostMaps::open(&locked.path)?;
         return pods.iter().try_for_each(|pod| maps.remove_pod(*pod));
     }

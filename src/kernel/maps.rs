@@ -74,6 +74,12 @@ impl HostMaps {
         self.pods.insert(netns, 1, 0).map_err(fail())
     }
 
+    /// Whether a network is one of ours.
+    #[must_use]
+    pub fn has_pod(&self, netns: u64) -> bool {
+        self.pods.get(&netns, 0).is_ok()
+    }
+
     /// Lets go of a network, and of all that was entered for it.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -10,7 +10,7 @@ use std::{
 
 use aya::programs::links::FdLink;
 use rustix::{
-    fs::{FlockOperation, Mode, OFlags, flock, open},
+    fs::{FlockOperation, Mode, OFlags, flock, fstat, open},
     mount::{MountFlags, mount},
 };
 
@@ -49,16 +49,16 @@ impl Pins {
 
     fn lock(project: &ProjectName) -> Result<Self, KernelError> {
         let path = bpffs()?.join("sameport").join(project.as_str());
-        fs::create_dir_all(&path).map_err(KernelError::io(format!("make {}", path.display())))?;
         let fail =
             |errno: rustix::io::Errno| KernelError::io(format!("lock {}", path.display()))(errno.into());
-        let lock =
-            open(&path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(fail)?;
         // A supervisor that is about to end may have it still.
         let deadline = Instant::now() + PATIENCE;
         loop {
+            let lock = open_folder(&path)?;
             match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Self { path, _lock: lock }),
+                Ok(()) if is_at(&lock, &path) => return Ok(Self { path, _lock: lock }),
+                // Who had it has removed it.
+                Ok(()) => {}
                 Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
                     thread::sleep(Duration::from_millis(20));
                 }
@@ -168,17 +168,50 @@ impl Pins {
         }
     }
 
-    /// Removes what a project that has no supervisor has pinned; nothing if there is none of it.
+    /// Removes what a project that has no supervisor has pinned; nothing if there is none of it. What all projects share
+    /// goes as well if none of them is left, such as after a supervisor that was killed while it removed all.
     ///
     /// # Errors
     /// When it is in use, or we may not.
     pub fn clear(project: &ProjectName) -> Result<(), KernelError> {
-        if !Self::exist(project) {
+        if Self::exist(project) {
+            let project = project.clone();
+            return with_rights(move || Self::open(&project)?.remove_all());
+        }
+        let Some(root) = capability::mounted("bpf").map(|bpffs| bpffs.join("sameport")) else {
+            return Ok(());
+        };
+        if !host::folder(&root).exists() {
             return Ok(());
         }
-        let project = project.clone();
-        with_rights(move || Self::open(&project)?.remove_all())
+        match with_rights(move || host::release(&root, &[])) {
+            // Whoever may not has left nothing there.
+            Err(KernelError::Denied { .. }) => Ok(()),
+            released => released,
+        }
     }
+}
+
+/// A folder, which is made if it is not there.
+///
+/// # Errors
+/// When it cannot be made or opened.
+pub fn open_folder(path: &Path) -> Result<OwnedFd, KernelError> {
+    loop {
+        fs::create_dir_all(path).map_err(KernelError::io(format!("make {}", path.display())))?;
+        match open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(folder) => return Ok(folder),
+            // Somebody has just removed it.
+            Err(rustix::io::Errno::NOENT) => {}
+            Err(errno) => return Err(KernelError::io(format!("open {}", path.display()))(errno.into())),
+        }
+    }
+}
+
+/// Whether a folder is the one at that path: else it was removed since it was opened, and is another one's by now.
+pub fn is_at(folder: &OwnedFd, path: &Path) -> bool {
+    let opened = fstat(folder).map(|stat| stat.st_ino);
+    fs::metadata(path).is_ok_and(|meta| opened == Ok(meta.ino()))
 }
 
 /// Does something on a thread of its own, in which the rights that steering takes are in force.
@@ -227,6 +260,17 @@ pub fn replace(folder: &Path, name: &str, link: FdLink) -> Result<(), KernelErro
 /// # Errors
 /// When something stays that should not; as much as can be is gone then.
 pub fn remove_folder(folder: &Path, is_gone: &dyn Fn(&str) -> bool) -> Result<(), KernelError> {
+    if empty_folder(folder, is_gone)? {
+        fs::remove_dir(folder).map_err(KernelError::io(format!("remove {}", folder.display())))?;
+    }
+    Ok(())
+}
+
+/// Removes what is in a folder and has such a name, links first; whether nothing is left in it.
+///
+/// # Errors
+/// As [`remove_folder`].
+pub fn empty_folder(folder: &Path, is_gone: &dyn Fn(&str) -> bool) -> Result<bool, KernelError> {
     let fail = || KernelError::io(format!("read {}", folder.display()));
     let mut names = Vec::new();
     for entry in fs::read_dir(folder).map_err(fail())? {
@@ -236,10 +280,7 @@ pub fn remove_folder(folder: &Path, is_gone: &dyn Fn(&str) -> bool) -> Result<()
     gone.sort_by_key(|name| !name.starts_with("link_"));
     let removed: Vec<_> = gone.iter().map(|name| remove(&folder.join(name))).collect();
     removed.into_iter().collect::<Result<(), _>>()?;
-    if stay.is_empty() {
-        fs::remove_dir(folder).map_err(KernelError::io(format!("remove {}", folder.display())))?;
-    }
-    Ok(())
+    Ok(stay.is_empty())
 }
 
 /// Lets go of what is pinned at a path, if there is something.

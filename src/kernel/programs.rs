@@ -55,6 +55,9 @@ const MAPS_OF_HOST: [&str; 16] = [
     "sp_tags",
 ];
 
+/// Maps of maps, which only the programs that run for every socket have; they are pinned beside the others.
+const MAPS_OF_HOOKS: [&str; 3] = ["sp_pod_events", "sp_pod_counts", "sp_large_counts"];
+
 /// How much a pod's maps have room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
@@ -88,6 +91,11 @@ impl Programs {
     #[must_use]
     pub fn hook_names() -> [String; 10] {
         HOOKS_OF_HOST.map(|name| format!("link_{name}"))
+    }
+
+    /// Names of the maps that are pinned in the folder of the host.
+    pub fn map_names() -> impl Iterator<Item = &'static str> {
+        MAPS_OF_HOST.into_iter().chain(MAPS_OF_HOOKS)
     }
 
     /// By which this release knows its programs at the control groups from those of others.

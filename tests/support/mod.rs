@@ -6,6 +6,7 @@
 
 #![allow(dead_code, reason = "each test program uses its part of this")]
 
+pub mod apart;
 pub mod certificates;
 pub mod daemon;
 pub mod docker;

@@ -17,4 +17,5 @@ mod kernel;
 mod labels;
 mod layout;
 mod older;
+mod side_by_side;
 mod states;

@@ -78,8 +78,8 @@ impl Older {
         older.project.write(&older.own(&compose));
         match &older.origin {
             Origin::Binary(binary) => {
-                older.run(binary, &["up", "-d", "--wait"]);
-                older.run(binary, &["weight", "web.3=0"]);
+                run(&older.project, binary, &["up", "-d", "--wait"]);
+                run(&older.project, binary, &["weight", "web.3=0"]);
             }
             Origin::Fixtures => older.make(),
         }
@@ -90,16 +90,12 @@ impl Older {
         older
     }
 
-    /// Runs another release's binary for the project.
-    fn run(&self, binary: &Path, args: &[&str]) {
-        let ours = self.project.command(args);
-        let mut command = Command::new(binary);
-        command.args(args).current_dir(ours.get_current_dir().unwrap()).stdin(Stdio::null());
-        for (key, value) in ours.get_envs() {
-            command.env(key, value.unwrap());
+    /// Removes it by the release that made it; what only looks like that has this one do it.
+    pub fn down(&self) {
+        match &self.origin {
+            Origin::Binary(binary) => run(&self.project, binary, &["down", "-v"]),
+            Origin::Fixtures => drop(self.project.run(&["down", "-v"])),
         }
-        let output = command.output().unwrap();
-        assert!(output.status.success(), "{args:?}: {output:?}");
     }
 
     /// A text of the fixtures for this project: with its name, port and volume.
@@ -152,6 +148,18 @@ impl Drop for Older {
             let _ = supervisor.wait();
         }
     }
+}
+
+/// Runs another release's binary for a project.
+pub fn run(project: &Project, binary: &Path, args: &[&str]) {
+    let ours = project.command(args);
+    let mut command = Command::new(binary);
+    command.args(args).current_dir(ours.get_current_dir().unwrap()).stdin(Stdio::null());
+    for (key, value) in ours.get_envs() {
+        command.env(key, value.unwrap());
+    }
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{args:?}: {output:?}");
 }
 
 /// Something that holds the project's lock, and answers as a supervisor of protocol 1 does: it ends when it is asked to. It

@@ -2,6 +2,7 @@
 
 pub mod change;
 pub mod choice;
+pub mod hooks;
 pub mod latency;
 pub mod replace;
 pub mod sizes;
@@ -27,8 +28,9 @@ pub struct Setting {
 }
 
 /// All of them, in the order in which they are done: what is of nanoseconds before the machine has to clean up after others.
-pub const ALL: [Setting; 7] = [
+pub const ALL: [Setting; 8] = [
     Setting { answers: &[Id::F8], steps: choice::steps, measure: choice::measure },
+    Setting { answers: &[Id::F10], steps: hooks::steps, measure: hooks::measure },
     Setting { answers: &[Id::F1, Id::F2, Id::F9], steps: throughput::steps, measure: throughput::measure },
     Setting { answers: &[Id::F3], steps: latency::steps, measure: latency::measure },
     Setting { answers: &[Id::F4], steps: replace::steps, measure: replace::measure },

@@ -265,6 +265,7 @@ impl Steerer {
 
     /// Does what is wanted, tells what is seen, and says how long nothing has to be done.
     fn update(&mut self) -> Duration {
+        self.renew();
         let Some(wishes) = self.wishes.take() else { return RESYNC };
         self.let_go_of_others(&wishes);
         let pods: BTreeMap<_, _> =
@@ -285,6 +286,21 @@ impl Steerer {
             changed
         });
         pause
+    }
+
+    /// Begins anew, as another supervisor would, where somebody has removed what all projects share: by hand, or for want of
+    /// a part of it.
+    fn renew(&mut self) {
+        if self.kernel.host.is_current() {
+            return;
+        }
+        match self.kernel.renew() {
+            Ok(()) => {
+                tracing::warn!("what all projects share in the kernel was removed, and is made anew");
+                self.pods.clear();
+            }
+            Err(error) => tracing::warn!(%error, "what all projects share in the kernel is gone"),
+        }
     }
 
     fn pod(&mut self, name: &PodName, wish: &PodWish) -> PodReport {

@@ -31,9 +31,23 @@ impl InKernel {
     pub fn open(pins: Pins) -> Result<Self, KernelError> {
         rights::check()?;
         layout::check_maps(pins.path())?;
-        let mut programs = Programs::new();
-        let host = Host::open(pins.root(), &mut programs)?;
-        programs.forget_types();
+        let (host, programs) = open_host(&pins)?;
         Ok(Self { pins, host, programs })
     }
+
+    /// Takes part anew in what projects share, which was removed or made anew since. All pods have to be entered again.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn renew(&mut self) -> Result<(), KernelError> {
+        (self.host, self.programs) = open_host(&self.pins)?;
+        Ok(())
+    }
+}
+
+fn open_host(pins: &Pins) -> Result<(Host, Programs), KernelError> {
+    let mut programs = Programs::new();
+    let host = Host::open(pins.root(), &mut programs)?;
+    programs.forget_types();
+    Ok((host, programs))
 }

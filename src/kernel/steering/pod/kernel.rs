@@ -36,6 +36,19 @@ const FLOWS: [u32; 2] = [65_536, 4096];
 /// How the links that name services begin; the service's number follows.
 const SERVICE: &str = "service_";
 
+/// Connections that are open already end unseen where the host's maps know nothing of the pod: those that counted them are
+/// gone.
+fn forget_connections(maps: &mut PodMaps) -> Result<(), KernelError> {
+    for endpoint in 0..maps.endpoints() {
+        let counts = counts(&maps.counts, endpoint)?;
+        if (counts.live, counts.unfinished, counts.expected) != (0, 0, 0) {
+            let none = Counts { live: 0, unfinished: 0, expected: 0, ..counts };
+            maps.counts.set(endpoint, none, 0).map_err(KernelError::bpf("forget connections"))?;
+        }
+    }
+    Ok(())
+}
+
 /// A pod's maps and programs.
 pub struct PodKernel {
     /// Cookie of its network.
@@ -52,6 +65,8 @@ pub struct PodKernel {
     ports: BTreeMap<PodPortKey, PortEntry>,
     /// Listeners that a supervisor before us entered, by cookie, and that were not seen yet.
     left_behind: BTreeMap<u64, Listener>,
+    /// Whether the host's maps knew nothing of the pod: if anything is left behind, they were made anew since.
+    is_unknown: bool,
     /// Endpoints of replicas that are no more, with connections that are still open.
     lingering: Vec<u32>,
 }
@@ -75,7 +90,11 @@ impl PodKernel {
             flows: FLOWS[usize::from(!has_udp)],
         };
         let programs = kernel.programs.load_pod(&kernel.host.folder(), &folder, room)?;
-        let maps = PodMaps::open(&folder, netns)?;
+        let mut maps = PodMaps::open(&folder, netns)?;
+        let is_unknown = !kernel.host.maps.has_pod(netns);
+        if is_unknown {
+            forget_connections(&mut maps)?;
+        }
         kernel.host.maps.add_pod(netns, &maps)?;
         let mut pod = Self {
             netns,
@@ -88,6 +107,7 @@ impl PodKernel {
             maps,
             ports: BTreeMap::new(),
             left_behind: BTreeMap::new(),
+            is_unknown,
             lingering: Vec::new(),
         };
         pod.restore()?;
@@ -295,6 +315,12 @@ impl PodKernel {
     /// What a supervisor before us entered a listener as.
     pub fn left_behind(&self, cookie: u64) -> Option<Listener> {
         self.left_behind.get(&cookie).copied()
+    }
+
+    /// Whether the host's maps have to be told again of what is left behind.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        self.is_unknown
     }
 
     /// A listener of a supervisor before us is ours from now on.

@@ -298,11 +298,11 @@ impl Pod {
             former.let_go(row.cookie, socket)?;
         }
         let listed = match &inherited {
-            Some(listener) => {
+            Some(listener) if !self.kernel.is_unknown() => {
                 listener.slot().map(|slot| (bind_key(self.kernel.netns, cgroup, &row.bound), slot))
             }
-            None if is_ours => None,
-            None => self.list(kernel, row, cgroup, socket)?,
+            _ if is_ours => None,
+            _ => self.list(kernel, row, cgroup, socket)?,
         };
         let served = ServedKey {
             netns: self.kernel.netns,
@@ -315,6 +315,12 @@ impl Pod {
         let index = match inherited {
             Some(listener) => {
                 self.kernel.inherit(row.cookie);
+                if self.kernel.is_unknown() {
+                    kernel.host.maps.tag(socket, number)?;
+                    let slot = listed.map(|(_, slot)| slot);
+                    let listener = Listener::new(listener.index, number, port_number, group, slot);
+                    self.kernel.enter(socket, row.cookie, listener)?;
+                }
                 listener.index
             }
             None => {
