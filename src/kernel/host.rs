@@ -86,6 +86,14 @@ impl Host {
         Ok(Self { root: root.to_owned(), maps })
     }
 
+    /// The same with descriptors of its own.
+    ///
+    /// # Errors
+    /// When a map cannot be opened.
+    pub fn for_another_thread(&self) -> Result<Self, KernelError> {
+        Ok(Self { root: self.root.clone(), maps: HostMaps::open(&self.folder())? })
+    }
+
     /// Where the maps are pinned.
     #[must_use]
     pub fn folder(&self) -> PathBuf {

@@ -26,4 +26,5 @@ mod pod;
 mod server;
 mod source_ports;
 mod takeover;
+mod threads;
 mod traps;

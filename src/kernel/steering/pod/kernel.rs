@@ -72,7 +72,7 @@ impl PodKernel {
             endpoints: if declared > FEW_PORTS { ENDPOINTS_OF_LARGE } else { ENDPOINTS },
             flows: FLOWS[usize::from(!has_udp)],
         };
-        let programs = kernel.programs.load_pod(&kernel.host.folder(), &folder, room)?;
+        let programs = kernel.load_pod(&folder, room)?;
         let maps = PodMaps::open(&folder, netns)?;
         kernel.host.maps.add_pod(netns, &maps)?;
         let mut pod = Self {

@@ -2,6 +2,7 @@
 
 mod kernel;
 mod listeners;
+mod notices;
 mod report;
 
 use std::{
@@ -13,6 +14,7 @@ use std::{
 };
 
 use super::{
+    pace::Allowance,
     port::Port,
     project::{InKernel, Life},
     wish::{self, OtherUser, PodReport, PodWish, Rules, Stranger, Waiting},
@@ -23,13 +25,10 @@ use crate::{
         KernelError, Netns,
         former::Former,
         host::Host,
-        netns::{self, AddressWatch},
+        netns::AddressWatch,
         processes::Cgroup,
         quiet,
-        raw::{
-            BindKey, CLOSED_V4, CLOSED_V6, DECLARED, Member, NOTICE_EXCLUSIVE, NOTICE_OTHER_USER, Notice,
-            PodPortKey,
-        },
+        raw::{BindKey, CLOSED_V4, CLOSED_V6, DECLARED, Member, PodPortKey},
         sockets::{Bound, Diagnosis, Row, Transport},
         source_ports,
     },
@@ -39,15 +38,19 @@ use crate::{
 use listeners::Met;
 
 pub use kernel::PodKernel;
+pub use notices::Notices;
 
 /// More declared ports than these are left to the kernel.
 const MOST_DECLARED: usize = 1024;
-/// So many requests of replicas that are not known yet are remembered.
-const MOST_EARLY: usize = 64;
 /// A socket is looked at no sooner.
 const YOUNG: Duration = Duration::from_millis(10);
 /// So many ports that nobody has declared are kept from being source ports.
 const MOST_RESERVED: usize = 1024;
+/// Looks so soon again while there are sockets that were not looked at yet.
+const SOON: Duration = Duration::from_millis(5);
+/// In thousandths of a processor, what a replica may use for its listeners in the long run; and how much at once.
+const SHARE: u32 = 10;
+const AT_ONCE: Duration = Duration::from_millis(100);
 /// One look at new sockets takes no longer; the next one goes on.
 const BUDGET: Duration = Duration::from_millis(20);
 
@@ -75,12 +78,18 @@ pub struct Pod {
     /// What was counted at each endpoint at the last look.
     counted: BTreeMap<u32, u64>,
     addresses: AddressWatch,
+    /// Whether they are to be looked at anew.
+    addresses_changed: bool,
+    /// Whose listeners could not wait for the next look; none: it is not known whose they are.
+    payers: BTreeSet<Option<Life>>,
+    /// What they may use for that of whom it is not known who they are.
+    unknown_allowance: Allowance,
     /// Ports that are no source ports of the network any more; none before that was seen to.
     reserved: Option<BTreeSet<u16>>,
     /// Whether there are sockets that were not looked at yet.
     behind: bool,
-    /// Whether some were too young to be looked at.
-    behind_young: bool,
+    /// When a look finds out something, of whatever nobody tells.
+    next_look: Option<Instant>,
     /// Whether it was looked at what there is.
     has_looked: bool,
     /// When each socket was seen first, by cookie.
@@ -100,6 +109,8 @@ struct Resident {
     is_ours: bool,
     /// Its group's id, and those of groups below it.
     ids: BTreeSet<u64>,
+    /// What looks at its listeners may use.
+    allowance: Allowance,
 }
 
 /// What is known of a socket.
@@ -162,8 +173,11 @@ impl Pod {
             early_conflicts: Vec::new(),
             reserved: None,
             counted: BTreeMap::new(),
+            addresses_changed: false,
+            payers: BTreeSet::new(),
+            unknown_allowance: Allowance::new(SHARE, AT_ONCE, Instant::now()),
             behind: false,
-            behind_young: false,
+            next_look: None,
             has_looked: false,
             first_seen: BTreeMap::new(),
         };
@@ -257,54 +271,6 @@ impl Pod {
         removed.into_iter().collect()
     }
 
-    /// Takes note of the addresses of the network.
-    fn look_at_addresses(&mut self, host: &mut Host) -> Result<(), KernelError> {
-        let addresses = self.netns.within(netns::addresses)?;
-        host.maps.set_local(self.kernel.netns, &addresses)
-    }
-
-    /// Takes note of what the programs have told.
-    pub fn heed_notices(&mut self, host: &Host) {
-        while let Some(notice) = self.kernel.next_notice() {
-            match notice.kind {
-                NOTICE_OTHER_USER => self.other_user(host, &notice),
-                NOTICE_EXCLUSIVE => self.exclusive_conflict(&notice),
-                _ => {}
-            }
-        }
-    }
-
-    fn exclusive_conflict(&mut self, notice: &Notice) {
-        let Some(port) = port_of(notice) else { return };
-        let who = self.residents.iter().find(|(_, resident)| resident.ids.contains(&notice.cgroup));
-        if let Some((life, _)) = who {
-            self.exclusive_conflicts.entry(life.id.clone()).or_default().insert(port);
-        } else {
-            self.early_conflicts.truncate(MOST_EARLY - 1);
-            self.early_conflicts.insert(0, (notice.cgroup, port));
-        }
-    }
-
-    fn other_user(&mut self, host: &Host, notice: &Notice) {
-        let Some((transport, port)) = port_of(notice) else { return };
-        if let Some(owner) = host.maps.user(&self.host_key((transport, port))) {
-            self.other_users.insert(port, OtherUser { port, user: notice.user, owner });
-        }
-        // Where nobody else has the port any more, our own listener makes room for the new user.
-        if let Some(port) = self.ports.get_mut(&(transport, port))
-            && port.is_empty()
-        {
-            for group in port.groups.iter_mut().flatten() {
-                if let Some(hold) = &group.hold
-                    && let Err(error) = hold.belong_to(notice.user)
-                {
-                    tracing::warn!(%error, "a port stays with the user who had it");
-                }
-                group.user = notice.user;
-            }
-        }
-    }
-
     /// Brings everything up to date, and tells how it stands.
     ///
     /// # Errors
@@ -312,7 +278,7 @@ impl Pod {
     pub fn update(&mut self, kernel: &mut InKernel, wish: &PodWish) -> Result<PodReport, KernelError> {
         self.settle(kernel, wish)?;
         self.declare(&mut kernel.host, wish)?;
-        if self.addresses.has_changed() {
+        if self.addresses_changed || self.addresses.has_changed() {
             self.look_at_addresses(&mut kernel.host)?;
         }
         let totals = self.totals()?;
@@ -327,7 +293,7 @@ impl Pod {
         let there: BTreeSet<u64> = rows.iter().map(|row| row.cookie).collect();
         self.first_seen.retain(|cookie, _| there.contains(cookie));
         self.behind = false;
-        self.behind_young = false;
+        self.next_look = None;
         // Declared ports first.
         let (first, others): (Vec<_>, Vec<_>) =
             rows.iter().partition(|row| self.declared.contains(&key(&row.bound)));
@@ -341,12 +307,13 @@ impl Pod {
             // whether the port is free.
             let since = *self.first_seen.entry(row.cookie).or_insert(now);
             if !is_first && !self.sockets.contains_key(&row.cookie) && now.duration_since(since) < YOUNG {
-                self.behind_young = true;
+                self.look_again(since + YOUNG);
                 continue;
             }
             let is_late = !is_first && begun.elapsed() > BUDGET;
             if is_late && !self.sockets.contains_key(&row.cookie) {
                 self.behind = true;
+                self.look_again(now + SOON);
                 break;
             }
             // One that cannot be entered must not keep out the others.
@@ -412,9 +379,13 @@ impl Pod {
         self.former.is_some()
     }
 
-    /// Whether there are sockets that were not looked at yet.
-    pub fn is_behind(&self) -> bool {
-        self.behind || self.behind_young
+    /// When a look finds out something, of whatever nobody tells.
+    pub fn next_look(&self) -> Option<Instant> {
+        self.next_look
+    }
+
+    fn look_again(&mut self, at: Instant) {
+        self.next_look = Some(self.next_look.map_or(at, |next| next.min(at)));
     }
 
     /// Takes note of who lives in the pod.
@@ -462,6 +433,7 @@ impl Pod {
                 cgroup,
                 member,
                 is_ours,
+                allowance: Allowance::new(SHARE, AT_ONCE, Instant::now()),
             };
             for (_, port) in self.early_conflicts.extract_if(.., |(group, _)| resident.ids.contains(group)) {
                 self.exclusive_conflicts.entry(life.id.clone()).or_default().insert(port);
@@ -581,11 +553,6 @@ fn key(bound: &Bound) -> wish::Port {
 
 fn pod_key((transport, port): wish::Port) -> PodPortKey {
     PodPortKey { port, protocol: transport.number(), unused: 0 }
-}
-
-fn port_of(notice: &Notice) -> Option<wish::Port> {
-    let transport = Transport::from_number(u8::try_from(notice.protocol).ok()?)?;
-    Some((transport, u16::try_from(notice.port).ok()?))
 }
 
 fn rules(wish: &PodWish, port: &Port) -> Rules {
