@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
+
 use super::wish::PodReport;
 use crate::kernel::sockets::Transport;
 
@@ -63,9 +65,9 @@ impl Allowance {
         used * 1000 / self.share.max(1)
     }
 
-    /// Takes note of what was used. Of what was used beyond it no more counts than it has at once.
+    /// Takes note of what was used. Of what was used beyond it only the last part counts: what could not wait is no debt.
     pub fn charge(&mut self, used: Duration, now: Instant) {
-        let latest = now + self.refill(2 * self.most);
+        let latest = self.full.max(now + self.refill(self.most + used));
         self.full = (self.full.max(now) + self.refill(used)).min(latest);
     }
 
@@ -74,10 +76,20 @@ impl Allowance {
         self.full.checked_sub(self.refill(self.most)).unwrap_or(self.full)
     }
 
+    /// How much of it was used of late, as the time that it takes to have it again.
+    pub fn used(&self, now: Instant) -> Duration {
+        self.full.saturating_duration_since(now)
+    }
+
     /// Whether nothing may be used now.
     pub fn is_spent(&self, now: Instant) -> bool {
         self.free() > now
     }
+}
+
+/// The processor time that this thread has used.
+pub fn cpu_time() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -124,8 +136,10 @@ mod tests {
             now += ms(1);
         }
         assert!((ms(580)..=ms(620)).contains(&used), "{used:?}");
-        // What was done all the same is no debt for ever.
-        allowance.charge(Duration::from_secs(100), now);
-        assert_eq!(allowance.free(), now + Duration::from_secs(2));
+        // What was done all the same is no debt.
+        (0..100).for_each(|_| allowance.charge(ms(10), now));
+        assert_eq!(allowance.free(), now + ms(200));
+        allowance.charge(ms(1), now);
+        assert_eq!(allowance.free(), now + ms(200), "nor does little that follows make up for it");
     }
 }

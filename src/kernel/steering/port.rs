@@ -156,6 +156,11 @@ impl Port {
         self.endpoints.values().any(|part| part.listeners.get(group).is_some_and(|list| !list.is_empty()))
     }
 
+    /// How many listeners of a replica there are.
+    pub fn listeners(&self, life: &Life) -> usize {
+        self.endpoints.get(life).map_or(0, |part| part.listeners.iter().map(Vec::len).sum())
+    }
+
     /// Whether nobody listens on it.
     pub fn is_empty(&self) -> bool {
         !self.endpoints.values().any(Part::listens)

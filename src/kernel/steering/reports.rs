@@ -66,10 +66,10 @@ impl Reports {
         });
     }
 
-    /// Counts a look, which took so much processor time.
-    pub fn count(&self, took: Duration) {
+    /// Counts processor time, and that of a look.
+    pub fn count(&self, is_look: bool, took: Duration) {
         let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        self.looks.fetch_add(1, Ordering::Relaxed);
+        self.looks.fetch_add(u64::from(is_look), Ordering::Relaxed);
         self.nanoseconds.fetch_add(took, Ordering::Relaxed);
     }
 
@@ -85,7 +85,7 @@ impl Reports {
 pub struct Usage {
     /// Looks at a pod.
     pub looks: u64,
-    /// Processor time that they took.
+    /// Processor time that they, and notices from the kernel, took.
     pub cpu: Duration,
 }
 

@@ -7,17 +7,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    time::{ClockId, clock_gettime},
-};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{
     coordinator::{self, End},
     gone,
     inbox::Inbox,
-    pace::{self, Allowance},
-    pod::{Notices, Pod},
+    pace::{self, Allowance, cpu_time},
+    pod::{NextLook, Pod},
     project::InKernel,
     reports::{PodId, Reports},
     wish::{PodReport, PodWish},
@@ -26,11 +23,16 @@ use crate::kernel::{KernelError, rights};
 
 /// Between two looks at least, however much is told.
 const PAUSE: Duration = Duration::from_millis(2);
+/// What the kernel tells is collected for so long, or for so many times as long as it took to read it the last time, but no
+/// longer than that: a replica may have it tell something a hundred thousand times a second.
+const COLLECT: Duration = Duration::from_millis(5);
+const COLLECT_TIMES: u32 = 50;
+const COLLECT_MOST: Duration = Duration::from_millis(50);
 /// What does not work is tried again so soon.
 const RETRY: Duration = Duration::from_millis(50);
 /// In thousandths of a processor, what looks at a pod may take in the long run; and how much at once.
-const SHARE: u32 = 30;
-const AT_ONCE: Duration = Duration::from_millis(100);
+const SHARE: u32 = 25;
+const AT_ONCE: Duration = Duration::from_millis(300);
 /// No call goes deep.
 const STACK: usize = 512 * 1024;
 
@@ -161,10 +163,7 @@ struct Steered {
     wish: PodWish,
     /// None before it could be entered.
     pod: Option<Pod>,
-    /// Whether something has changed that cannot wait.
-    is_urgent: bool,
-    /// When the next look is, if there is an allowance for it.
-    due: Instant,
+    next: NextLook,
     allowance: Allowance,
     /// What was seen last.
     report: PodReport,
@@ -175,7 +174,7 @@ impl Thread {
     fn run(mut self) -> Result<(), KernelError> {
         loop {
             self.sleep();
-            let begun = Instant::now();
+            let (begun, used) = (Instant::now(), cpu_time());
             let orders = self.inbox.take();
             match orders.end {
                 Some(End::Leave) => return Ok(()),
@@ -186,8 +185,9 @@ impl Thread {
                 self.want(wishes);
             }
             let is_asked = !orders.looks.is_empty();
+            let mut has_looked = false;
             for (id, steered) in &mut self.pods {
-                steered.attend(&mut self.kernel, id, is_asked, &self.reports);
+                has_looked |= steered.attend(&mut self.kernel, id, is_asked, &self.reports);
                 let seen = steered.seen();
                 if seen.is_some() && seen != steered.seen {
                     steered.seen = seen;
@@ -197,21 +197,36 @@ impl Thread {
                 }
             }
             drop(orders.looks);
-            thread::sleep(PAUSE.saturating_sub(begun.elapsed()));
+            if has_looked {
+                thread::sleep(PAUSE.saturating_sub(begun.elapsed()));
+            } else {
+                let took = cpu_time().saturating_sub(used) * COLLECT_TIMES;
+                // What is wanted does not wait, nor does a look.
+                self.wait(&[], Some(Instant::now() + took.clamp(COLLECT, COLLECT_MOST)));
+            }
         }
     }
 
     /// Waits until there is something to do.
     fn sleep(&self) {
-        let now = Instant::now();
-        let next = self.pods.values().map(Steered::next).min();
-        let timeout = next.map(|next| Timespec::try_from(next.saturating_duration_since(now)));
-        let timeout = timeout.map(|timeout| timeout.unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 }));
-        let mut files = vec![PollFd::new(&self.inbox, PollFlags::IN)];
-        for pod in self.pods.values().filter_map(|steered| steered.pod.as_ref()) {
-            let (notices, addresses) = pod.wakers();
-            files.extend([PollFd::new(notices, PollFlags::IN), PollFd::new(addresses, PollFlags::IN)]);
-        }
+        let pods = self.pods.values().filter_map(|steered| steered.pod.as_ref());
+        let files: Vec<_> = pods
+            .flat_map(|pod| {
+                let (notices, addresses) = pod.wakers();
+                [PollFd::new(notices, PollFlags::IN), PollFd::new(addresses, PollFlags::IN)]
+            })
+            .collect();
+        self.wait(&files, None);
+    }
+
+    /// Waits until there are orders, or one of these can be read, or it is time for a look, or that time has come.
+    fn wait(&self, files: &[PollFd<'_>], until: Option<Instant>) {
+        let mut files = files.to_vec();
+        files.push(PollFd::new(&self.inbox, PollFlags::IN));
+        let next = self.pods.values().map(Steered::next).chain(until).min();
+        let timeout = next.map(|next| next.saturating_duration_since(Instant::now()));
+        let second = Timespec { tv_sec: 1, tv_nsec: 0 };
+        let timeout = timeout.map(|timeout| timeout.try_into().unwrap_or(second));
         // An interruption is a wake like any other.
         let _ = poll(&mut files, timeout.as_ref());
     }
@@ -225,7 +240,7 @@ impl Thread {
                 && wish != steered.wish
             {
                 steered.wish = wish;
-                steered.is_urgent = true;
+                steered.next.urgent = Some(Instant::now());
             }
         }
         self.pods.extend(wishes.into_iter().map(|(id, wish)| (id, Steered::new(wish))));
@@ -233,8 +248,11 @@ impl Thread {
 
     /// Lets go of as much as can be of some pods, and tells the first thing that stays.
     fn close(&mut self, is_gone: impl Fn(&PodId) -> bool) -> Result<(), KernelError> {
+        let (gone, kept): (BTreeMap<_, _>, _) =
+            std::mem::take(&mut self.pods).into_iter().partition(|(id, _)| is_gone(id));
+        self.pods = kept;
         let mut results = Vec::new();
-        for (id, steered) in self.pods.extract_if(.., |id, _| is_gone(id)) {
+        for (id, steered) in gone {
             results.push(steered.pod.map_or(Ok(()), |pod| pod.close(&mut self.kernel)));
             self.coordinator.tell(|orders| {
                 orders.seen.insert(id, None);
@@ -250,8 +268,7 @@ impl Steered {
         Self {
             wish,
             pod: None,
-            is_urgent: true,
-            due: now,
+            next: NextLook { ordinary: None, urgent: Some(now) },
             allowance: Allowance::new(SHARE, AT_ONCE, now),
             report: PodReport::default(),
             seen: None,
@@ -260,16 +277,15 @@ impl Steered {
 
     /// When it is to be looked at, if nothing happens before.
     fn next(&self) -> Instant {
-        if self.is_urgent { Instant::now() } else { self.due.max(self.allowance.free()) }
+        let ordinary = self.next.ordinary.map(|at| at.max(self.allowance.free()));
+        ordinary.into_iter().chain(self.next.urgent).min().unwrap_or_else(Instant::now)
     }
 
-    /// Takes note of what the kernel has told, and looks if it is time, or somebody asks.
-    fn attend(&mut self, kernel: &mut InKernel, id: &PodId, is_asked: bool, reports: &Reports) {
+    /// Takes note of what the kernel has told, and looks if it is time, or somebody asks. Returns whether it has looked.
+    fn attend(&mut self, kernel: &mut InKernel, id: &PodId, is_asked: bool, reports: &Reports) -> bool {
         let begun = cpu_time();
-        match self.pod.as_mut().map(|pod| pod.heed_notices(&kernel.host)) {
-            Some(Notices::Urgent) => self.is_urgent = true,
-            Some(Notices::Some) => self.due = Instant::now(),
-            Some(Notices::None) | None => {}
+        if let Some(pod) = &mut self.pod {
+            self.next = self.next.or(pod.heed_notices(&kernel.host));
         }
         let looks = is_asked || self.next() <= Instant::now();
         if looks {
@@ -277,16 +293,14 @@ impl Steered {
         }
         let (took, now) = (cpu_time().saturating_sub(begun), Instant::now());
         self.allowance.charge(took, now);
-        if looks {
-            reports.count(took);
-            if let Some(pod) = &mut self.pod {
-                pod.charge(took, now);
-            }
+        reports.count(looks, took);
+        if looks && let Some(pod) = &mut self.pod {
+            pod.charge(took, now);
         }
+        looks
     }
 
     fn look(&mut self, kernel: &mut InKernel, id: &PodId, reports: &Reports) {
-        self.is_urgent = false;
         let failed = |error: KernelError| {
             tracing::debug!(%error, pod = %id.0, "cannot steer");
             PodReport { error: Some(error.to_string()), ..PodReport::default() }
@@ -301,10 +315,8 @@ impl Steered {
                 (PodReport { netns, ..failed(error) }, RETRY)
             }
         };
-        self.due = Instant::now() + pause;
-        if let Some(again) = self.pod.as_ref().and_then(Pod::next_look) {
-            self.due = self.due.min(again);
-        }
+        let found = self.pod.as_mut().map(Pod::take_next_look).unwrap_or_default();
+        self.next = found.or(NextLook { ordinary: Some(Instant::now() + pause), urgent: None });
         reports.publish(id, &report);
         self.report = report;
     }
@@ -323,9 +335,4 @@ impl Steered {
         let is_well = self.report.error.is_none() && self.report.netns == pod.netns();
         Some(Seen { cookie: pod.cookie(), has_former: pod.has_former(), is_well })
     }
-}
-
-/// The processor time that this thread has used.
-fn cpu_time() -> Duration {
-    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }

@@ -10,7 +10,8 @@ use socket2::SockRef;
 
 use super::{Pod, Resident, Socket, key, pod_key};
 use crate::kernel::{
-    KernelError, processes,
+    KernelError,
+    processes::{self, Found},
     raw::{Addr, BindKey, GROUPS, LISTENERS_OF_ENDPOINT, Listener, PortKey, ServedKey},
     sockets::{Bound, Row, Transport},
     steering::{
@@ -29,6 +30,9 @@ const MOST_OF_POD: usize = 256;
 const EMPTY: Duration = Duration::from_secs(60);
 /// What could not be looked at is tried again after that long at most.
 const REFUSED: Duration = Duration::from_secs(30);
+
+/// What was found nowhere is looked for again after that long at most.
+const NOWHERE: Duration = Duration::from_secs(1);
 
 /// What came of a look at a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,14 +87,6 @@ impl Pod {
         wish: &PodWish,
         row: &Row,
     ) -> Result<Met, KernelError> {
-        match self.sockets.get(&row.cookie) {
-            None | Some(Socket::Unknown { .. }) => {}
-            Some(Socket::Refused { next, .. }) if *next <= Instant::now() => {}
-            Some(_) => return Ok(Met::Known),
-        }
-        if self.is_hold(row) {
-            return Ok(Met::Known);
-        }
         let Some(life) = self.owner(row) else { return Ok(Met::Unowned) };
         if let Some(Socket::Unknown { listed: Some((key, slot)), .. }) = self.sockets.get(&row.cookie) {
             kernel.host.maps.unlist(*key, *slot);
@@ -103,24 +99,35 @@ impl Pod {
             Some(Socket::Refused { tries, .. }) => *tries,
             _ => 0,
         };
+        // It is not asked again each time: a replica may have thousands of them.
+        let refused = |longest: Duration| {
+            let wait = Duration::from_millis(10).saturating_mul(1 << tries.min(12)).min(longest);
+            Socket::Refused { tries: tries + 1, next: Instant::now() + wait }
+        };
         match self.know(kernel, wish, row, life) {
-            Ok(Some(known)) => {
+            Ok(Found::Here(known)) => {
+                if let Socket::Entered(entered) = &known
+                    && !self.is_declared(entered.port)
+                {
+                    self.steered.add(&entered.life);
+                }
                 self.sockets.insert(row.cookie, known);
-                Ok(Met::Known)
             }
-            Ok(None) => Ok(Met::Known),
+            Ok(Found::NotYet) => {}
+            // Closed again, or passed on to somebody else: the next look tells.
+            Ok(Found::Nowhere) => {
+                self.sockets.insert(row.cookie, refused(NOWHERE));
+            }
             Err(error) => {
-                // It is not asked again each time: a replica may have thousands of them.
-                let wait = Duration::from_millis(10).saturating_mul(1 << tries.min(12)).min(REFUSED);
-                let refused = Socket::Refused { tries: tries + 1, next: Instant::now() + wait };
-                self.sockets.insert(row.cookie, refused);
-                Err(error)
+                self.sockets.insert(row.cookie, refused(REFUSED));
+                return Err(error);
             }
         }
+        Ok(Met::Known)
     }
 
     /// Whether a socket is one of ours, behind which connections wait.
-    fn is_hold(&self, row: &Row) -> bool {
+    pub(super) fn is_hold(&self, row: &Row) -> bool {
         let port = self.ports.get(&key(&row.bound));
         let mut holds =
             port.into_iter().flat_map(|port| port.groups.iter().flatten()).flat_map(|group| &group.hold);
@@ -158,57 +165,47 @@ impl Pod {
         Ok(())
     }
 
-    /// What a replica's socket is; nothing if it is gone.
+    /// What a replica's socket is.
     fn know(
         &mut self,
         kernel: &mut InKernel,
         wish: &PodWish,
         row: &Row,
         life: Life,
-    ) -> Result<Option<Socket>, KernelError> {
-        let Some(resident) = self.residents.get(&life) else { return Ok(None) };
-        let processes = resident.cgroup.processes();
-        // Closed again, or passed on to somebody else: the next look tells.
-        let Some(socket) = processes::duplicate(&processes, row.inode)? else { return Ok(None) };
+    ) -> Result<Found<Socket>, KernelError> {
+        let socket = match self.duplicate(&life, row)? {
+            Found::Here(socket) => socket,
+            Found::Nowhere => return Ok(Found::Nowhere),
+            Found::NotYet => return Ok(Found::NotYet),
+        };
         let shares = SockRef::from(&socket)
             .reuse_port()
             .map_err(KernelError::io("look at a listener of a replica"))?;
         let port = key(&row.bound);
         match (shares, row.bound.transport) {
-            (true, _) => self.enter(kernel, wish, row, life, &socket).map(Some),
-            (false, Transport::Tcp) => Ok(Some(Socket::Alone { life, port })),
-            (false, Transport::Udp) => Ok(Some(Socket::Ignored)),
+            (true, _) => self.enter(kernel, wish, row, life, &socket).map(Found::Here),
+            (false, Transport::Tcp) => Ok(Found::Here(Socket::Alone { life, port })),
+            (false, Transport::Udp) => Ok(Found::Here(Socket::Ignored)),
         }
     }
 
-    /// Whether a listener can be steered. Those of declared ports always can; of others there are so many of each replica
-    /// and of all that no replica takes the place of the others.
-    fn has_room(&self, life: &Life, bound: &Bound) -> bool {
+    /// Whether a listener can be steered. Of declared ports there are so many of each replica on a port; of others so many
+    /// of each replica and of all that no replica takes the place of the others.
+    pub(super) fn has_room(&self, life: &Life, bound: &Bound) -> bool {
         let name = key(bound);
-        if self.is_declared(name) {
-            return true;
+        let port = self.ports.get(&name);
+        if port.is_some_and(|port| port.listeners(life) >= LISTENERS_OF_ENDPOINT) {
+            return false;
         }
-        if !self.ports.contains_key(&name) {
-            let reserved = self.declared.iter().filter(|port| !self.ports.contains_key(*port)).count();
-            if self.kernel.free_ports() <= reserved {
-                return false;
-            }
-        }
-        let mut others = 0;
-        let mut own = 0;
-        for socket in self.sockets.values() {
-            if let Socket::Entered(entered) = socket
-                && !self.is_declared(entered.port)
-            {
-                others += 1;
-                own += usize::from(entered.life == *life);
-            }
-        }
-        own < MOST_OF_REPLICA && others < MOST_OF_POD
+        // Declared ports have their place from the beginning.
+        self.is_declared(name)
+            || (port.is_some() || self.kernel.free_ports() > 0)
+                && self.steered.of_pod < MOST_OF_POD
+                && self.steered.of_replica.get(life).copied().unwrap_or(0) < MOST_OF_REPLICA
     }
 
     /// Whose a socket is.
-    fn owner(&mut self, row: &Row) -> Option<Life> {
+    pub(super) fn owner(&mut self, row: &Row) -> Option<Life> {
         let cgroup = row.cgroup?;
         let find = |residents: &BTreeMap<Life, Resident>| {
             residents
@@ -220,6 +217,9 @@ impl Pod {
             // A replica may have made groups of its own since. Once is enough for each socket: what belongs to others,
             // such as the engine's own in each pod, stays.
             if !self.sought.insert(row.cookie) {
+                return None;
+            }
+            if std::mem::replace(&mut self.refreshed_groups, true) {
                 return None;
             }
             for resident in self.residents.values_mut() {
@@ -283,8 +283,7 @@ impl Pod {
         };
         let full =
             || KernelError::Full { what: "listeners of a replica on a port", most: LISTENERS_OF_ENDPOINT };
-        let used = port.endpoints.get(&life).map_or(0, |part| part.listeners.iter().map(Vec::len).sum());
-        if used >= LISTENERS_OF_ENDPOINT {
+        if port.listeners(&life) >= LISTENERS_OF_ENDPOINT {
             return Err(full());
         }
         let is_first = port.groups.get(group).is_some_and(Option::is_none);
@@ -442,8 +441,6 @@ impl Pod {
             }
             kernel.host.maps.set_user(port.host_key, None)?;
             self.kernel.drop_port(&port.key, port.number, port.hold)?;
-            // There is room for one that was left alone.
-            self.sockets.retain(|_, socket| !matches!(socket, Socket::LeftAlone { .. }));
         }
         Ok(())
     }

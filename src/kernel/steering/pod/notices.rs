@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::Pod;
+use super::{NextLook, Pod, key, sockets::YOUNG};
 use crate::kernel::{
     KernelError,
     host::Host,
     netns,
-    raw::{NOTICE_BOUND, NOTICE_EXCLUSIVE, NOTICE_LISTENS, NOTICE_OTHER_USER, Notice},
-    sockets::Transport,
+    raw::{NOTICE_BOUND, NOTICE_CLOSED, NOTICE_EXCLUSIVE, NOTICE_LISTENS, NOTICE_OTHER_USER, Notice},
+    sockets::{Row, Transport},
     steering::{
         pace::Allowance,
         project::Life,
@@ -19,48 +19,55 @@ use crate::kernel::{
 /// So many requests of replicas that are not known yet are remembered.
 const MOST_EARLY: usize = 64;
 
-/// What was told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Notices {
-    /// Nothing.
-    None,
-    /// Something that is to be looked at some time soon.
-    Some,
-    /// Somebody listens on a declared port, who has not done so too often.
-    Urgent,
-}
-
 impl Pod {
-    /// Takes note of what the programs and the network have told.
-    pub fn heed_notices(&mut self, host: &Host) -> Notices {
-        let mut told = Notices::None;
+    /// Takes note of what the programs and the network have told. Returns when it is to be looked at.
+    pub fn heed_notices(&mut self, host: &Host) -> NextLook {
+        let (now, mut next, mut last) = (Instant::now(), NextLook::default(), None);
         while let Some(notice) = self.kernel.next_notice() {
-            told = told.max(Notices::Some);
+            next.ordinary = Some(now);
+            // A replica may have the same told thousands of times.
+            if notice.kind == NOTICE_CLOSED || last.replace(notice) == Some(notice) {
+                continue;
+            }
             match notice.kind {
                 NOTICE_OTHER_USER => self.other_user(host, &notice),
                 NOTICE_EXCLUSIVE => self.exclusive_conflict(&notice),
-                NOTICE_LISTENS | NOTICE_BOUND if self.is_urgent(&notice) => told = Notices::Urgent,
+                NOTICE_LISTENS | NOTICE_BOUND if self.cannot_wait(&notice, now) => {
+                    next.urgent = Some(now + YOUNG);
+                }
                 _ => {}
             }
         }
         if self.addresses.has_changed() {
             self.addresses_changed = true;
-            told = told.max(Notices::Some);
+            next.ordinary = Some(now);
         }
-        told
+        next
     }
 
-    /// Whether it cannot wait. A replica that listens again and again uses up its own allowance, and no other's.
-    fn is_urgent(&mut self, notice: &Notice) -> bool {
-        if !port_of(notice).is_some_and(|port| self.is_declared(port)) {
-            return false;
+    /// Whether somebody listens on a declared port, who has not done so too often: a replica that does it again and again uses
+    /// up its own allowance, and no other's.
+    fn cannot_wait(&mut self, notice: &Notice, now: Instant) -> bool {
+        let Some(port) = port_of(notice).filter(|port| self.is_declared(*port)) else { return false };
+        self.told.insert((notice.cgroup, port), now);
+        self.may_hurry(self.payer(notice.cgroup).as_ref(), now)
+    }
+
+    /// When a socket began to listen, as far as it was told since the last look.
+    pub(super) fn told_at(&self, row: &Row) -> Option<Instant> {
+        let port = key(&row.bound);
+        // Of UDP it is not told whose it is.
+        let group = if row.bound.transport == Transport::Udp { 0 } else { row.cgroup? };
+        self.told.get(&(group, port)).copied()
+    }
+
+    /// Whether somebody has an allowance left for a look that does not wait; then he pays for the next one.
+    pub(super) fn may_hurry(&mut self, payer: Option<&Life>, now: Instant) -> bool {
+        let may = !self.allowance(payer).is_some_and(|allowance| allowance.is_spent(now));
+        if may {
+            self.payers.insert(payer.cloned());
         }
-        let (payer, now) = (self.payer(notice.cgroup), Instant::now());
-        let is_urgent = !self.allowance(payer.as_ref()).is_some_and(|allowance| allowance.is_spent(now));
-        if is_urgent {
-            self.payers.insert(payer);
-        }
-        is_urgent
+        may
     }
 
     /// Whose allowance is used by what a control group does; none: it is not known whose it is.
@@ -78,7 +85,7 @@ impl Pod {
 
     /// A look has taken so long: those pay who could not wait for it.
     pub fn charge(&mut self, took: Duration, now: Instant) {
-        for payer in std::mem::take(&mut self.payers) {
+        for payer in std::mem::take(&mut self.paying) {
             if let Some(allowance) = self.allowance(payer.as_ref()) {
                 allowance.charge(took, now);
             }
