@@ -15,6 +15,7 @@ mod fairness;
 mod guard;
 mod hold;
 mod host;
+mod hostile;
 mod judge;
 mod kills;
 mod layout;

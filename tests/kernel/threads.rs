@@ -36,7 +36,8 @@ fn a_thread_rests_while_nothing_changes() {
     for (function, address, port) in
         [("listen", "127.0.0.11", 41_000), ("udp", "127.0.0.11", 41_000), ("listen", "127.0.0.12", PORT.1)]
     {
-        stranger.call(function, json!({"address": address, "port": port, "label": format!("{function}{port}")}));
+        stranger
+            .call(function, json!({"address": address, "port": port, "label": format!("{function}{port}")}));
     }
     wait::until("all is known", || {
         let report = pod.report();
