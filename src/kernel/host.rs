@@ -153,6 +153,14 @@ impl Host {
         pin_of(&self.root) == Some(self.pin)
     }
 
+    /// The same with descriptors of its own.
+    ///
+    /// # Errors
+    /// When a map cannot be opened.
+    pub fn for_another_thread(&self) -> Result<Self, KernelError> {
+        Ok(Self { root: self.root.clone(), maps: HostMaps::open(&self.folder())?, pin: self.pin })
+    }
+
     /// Where the maps are pinned.
     #[must_use]
     pub fn folder(&self) -> PathBuf {

@@ -79,45 +79,136 @@ fn folders(path: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// A descriptor of our own for a socket that one of these processes has open; none if none of them has it (any
-/// more). Whoever gets it has to close it soon: as long as it is open, so is the socket.
-///
-/// # Errors
-/// When we may not look into the processes (`CAP_SYS_PTRACE`).
-pub fn duplicate(processes: &[u32], inode: u64) -> Result<Option<OwnedFd>, KernelError> {
-    for pid in processes {
-        let Some(number) = descriptor(*pid, inode)? else { continue };
-        let Some(id) = i32::try_from(*pid).ok().and_then(Pid::from_raw) else { continue };
-        let taken = pidfd_open(id, PidfdFlags::empty())
-            .and_then(|process| pidfd_getfd(process, number, PidfdGetfdFlags::empty()));
-        match taken {
-            // It may have closed it, and opened another one under the same number.
-            Ok(socket) if rustix::fs::fstat(&socket).is_ok_and(|stat| stat.st_ino == inode) => {
-                return Ok(Some(socket));
-            }
-            Ok(_) | Err(rustix::io::Errno::SRCH | rustix::io::Errno::BADF) => {}
-            Err(errno) => {
-                return Err(KernelError::io(format!("take a socket of process {pid}"))(errno.into()));
-            }
-        }
-    }
-    Ok(None)
+/// What came of looking for something.
+#[derive(Debug)]
+pub enum Found<T> {
+    /// There it is.
+    Here(T),
+    /// It is nowhere (any more).
+    Nowhere,
+    /// It was not looked everywhere yet.
+    NotYet,
 }
 
-/// The number under which a process has a socket open.
-fn descriptor(pid: u32, inode: u64) -> Result<Option<i32>, KernelError> {
-    let wanted = format!("socket:[{inode}]");
-    let list = match fs::read_dir(format!("/proc/{pid}/fd")) {
-        Ok(list) => list,
-        Err(error) if is_gone(&error) => return Ok(None),
-        Err(error) => return Err(KernelError::io(format!("look at the sockets of process {pid}"))(error)),
-    };
-    for entry in list.flatten() {
-        if fs::read_link(entry.path()).is_ok_and(|target| target.as_os_str() == wanted.as_str()) {
-            return Ok(entry.file_name().to_str().and_then(|name| name.parse().ok()));
+/// Looks for sockets among the descriptors of some processes. It goes through them once, as far as it has to: there may be
+/// very many.
+#[derive(Debug)]
+pub struct Search {
+    processes: std::vec::IntoIter<u32>,
+    current: Option<(u32, fs::ReadDir)>,
+    /// By inode: a process that has it open, and under which number.
+    seen: BTreeMap<u64, (u32, i32)>,
+    is_over: bool,
+    is_interrupted: bool,
+}
+
+impl Search {
+    /// A search that begins.
+    #[must_use]
+    pub fn new(processes: Vec<u32>) -> Self {
+        Self {
+            processes: processes.into_iter(),
+            current: None,
+            seen: BTreeMap::new(),
+            is_over: false,
+            is_interrupted: false,
         }
     }
-    Ok(None)
+
+    /// Whether there was not enough time, so that it is to go on later.
+    #[must_use]
+    pub fn is_interrupted(&self) -> bool {
+        self.is_interrupted
+    }
+
+    /// A descriptor of our own for a socket. Whoever gets it has to close it soon: as long as it is open, so is the socket.
+    /// It is looked for as long as there is time; of the others that are passed, those are noted that are wanted.
+    ///
+    /// # Errors
+    /// When we may not look into the processes (`CAP_SYS_PTRACE`).
+    pub fn duplicate(
+        &mut self,
+        inode: u64,
+        wanted: &BTreeSet<u64>,
+        has_time: impl Fn() -> bool,
+    ) -> Result<Found<OwnedFd>, KernelError> {
+        self.is_interrupted = false;
+        loop {
+            if let Some((pid, number)) = self.seen.remove(&inode) {
+                return Ok(take(pid, number, inode)?.map_or(Found::Nowhere, Found::Here));
+            }
+            if self.is_over {
+                return Ok(Found::Nowhere);
+            }
+            if !has_time() {
+                self.is_interrupted = true;
+                return Ok(Found::NotYet);
+            }
+            self.go_on(wanted)?;
+        }
+    }
+
+    /// Looks at one more descriptor.
+    fn go_on(&mut self, wanted: &BTreeSet<u64>) -> Result<(), KernelError> {
+        if let Some((pid, list)) = &mut self.current {
+            match list.next() {
+                Some(Ok(entry)) => {
+                    let number = entry.file_name().to_str().and_then(|name| name.parse().ok());
+                    if let (Some(inode), Some(number)) = (socket(&entry.path()), number)
+                        && wanted.contains(&inode)
+                    {
+                        self.seen.insert(inode, (*pid, number));
+                    }
+                }
+                // The process has ended.
+                Some(Err(_)) | None => self.current = None,
+            }
+            return Ok(());
+        }
+        let Some(pid) = self.processes.next() else {
+            self.is_over = true;
+            return Ok(());
+        };
+        match fs::read_dir(format!("/proc/{pid}/fd")) {
+            Ok(list) => self.current = Some((pid, list)),
+            Err(error) if is_gone(&error) => {}
+            Err(error) => {
+                return Err(KernelError::io(format!("look at the sockets of process {pid}"))(error));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The inode of the socket that a link in `/proc/PID/fd` names, if it is one.
+fn socket(link: &Path) -> Option<u64> {
+    let target = fs::read_link(link).ok()?;
+    target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+}
+
+/// A descriptor of our own for a socket that a process had open under that number; none if it has not any more.
+fn take(pid: u32, number: i32, inode: u64) -> Result<Option<OwnedFd>, KernelError> {
+    let Some(id) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
+    let taken = pidfd_open(id, PidfdFlags::empty())
+        .and_then(|process| pidfd_getfd(process, number, PidfdGetfdFlags::empty()));
+    match taken {
+        // It may have closed it, and opened another one under the same number.
+        Ok(socket) if rustix::fs::fstat(&socket).is_ok_and(|stat| stat.st_ino == inode) => Ok(Some(socket)),
+        Ok(_) | Err(rustix::io::Errno::SRCH | rustix::io::Errno::BADF) => Ok(None),
+        Err(errno) => Err(KernelError::io(format!("take a socket of process {pid}"))(errno.into())),
+    }
+}
+
+/// A descriptor of our own for a socket that one of these processes has open; none if none of them has it (any
+/// more).
+///
+/// # Errors
+/// As [`Search::duplicate`].
+pub fn duplicate(processes: &[u32], inode: u64) -> Result<Option<OwnedFd>, KernelError> {
+    match Search::new(processes.to_vec()).duplicate(inode, &BTreeSet::from([inode]), || true)? {
+        Found::Here(socket) => Ok(Some(socket)),
+        Found::Nowhere | Found::NotYet => Ok(None),
+    }
 }
 
 fn is_gone(error: &io::Error) -> bool {
@@ -134,9 +225,7 @@ pub fn holders(inodes: &BTreeSet<u64>) -> BTreeMap<u64, (u32, String)> {
             break;
         }
         for entry in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
-            let target = fs::read_link(entry.path()).unwrap_or_default();
-            let inode = target.to_str().and_then(|target| target.strip_prefix("socket:[")?.strip_suffix(']'));
-            if let Some(inode) = inode.and_then(|inode| inode.parse().ok())
+            if let Some(inode) = socket(&entry.path())
                 && inodes.contains(&inode)
             {
                 found.entry(inode).or_insert_with(|| (pid, name(pid)));
@@ -229,6 +318,28 @@ mod tests {
         let holders = holders(&BTreeSet::from([inode, 1]));
         assert_eq!(holders.keys().collect::<Vec<_>>(), [&inode]);
         assert_eq!(holders[&inode].0, own);
+    }
+
+    #[test]
+    fn a_search_without_time_goes_on_later_and_finds_what_is_wanted() {
+        let listeners: Vec<_> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let inodes: Vec<_> = listeners.iter().map(|l| rustix::fs::fstat(l).unwrap().st_ino).collect();
+        let wanted = inodes.iter().copied().collect();
+        let mut search = Search::new(vec![u32::MAX, std::process::id()]);
+        let mut pauses = 0;
+        for inode in inodes.iter().rev() {
+            let steps = std::cell::Cell::new(0);
+            let few = || steps.replace(steps.get() + 1) < 2;
+            while let Found::NotYet = search.duplicate(*inode, &wanted, few).unwrap() {
+                assert!(search.is_interrupted());
+                steps.set(0);
+                pauses += 1;
+            }
+            assert!(!search.is_interrupted());
+        }
+        assert!(pauses > 0);
+        let gone = search.duplicate(1, &BTreeSet::from([1]), || true).unwrap();
+        assert!(matches!(gone, Found::Nowhere));
     }
 
     #[test]

@@ -308,6 +308,12 @@ pub struct Notice {
     pub user: u32,
 }
 
+/// A UDP socket has got its port.
+pub const NOTICE_BOUND: u32 = 1;
+/// A TCP socket listens.
+pub const NOTICE_LISTENS: u32 = 2;
+/// A TCP socket listens no more.
+pub const NOTICE_CLOSED: u32 = 3;
 /// A port is wanted by another user than the one who shares it.
 pub const NOTICE_OTHER_USER: u32 = 4;
 /// A port that one replica holds alone is wanted by another one.

@@ -1,4 +1,4 @@
-//! Least privilege: of root's rights a supervisor keeps what steering takes, and only the thread that steers has
+//! Least privilege: of root's rights a supervisor keeps what steering takes, and only the threads that steer have
 //! them in force.
 //!
 //! Capabilities (capabilities(7)) belong to threads, and are passed on to threads that are made later.
@@ -45,7 +45,7 @@ pub fn check() -> Result<(), KernelError> {
 }
 
 /// Drops what a supervisor never needs, for this thread and all that it will make, and puts out of force what only
-/// the steering thread needs. To be called before there are other threads. For whoever has no rights nothing changes.
+/// the threads that steer need. To be called before there are other threads. For whoever has no rights nothing changes.
 ///
 /// # Errors
 /// When the kernel does not let go of them.

@@ -19,6 +19,7 @@ mod exits;
 mod faults;
 mod health;
 mod hooks;
+mod hostile;
 mod interrupted;
 mod ipv6;
 mod leftovers;

@@ -12,6 +12,7 @@ IP_PKTINFO, IP_RECVERR, IPV6_RECVERR, IPV6_RECVPKTINFO, IPV6_PKTINFO, MPTCP = 8,
 TCP_SYNCNT = 7
 SERVED = {}
 HELD = []
+HOARD = []
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -534,6 +535,56 @@ def any_ports(times, kind, address):
             s.listen(1)
     any_ports.held = getattr(any_ports, 'held', []) + got
     return [s.getsockname()[1] for s in got]
+
+
+# What a hostile replica does
+
+def hoard(kind, address, ports, reuseport=0):
+    """Listens on all of these ports, as far as it may; on how many."""
+    kind, before = (SOCK_STREAM if kind == 'tcp' else SOCK_DGRAM), len(HOARD)
+    for port in ports:
+        try:
+            HOARD.append(opened(kind, address, port, reuseport=reuseport))
+            if kind == SOCK_STREAM:
+                HOARD[-1].listen(1)
+        except OSError as error:
+            if error.errno not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL):
+                raise
+    return len(HOARD) - before
+
+
+def churn(kind, address, port, reuseport=0):
+    """Binds, listens and closes until it ends, in a process of its own."""
+    kind = SOCK_STREAM if kind == 'tcp' else SOCK_DGRAM
+    if not child():
+        return
+    while True:
+        try:
+            with opened(kind, address, port, reuseport=reuseport) as s:
+                if kind == SOCK_STREAM:
+                    s.listen(1)
+        except OSError:
+            time.sleep(0.001)
+
+
+def crowd(processes, descriptors):
+    """So many processes that sleep, and so many open descriptors, as far as it may."""
+    for _ in range(processes):
+        if child():
+            signal.pause()
+    descriptors = min(descriptors, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 100)
+    HOARD.extend(os.open('/dev/null', os.O_RDONLY) for _ in range(descriptors))
+
+
+def child():
+    """Forks; true in the child, which ends with its parent."""
+    parent = os.getpid()
+    if os.fork():
+        return False
+    libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:
+        os._exit(0)
+    return True
 
 
 def main():

@@ -44,6 +44,8 @@ pub struct Pod {
     pub exclusive: PortSet,
     /// The weight of replicas when they start.
     pub usual_weight: u32,
+    /// Other pods of the project, which the kernel is told of as well.
+    pub neighbours: BTreeMap<PodName, PodWish>,
 }
 
 /// What a replica of another service than `web` is numbered from.
@@ -78,6 +80,7 @@ impl Pod {
             declared: BTreeSet::new(),
             exclusive: PortSet::default(),
             usual_weight: 100,
+            neighbours: BTreeMap::new(),
         };
         pod.tell();
         wait::until("the pod is steered", || {
@@ -215,9 +218,10 @@ impl Pod {
         self.replicas[&slot].child.id()
     }
 
-    pub fn tell(&self) {
+    /// What is wanted of it.
+    pub fn wish(&self) -> PodWish {
         let services = self.replicas.keys().map(|slot| service(*slot)).chain([service(1)]);
-        let wish = PodWish {
+        PodWish {
             pid: self.sandbox.id(),
             netns: self.netns().inode,
             declared: self.declared.clone(),
@@ -235,16 +239,30 @@ impl Pod {
                     weight: replica.weight,
                 })
                 .collect(),
-        };
-        if let Some(steering) = &self.steering {
-            steering.want(BTreeMap::from([(name(), wish)]));
         }
     }
 
+    pub fn tell(&self) {
+        let Some(steering) = &self.steering else { return };
+        let mut wishes = self.neighbours.clone();
+        wishes.insert(name(), self.wish());
+        steering.want(wishes);
+    }
+
     pub fn report(&self) -> PodReport {
+        self.report_of(&name())
+    }
+
+    /// What is seen of this pod, or of a neighbour.
+    pub fn report_of(&self, name: &PodName) -> PodReport {
         let reports = self.steering.as_ref().unwrap().reports();
         let report = Arc::clone(&reports.borrow());
-        report.pods.get(&name()).cloned().unwrap_or_default()
+        report.pods.get(name).cloned().unwrap_or_default()
+    }
+
+    /// Makes this pod one of another project from now on: whoever has that one steers it.
+    pub fn give_up(&mut self) {
+        self.steering.take().unwrap().remove().unwrap();
     }
 
     /// Waits until so many replicas listen on a port.

@@ -1,8 +1,19 @@
 //! What a project has in the kernel, beside its pods.
 
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
+
 use crate::{
     engine::ContainerId,
-    kernel::{KernelError, Pins, host::Host, layout, programs::Programs, rights},
+    kernel::{
+        KernelError, Pins,
+        host::Host,
+        layout,
+        programs::{PodPrograms, Programs, Room},
+        rights,
+    },
 };
 
 /// One life of a replica: its container, and the process that runs in it.
@@ -14,13 +25,15 @@ pub struct Life {
     pub pid: u32,
 }
 
-/// What a project has in the kernel.
+/// What a project has in the kernel, in the hands of one thread. Each thread has descriptors of its own for the maps, so none
+/// waits for another one.
 pub struct InKernel {
-    pub pins: Pins,
+    /// Nobody else uses them before the last thread has let go of them.
+    pub pins: Arc<Pins>,
     /// What it shares with all projects of this host.
     pub host: Host,
-    /// A loader of programs.
-    pub programs: Programs,
+    /// A loader of programs: there is only one, since it is expensive to make.
+    programs: Arc<Mutex<Programs>>,
 }
 
 impl InKernel {
@@ -32,7 +45,7 @@ impl InKernel {
         rights::check()?;
         layout::check_maps(pins.path())?;
         let (host, programs) = open_host(&pins)?;
-        Ok(Self { pins, host, programs })
+        Ok(Self { pins: Arc::new(pins), host, programs })
     }
 
     /// Takes part anew in what projects share, which was removed or made anew since. All pods have to be entered again.
@@ -43,11 +56,29 @@ impl InKernel {
         (self.host, self.programs) = open_host(&self.pins)?;
         Ok(())
     }
+
+    /// The same for another thread.
+    ///
+    /// # Errors
+    /// When a map cannot be opened.
+    pub fn for_another_thread(&self) -> Result<Self, KernelError> {
+        let (pins, programs) = (Arc::clone(&self.pins), Arc::clone(&self.programs));
+        Ok(Self { pins, host: self.host.for_another_thread()?, programs })
+    }
+
+    /// Makes the maps of a pod in its folder, unless they are there, and loads the programs that choose in it.
+    ///
+    /// # Errors
+    /// When the kernel does not take one of them, or we may not.
+    pub fn load_pod(&self, folder: &Path, room: Room) -> Result<PodPrograms, KernelError> {
+        let mut programs = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
+        programs.load_pod(&self.host.folder(), folder, room)
+    }
 }
 
-fn open_host(pins: &Pins) -> Result<(Host, Programs), KernelError> {
+fn open_host(pins: &Pins) -> Result<(Host, Arc<Mutex<Programs>>), KernelError> {
     let mut programs = Programs::new();
     let host = Host::open(pins.root(), &mut programs)?;
     programs.forget_types();
-    Ok((host, programs))
+    Ok((host, Arc::new(Mutex::new(programs))))
 }

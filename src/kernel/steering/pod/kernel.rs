@@ -89,7 +89,7 @@ impl PodKernel {
             endpoints: if declared > FEW_PORTS { ENDPOINTS_OF_LARGE } else { ENDPOINTS },
             flows: FLOWS[usize::from(!has_udp)],
         };
-        let programs = kernel.programs.load_pod(&kernel.host.folder(), &folder, room)?;
+        let programs = kernel.load_pod(&folder, room)?;
         let mut maps = PodMaps::open(&folder, netns)?;
         let is_unknown = !kernel.host.maps.has_pod(netns);
         if is_unknown {

@@ -10,7 +10,8 @@ use socket2::SockRef;
 
 use super::{Pod, Resident, Socket, key, pod_key};
 use crate::kernel::{
-    KernelError, processes,
+    KernelError,
+    processes::{self, Found},
     raw::{Addr, BindKey, GROUPS, Listener, PortKey, ServedKey},
     sockets::{Bound, Row, Transport},
     steering::{
@@ -29,6 +30,9 @@ const SCARCE: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_secs(5);
 /// What could not be looked at is tried again after that long at most.
 const REFUSED: Duration = Duration::from_secs(30);
+
+/// What was found nowhere is looked for again after that long at most.
+const NOWHERE: Duration = Duration::from_secs(1);
 
 /// What came of a look at a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,15 +87,6 @@ impl Pod {
         wish: &PodWish,
         row: &Row,
     ) -> Result<Met, KernelError> {
-        match self.sockets.get(&row.cookie) {
-            None | Some(Socket::Unknown { .. }) => {}
-            Some(Socket::Refused { next, .. } | Socket::LeftAlone { next, .. })
-                if *next <= Instant::now() => {}
-            Some(_) => return Ok(Met::Known),
-        }
-        if self.is_hold(row) {
-            return Ok(Met::Known);
-        }
         let Some(life) = self.owner(row) else { return Ok(Met::Unowned) };
         if let Some(Socket::Unknown { listed: Some((key, slot)), .. }) = self.sockets.get(&row.cookie) {
             kernel.host.maps.unlist(*key, *slot);
@@ -104,29 +99,27 @@ impl Pod {
             Some(Socket::Refused { tries, .. }) => *tries,
             _ => 0,
         };
+        // It is not asked again each time: a replica may have thousands of them.
+        let refused = |longest: Duration| {
+            let wait = Duration::from_millis(10).saturating_mul(1 << tries.min(12)).min(longest);
+            Socket::Refused { tries: tries + 1, next: Instant::now() + wait }
+        };
         match self.know(kernel, wish, row, life.clone()) {
-            Ok(Some(known)) => {
+            Ok(Found::Here(known)) => {
                 self.sockets.insert(row.cookie, known);
-                Ok(Met::Known)
             }
-            Ok(None) => {
-                if let Some(Socket::LeftAlone { .. }) = self.sockets.get(&row.cookie) {
-                    self.sockets.remove(&row.cookie);
-                }
-                Ok(Met::Known)
+            Ok(Found::NotYet) => {}
+            // Closed again, or passed on to somebody else: the next look tells.
+            Ok(Found::Nowhere) => {
+                self.sockets.insert(row.cookie, refused(NOWHERE));
             }
-            Err(KernelError::Full { .. }) => {
-                self.leave_alone(row, life);
-                Ok(Met::Known)
-            }
+            Err(KernelError::Full { .. }) => self.leave_alone(row, life),
             Err(error) => {
-                // It is not asked again each time: a replica may have thousands of them.
-                let wait = Duration::from_millis(10).saturating_mul(1 << tries.min(12)).min(REFUSED);
-                let refused = Socket::Refused { tries: tries + 1, next: Instant::now() + wait };
-                self.sockets.insert(row.cookie, refused);
-                Err(error)
+                self.sockets.insert(row.cookie, refused(REFUSED));
+                return Err(error);
             }
         }
+        Ok(Met::Known)
     }
 
     fn leave_alone(&mut self, row: &Row, life: Life) {
@@ -135,7 +128,7 @@ impl Pod {
     }
 
     /// Whether a socket is one of ours, behind which connections wait.
-    fn is_hold(&self, row: &Row) -> bool {
+    pub(super) fn is_hold(&self, row: &Row) -> bool {
         let port = self.ports.get(&key(&row.bound));
         let mut holds =
             port.into_iter().flat_map(|port| port.groups.iter().flatten()).flat_map(|group| &group.hold);
@@ -173,35 +166,36 @@ impl Pod {
         Ok(())
     }
 
-    /// What a replica's socket is; nothing if it is gone.
+    /// What a replica's socket is.
     fn know(
         &mut self,
         kernel: &mut InKernel,
         wish: &PodWish,
         row: &Row,
         life: Life,
-    ) -> Result<Option<Socket>, KernelError> {
-        let Some(resident) = self.residents.get(&life) else { return Ok(None) };
-        let processes = resident.cgroup.processes();
-        // Closed again, or passed on to somebody else: the next look tells.
-        let Some(socket) = processes::duplicate(&processes, row.inode)? else { return Ok(None) };
+    ) -> Result<Found<Socket>, KernelError> {
+        let socket = match self.duplicate(&life, row)? {
+            Found::Here(socket) => socket,
+            Found::Nowhere => return Ok(Found::Nowhere),
+            Found::NotYet => return Ok(Found::NotYet),
+        };
         let shares = SockRef::from(&socket)
             .reuse_port()
             .map_err(KernelError::io("look at a listener of a replica"))?;
         let port = key(&row.bound);
         match (shares, row.bound.transport) {
-            (true, _) => self.enter(kernel, wish, row, life, &socket).map(Some),
-            (false, Transport::Tcp) => Ok(Some(Socket::Alone { life, port })),
+            (true, _) => self.enter(kernel, wish, row, life, &socket).map(Found::Here),
+            (false, Transport::Tcp) => Ok(Found::Here(Socket::Alone { life, port })),
             // Other ones may be a client's.
             (false, Transport::Udp) if self.is_declared(port) || super::is_exclusive(wish, port) => {
-                Ok(Some(Socket::Alone { life, port }))
+                Ok(Found::Here(Socket::Alone { life, port }))
             }
-            (false, Transport::Udp) => Ok(Some(Socket::Ignored)),
+            (false, Transport::Udp) => Ok(Found::Here(Socket::Ignored)),
         }
     }
 
     /// Whose a socket is.
-    fn owner(&mut self, row: &Row) -> Option<Life> {
+    pub(super) fn owner(&mut self, row: &Row) -> Option<Life> {
         let cgroup = row.cgroup?;
         let find = |residents: &BTreeMap<Life, Resident>| {
             residents
@@ -213,6 +207,9 @@ impl Pod {
             // A replica may have made groups of its own since. Once is enough for each socket: what belongs to others,
             // such as the engine's own in each pod, stays.
             if !self.sought.insert(row.cookie) {
+                return None;
+            }
+            if std::mem::replace(&mut self.refreshed_groups, true) {
                 return None;
             }
             for resident in self.residents.values_mut() {

@@ -1,0 +1,286 @@
+//! The thread that tells those of the pods what is wanted, and sees to what belongs to no pod that there is.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, mpsc},
+    thread,
+};
+
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::{
+    Job,
+    inbox::Inbox,
+    pace,
+    project::InKernel,
+    reports::{PodId, Reports},
+    wish::{PodReport, PodWish, Wishes},
+    worker::{Seen, Worker},
+};
+use crate::kernel::{KernelError, former, rights};
+
+/// How the names of threads begin that have rights in force.
+pub const THREAD: &str = "steering";
+/// Pods beyond these share threads.
+const MOST_WORKERS: usize = 64;
+
+/// What the coordinator is told.
+#[derive(Default)]
+pub struct Orders {
+    pub jobs: Vec<Job>,
+    pub wishes: Option<Wishes>,
+    pub end: Option<End>,
+    /// Who waits for the next look: until these are dropped.
+    pub looks: Vec<mpsc::Sender<()>>,
+    /// What is new of pods; none: it was let go of.
+    pub seen: BTreeMap<PodId, Option<Seen>>,
+}
+
+impl std::fmt::Debug for Orders {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Orders")
+            .field("wishes", &self.wishes)
+            .field("end", &self.end)
+            .field("seen", &self.seen)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What becomes of what is in the kernel when a thread ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It stays.
+    Leave,
+    /// It goes.
+    Remove,
+}
+
+/// The thread's own.
+pub struct Coordinator {
+    kernel: InKernel,
+    inbox: Arc<Inbox<Orders>>,
+    reports: Arc<Reports>,
+    workers: Vec<Worker>,
+    wishes: Option<Wishes>,
+    seen: BTreeMap<PodId, Seen>,
+    strays_are_gone: bool,
+    former_is_gone: bool,
+}
+
+impl Coordinator {
+    /// One that knows of no pod yet.
+    pub fn new(kernel: InKernel, inbox: Arc<Inbox<Orders>>, reports: Arc<Reports>) -> Self {
+        Self {
+            kernel,
+            inbox,
+            reports,
+            workers: Vec::new(),
+            wishes: None,
+            seen: BTreeMap::new(),
+            strays_are_gone: false,
+            former_is_gone: false,
+        }
+    }
+
+    /// Does what it is told until it is told to end.
+    ///
+    /// # Errors
+    /// When the kernel does not let something go.
+    pub fn run(mut self) -> Result<(), KernelError> {
+        loop {
+            let timeout = pace::RESYNC.try_into().ok();
+            // An interruption is a wake like any other.
+            let _ = poll(&mut [PollFd::new(&self.inbox, PollFlags::IN)], timeout.as_ref());
+            let orders = self.inbox.take();
+            orders.jobs.into_iter().for_each(begin);
+            if let Some(end) = orders.end {
+                return self.end(end);
+            }
+            self.take_note(orders.seen);
+            let is_new = orders.wishes.is_some();
+            if let Some(wishes) = orders.wishes {
+                self.reports.keep(&wishes);
+                self.wishes = Some(wishes);
+            }
+            self.renew();
+            self.replace_dead_workers();
+            if is_new || self.lacks_workers() {
+                self.assign();
+            }
+            for worker in &self.workers {
+                worker.look(&orders.looks);
+            }
+            self.let_go_of_strays();
+            self.let_go_of_former();
+        }
+    }
+
+    fn take_note(&mut self, seen: BTreeMap<PodId, Option<Seen>>) {
+        for (id, seen) in seen {
+            match seen {
+                Some(seen) => {
+                    self.seen.insert(id, seen);
+                }
+                None => {
+                    self.seen.remove(&id);
+                    // Unless it is wanted again by now.
+                    if !wanted(self.wishes.as_ref()).any(|(wanted, _)| wanted == id) {
+                        self.workers.iter_mut().for_each(|worker| worker.release(&id));
+                    }
+                }
+            }
+        }
+        let (idle, busy) = std::mem::take(&mut self.workers).into_iter().partition(Worker::is_idle);
+        self.workers = busy;
+        // They have nothing left to let go of.
+        let _ = end_all(idle, End::Leave);
+    }
+
+    /// Begins anew, as another supervisor would, where somebody has removed what all projects share: by hand, or for want of
+    /// a part of it.
+    fn renew(&mut self) {
+        if self.kernel.host.is_current() {
+            return;
+        }
+        match self.kernel.renew() {
+            Ok(()) => {
+                tracing::warn!("what all projects share in the kernel was removed, and is made anew");
+                // They have descriptors of what there was.
+                if let Err(error) = end_all(std::mem::take(&mut self.workers), End::Leave) {
+                    tracing::warn!(%error, "a thread that steers has failed");
+                }
+                self.seen.clear();
+            }
+            Err(error) => tracing::warn!(%error, "what all projects share in the kernel is gone"),
+        }
+    }
+
+    /// A thread that has panicked leaves its pods to another one, which takes over as after a new start.
+    fn replace_dead_workers(&mut self) {
+        for worker in self.workers.extract_if(.., |worker| worker.has_ended()) {
+            for id in worker.pods() {
+                let error = Some(super::gone().to_string());
+                self.reports.publish(id, &PodReport { netns: id.1, error, ..PodReport::default() });
+                self.seen.remove(id);
+            }
+            tracing::error!(pods = ?worker.pods(), "a thread that steers has ended; another one takes over");
+        }
+    }
+
+    /// Whether a pod is wanted that no thread has.
+    fn lacks_workers(&self) -> bool {
+        wanted(self.wishes.as_ref()).any(|(id, _)| !self.workers.iter().any(|worker| worker.has(&id)))
+    }
+
+    /// Tells each thread what is wanted of its pods, and gives one to those that have none.
+    fn assign(&mut self) {
+        let wishes = self.wishes.take();
+        let mut shares: Vec<BTreeMap<PodId, PodWish>> = vec![BTreeMap::new(); self.workers.len()];
+        for (id, wish) in wanted(wishes.as_ref()) {
+            let at = match self.worker_for(&id) {
+                Ok(at) => at,
+                Err(error) => {
+                    let error = Some(error.to_string());
+                    self.reports.publish(&id, &PodReport { error, ..PodReport::default() });
+                    continue;
+                }
+            };
+            shares.resize(self.workers.len(), BTreeMap::new());
+            if let (Some(worker), Some(share)) = (self.workers.get_mut(at), shares.get_mut(at)) {
+                worker.take(id.clone());
+                share.insert(id, wish.clone());
+            }
+        }
+        for (worker, share) in self.workers.iter().zip(shares) {
+            worker.want(share);
+        }
+        self.wishes = wishes;
+    }
+
+    /// The thread that has a pod, or shall have it.
+    fn worker_for(&mut self, id: &PodId) -> Result<usize, KernelError> {
+        // What is let go of in a network is gone before it is entered again.
+        if let Some(at) = self.workers.iter().position(|worker| worker.has_network(id.1)) {
+            return Ok(at);
+        }
+        if self.workers.len() >= MOST_WORKERS {
+            let least = self.workers.iter().enumerate().min_by_key(|(_, worker)| worker.pods().len());
+            return Ok(least.map_or(0, |(at, _)| at));
+        }
+        let name = format!("{THREAD}-{}", id.0);
+        let kernel = self.kernel.for_another_thread()?;
+        self.workers.push(Worker::start(name, kernel, Arc::clone(&self.inbox), Arc::clone(&self.reports))?);
+        Ok(self.workers.len() - 1)
+    }
+
+    /// Whether all that is wanted is seen, and all is well with it.
+    fn all_are_well(&self) -> bool {
+        let seen = |id: &PodId| self.seen.get(id).is_some_and(|seen| seen.is_well);
+        self.wishes.is_some()
+            && wanted(self.wishes.as_ref()).all(|(id, _)| seen(&id))
+            && self.seen.len() == self.wishes.iter().flatten().count()
+    }
+
+    /// Lets go of pods that a supervisor before us has entered, and that are no more.
+    fn let_go_of_strays(&mut self) {
+        if self.strays_are_gone || !self.all_are_well() {
+            return;
+        }
+        let known: BTreeSet<u64> = self.seen.values().map(|seen| seen.cookie).collect();
+        let kernel = &mut self.kernel;
+        let dropped = kernel.pins.pods().and_then(|entered| {
+            let mut strays = entered.into_iter().filter(|netns| !known.contains(netns));
+            strays.try_for_each(|netns| {
+                kernel.host.maps.remove_pod(netns)?;
+                kernel.pins.remove_pod(netns)
+            })
+        });
+        match dropped {
+            Ok(()) => self.strays_are_gone = true,
+            Err(error) => tracing::warn!(%error, "something of a pod that is no more stays in the kernel"),
+        }
+    }
+
+    /// Lets go of what a release of another layout has left, once it is in use no more.
+    fn let_go_of_former(&mut self) {
+        if self.former_is_gone || !self.strays_are_gone || self.seen.values().any(|seen| seen.has_former) {
+            return;
+        }
+        match former::remove(self.kernel.pins.path()) {
+            Ok(()) => self.former_is_gone = true,
+            Err(error) => {
+                tracing::warn!(%error, "something of another release of sameport stays in the kernel");
+            }
+        }
+    }
+
+    /// Lets go of as much as can be, if it is to go, and tells the first thing that stays.
+    fn end(self, end: End) -> Result<(), KernelError> {
+        let ended = end_all(self.workers, end);
+        let removed = if end == End::Remove { self.kernel.pins.remove_all() } else { Ok(()) };
+        ended.and(removed)
+    }
+}
+
+/// All pods that are wanted.
+fn wanted(wishes: Option<&Wishes>) -> impl Iterator<Item = (PodId, &PodWish)> {
+    wishes.into_iter().flatten().map(|(name, wish)| ((name.clone(), wish.netns), wish))
+}
+
+/// Ends threads, all at once.
+fn end_all(workers: Vec<Worker>, end: End) -> Result<(), KernelError> {
+    workers.iter().for_each(|worker| worker.end(end));
+    let results: Vec<_> = workers.into_iter().map(Worker::join).collect();
+    results.into_iter().collect()
+}
+
+/// Has something done that takes rights. It may take long, so nobody waits for it.
+fn begin(job: Job) {
+    let work = move || match rights::raise() {
+        Ok(()) => job(),
+        Err(error) => tracing::warn!(%error, "something that takes rights is not done"),
+    };
+    if let Err(error) = thread::Builder::new().name(format!("{THREAD}-job")).spawn(work) {
+        tracing::warn!(%error, "something that takes rights is not done");
+    }
+}

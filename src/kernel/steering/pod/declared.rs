@@ -1,0 +1,101 @@
+//! Ports of a pod that are known to be wanted before anybody listens on them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Pod, flags, key};
+use crate::{
+    kernel::{
+        KernelError,
+        host::Host,
+        sockets::Transport,
+        steering::{
+            project::InKernel,
+            wish::{self, PodWish},
+        },
+    },
+    spec::{PortSet, Protocol},
+};
+
+/// More declared ports than these are left to the kernel.
+const MOST_DECLARED: usize = 1024;
+
+impl Pod {
+    /// Closes what nobody listens on; what serves already goes on. What a supervisor before us has closed stays so until the
+    /// choice among its listeners is ours: it may have been killed before it was.
+    pub(super) fn adopt(&mut self, kernel: &mut InKernel, wish: &PodWish) -> Result<(), KernelError> {
+        self.declare(&mut kernel.host, wish)?;
+        for key in self.kernel.former_ports() {
+            if let Some(transport) = Transport::from_number(key.protocol) {
+                self.port((transport, key.port))?;
+            }
+        }
+        let rows = self.diagnosis.rows()?;
+        let (former, declared) = (self.former.clone(), self.declared.clone());
+        for (name, port) in &mut self.ports {
+            if let Some(entry) = self.kernel.former_port(&port.key) {
+                // It stays as it is until its listeners were looked at.
+                port.flags = entry.flags;
+                continue;
+            }
+            let listens = |v4: bool| {
+                rows.iter().any(|row| {
+                    key(&row.bound) == *name && if v4 { row.bound.takes_v4() } else { row.bound.takes_v6() }
+                })
+            };
+            let was_closed = |v4: bool| former.as_ref().is_some_and(|former| former.was_closed(*name, v4));
+            let closed = |v4: bool| declared.contains(name) && (!listens(v4) || was_closed(v4));
+            port.flags = flags(declared.contains(name), closed(true), closed(false));
+            port.write_entry(&mut self.kernel)?;
+        }
+        Ok(())
+    }
+
+    /// Takes note of which ports are known to be wanted, and which are exclusive.
+    pub(super) fn declare(&mut self, host: &mut Host, wish: &PodWish) -> Result<(), KernelError> {
+        let declared: BTreeSet<_> = steered(wish).collect();
+        if declared != self.declared {
+            for name in &declared {
+                self.port(*name)?;
+            }
+            self.declared = declared;
+        }
+        if wish.exclusive != self.exclusive {
+            let (before, now) = (words(&self.exclusive), words(&wish.exclusive));
+            for (transport, word) in before.keys().chain(now.keys()) {
+                let bits = now.get(&(*transport, *word)).copied().unwrap_or(0);
+                host.maps.set_exclusive(self.host_key((*transport, *word)), bits)?;
+            }
+            self.exclusive = wish.exclusive.clone();
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_declared(&self, port: wish::Port) -> bool {
+        self.declared.contains(&port)
+    }
+}
+
+/// Ports that are closed until replicas are ready, and always have room: the declared ones that replicas share.
+pub(super) fn steered(wish: &PodWish) -> impl Iterator<Item = wish::Port> {
+    wish.declared.iter().copied().filter(|port| !is_exclusive(wish, *port)).take(MOST_DECLARED)
+}
+
+pub(super) fn is_exclusive(wish: &PodWish, (transport, port): wish::Port) -> bool {
+    wish.exclusive.contains(port, transport.into())
+}
+
+/// A set of ports as bits, 64 to a word, by their number by 64.
+fn words(ports: &PortSet) -> BTreeMap<wish::Port, u64> {
+    let mut words = BTreeMap::new();
+    for range in ports.ranges() {
+        let transport = match range.protocol {
+            Protocol::Tcp => Transport::Tcp,
+            Protocol::Udp => Transport::Udp,
+            Protocol::Sctp => continue,
+        };
+        for port in range.first..=range.last {
+            *words.entry((transport, port / 64)).or_default() |= 1 << (port % 64);
+        }
+    }
+    words
+}

@@ -1,0 +1,148 @@
+//! What the programs in the kernel tell of a pod, and what its network tells of its addresses.
+
+use std::time::{Duration, Instant};
+
+use super::{NextLook, Pod, key, sockets::YOUNG};
+use crate::kernel::{
+    KernelError,
+    host::Host,
+    netns,
+    raw::{NOTICE_BOUND, NOTICE_CLOSED, NOTICE_EXCLUSIVE, NOTICE_LISTENS, NOTICE_OTHER_USER, Notice},
+    replica_addr,
+    sockets::{Row, Transport},
+    steering::{
+        pace::Allowance,
+        project::Life,
+        wish::{self, OtherUser},
+    },
+};
+
+/// So many requests of replicas that are not known yet are remembered.
+const MOST_EARLY: usize = 64;
+
+impl Pod {
+    /// Takes note of what the programs and the network have told. Returns when it is to be looked at.
+    pub fn heed_notices(&mut self, host: &Host) -> NextLook {
+        let (now, mut next, mut last) = (Instant::now(), NextLook::default(), None);
+        while let Some(notice) = self.kernel.next_notice() {
+            next.ordinary = Some(now);
+            // A replica may have the same told thousands of times.
+            if notice.kind == NOTICE_CLOSED || last.replace(notice) == Some(notice) {
+                continue;
+            }
+            match notice.kind {
+                NOTICE_OTHER_USER => self.other_user(host, &notice),
+                NOTICE_EXCLUSIVE => self.exclusive_conflict(&notice),
+                NOTICE_LISTENS | NOTICE_BOUND if self.cannot_wait(&notice, now) => {
+                    next.urgent = Some(now + YOUNG);
+                }
+                _ => {}
+            }
+        }
+        if self.addresses.has_changed() {
+            self.addresses_changed = true;
+            next.ordinary = Some(now);
+        }
+        next
+    }
+
+    /// Whether somebody listens on a declared port, who has not done so too often: a replica that does it again and again uses
+    /// up its own allowance, and no other's.
+    fn cannot_wait(&mut self, notice: &Notice, now: Instant) -> bool {
+        let Some(port) = port_of(notice).filter(|port| self.is_declared(*port)) else { return false };
+        self.told.insert((notice.cgroup, port), now);
+        self.may_hurry(self.payer(notice.cgroup).as_ref(), now)
+    }
+
+    /// When a socket began to listen, as far as it was told since the last look.
+    pub(super) fn told_at(&self, row: &Row) -> Option<Instant> {
+        let port = key(&row.bound);
+        // Of UDP it is not told whose it is.
+        let group = if row.bound.transport == Transport::Udp { 0 } else { row.cgroup? };
+        self.told.get(&(group, port)).copied()
+    }
+
+    /// Whether somebody has an allowance left for a look that does not wait; then he pays for the next one.
+    pub(super) fn may_hurry(&mut self, payer: Option<&Life>, now: Instant) -> bool {
+        let may = !self.allowance(payer).is_some_and(|allowance| allowance.is_spent(now));
+        if may {
+            self.payers.insert(payer.cloned());
+        }
+        may
+    }
+
+    /// Whose allowance is used by what a control group does; none: it is not known whose it is.
+    fn payer(&self, cgroup: u64) -> Option<Life> {
+        let mut residents = self.residents.iter();
+        residents.find(|(_, resident)| resident.ids.contains(&cgroup)).map(|(life, _)| life.clone())
+    }
+
+    fn allowance(&mut self, payer: Option<&Life>) -> Option<&mut Allowance> {
+        match payer {
+            Some(life) => self.residents.get_mut(life).map(|resident| &mut resident.allowance),
+            None => Some(&mut self.unknown_allowance),
+        }
+    }
+
+    /// A look has taken so long: those pay who could not wait for it.
+    pub fn charge(&mut self, took: Duration, now: Instant) {
+        for payer in std::mem::take(&mut self.paying) {
+            if let Some(allowance) = self.allowance(payer.as_ref()) {
+                allowance.charge(took, now);
+            }
+        }
+    }
+
+    fn exclusive_conflict(&mut self, notice: &Notice) {
+        let Some(port) = port_of(notice) else { return };
+        if let Some(life) = self.payer(notice.cgroup) {
+            self.exclusive_conflicts.entry(life.id).or_default().insert(port);
+        } else {
+            self.early_conflicts.truncate(MOST_EARLY - 1);
+            self.early_conflicts.insert(0, (notice.cgroup, port));
+        }
+    }
+
+    fn other_user(&mut self, host: &Host, notice: &Notice) {
+        let Some((transport, port)) = port_of(notice) else { return };
+        if let Some(owner) = host.maps.user(&self.host_key((transport, port))) {
+            self.other_users.insert(port, OtherUser { port, user: notice.user, owner });
+        }
+        // Where nobody else has the port any more, our own listener makes room for the new user.
+        if let Some(port) = self.ports.get_mut(&(transport, port))
+            && port.is_empty()
+        {
+            for group in port.groups.iter_mut().flatten() {
+                if let Some(hold) = &group.hold
+                    && let Err(error) = hold.belong_to(notice.user)
+                {
+                    tracing::warn!(%error, "a port stays with the user who had it");
+                }
+                group.user = notice.user;
+            }
+        }
+    }
+
+    /// Takes note of the addresses of the network.
+    ///
+    /// # Errors
+    /// When they cannot be listed or entered.
+    pub(super) fn look_at_addresses(&mut self, host: &mut Host) -> Result<(), KernelError> {
+        self.addresses_changed = false;
+        let addresses = self.netns.within(|| {
+            if let Err(error) = replica_addr::make_local() {
+                tracing::warn!(%error, "replicas have no IPv6 addresses of their own");
+            }
+            netns::addresses()
+        });
+        // They are still to be looked at if that fails.
+        addresses
+            .and_then(|addresses| host.maps.set_local(self.kernel.netns, &addresses))
+            .inspect_err(|_| self.addresses_changed = true)
+    }
+}
+
+fn port_of(notice: &Notice) -> Option<wish::Port> {
+    let transport = Transport::from_number(u8::try_from(notice.protocol).ok()?)?;
+    Some((transport, u16::try_from(notice.port).ok()?))
+}
