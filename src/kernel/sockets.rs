@@ -1,6 +1,9 @@
 //! The listening sockets of a network, as `sock_diag` (7) shows them.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
 
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_sock_diag::{
@@ -139,6 +142,9 @@ impl Diagnosis {
                 self.dump(family, transport, state, &mut rows)?;
             }
         }
+        // It lists a socket twice if others come between two parts of its answer.
+        let mut seen = BTreeSet::new();
+        rows.retain(|row| seen.insert(row.cookie));
         Ok(rows)
     }
 
