@@ -176,9 +176,26 @@ fn refused() {
             ("volumes_from", service("volumes_from: [db]")),
             ("hooks", service("pre_start:\n  - command: a")),
             ("provider", service("provider: {type: x}")),
-            ("network of a service", service("network_mode: service:db")),
             ("network of a container", service("network_mode: container:abc")),
             ("net sysctl on the host", service("network_mode: host\nsysctls: {net.core.somaxconn: 1}")),
+        ]),
+    );
+}
+
+#[test]
+fn joined_networks() {
+    let two = |web: &str, db: &str| {
+        file(&format!("services:\n  web:\n    image: a\n    {web}\n  db:\n    image: b\n    {db}\n"))
+    };
+    assert_shown(
+        "errors_joined_networks",
+        &gallery([
+            ("nobody", service("network_mode: service:dbb")),
+            ("itself", service("network_mode: service:web")),
+            ("a circle", two("network_mode: service:db", "network_mode: service:web")),
+            ("a port", two("network_mode: service:db\n    ports: [\"80:80\"]", "")),
+            ("another pod", two("network_mode: service:db\n    x-sameport: {pod: p}", "")),
+            ("networks", two("network_mode: service:db\n    networks: [default]", "")),
         ]),
     );
 }

@@ -188,6 +188,29 @@ fn network_modes() {
 }
 
 #[test]
+fn who_joins_the_network_of_a_service_is_in_its_pod() {
+    let project = project(&file(
+        "services:\n  web: {image: a, networks: [front], ports: [\"80:80\"], hostname: box}\n  \
+         proxy: {image: b, network_mode: \"service:web\", expose: [81]}\n  \
+         shell: {image: c, network_mode: \"service:proxy\", depends_on: [web]}\nnetworks: {front: }\n",
+    ));
+    assert_eq!(project["pods"].as_object().unwrap().keys().collect::<Vec<_>>(), ["web"]);
+    for service in ["web", "proxy", "shell"] {
+        assert_eq!(project["services"][service]["pod"], "web");
+    }
+    let networks = &project["pods"]["web"]["network"]["networks"];
+    assert_eq!(
+        networks.as_object().unwrap().keys().collect::<Vec<_>>(),
+        ["front"],
+        "not the default one as well"
+    );
+    assert_eq!(project["pods"]["web"]["expose"], json!([[81, "tcp"]]));
+    let waits_for = |service: &str| project["services"][service]["depends_on"].as_object().unwrap().clone();
+    assert_eq!(waits_for("proxy").keys().collect::<Vec<_>>(), ["web"]);
+    assert_eq!(waits_for("shell").keys().collect::<Vec<_>>(), ["proxy", "web"]);
+}
+
+#[test]
 fn shared_memory_belongs_to_the_sandbox_where_there_is_one() {
     let sized = |keys: &str| {
         let project = project(&service(keys));

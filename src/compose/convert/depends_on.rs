@@ -65,7 +65,7 @@ fn dependency(fields: &Fields<'_>) -> Dependency {
     }
 }
 
-fn unknown(name: &str, at: At, services: &Services<'_>, report: &Report) -> Problem {
+pub(super) fn unknown(name: &str, at: At, services: &Services<'_>, report: &Report) -> Problem {
     if let Some(profiles) = services.off.get(name) {
         let profile = profiles.first().map_or("NAME", String::as_str);
         return Problem::error(at, format!("service `{name}` is off: none of its profiles is on"))

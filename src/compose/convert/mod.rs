@@ -7,6 +7,7 @@ mod deploy;
 mod extension;
 mod healthcheck;
 mod hooks;
+mod joined;
 mod networks;
 mod pod;
 mod port_sharing;
@@ -43,21 +44,33 @@ pub(super) fn project(
 
     let mut used = BTreeSet::new();
     let mut made = BTreeMap::new();
-    let mut pods: BTreeMap<PodName, Vec<pod::Part>> = BTreeMap::new();
+    let mut parts = BTreeMap::new();
+    let mut joined = joined::Joined::new();
     let mut dependencies = BTreeMap::new();
     let mut names = Vec::new();
     for (name, entry) in services {
         let Some(fields) = Fields::of(&entry.node, name.as_str(), report) else { continue };
         let mut known = volumes::Known { volumes: &volumes, used: &mut used };
-        let waits_for = depends_on::depends_on(&fields, &depends_on::Services { on: &on, off });
+        let others = depends_on::Services { on: &on, off };
+        let mut waits_for = depends_on::depends_on(&fields, &others);
+        if let Some(other) = joined::of_service(&fields, &others, &mut waits_for) {
+            joined.insert(name.clone(), other);
+        }
         let part = pod::part(&fields, &name, &networks);
         let draft = service::service(&fields, &name, entry.key, &part.ranges, &mut known);
-        pods.entry(draft.pod.clone()).or_default().push(part);
+        parts.insert(name.clone(), part);
         names.extend(draft.container_name.clone());
         dependencies.insert(name.clone(), waits_for);
         made.insert(name, draft);
     }
     depends_on::check_circles(&dependencies, report);
+    joined::settle(&joined, &mut made, &parts, report);
+    let mut pods: BTreeMap<PodName, Vec<pod::Part>> = BTreeMap::new();
+    for (name, part) in parts {
+        if let Some(draft) = made.get(&name) {
+            pods.entry(draft.pod.clone()).or_default().push(part);
+        }
+    }
     clash::settle(&mut pods, report);
     clash::names(&names, report);
     let pods: BTreeMap<PodName, Pod> =

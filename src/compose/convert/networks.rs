@@ -32,14 +32,11 @@ pub(super) fn of_service(
             "host" => PodNetwork::Host,
             "none" => PodNetwork::None,
             "bridge" => PodNetwork::Bridge,
+            // What it has is said by the other service.
+            other if other.starts_with("service:") => return None,
             other => {
-                let help = match other.split_once(':') {
-                    Some(("service", name)) => {
-                        format!("put both services into one pod: `x-sameport: {{pod: {name}}}` in each")
-                    }
-                    _ => "write `host`, `none` or `bridge`, or use `networks`".to_owned(),
-                };
                 let message = format!("`network_mode: {other}` is not supported");
+                let help = "write `host`, `none`, `bridge` or `service:NAME`, or use `networks`";
                 report.push(Problem::error(mode.at, message).help(help));
                 return None;
             }

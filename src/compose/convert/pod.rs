@@ -12,7 +12,7 @@ use super::{
         report::{Problem, Report},
         source::At,
     },
-    networks, ports,
+    joined, networks, ports,
 };
 use crate::spec::{Network, NetworkAttachment, Pod, PodNetwork, PortBinding, PortSet, Protocol, ServiceName};
 
@@ -20,6 +20,8 @@ use crate::spec::{Network, NetworkAttachment, Pod, PodNetwork, PortBinding, Port
 pub(super) struct Part {
     pub service: ServiceName,
     pub network: Option<(At, PodNetwork)>,
+    /// Whether it is in the network of another service, whatever that is.
+    joins: bool,
     pub ports: Vec<ports::Published>,
     /// Published ranges of container ports.
     pub ranges: PortSet,
@@ -41,6 +43,7 @@ pub(super) fn part(service: &Fields<'_>, name: &ServiceName, known: &BTreeMap<St
     let part = Part {
         service: name.clone(),
         network: networks::of_service(service, known),
+        joins: joined::written(service).is_some(),
         ports,
         ranges,
         expose: ports::expose(service),
@@ -216,7 +219,7 @@ fn network(parts: &[Part], report: &Report) -> PodNetwork {
         None => PodNetwork::default(),
         Some((_, mode @ (PodNetwork::Host | PodNetwork::None | PodNetwork::Bridge))) => mode.clone(),
         Some((_, PodNetwork::Networks(_))) => {
-            if parts.iter().any(|part| part.network.is_none()) {
+            if parts.iter().any(|part| part.network.is_none() && !part.joins) {
                 attachments.entry("default".to_owned()).or_default();
             }
             for attachment in attachments.values_mut() {
