@@ -12,6 +12,7 @@ use sameport::spec::Balance;
 use super::{
     pod::Pod,
     server::{PORT, answers, ask, http, own, shared, stay},
+    support::wait,
 };
 
 /// A pod with so many replicas that listen.
@@ -179,11 +180,11 @@ fn a_weight_of_zero_acts_on_new_connections_within_ten_milliseconds_and_harms_no
     assert_eq!(of_second.iter().filter(|second| **second).count(), 3);
     for _ in 0..5 {
         pod.weigh(2, 0);
-        std::thread::sleep(Duration::from_millis(10));
+        std::thread::sleep(wait::slowly(Duration::from_millis(10)));
         let after = answers(&pod, 20);
         assert_eq!(after.keys().collect::<Vec<_>>(), ["1"], "{after:?}");
         pod.weigh(2, 100);
-        std::thread::sleep(Duration::from_millis(10));
+        std::thread::sleep(wait::slowly(Duration::from_millis(10)));
         let back = answers(&pod, 20);
         assert_eq!(back.len(), 2, "{back:?}");
     }

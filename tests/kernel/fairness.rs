@@ -102,8 +102,8 @@ fn replica(mut stream: TcpStream) -> String {
 fn among_busy_replicas_the_one_is_next_that_should_be_done_first() {
     const ROUNDS: usize = 6;
     let mut pod = pod(Balance::LeastConnections);
-    pod.start(1, &mut slow(Duration::from_millis(50)));
-    pod.start(2, &mut slow(Duration::from_millis(800)));
+    pod.start(1, &mut slow(wait::slowly(Duration::from_millis(50))));
+    pod.start(2, &mut slow(wait::slowly(Duration::from_millis(800))));
     pod.listening(2, PORT);
     // Each has one, so that it is known how long they take.
     let first = [send(&pod), send(&pod)].map(replica);
@@ -134,9 +134,9 @@ fn latencies(balance: Balance) -> (Vec<Duration>, BTreeMap<String, u32>) {
     const REQUESTS: u32 = 150;
     let mut pod = pod(balance);
     for slot in 1..REPLICAS {
-        pod.start(slot, &mut slow(Duration::from_millis(20)));
+        pod.start(slot, &mut slow(wait::slowly(Duration::from_millis(20))));
     }
-    pod.start(REPLICAS, &mut slow(Duration::from_millis(200)));
+    pod.start(REPLICAS, &mut slow(wait::slowly(Duration::from_millis(200))));
     pod.listening(REPLICAS as usize, PORT);
     let answers = pod.inside(|| {
         let begin = Instant::now();

@@ -8,6 +8,13 @@ use std::{
 /// How long anything may take on a busy machine.
 pub const LONG: Duration = Duration::from_secs(90);
 
+/// A time that a test's outcome depends on: how long something may take, or how long servers are busy. `SAMEPORT_SLOWNESS=N`
+/// makes it N times as long, on a machine that is emulated.
+pub fn slowly(time: Duration) -> Duration {
+    let slowness = std::env::var("SAMEPORT_SLOWNESS").map(|times| times.parse().expect("a number"));
+    time * slowness.unwrap_or(1)
+}
+
 /// Looks again and again until there is something; what `look` says in the meantime is shown when time is up.
 pub fn until<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
     let begin = Instant::now();
