@@ -12,37 +12,9 @@ use sameport::kernel::{netns, replica_addr};
 use super::{
     network::{V6, process},
     pod::Pod,
-    server::{PORT, ask, python},
+    server::{PORT, ask, http_at},
     support::wait::{self, check},
 };
-
-/// An HTTP server at `::`, or at 0.0.0.0, that answers with the name of its replica.
-fn http(address: &str, only_v6: bool) -> Command {
-    let mut command = python(
-        "
-import http.server, os, socket
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        body = os.environ['REPLICA'].encode()
-        self.send_response(200)
-        self.send_header('Content-Length', str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-    def log_message(self, *_): pass
-class Server(http.server.ThreadingHTTPServer):
-    request_queue_size = 128
-    daemon_threads = True
-    address_family = socket.AF_INET6 if ':' in os.environ['ADDRESS'] else socket.AF_INET
-    def server_bind(self):
-        if self.address_family == socket.AF_INET6:
-            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(os.environ['ONLY6']))
-        super().server_bind()
-Server((os.environ['ADDRESS'], 8080), Handler).serve_forever()
-",
-    );
-    command.env("ADDRESS", address).env("ONLY6", u8::from(only_v6).to_string());
-    command
-}
 
 fn v4(slot: u8) -> Ipv4Addr {
     Ipv4Addr::new(127, 77, 0, slot)
@@ -65,10 +37,10 @@ fn wherever(pod: &Pod, slot: u8) -> Result<String, ErrorKind> {
 
 fn pod() -> Pod {
     let mut pod = Pod::wired();
-    pod.start(1, &mut http("::", true));
-    pod.start(2, &mut http("::", true));
-    pod.start(3, &mut http("::", false));
-    pod.start(4, &mut http("0.0.0.0", false));
+    pod.start(1, &mut http_at("::", true));
+    pod.start(2, &mut http_at("::", true));
+    pod.start(3, &mut http_at("::", false));
+    pod.start(4, &mut http_at("0.0.0.0", false));
     pod.listening(4, PORT);
     pod
 }
@@ -126,7 +98,7 @@ fn nobody_outside_of_the_pod_reaches_a_replica_alone() {
 fn connections_by_ipv6_wait_for_the_next_replica() {
     for only_v6 in [true, false] {
         let mut pod = Pod::wired();
-        pod.start(1, &mut http("::", only_v6));
+        pod.start(1, &mut http_at("::", only_v6));
         pod.listening(1, PORT);
         pod.kill(1);
         wait::until("nobody listens", || {
@@ -135,7 +107,7 @@ fn connections_by_ipv6_wait_for_the_next_replica() {
         });
         let waiting: Vec<_> =
             (0..20).map(|_| pod.connect((Ipv6Addr::LOCALHOST, PORT.1)).expect("it is held")).collect();
-        pod.start(1, &mut http("::", only_v6));
+        pod.start(1, &mut http_at("::", only_v6));
         for mut stream in waiting {
             stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
             assert_eq!(ask(&mut stream).unwrap(), "1");
@@ -148,8 +120,8 @@ fn without_ipv6_a_replica_that_takes_nothing_else_refuses() {
     let mut pod = Pod::new();
     let off = "echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6";
     assert!(process(pod.sandbox(), None, Command::new("sh").args(["-c", off])).status().unwrap().success());
-    pod.start(1, &mut http("::", true));
-    pod.start(2, &mut http("::", false));
+    pod.start(1, &mut http_at("::", true));
+    pod.start(2, &mut http_at("::", false));
     pod.listening(2, PORT);
     assert_eq!(wherever(&pod, 1), Err(ErrorKind::ConnectionRefused));
     assert_eq!(wherever(&pod, 2), Ok("2".to_owned()));

@@ -21,7 +21,7 @@ pub const PORT: (Transport, u16) = (Transport::Tcp, 8080);
 pub fn http() -> Command {
     python(
         "
-import http.server, os, signal, threading
+import http.server, os, signal, socket, threading
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         body = os.environ['REPLICA'].encode()
@@ -36,9 +36,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
 class Server(http.server.ThreadingHTTPServer):
     request_queue_size = 128
     daemon_threads = True
+    address_family = socket.AF_INET6 if ':' in os.environ.get('ADDRESS', '') else socket.AF_INET
     def handle_error(self, *_): pass
+    def server_bind(self):
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(os.environ['ONLY6']))
+        super().server_bind()
 def serve():
-    server = Server(('', 8080), Handler)
+    server = Server((os.environ.get('ADDRESS', ''), 8080), Handler)
     def reload(*_):
         threading.Thread(target=lambda: (server.shutdown(), server.server_close(), serve_again.set())).start()
     signal.signal(signal.SIGHUP, reload)
@@ -50,6 +55,13 @@ while True:
     serve_again.wait()
 ",
     )
+}
+
+/// The same at an address, of IPv6 for that alone if so wanted.
+pub fn http_at(address: &str, only_v6: bool) -> Command {
+    let mut command = http();
+    command.env("ADDRESS", address).env("ONLY6", u8::from(only_v6).to_string());
+    command
 }
 
 /// A program in Python.
