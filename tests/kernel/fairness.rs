@@ -142,7 +142,7 @@ fn latencies(balance: Balance) -> (Vec<Duration>, BTreeMap<String, u32>) {
         let begin = Instant::now();
         let threads: Vec<_> = (0..REQUESTS)
             .map(|number| {
-                let due = begin + Duration::from_secs(1) * number / RATE;
+                let due = begin + wait::slowly(Duration::from_secs(1)) * number / RATE;
                 thread::sleep(due.saturating_duration_since(Instant::now()));
                 // It is in the network of the thread that starts it.
                 thread::spawn(move || {

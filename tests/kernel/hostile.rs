@@ -15,6 +15,7 @@ use super::{
     agent::Agent,
     pod::{Pod, SIDECAR, id},
     server::PORT,
+    support::wait,
 };
 
 /// The port of the other service in the same pod.
@@ -157,7 +158,7 @@ fn until(since: Instant, seen: impl Fn() -> PodReport, holds: impl Fn(&PodReport
         if holds(&report) {
             return since.elapsed();
         }
-        assert!(since.elapsed() < Duration::from_secs(30), "it is not known: {report:#?}");
+        assert!(since.elapsed() < wait::slowly(Duration::from_secs(30)), "it is not known: {report:#?}");
         thread::sleep(Duration::from_millis(1));
     }
 }
@@ -179,7 +180,8 @@ impl Figures {
         assert!(self.share < SHARE * f64::from(TOLERANCE), "{case}: {self}");
         for (who, times) in self.times() {
             let (median, worst) = middle_and_worst(times);
-            assert!(median < KNOWN * TOLERANCE && worst < WORST * TOLERANCE, "{case}: {who}: {self}");
+            let [known, latest] = [KNOWN, WORST].map(|limit| wait::slowly(limit * TOLERANCE));
+            assert!(median < known && worst < latest, "{case}: {who}: {self}");
         }
     }
 }
