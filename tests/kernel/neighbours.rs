@@ -151,7 +151,7 @@ fn a_stranger_reaches_itself_and_else_any_replica() {
     let mut differ = unless(&mut stranger, &["1", "2"]);
     judge::serve(&mut stranger);
     // Its UDP sockets are found a moment after they are bound.
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    std::thread::sleep(wait::slowly(std::time::Duration::from_millis(300)));
     differ.extend(unless(&mut stranger, &["stranger"]));
     // What it opens changes nothing for the replicas.
     differ.extend(unless(&mut clients[0], &["1"]));
