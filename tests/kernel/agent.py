@@ -10,6 +10,7 @@ from socket import AF_INET, AF_INET6, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET, SO_RE
 ME = os.environ['REPLICA']
 IP_PKTINFO, IP_RECVERR, IPV6_RECVERR, IPV6_RECVPKTINFO, IPV6_PKTINFO, MPTCP = 8, 11, 25, 49, 50, 262
 TCP_SYNCNT = 7
+SO_BINDTODEVICE, SO_ATTACH_REUSEPORT_CBPF, SO_ATTACH_REUSEPORT_EBPF, SO_DETACH_REUSEPORT_BPF = 25, 51, 52, 68
 SERVED = {}
 HELD = []
 HOARD = []
@@ -28,9 +29,11 @@ def name(error):
 
 # Servers
 
-def opened(kind, address, port, v6only=0, reuseport=0, reuseaddr=0, proto=0):
+def opened(kind, address, port, v6only=0, reuseport=0, reuseaddr=0, proto=0, device=''):
     s = socket.socket(family(address), kind, proto)
     try:
+        if device:
+            s.setsockopt(SOL_SOCKET, SO_BINDTODEVICE, device.encode())
         if s.family == AF_INET6:
             s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6only)
         if reuseport:
@@ -235,6 +238,33 @@ def end_holders():
         pid, end = HELD.pop()
         os.close(end)
         os.waitpid(pid, 0)
+
+
+# What changes who gets connections, where the kernel alone decides
+
+def attach_cbpf(label, index):
+    """A program of the group that chooses its socket of that index."""
+    filter = ctypes.create_string_buffer(struct.pack('HBBI', 6, 0, 0, index))  # ret #index
+    program = struct.pack('HxxxxxxP', 1, ctypes.addressof(filter))
+    SERVED[label].sock.setsockopt(SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, program)
+
+
+def attach_ebpf(label, index):
+    code = ctypes.create_string_buffer(struct.pack('<BBhi', 0xb7, 0, 0, index) + struct.pack('<BBhi', 0x95, 0, 0, 0))
+    licence = ctypes.create_string_buffer(b'GPL')
+    attributes = ctypes.create_string_buffer(
+        struct.pack('<IIQQ', 1, 2, ctypes.addressof(code), ctypes.addressof(licence)) + bytes(96))  # a socket filter
+    fd = libc.syscall(321, 5, attributes, len(attributes) - 1)
+    if fd < 0:
+        raise OSError(ctypes.get_errno(), 'bpf')
+    try:
+        SERVED[label].sock.setsockopt(SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF, fd)
+    finally:
+        os.close(fd)
+
+
+def detach(label):
+    SERVED[label].sock.setsockopt(SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, 0)
 
 
 # Clients

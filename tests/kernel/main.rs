@@ -32,5 +32,6 @@ mod server;
 mod set;
 mod source_ports;
 mod takeover;
+mod thieves;
 mod threads;
 mod traps;
