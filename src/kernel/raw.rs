@@ -209,7 +209,7 @@ pub struct Counts {
     pub total: u64,
     /// Of UDP: when the last datagram came, in nanoseconds since boot.
     pub last: u64,
-    /// Connections that ended without a goodbye; of those who wait, ones that were refused. Of UDP: when it was begun to
+    /// Connections that were reset; of those who wait, ones that were refused. Of UDP: when it was begun to
     /// count here, in ms.
     pub reset: u64,
     /// Of TCP: open connections that the replica has not ended, whether or not the client has.

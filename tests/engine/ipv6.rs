@@ -157,7 +157,7 @@ fn replicas_of_node_that_take_both_are_reached_by_ipv6() {
 }
 
 #[test]
-#[ignore = "takes minutes: .ci/full has it"]
+#[ignore = "takes minutes: `.ci/full ipv6`"]
 fn thousands_of_requests_by_ipv6_of_each_server() {
     Service { requests: 5000, ..NGINX }.check();
     for (image, environment) in [("UVICORN", r#"UVICORN_HOST: "::""#), ("NODE", ""), ("JAVA", "")] {

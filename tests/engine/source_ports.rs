@@ -86,7 +86,7 @@ fn five_rollouts_with_twenty_eight_thousand_source_ports_in_time_wait_fail_no_bi
 
 /// Takes some minutes.
 #[test]
-#[ignore = "`.ci/full source-ports`"]
+#[ignore = "takes minutes: `.ci/full source-ports`"]
 fn a_hundred_rollouts_with_twenty_eight_thousand_source_ports_in_time_wait_fail_no_bind_and_no_request() {
     rollouts(100);
 }

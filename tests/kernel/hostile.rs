@@ -229,7 +229,7 @@ fn two_thousand_listeners_on_other_ports_take_nothing_from_others() {
 
 /// All that a replica has tried: the figures are printed.
 #[test]
-#[ignore = "takes minutes: `.ci/full hostile`"]
+#[ignore = "takes minutes: `.ci/full hostile-kernel`"]
 fn whatever_a_replica_does_others_are_served_and_little_time_is_taken() {
     let cases: [(&str, Vec<(&str, Value)>); 9] = [
         ("nothing", vec![]),
