@@ -11,6 +11,7 @@ mod former;
 mod host;
 mod layout;
 mod maps;
+mod modify_return;
 pub mod netns;
 pub mod pins;
 pub mod processes;

@@ -1,8 +1,9 @@
 //! Loads the programs of `bpf/` and puts them where they run.
 
 use std::{
+    ffi::CString,
     fs::File,
-    os::fd::AsFd,
+    os::{fd::AsFd, unix::ffi::OsStrExt},
     path::{Path, PathBuf},
 };
 
@@ -10,19 +11,20 @@ use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
     programs::{
         CgroupAttachMode, Program, SkLookup, SkReuseport,
-        links::{FdLink, LinkError},
+        links::{FdLink, LinkError, PinnedLink},
     },
 };
 use sha2::{Digest, Sha256};
 
-use super::{KernelError, Netns, capability, pins};
+use super::{KernelError, Netns, capability, modify_return, pins, raw};
 
 const HOOKS: &[u8] = include_bytes_aligned!("bpf/hooks.bpf.o");
 const LOOKUP: &[u8] = include_bytes_aligned!("bpf/lookup.bpf.o");
 const MIGRATE: &[u8] = include_bytes_aligned!("bpf/migrate.bpf.o");
+const COMPAT: &[u8] = include_bytes_aligned!("bpf/compat.bpf.o");
 
 /// The programs that run for every socket of the host.
-const HOOKS_OF_HOST: [&str; 10] = [
+const HOOKS_OF_HOST: [&str; 11] = [
     "sameport_bind4",
     "sameport_bind6",
     "sameport_bound4",
@@ -33,7 +35,14 @@ const HOOKS_OF_HOST: [&str; 10] = [
     "sameport_sendmsg4",
     "sameport_sendmsg6",
     "sameport_sockops",
+    "sameport_setsockopt",
 ];
+
+/// The link of the program that sees what `sameport_setsockopt` does not. Not every kernel takes it, and nothing else depends on
+/// it.
+const COMPAT_LINK: &str = "link_sameport_compat";
+/// The function of the kernel that it stands in front of: called for each setsockopt(2), whoever calls it.
+const COMPAT_FUNCTION: &str = "security_socket_setsockopt";
 
 /// The maps of `bpf/sameport.h`, which are pinned in the folder of the host.
 const MAPS_OF_HOST: [&str; 16] = [
@@ -89,7 +98,7 @@ impl Programs {
 
     /// Names under which the links of the programs at the control groups are pinned.
     #[must_use]
-    pub fn hook_names() -> [String; 10] {
+    pub fn hook_names() -> [String; 11] {
         HOOKS_OF_HOST.map(|name| format!("link_{name}"))
     }
 
@@ -116,10 +125,25 @@ impl Programs {
         let root = cgroup_root()?;
         let links: Vec<_> = HOOKS_OF_HOST
             .iter()
-            .map(|name| Ok((name, attach(&mut hooks, name, &root)?)))
+            .map(|name| Ok((name, attach(&mut hooks, name, &root, folder)?)))
             .collect::<Result<_, _>>()?;
         // All or none.
-        links.into_iter().try_for_each(|(name, link)| pins::replace(folder, &format!("link_{name}"), link))
+        links
+            .into_iter()
+            .try_for_each(|(name, link)| pins::replace(folder, &format!("link_{name}"), link))?;
+        match modify_return::attach(COMPAT, COMPAT_FUNCTION, folder) {
+            Ok(link) => pins::replace(folder, COMPAT_LINK, fd_link(&link, folder)?),
+            Err(error) => {
+                tracing::warn!(%error, "programs of another architecture can take connections of their pod");
+                pins::remove(&folder.join(COMPAT_LINK))
+            }
+        }
+    }
+
+    /// Whether programs that make the calls of another architecture are kept from taking connections, too.
+    #[must_use]
+    pub fn has_compat(folder: &Path) -> bool {
+        folder.join(COMPAT_LINK).exists()
     }
 
     fn load_of_pod(
@@ -227,7 +251,19 @@ where
     program.try_into().map_err(|_| missing())
 }
 
-fn attach(object: &mut Ebpf, name: &str, cgroup: &File) -> Result<FdLink, KernelError> {
+/// A link as the library has them, which cannot make one of its own of every kind: it opens a pin.
+fn fd_link(link: &impl AsFd, folder: &Path) -> Result<FdLink, KernelError> {
+    let path = folder.join("link_new");
+    let what = || format!("pin {}", path.display());
+    pins::remove(&path)?;
+    let name = CString::new(path.as_os_str().as_bytes()).map_err(KernelError::bpf(what()))?;
+    raw::pin(link, &name).map_err(KernelError::io(what()))?;
+    let pinned = PinnedLink::from_pin(&path).map_err(KernelError::bpf(what()))?;
+    pinned.unpin().map_err(KernelError::io(what()))
+}
+
+/// Attaches a program to a control group; `folder` is where it may be pinned for a moment.
+fn attach(object: &mut Ebpf, name: &str, cgroup: &File, folder: &Path) -> Result<FdLink, KernelError> {
     let fail = || KernelError::bpf(format!("load the BPF program {name}"));
     let missing = || KernelError::Unsupported {
         what: format!("attach the BPF program {name}"),
@@ -246,6 +282,13 @@ fn attach(object: &mut Ebpf, name: &str, cgroup: &File) -> Result<FdLink, Kernel
             program.load().map_err(fail())?;
             let id = program.attach(cgroup, mode).map_err(fail())?;
             program.take_link(id).map_err(fail())?.try_into().map_err(old)
+        }
+        Program::CgroupSockopt(program) => {
+            program.load().map_err(fail())?;
+            let program = program.fd().map_err(fail())?;
+            let link = raw::attach_to_setsockopt(program, cgroup)
+                .map_err(KernelError::io(format!("attach the BPF program {name}")))?;
+            fd_link(&link, folder)
         }
         Program::SockOps(program) => {
             program.load().map_err(fail())?;

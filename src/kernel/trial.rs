@@ -14,8 +14,9 @@ use std::{
 use nix::sched::{CloneFlags, unshare};
 
 use super::{
-    KernelError,
+    KernelError, capability, host,
     processes::Cgroup,
+    programs::Programs,
     raw, rights,
     sockets::Transport,
     steering::{KernelSteering, PodReport, PodWish, ReplicaReport, ReplicaWish, Rules, Steering},
@@ -44,6 +45,8 @@ pub enum Feature {
     Hold,
     /// A flow of datagrams stays with its replica.
     Flows,
+    /// No program in a pod takes over the choice, whichever architecture's calls it makes.
+    Choice,
 }
 
 /// How a trial went.
@@ -107,6 +110,7 @@ fn in_thread() -> Vec<Trial> {
         note(Feature::Hold, place.hold(listeners));
     }
     note(Feature::Flows, place.flows());
+    note(Feature::Choice, choice());
     trials
 }
 
@@ -296,6 +300,16 @@ impl Place {
             receivers.insert(receiver);
         }
         if receivers.len() == 1 { Ok(()) } else { Err("a flow went to several replicas".to_owned()) }
+    }
+}
+
+/// Whether that which looks at calls of another architecture is attached. It takes no heed of us, who supervise, so that it
+/// cannot be tried.
+fn choice() -> Tried {
+    let root = capability::mounted("bpf").map(|bpffs| bpffs.join("sameport"));
+    match root.is_some_and(|root| Programs::has_compat(&host::folder(&root))) {
+        true => Ok(()),
+        false => Err("the kernel takes no BPF program in front of setsockopt(2) (`fmod_ret`)".to_owned()),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
     engine::ownership::Foreign,
     kernel::steering::{OtherUser, Stranger},
     plan::{ExclusivePort, Failure, Proof, Target, Verb, status::ExitStatus, versions::Underway},
-    spec::{FailureAction, Image, PodName, ServiceName, Share, Slot},
+    spec::{FailureAction, Image, PodName, Protocol, ServiceName, Share, Slot},
 };
 
 /// How many events are kept for somebody who comes later.
@@ -170,6 +170,17 @@ pub enum EventKind {
         slot: Slot,
         /// How many.
         listeners: u64,
+    },
+    /// A program in a pod tried to choose who gets the connections of a port. It had no effect.
+    IgnoredProgram {
+        /// In which one.
+        pod: PodName,
+        /// Of which replica; none: of no replica.
+        replica: Option<(ServiceName, Slot)>,
+        /// At which port.
+        port: u16,
+        /// Of which protocol.
+        protocol: Protocol,
     },
     /// Connections begin to wait because no replica is ready, or none waits any more.
     Waiting {

@@ -177,6 +177,20 @@ pub fn compare(before: &Sharing, observed: &Observed) -> Vec<EventKind> {
                 events.push(EventKind::Unsteered { service, slot, listeners });
             }
         }
+        let ignored = pod.ignored_programs.iter().filter(|(id, _)| !old.ignored_programs.contains_key(*id));
+        for (id, (transport, port)) in ignored {
+            let role = id.as_ref().and_then(|id| observed.containers.get(id)).map(|c| &c.labels.role);
+            let replica = match role {
+                Some(Role::Replica { service, slot }) => Some((service.clone(), *slot)),
+                _ => None,
+            };
+            events.push(EventKind::IgnoredProgram {
+                pod: name.clone(),
+                replica,
+                port: *port,
+                protocol: (*transport).into(),
+            });
+        }
         if let Some(most) = pod.too_few_files.filter(|most| old.too_few_files != Some(*most)) {
             events.push(EventKind::TooFewFiles { pod: name.clone(), most });
         }

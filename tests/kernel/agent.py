@@ -180,6 +180,17 @@ def close(label):
     server.sock.close()
 
 
+def long_option():
+    """Sets an option by a value that is longer than a page, and reads it."""
+    with socket.socket() as s:
+        s.setsockopt(SOL_SOCKET, SO_BINDTODEVICE, b'lo' + bytes(8192))
+        return s.getsockopt(SOL_SOCKET, SO_BINDTODEVICE, 16).rstrip(b'\0').decode()
+
+
+def serve(label):
+    SERVED[label].serve()
+
+
 def shutdown(label):
     SERVED[label].stop()
     SERVED[label].sock.shutdown(socket.SHUT_RDWR)
@@ -265,6 +276,30 @@ def attach_ebpf(label, index):
 
 def detach(label):
     SERVED[label].sock.setsockopt(SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, 0)
+
+
+def detach_as_32_bit(label):
+    """By the call of a 32-bit program (x86): number 366, arguments in ebx, ecx, edx, esi, edi, which lie below 4 GiB."""
+    code = bytes.fromhex('53'            # push rbx
+                         '89fb'          # mov ebx, edi
+                         'b901000000'    # mov ecx, SOL_SOCKET
+                         'ba44000000'    # mov edx, SO_DETACH_REUSEPORT_BPF
+                         'bf04000000'    # mov edi, 4
+                         'b86e010000'    # mov eax, 366
+                         'cd80'          # int 0x80
+                         '5b' 'c3')      # pop rbx; ret
+    low = mmap.mmap(-1, 4096, mmap.MAP_PRIVATE | 0x40, mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)  # MAP_32BIT
+    low.write(code)
+    at = ctypes.addressof(ctypes.c_char.from_buffer(low))
+    result = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_uint)(at)(SERVED[label].sock.fileno(), at + 1024)
+    if result < 0:
+        raise OSError(-result, 'setsockopt')
+
+
+def detach_by_io_uring(label, how):
+    """As SOCKET_URING_OP_SETSOCKOPT, which there is since Linux 6.7; EOPNOTSUPP where it is not."""
+    ring, value = Ring(2 if how == 'io_uring polled' else 0), ctypes.c_int(0)
+    ring.do(46, SERVED[label].sock.fileno(), SOL_SOCKET | SO_DETACH_REUSEPORT_BPF << 32, 3, 0, 4, ctypes.addressof(value))
 
 
 # Clients
@@ -411,11 +446,12 @@ class Ring:
         self.cq_head, self.cq_tail = (ctypes.c_uint32.from_buffer(self.cq_ring, at) for at in cq[:2])
         self.sq_mask, self.cq_mask = sq_entries - 1, cq_entries - 1
 
-    def do(self, opcode, fd, address=0, offset=0, length=0):
+    def do(self, opcode, fd, address=0, offset=0, length=0, splice=0, more=0):
         """One operation, and its result."""
         slot = self.sq_tail.value & self.sq_mask
         self.sqes[64 * slot:64 * slot + 64] = bytes(64)
-        struct.pack_into('<BBHiQQI', self.sqes, 64 * slot, opcode, 0, 0, fd, offset, address, length)
+        fields = opcode, 0, 0, fd, offset, address, length, 0, 0, 0, 0, splice, more
+        struct.pack_into('<BBHiQQIIQHHiQ', self.sqes, 64 * slot, *fields)
         struct.pack_into('<I', self.sq_ring, self.sq_array + 4 * slot, slot)
         before = self.sq_tail.value
         self.sq_tail.value = before + 1

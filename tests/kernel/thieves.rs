@@ -1,15 +1,23 @@
 //! Programs in a pod that want connections which are not theirs.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    env,
+    io::{BufRead, BufReader},
+    net::{Ipv4Addr, TcpStream},
+    thread,
+    time::Duration,
+};
 
-use sameport::kernel::sockets::Transport;
+use sameport::kernel::{capability, sockets::Transport};
 use serde_json::{Value, json};
 
 use super::{
     agent::Agent,
     judge::{self, Told},
     network::{V4, V6},
-    pod::Pod,
+    pod::{Pod, id},
+    support::wait::{self, check},
 };
 
 const PORT: u16 = 8080;
@@ -94,4 +102,130 @@ fn a_replica_that_drains_gets_nothing_whatever_it_does() {
         }
     }
     judge::none(asked, &differ);
+}
+
+/// What gives the choice among all listeners of a group to another program, or to nobody, and what comes of it.
+fn programs() -> Vec<(&'static str, Value, &'static [&'static str])> {
+    const OK: &[&str] = &["ok"];
+    // Before Linux 6.7 io_uring has no such operation.
+    const BY_RING: &[&str] = &["ok", "EPERM", "EOPNOTSUPP"];
+    let ring = |how| json!({"label": "usual", "how": how});
+    let mut programs = vec![
+        ("detach", json!({"label": "usual"}), OK),
+        ("detach_by_io_uring", ring("io_uring"), BY_RING),
+        ("detach_by_io_uring", ring("io_uring polled"), BY_RING),
+    ];
+    // What makes the others succeed without effect does not see these.
+    if sees_other_architectures() {
+        programs.push(("detach_as_32_bit", json!({"label": "usual"}), &["EPERM"]));
+    }
+    for index in 0..4 {
+        for function in ["attach_cbpf", "attach_ebpf"] {
+            programs.push((function, json!({"label": "usual", "index": index}), OK));
+        }
+    }
+    programs
+}
+
+/// Whether what stands in front of all calls of setsockopt(2) is attached. A host may forbid programs that trace its kernel, as
+/// that on which this runs; in a machine of our own (`tests/vm/kernel/main`) nothing is forbidden.
+fn sees_other_architectures() -> bool {
+    let link = capability::mounted("bpf").unwrap().join("sameport/_host_2/link_sameport_compat");
+    let is_there = link.exists();
+    assert!(
+        is_there || env::var_os("SAMEPORT_NOTHING_IS_FORBIDDEN").is_none(),
+        "{} is missing",
+        link.display()
+    );
+    is_there
+}
+
+/// Of connections that wait at a replica that ends, a thief gets none: they move on to who is ready.
+#[test]
+fn what_moves_on_goes_to_who_is_ready_whatever_program_is_attached() {
+    const WAIT: usize = 12;
+    let mut pod = Pod::new();
+    pod.declared = [TCP].into();
+    let mut servers: Vec<_> = (1..=3).map(|slot| pod.agent(slot)).collect();
+    pod.settled();
+    let mut stranger = pod.stranger();
+    let place = json!({"address": "0.0.0.0", "port": PORT, "label": "usual", "serve": false, "backlog": 100});
+    let label = json!({"label": "usual"});
+    let (mut asked, mut differ) = (0, vec![]);
+    for is_replica in [true, false] {
+        for (function, arguments, expected) in programs() {
+            servers.iter_mut().for_each(|server| drop(server.call("listen", place.clone())));
+            pod.listening(3, TCP);
+            pod.weighed(3, 0);
+            let mut shared = place.clone();
+            shared["reuseport"] = json!(1);
+            stranger.call("listen", shared);
+            let clients: Vec<_> =
+                (0..2 * WAIT).map(|_| pod.connect((Ipv4Addr::LOCALHOST, PORT)).unwrap()).collect();
+            let thief = if is_replica { &mut servers[2] } else { &mut stranger };
+            let done =
+                thief.try_to(function, arguments.clone()).map_or_else(|error| error, |_| "ok".to_owned());
+            servers[0].call("close", label.clone());
+            servers[1..]
+                .iter_mut()
+                .chain([&mut stranger])
+                .for_each(|agent| drop(agent.call("serve", label.clone())));
+            // Each server answers the next one when the one before has gone.
+            let readers: Vec<_> =
+                clients.into_iter().map(|client| thread::spawn(move || answer(&client))).collect();
+            let mut who: BTreeMap<String, usize> = BTreeMap::new();
+            for reader in readers {
+                *who.entry(reader.join().unwrap()).or_default() += 1;
+            }
+            asked += 1;
+            if who != BTreeMap::from([("2".to_owned(), 2 * WAIT)]) || !expected.contains(&done.as_str()) {
+                differ.push(format!("{function} {arguments} by a replica: {is_replica}: {done}: {who:?}"));
+            }
+            servers[1..]
+                .iter_mut()
+                .chain([&mut stranger])
+                .for_each(|agent| drop(agent.call("close", label.clone())));
+        }
+    }
+    judge::none(asked, &differ);
+    wait::until("it is told who tried", || {
+        pod.tell();
+        let told = pod.report().ignored_programs;
+        check(told == BTreeMap::from([(None, TCP), (Some(id(3)), TCP)]), told)
+    });
+}
+
+fn answer(client: &TcpStream) -> String {
+    client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let mut line = String::new();
+    match BufReader::new(client).read_line(&mut line) {
+        Ok(_) if !line.is_empty() => {
+            serde_json::from_str::<Value>(&line).unwrap()["who"].as_str().unwrap().to_owned()
+        }
+        Ok(_) => "closed".to_owned(),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// Outside of pods nothing changes: what is attached chooses, and values beyond a page arrive as they were.
+#[test]
+fn elsewhere_options_have_their_effect() {
+    let pod = Pod::wired();
+    let mut agent = pod.outside();
+    let place = |label: &str| json!({"address": "0.0.0.0", "port": PORT, "label": label, "reuseport": 1});
+    for label in ["usual", "other"] {
+        agent.call("listen", place(label));
+    }
+    for (index, label) in ["usual", "other"].iter().enumerate() {
+        for function in ["attach_cbpf", "attach_ebpf"] {
+            agent.call(function, json!({"label": "usual", "index": index}));
+            let questions = json!([{"how": "tcp", "to": "127.0.0.1", "port": PORT}]);
+            let told: Vec<Vec<Told>> =
+                serde_json::from_value(agent.call("ask", json!({"questions": questions, "times": 8})))
+                    .unwrap();
+            assert_eq!(told[0].len(), 1, "{function} {index}: {told:?}");
+            assert_eq!(&told[0][0].1, label, "{function} {index}: {told:?}");
+        }
+    }
+    assert_eq!(agent.call("long_option", json!({})), json!("lo"));
 }

@@ -58,6 +58,12 @@ fn kind(kind: &Kind) -> EventKind {
         Kind::Stranger { pod, stranger } => {
             EventKind::ForeignListener { pod: pod.to_string(), listener: status::foreign_listener(stranger) }
         }
+        Kind::IgnoredProgram { pod, replica, port, protocol } => EventKind::ReuseportProgramIgnored {
+            pod: pod.to_string(),
+            replica: replica.as_ref().map(|(service, slot)| replica_name(service, slot)),
+            port: *port,
+            protocol: protocol.to_string(),
+        },
         Kind::StateReset { reset } => state_reset(reset),
         Kind::ForeignFound { foreign } => {
             EventKind::ForeignResource { resource: status::foreign_resource(foreign) }
@@ -245,6 +251,9 @@ fn describe(kind: &EventKind) -> (Level, Option<String>) {
         }
         EventKind::Waiting { pod, port, connections } => {
             (Warning, format!("{connections} connections to port {port} of {pod} wait: no replica is ready"))
+        }
+        EventKind::ReuseportProgramIgnored { pod, replica, port, protocol } => {
+            (Warning, message::reuseport_program_ignored(pod, replica.as_deref(), *port, protocol))
         }
         EventKind::ForeignListener { pod, listener } => (Warning, message::foreign_listener(pod, listener)),
         EventKind::ForeignResource { resource } => (Warning, message::foreign_resource(resource)),

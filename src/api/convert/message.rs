@@ -33,6 +33,14 @@ pub fn user_conflict(replica: &str, conflict: &UserConflict) -> String {
     )
 }
 
+/// A program tried to choose who gets connections.
+#[must_use]
+pub fn reuseport_program_ignored(pod: &str, replica: Option<&str>, port: u16, protocol: &str) -> String {
+    let who =
+        replica.map_or_else(|| format!("a process in pod {pod} that belongs to no replica"), str::to_owned);
+    format!("{who} tried to choose which replica gets the connections of port {port}/{protocol}: ignored")
+}
+
 /// A listening socket on a replicas' port is not a replica's.
 #[must_use]
 pub fn foreign_listener(pod: &str, listener: &ForeignListener) -> String {

@@ -203,6 +203,19 @@ pub enum EventKind {
         /// How many there was no room for at first.
         unsteered_listeners: u64,
     },
+    /// A program tried to choose which listener gets the connections of a port, by `SO_ATTACH_REUSEPORT_EBPF`,
+    /// `SO_ATTACH_REUSEPORT_CBPF` or `SO_DETACH_REUSEPORT_BPF`. The call has no effect. Told once for each container.
+    ReuseportProgramIgnored {
+        /// The pod.
+        pod: String,
+        /// The replica; absent: the process belongs to no replica.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        replica: Option<String>,
+        /// Its port.
+        port: u16,
+        /// `tcp` or `udp`.
+        protocol: String,
+    },
     /// Connections start to wait because no replica is ready, or no longer do.
     Waiting {
         /// The pod.

@@ -247,6 +247,11 @@ fn steering(facts: &Facts, trial: &Trial) -> Check {
             "a flow of datagrams stays with its replica",
             "a flow of datagrams moves when replicas come and go",
         ),
+        Feature::Choice => (
+            "choice",
+            "no program in a replica can choose who gets connections, not a 32-bit one either",
+            "a 32-bit program in a replica can take connections that wait for a replica that ends",
+        ),
     };
     match &trial.result {
         Ok(()) => {
@@ -254,7 +259,8 @@ fn steering(facts: &Facts, trial: &Trial) -> Check {
                 (Some(path), Feature::Programs) => format!(" below {}", path.display()),
                 _ => String::new(),
             };
-            ok(topic, format!("{works}{pins} (tried)"))
+            let tried = if trial.feature == Feature::Choice { "" } else { " (tried)" };
+            ok(topic, format!("{works}{pins}{tried}"))
         }
         Err(error) => limited(
             topic,

@@ -1,18 +1,7 @@
 /* What runs at the root of the control groups, once for a host and for each of its sockets: it first makes sure that a
  * socket is in one of our pods, and leaves all others alone. */
 #include "owner.h"
-
-/* The maps of a pod that are written from here, by the cookie of its network namespace. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH_OF_MAPS);
-	__type(key, __u64);
-	__uint(max_entries, PODS);
-	__uint(pinning, LIBBPF_PIN_BY_NAME);
-	__array(values, struct {
-		__uint(type, BPF_MAP_TYPE_RINGBUF);
-		__uint(max_entries, 16 * 1024);
-	});
-} sp_pod_events SEC(".maps");
+#include "notices.h"
 
 /* The kernel wants all arrays of such a map to be of one size: few pods need the larger one. */
 #define COUNTS_OF_PODS(name, entries)                                \
@@ -32,29 +21,10 @@ struct {
 COUNTS_OF_PODS(sp_pod_counts, ENDPOINTS);
 COUNTS_OF_PODS(sp_large_counts, ENDPOINTS_OF_LARGE);
 
-static __always_inline void tell(__u64 netns, __u64 cgroup, __u32 kind, __u32 port, __u32 protocol, __u32 user)
-{
-	void *events = bpf_map_lookup_elem(&sp_pod_events, &netns);
-	struct event *e;
-
-	if (!events)
-		return;
-	e = bpf_ringbuf_reserve(events, sizeof(*e), 0);
-	/* What does not fit is lost, and found by the next look. */
-	if (!e)
-		return;
-	e->netns = netns;
-	e->cgroup = cgroup;
-	e->kind = kind;
-	e->port = port;
-	e->protocol = protocol;
-	e->user = user;
-	bpf_ringbuf_submit(e, 0);
-}
-
 #include "bind.h"
 #include "origin.h"
 #include "count.h"
+#include "options.h"
 
 SEC("sockops")
 int sameport_sockops(struct bpf_sock_ops *ctx)
@@ -90,6 +60,31 @@ int sameport_sockops(struct bpf_sock_ops *ctx)
 		connects(ctx, sk);
 		break;
 	}
+	return 1;
+}
+
+/* `compat.bpf.c` is asked instead when a program makes the calls of another architecture: the kernel leaves this one out then. */
+SEC("cgroup/setsockopt")
+int sameport_setsockopt(struct bpf_sockopt *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+	__u64 netns, owner;
+
+	/* The kernel fails with a value that does not fit into its buffer, unless it is told to take the program's. It is not told
+	 * so otherwise: what another program has changed would be lost. */
+	if (ctx->optlen > ctx->optval_end - ctx->optval)
+		ctx->optlen = 0;
+	if (!is_about_choice(ctx->level, ctx->optname) || !sk)
+		return 1;
+	netns = bpf_get_netns_cookie(ctx);
+	if (!bpf_map_lookup_elem(&sp_pods, &netns))
+		return 1;
+	owner = current_owner();
+	if (is_supervisor(owner))
+		return 1;
+	tell(netns, owner, EVENT_CHOOSES, sk->src_port, sk->protocol, 0);
+	/* It succeeds, and the kernel does nothing. */
+	ctx->optlen = -1;
 	return 1;
 }
 

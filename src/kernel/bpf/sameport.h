@@ -228,6 +228,7 @@ enum event_kind {
 	EVENT_CLOSED = 3,     /* one of our listeners does no longer */
 	EVENT_OTHER_USER = 4, /* a port is wanted by another user than the one who shares it */
 	EVENT_EXCLUSIVE = 5,  /* a port that one replica holds alone is wanted by another one */
+	EVENT_CHOOSES = 6,    /* a program wants to choose who gets the connections of a port, which it may not */
 };
 
 struct event {

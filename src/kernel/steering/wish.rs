@@ -96,6 +96,9 @@ pub struct PodReport {
     pub other_users: BTreeMap<u16, OtherUser>,
     /// By replica: ports that are exclusive, that another replica holds, and that it wanted.
     pub exclusive_conflicts: BTreeMap<ContainerId, BTreeSet<Port>>,
+    /// Who has tried to attach a program that chooses among the listeners of a port, or to detach ours, and at which port
+    /// first; none: a process that is no replica's. It had no effect.
+    pub ignored_programs: BTreeMap<Option<ContainerId>, Port>,
     /// By replica: how many listeners it has beyond those that there is room for. The kernel spreads their connections
     /// without regard to readiness. Who has had some stays here, with 0.
     pub unsteered: BTreeMap<ContainerId, u64>,

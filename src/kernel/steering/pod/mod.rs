@@ -64,6 +64,8 @@ pub struct Pod {
     exclusive_conflicts: BTreeMap<ContainerId, BTreeSet<wish::Port>>,
     /// The same of control groups that we were not told of yet: a replica may ask before.
     early_conflicts: Vec<(u64, wish::Port)>,
+    /// By control group: the port at which it first tried to choose who gets connections, and when.
+    choosers: BTreeMap<u64, (wish::Port, Instant)>,
     /// Replicas that have, or had, more listeners than there was room for.
     crowded: BTreeSet<ContainerId>,
     /// Whether connections cannot wait at some ports because we may open too few files.
@@ -130,6 +132,7 @@ impl Pod {
             other_users: BTreeMap::new(),
             exclusive_conflicts: BTreeMap::new(),
             early_conflicts: Vec::new(),
+            choosers: BTreeMap::new(),
             crowded: BTreeSet::new(),
             is_short_of_files: false,
             reserved: None,

@@ -1,13 +1,20 @@
 //! What the programs in the kernel tell of a pod, and what its network tells of its addresses.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
-use super::{NextLook, Pod, key, sockets::YOUNG};
+use super::{NextLook, Pod, key, report::STRANGE, sockets::YOUNG};
+use crate::engine::ContainerId;
 use crate::kernel::{
     KernelError,
     host::Host,
     netns,
-    raw::{NOTICE_BOUND, NOTICE_CLOSED, NOTICE_EXCLUSIVE, NOTICE_LISTENS, NOTICE_OTHER_USER, Notice},
+    raw::{
+        NOTICE_BOUND, NOTICE_CHOOSES, NOTICE_CLOSED, NOTICE_EXCLUSIVE, NOTICE_LISTENS, NOTICE_OTHER_USER,
+        Notice,
+    },
     replica_addr,
     sockets::{Row, Transport},
     steering::{
@@ -17,6 +24,8 @@ use crate::kernel::{
     },
 };
 
+/// So many control groups are remembered that have tried to choose who gets connections.
+const MOST_CHOOSERS: usize = 1024;
 /// So many requests of replicas that are not known yet are remembered.
 const MOST_EARLY: usize = 64;
 
@@ -33,6 +42,7 @@ impl Pod {
             match notice.kind {
                 NOTICE_OTHER_USER => self.other_user(host, &notice),
                 NOTICE_EXCLUSIVE => self.exclusive_conflict(&notice),
+                NOTICE_CHOOSES => self.chooses(&notice, now),
                 NOTICE_LISTENS | NOTICE_BOUND if self.cannot_wait(&notice, now) => {
                     next.urgent = Some(now + YOUNG);
                 }
@@ -101,6 +111,24 @@ impl Pod {
             self.early_conflicts.truncate(MOST_EARLY - 1);
             self.early_conflicts.insert(0, (notice.cgroup, port));
         }
+    }
+
+    fn chooses(&mut self, notice: &Notice, now: Instant) {
+        if self.choosers.len() >= MOST_CHOOSERS && !self.choosers.contains_key(&notice.cgroup) {
+            return;
+        }
+        if let Some(port) = port_of(notice) {
+            self.choosers.entry(notice.cgroup).or_insert((port, now));
+        }
+    }
+
+    /// Who has tried to choose: it may be a replica that we are told of only later.
+    pub(super) fn ignored_programs(&self) -> BTreeMap<Option<ContainerId>, wish::Port> {
+        let told = self.choosers.iter().filter_map(|(cgroup, (port, since))| match self.payer(*cgroup) {
+            Some(life) => Some((Some(life.id), *port)),
+            None => (since.elapsed() > STRANGE).then_some((None, *port)),
+        });
+        told.collect()
     }
 
     fn other_user(&mut self, host: &Host, notice: &Notice) {

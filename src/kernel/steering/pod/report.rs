@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Whoever is not known after that long is a stranger.
-const STRANGE: Duration = Duration::from_secs(3);
+pub(super) const STRANGE: Duration = Duration::from_secs(3);
 
 /// How long no datagram has come. In whole seconds, and not beyond what matters, so that a report stays as it is while
 /// datagrams come, and once they have not for long.
@@ -179,6 +179,7 @@ impl Pod {
             strangers,
             other_users: self.other_users.clone(),
             exclusive_conflicts: self.exclusive_conflicts.clone(),
+            ignored_programs: self.ignored_programs(),
             unsteered: self.unsteered(),
             too_few_files: self.is_short_of_files.then(hold::most_files).flatten(),
             refused: self.refused()?,

@@ -57,6 +57,7 @@ impl Pod {
             if let Some(resident) = self.residents.remove(&life) {
                 kernel.host.maps.remove_replica(resident.cgroup.id, resident.member);
                 self.exclusive_conflicts.remove(&life.id);
+                self.choosers.retain(|group, _| !resident.ids.contains(group));
                 self.crowded.remove(&life.id);
                 self.searches.remove(&life);
             }
