@@ -442,7 +442,8 @@ fn number(fd: &impl AsFd) -> io::Result<u32> {
     u32::try_from(fd.as_fd().as_raw_fd()).map_err(io::Error::other)
 }
 
-/// Loads a program that decides what a function of the kernel returns: `function` is its number among the kernel's types.
+/// Loads a program that decides what a function of the kernel returns: `function` is its number among the kernel's types. Into
+/// `log` goes what the verifier says, unless it is empty.
 ///
 /// # Errors
 /// When the kernel does not take it, or we may not.
@@ -451,6 +452,7 @@ pub fn load_modify_return(
     instructions: &[bpf_insn],
     license: &CStr,
     function: u32,
+    log: &mut [u8],
 ) -> io::Result<OwnedFd> {
     #[repr(C)]
     #[derive(Default)]
@@ -459,7 +461,8 @@ pub fn load_modify_return(
         instruction_count: u32,
         instructions: u64,
         license: u64,
-        log_level_and_size: [u32; 2],
+        log_level: u32,
+        log_size: u32,
         log: u64,
         kernel_version_and_flags: [u32; 2],
         name: [u8; 16],
@@ -474,6 +477,9 @@ pub fn load_modify_return(
         instruction_count: u32::try_from(instructions.len()).map_err(io::Error::other)?,
         instructions: instructions.as_ptr() as u64,
         license: license.as_ptr() as u64,
+        log_level: u32::from(!log.is_empty()),
+        log_size: u32::try_from(log.len()).map_err(io::Error::other)?,
+        log: if log.is_empty() { 0 } else { log.as_mut_ptr() as u64 },
         attach_type: BPF_MODIFY_RETURN,
         function,
         ..Attributes::default()

@@ -46,6 +46,10 @@ fn keys_without_effect() {
             ("a range for one port", service("ports: [\"8000-8003:80\"]")),
             ("two restart rules", service("restart: \"no\"\ndeploy: {restart_policy: {condition: any}}")),
             ("twice in a list", service("environment: [A=1, A=2]")),
+            (
+                "rights in a network that replicas share",
+                service("scale: 2\nprivileged: true\ncap_add: [NET_ADMIN, CAP_net_raw, CHOWN]"),
+            ),
             ("pull policy", service("pull_policy: daily")),
         ]),
     );

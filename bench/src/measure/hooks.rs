@@ -12,7 +12,7 @@ use std::{
     process::{ChildStdin, ChildStdout, Stdio},
     str::FromStr,
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -59,13 +59,17 @@ enum Act {
     Bind,
     /// A TCP connection to a listener of the process's own is opened, and closed by a reset.
     Tcp,
+    /// The same, of which only connect(2) is timed: on loopback that is the handshake, at both ends.
+    TcpConnect,
+    /// An option of a TCP socket is set.
+    Option,
     /// A UDP socket is made, connected and closed.
     Connect,
     /// A datagram is sent by a socket that is not connected, and received.
     Send,
 }
 
-const ACTS: [Act; 4] = [Act::Bind, Act::Tcp, Act::Connect, Act::Send];
+const ACTS: [Act; 6] = [Act::Bind, Act::Tcp, Act::TcpConnect, Act::Option, Act::Connect, Act::Send];
 
 impl fmt::Display for Act {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -94,7 +98,7 @@ const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 /// Looks at the protocol of a TCP socket and does nothing: what it takes is what the measuring itself takes.
 const FLOOR: Hook = Hook { program: "sameport_connect4", act: Act::Tcp, loopback: V4 };
 
-const HOOKS: [Hook; 11] = [
+const HOOKS: [Hook; 12] = [
     Hook { program: "sameport_bind4", act: Act::Bind, loopback: V4 },
     Hook { program: "sameport_bind6", act: Act::Bind, loopback: V6 },
     Hook { program: "sameport_bound4", act: Act::Bind, loopback: V4 },
@@ -106,6 +110,7 @@ const HOOKS: [Hook; 11] = [
     Hook { program: "sameport_sendmsg6", act: Act::Send, loopback: V6 },
     Hook { program: "sameport_sockops", act: Act::Tcp, loopback: V4 },
     Hook { program: "sameport_sockops", act: Act::Tcp, loopback: V6 },
+    Hook { program: "sameport_setsockopt", act: Act::Option, loopback: V4 },
 ];
 
 impl Hook {
@@ -148,11 +153,14 @@ pub fn be_worker(core: Option<OsString>) -> Result<()> {
         let places = if family == "4" { &v4 } else { &v6 };
         let mut chunks = Vec::new();
         for _ in 0..times.div_ceil(CHUNK) {
-            let begin = Instant::now();
+            let (begin, mut timed) = (Instant::now(), None);
             for _ in 0..CHUNK {
-                places.act(act)?;
+                if let Some(took) = places.act(act)? {
+                    *timed.get_or_insert(Duration::ZERO) += took;
+                }
             }
-            chunks.push(begin.elapsed().as_nanos() as f64 / f64::from(CHUNK));
+            let took = timed.unwrap_or_else(|| begin.elapsed());
+            chunks.push(took.as_nanos() as f64 / f64::from(CHUNK));
         }
         writeln!(told, "{}", Spread::of(&chunks).context("nothing was done")?.median)?;
     }
@@ -185,21 +193,26 @@ impl Places {
         SocketAddr::from((self.loopback, port)).into()
     }
 
-    fn act(&self, act: Act) -> Result<()> {
+    /// Does it; how long that part took of it that is timed alone.
+    fn act(&self, act: Act) -> Result<Option<Duration>> {
+        let mut timed = None;
         match act {
             Act::Bind => {
                 let socket = Socket::new(self.domain, Type::STREAM, Some(Protocol::TCP))?;
                 socket.bind(&self.at(BOUND))?;
             }
-            Act::Tcp => {
+            Act::Tcp | Act::TcpConnect => {
                 let socket = Socket::new(self.domain, Type::STREAM, Some(Protocol::TCP))?;
                 // Else each leaves a port behind for a minute.
-                socket.set_linger(Some(std::time::Duration::ZERO))?;
+                socket.set_linger(Some(Duration::ZERO))?;
+                let begin = Instant::now();
                 socket.connect(&self.at(PORT))?;
+                timed = (act == Act::TcpConnect).then(|| begin.elapsed());
                 let (accepted, _) = self.listener.accept()?;
                 drop(socket);
                 drop(accepted);
             }
+            Act::Option => self.listener.set_keepalive(true)?,
             Act::Connect => {
                 let socket = Socket::new(self.domain, Type::DGRAM, Some(Protocol::UDP))?;
                 socket.connect(&self.at(SINK))?;
@@ -210,7 +223,7 @@ impl Places {
                 let _ = self.sink.recv(&mut [std::mem::MaybeUninit::uninit(); 8]);
             }
         }
-        Ok(())
+        Ok(timed)
     }
 }
 
@@ -352,7 +365,9 @@ fn of_others(bench: &Bench) -> Result<Vec<Measure>> {
     let network: Ends = sandbox()?;
     let mut worker = Worker::start(&format!("{name}-out"), network.0.id(), &core(bench))?;
     let acts = [
-        (Act::Tcp, "a TCP connection on loopback, opened and closed"),
+        (Act::TcpConnect, "connect(2) of a TCP socket on loopback, which is the handshake at both ends"),
+        (Act::Tcp, "a TCP connection on loopback, opened, accepted and closed at both ends"),
+        (Act::Option, "setsockopt(2)"),
         (Act::Connect, "a UDP socket on loopback, connected and closed"),
         (Act::Send, "a datagram on loopback, sent and received"),
     ];

@@ -54,6 +54,34 @@ pub(super) fn container(
     Some(Container { image: image?, ..container })
 }
 
+/// By these a replica reads or resets the connections of others in its network, or takes them over.
+const OF_NETWORK: [&str; 6] = ["ALL", "BPF", "NET_ADMIN", "NET_RAW", "SYS_ADMIN", "SYS_PTRACE"];
+
+/// Warns of what replicas of a service can do to one another by their rights.
+pub(super) fn check_rights(service: &Fields<'_>, replicas: u32) {
+    if replicas < 2 || service.text("network_mode").is_some_and(|mode| mode == "host") {
+        return;
+    }
+    let mut found = Vec::new();
+    if service.boolean("privileged") == Some(true) {
+        found.push(("`privileged`".to_owned(), service.key_at("privileged")));
+    }
+    for (capability, at) in service.list("cap_add") {
+        let name = capability.to_ascii_uppercase();
+        let name = name.strip_prefix("CAP_").unwrap_or(&name);
+        if OF_NETWORK.contains(&name) {
+            found.push((format!("the capability `{name}`"), at));
+        }
+    }
+    for (right, at) in found {
+        let message = format!("{right} lets each replica read and reset the connections of the others");
+        service.report.push(
+            Problem::warning(at, message)
+                .help("replicas share one network; leave it out, or use it only for images that you trust"),
+        );
+    }
+}
+
 fn image(service: &Fields<'_>, name: &str, key: At) -> Option<Image> {
     let report = service.report;
     let Some(node) = service.get("image") else {

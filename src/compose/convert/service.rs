@@ -58,6 +58,7 @@ pub(super) fn service(
     let container_name = container_name(fields, name, replicas);
     let stop_grace = fields.duration("stop_grace_period").unwrap_or(Service::STOP_GRACE);
     let container = container::container(fields, name.as_str(), key, known);
+    container::check_rights(fields, replicas);
     let service = container.map(|container| Service {
         name: name.clone(),
         pod: pod.clone(),
