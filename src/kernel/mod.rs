@@ -7,8 +7,10 @@
 pub mod capability;
 pub mod counters;
 mod error;
+mod folders;
 mod former;
 mod host;
+mod kept;
 mod layout;
 mod maps;
 pub mod netns;
@@ -23,6 +25,7 @@ pub mod sockets;
 mod source_ports;
 pub mod steering;
 pub mod trial;
+mod whole;
 mod wrr;
 
 pub use counters::Counters;

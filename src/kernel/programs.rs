@@ -15,7 +15,7 @@ use aya::{
 };
 use sha2::{Digest, Sha256};
 
-use super::{KernelError, Netns, capability, pins};
+use super::{KernelError, Netns, capability, layout, pins};
 
 const HOOKS: &[u8] = include_bytes_aligned!("bpf/hooks.bpf.o");
 const LOOKUP: &[u8] = include_bytes_aligned!("bpf/lookup.bpf.o");
@@ -96,6 +96,17 @@ impl Programs {
     /// Names of the maps that are pinned in the folder of the host.
     pub fn map_names() -> impl Iterator<Item = &'static str> {
         MAPS_OF_HOST.into_iter().chain(MAPS_OF_HOOKS)
+    }
+
+    /// Names of the maps that are pinned in the folder of a pod.
+    pub fn pod_map_names() -> impl Iterator<Item = &'static str> {
+        layout::map_names().filter(|name| !Self::map_names().any(|of_host| of_host == *name))
+    }
+
+    /// The name under which the link of the program that chooses in a pod is pinned.
+    #[must_use]
+    pub fn lookup_name() -> String {
+        format!("link_{LOOKUP_NAME}")
     }
 
     /// By which this release knows its programs at the control groups from those of others.
@@ -194,7 +205,7 @@ impl PodPrograms {
         let program: &mut SkLookup = typed(&mut self.lookup, LOOKUP_NAME)?;
         let id = program.attach(netns.file()).map_err(KernelError::bpf(what))?;
         let link: FdLink = program.take_link(id).map_err(KernelError::bpf(what))?.into();
-        pins::replace(&self.folder, &format!("link_{LOOKUP_NAME}"), link)
+        pins::replace(&self.folder, &Programs::lookup_name(), link)
     }
 
     /// Has connections that move on from a listener of a socket's group go where we say, in place of what chose before.

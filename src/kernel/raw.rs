@@ -1,12 +1,18 @@
 //! What cannot be said without `unsafe`: the layout of the maps that the programs in `bpf/` share with us, as
-//! `bpf/sameport.h` has it, the one socket option for which no crate has a call, and what tokio has to be promised.
+//! `bpf/sameport.h` has it, the socket option and the commands of `bpf` (2) for which no crate has a call, and what tokio has
+//! to be promised.
 
 #![allow(unsafe_code)]
 
 use std::{
+    ffi::CString,
     io,
     net::IpAddr,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::{
+        fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
 };
 
 use aya::Pod;
@@ -442,6 +448,138 @@ pub fn raise_loopback() -> io::Result<()> {
     // SAFETY: the descriptor is open during the call, and the kernel reads one `ifreq` of it.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Commands of `enum bpf_cmd` in `linux/bpf.h`.
+const BPF_OBJ_PIN: libc::c_long = 6;
+/// As above.
+const BPF_OBJ_GET: libc::c_long = 7;
+/// As above.
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+/// As above.
+const BPF_LINK_DETACH: libc::c_long = 34;
+
+/// Kinds of `enum bpf_link_type` that tell what they are attached to.
+const LINK_CGROUP: u32 = 3;
+/// As above.
+const LINK_NETNS: u32 = 5;
+
+/// The part of `union bpf_attr` that these commands read; the kernel takes what is left out as zero.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+struct BpfAttr {
+    /// An address, or two numbers of 32 bits.
+    first: [u32; 2],
+    /// As above.
+    second: [u32; 2],
+}
+
+/// `struct bpf_link_info` and `struct bpf_map_info`, as far as they are alike or of use here.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default)]
+struct BpfInfo {
+    kind: u32,
+    id: u32,
+    program: u32,
+    unused: u32,
+    /// Of a link, what it is attached to.
+    target: [u32; 2],
+    rest: [u32; 10],
+}
+
+fn number(fd: &impl AsFd) -> u32 {
+    // A descriptor that is open is not negative.
+    fd.as_fd().as_raw_fd().unsigned_abs()
+}
+
+fn halves(address: usize) -> [u32; 2] {
+    let [a, b, c, d, e, f, g, h] = (address as u64).to_ne_bytes();
+    [u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h])]
+}
+
+/// Calls `bpf` (2).
+///
+/// # Safety
+/// Addresses in `attr` have to be those of what the command reads or writes there, and stay so during the call.
+unsafe fn bpf(command: libc::c_long, attr: &BpfAttr) -> io::Result<libc::c_long> {
+    // SAFETY: `attr` is as long as it is said to be, and the caller answers for what it points to.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attr), size_of::<BpfAttr>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Pins a map or a link.
+///
+/// # Errors
+/// When there is something at that path already, it is not on bpffs, or we may not.
+pub fn pin(object: &impl AsFd, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let attr = BpfAttr { first: halves(path.as_ptr() as usize), second: [number(object), 0] };
+    // SAFETY: the path ends with a zero, and lives until the call has returned.
+    unsafe { bpf(BPF_OBJ_PIN, &attr) }.map(drop)
+}
+
+/// A descriptor for a map or a link that is pinned.
+///
+/// # Errors
+/// When there is none, or we may not.
+pub fn pinned(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let attr = BpfAttr { first: halves(path.as_ptr() as usize), ..BpfAttr::default() };
+    // SAFETY: as above.
+    let fd = unsafe { bpf(BPF_OBJ_GET, &attr) }?;
+    let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just made it, and nobody else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn info(object: &impl AsFd) -> io::Result<BpfInfo> {
+    let mut info = BpfInfo::default();
+    let size = u32::try_from(size_of::<BpfInfo>()).map_err(io::Error::other)?;
+    let attr = BpfAttr { first: [number(object), size], second: halves(&raw mut info as usize) };
+    // SAFETY: the kernel writes `size` bytes at most, all of them numbers, into what lives until the call has returned.
+    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &attr) }?;
+    Ok(info)
+}
+
+/// The number of a map or a link, by which it is known as long as it lives.
+///
+/// # Errors
+/// When the kernel does not tell it.
+pub fn object_id(object: &impl AsFd) -> io::Result<u32> {
+    Ok(info(object)?.id)
+}
+
+/// The number of a link's program.
+///
+/// # Errors
+/// When the kernel does not tell it.
+pub fn program_id(link: &impl AsFd) -> io::Result<u32> {
+    Ok(info(link)?.program)
+}
+
+/// Whether a link's program is attached: somebody may have detached it by force, which leaves the link.
+///
+/// # Errors
+/// When the kernel does not tell it.
+pub fn is_attached(link: &impl AsFd) -> io::Result<bool> {
+    let info = info(link)?;
+    Ok(match info.kind {
+        LINK_CGROUP => info.target != [0, 0],
+        LINK_NETNS => info.target[0] != 0,
+        // Others cannot be detached by force.
+        _ => true,
+    })
+}
+
+/// Detaches a link's program, whoever else has the link.
+///
+/// # Errors
+/// When it is of a kind for which there is no such thing, or we may not.
+pub fn detach(link: &impl AsFd) -> io::Result<()> {
+    let attr = BpfAttr { first: [number(link), 0], ..BpfAttr::default() };
+    // SAFETY: this command reads no address.
+    unsafe { bpf(BPF_LINK_DETACH, &attr) }.map(drop)
 }
 
 /// Lets tokio tell when there is something to read from a descriptor that does not block.
