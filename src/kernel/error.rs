@@ -62,6 +62,14 @@ pub enum KernelError {
         /// The layout of this release.
         layout: u32,
     },
+    /// A folder on bpffs that has our name, and that others can change.
+    #[error("{} is not safe to use: {reason}; remove it as root", path.display())]
+    Foreign {
+        /// The folder.
+        path: PathBuf,
+        /// Who can change it.
+        reason: String,
+    },
     /// Anything else.
     #[error("cannot {what}: {source}")]
     Io {
@@ -84,6 +92,9 @@ impl KernelError {
             Self::OtherMap { .. } => Some(
                 "nothing was changed; remove the project with the release that made it (`sameport down`) and begin again \
                  with this one",
+            ),
+            Self::Foreign { .. } => Some(
+                "nothing in it was used or changed; find out who made it, remove it as root, and try again",
             ),
             _ => None,
         }

@@ -106,6 +106,11 @@ const MAPS: [(&str, Shape); 31] = [
     ("sp_sockets", shape_of::<u32, u32>(MapType::SockMap, Some(8192), 0)),
 ];
 
+/// Names of all maps.
+pub fn map_names() -> impl Iterator<Item = &'static str> {
+    MAPS.into_iter().map(|(name, _)| name)
+}
+
 /// Whether a folder is a project's of this layout.
 ///
 /// # Errors

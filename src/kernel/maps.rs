@@ -6,6 +6,7 @@ use aya::maps::{Array, HashMap, HashOfMaps, Map, MapData, MapError, RingBuf, SkS
 
 use super::{
     KernelError,
+    kept::Kept,
     raw::{
         BindKey, Counts, ENDPOINTS, Endpoint, Listener, Member, PodPortKey, PortEntry, PortKey,
         ReplicaAddrKey, ReplicaKey, SLOTS, ServedKey, Table, Tag,
@@ -31,26 +32,26 @@ pub struct HostMaps {
 }
 
 impl HostMaps {
-    /// Those that are pinned in a folder.
+    /// Those that are kept.
     ///
     /// # Errors
     /// When one is missing, or has another layout.
-    pub fn open(folder: &Path) -> Result<Self, KernelError> {
+    pub fn of(kept: &Kept) -> Result<Self, KernelError> {
         Ok(Self {
-            pods: pinned(folder, "sp_pods")?,
-            cgroups: pinned(folder, "sp_cgroups")?,
-            replicas: pinned(folder, "sp_replicas")?,
-            supervisors: pinned(folder, "sp_supervisors")?,
-            local: pinned(folder, "sp_local")?,
-            served: pinned(folder, "sp_served")?,
-            slots: pinned(folder, "sp_slots")?,
-            listeners: pinned(folder, "sp_listeners")?,
-            exclusive: pinned(folder, "sp_exclusive")?,
-            users: pinned(folder, "sp_users")?,
-            tags: pinned(folder, "sp_tags")?,
-            events: pinned(folder, "sp_pod_events")?,
-            counts: pinned(folder, "sp_pod_counts")?,
-            large_counts: pinned(folder, "sp_large_counts")?,
+            pods: typed("sp_pods", kept.map("sp_pods")?)?,
+            cgroups: typed("sp_cgroups", kept.map("sp_cgroups")?)?,
+            replicas: typed("sp_replicas", kept.map("sp_replicas")?)?,
+            supervisors: typed("sp_supervisors", kept.map("sp_supervisors")?)?,
+            local: typed("sp_local", kept.map("sp_local")?)?,
+            served: typed("sp_served", kept.map("sp_served")?)?,
+            slots: typed("sp_slots", kept.map("sp_slots")?)?,
+            listeners: typed("sp_listeners", kept.map("sp_listeners")?)?,
+            exclusive: typed("sp_exclusive", kept.map("sp_exclusive")?)?,
+            users: typed("sp_users", kept.map("sp_users")?)?,
+            tags: typed("sp_tags", kept.map("sp_tags")?)?,
+            events: typed("sp_pod_events", kept.map("sp_pod_events")?)?,
+            counts: typed("sp_pod_counts", kept.map("sp_pod_counts")?)?,
+            large_counts: typed("sp_large_counts", kept.map("sp_large_counts")?)?,
         })
     }
 
@@ -78,6 +79,12 @@ impl HostMaps {
     #[must_use]
     pub fn has_pod(&self, netns: u64) -> bool {
         self.pods.get(&netns, 0).is_ok()
+    }
+
+    /// The map that counts in a network, if there is one.
+    #[must_use]
+    pub fn counts_of(&self, netns: u64) -> Option<Array<MapData, Counts>> {
+        self.counts.get(&netns, 0).or_else(|_| self.large_counts.get(&netns, 0)).ok()
     }
 
     /// Lets go of a network, and of all that was entered for it.
@@ -288,8 +295,12 @@ impl PodMaps {
 /// When there is none, or it has another layout: it is of another version.
 pub fn pinned<T: TryFrom<Map, Error = MapError>>(folder: &Path, name: &str) -> Result<T, KernelError> {
     let fail = || KernelError::bpf(format!("use the BPF map {name}"));
-    let map = MapData::from_pin(folder.join(name)).and_then(Map::from_map_data).map_err(fail())?;
-    map.try_into().map_err(fail())
+    typed(name, MapData::from_pin(folder.join(name)).map_err(fail())?)
+}
+
+fn typed<T: TryFrom<Map, Error = MapError>>(name: &str, map: MapData) -> Result<T, KernelError> {
+    let fail = || KernelError::bpf(format!("use the BPF map {name}"));
+    Map::from_map_data(map).map_err(fail())?.try_into().map_err(fail())
 }
 
 /// Removes the entries of some keys.

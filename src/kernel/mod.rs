@@ -4,11 +4,14 @@
 //! replica that gets it. The choice itself is made by the programs in `bpf/`; everything here only tells them what there
 //! is to choose from.
 
+mod bpf_calls;
 pub mod capability;
 pub mod counters;
 mod error;
+mod folders;
 mod former;
 mod host;
+mod kept;
 mod layout;
 mod maps;
 mod modify_return;
@@ -24,6 +27,7 @@ pub mod sockets;
 mod source_ports;
 pub mod steering;
 pub mod trial;
+mod whole;
 mod wrr;
 
 pub use counters::Counters;

@@ -11,7 +11,7 @@ use std::{
 use aya::{Btf, maps::MapData};
 use aya_obj::{Map, Object, btf::BtfKind};
 
-use super::{KernelError, raw};
+use super::{KernelError, bpf_calls};
 
 /// How much of what the verifier says is read.
 const LOG: usize = 64 * 1024;
@@ -40,7 +40,8 @@ pub fn attach(object: &[u8], function: &str, folder: &Path) -> Result<OwnedFd, K
     let (name, program) = object.programs.iter().next().ok_or_else(missing)?;
     let instructions = &object.functions.get(&program.function_key()).ok_or_else(missing)?.instructions;
     let name = CString::new(name.as_str()).map_err(KernelError::bpf(what()))?;
-    let load = |log: &mut [u8]| raw::load_modify_return(&name, instructions, &program.license, target, log);
+    let load =
+        |log: &mut [u8]| bpf_calls::load_modify_return(&name, instructions, &program.license, target, log);
     let program = load(&mut []).map_err(|error| {
         // It is asked again, for who mends the program.
         let mut log = vec![0; LOG];
@@ -49,7 +50,7 @@ pub fn attach(object: &[u8], function: &str, folder: &Path) -> Result<OwnedFd, K
         tracing::debug!(%error, log = %String::from_utf8_lossy(&log), "{}", what());
         KernelError::io(what())(error)
     })?;
-    raw::attach_tracing(&program).map_err(KernelError::io(what()))
+    bpf_calls::attach_tracing(&program).map_err(KernelError::io(what()))
 }
 
 /// Its maps, which have to be open until the program is loaded: it names them by their descriptors.

@@ -2,23 +2,18 @@
 
 use std::{
     fs, io,
-    os::{fd::OwnedFd, unix::fs::MetadataExt},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
 
 use aya::programs::links::FdLink;
-use rustix::{
-    fs::{FlockOperation, Mode, OFlags, flock, fstat, open},
-    mount::{MountFlags, mount},
-};
+use rustix::fs::{FlockOperation, flock};
 
-use super::{KernelError, capability, host, layout, rights};
+use super::{KernelError, bpf_calls, folders, host, kept::LINK, layout, rights};
 use crate::spec::ProjectName;
-
-/// Where bpffs is usually mounted, and where we mount it if it is nowhere.
-const BPFFS: &str = "/sys/fs/bpf";
 
 /// How the names of pods' folders begin; the cookie of the network follows.
 const POD: &str = "pod_";
@@ -30,7 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Pins {
     path: PathBuf,
-    _lock: OwnedFd,
+    /// The folder, locked.
+    lock: Mutex<OwnedFd>,
 }
 
 impl Pins {
@@ -48,29 +44,51 @@ impl Pins {
     }
 
     fn lock(project: &ProjectName) -> Result<Self, KernelError> {
-        let path = bpffs()?.join("sameport").join(project.as_str());
+        let root = folders::root()?;
+        let path = root.join(project.as_str());
         let fail =
             |errno: rustix::io::Errno| KernelError::io(format!("lock {}", path.display()))(errno.into());
         // A supervisor that is about to end may have it still.
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let lock = open_folder(&path)?;
+            let lock = folders::make(&root, &path)?;
             match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) if is_at(&lock, &path) => return Ok(Self { path, _lock: lock }),
+                Ok(()) if folders::is_at(&lock, &path) => return Ok(Self { path, lock: Mutex::new(lock) }),
                 // Who had it has removed it.
                 Ok(()) => {}
                 Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
                     thread::sleep(Duration::from_millis(20));
                 }
-                Err(rustix::io::Errno::WOULDBLOCK) => {
-                    return Err(KernelError::Unsupported {
-                        what: format!("use {}", path.display()),
-                        reason: "another supervisor of a project with this name does".to_owned(),
-                    });
-                }
+                Err(rustix::io::Errno::WOULDBLOCK) => return Err(in_use(&path)),
                 Err(errno) => return Err(fail(errno)),
             }
         }
+    }
+
+    /// Makes the folder again that somebody has removed while we use it, and mounts bpffs where that was unmounted. Returns
+    /// whether anything was lost.
+    ///
+    /// # Errors
+    /// When it cannot be made, or somebody else has made it and uses it.
+    pub fn mend(&self) -> Result<bool, KernelError> {
+        let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        if folders::is_at(&lock, &self.path) && layout::is_current(&self.path)? {
+            return Ok(false);
+        }
+        folders::mount_again(self.root())?;
+        let folder = folders::make(self.root(), &self.path)?;
+        if !folders::is_at(&lock, &self.path) {
+            match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => *lock = folder,
+                Err(rustix::io::Errno::WOULDBLOCK) => return Err(in_use(&self.path)),
+                Err(errno) => {
+                    return Err(KernelError::io(format!("lock {}", self.path.display()))(errno.into()));
+                }
+            }
+        }
+        layout::check_version(&self.path)?;
+        layout::mark(&self.path)?;
+        Ok(true)
     }
 
     /// The folder.
@@ -104,8 +122,7 @@ impl Pins {
     /// # Errors
     /// When the kernel does not let something go.
     pub fn remove_pod(&self, netns: u64) -> Result<(), KernelError> {
-        let folder = self.pod(netns);
-        if folder.exists() { remove_folder(&folder, &|_| true) } else { Ok(()) }
+        remove_folder(&self.pod(netns), &|_| true)
     }
 
     /// Lets go of what is pinned under a name.
@@ -121,9 +138,7 @@ impl Pins {
     /// # Errors
     /// When the folder cannot be read.
     pub fn names(&self) -> Result<Vec<String>, KernelError> {
-        let fail = || KernelError::io(format!("read {}", self.path.display()));
-        let entries = fs::read_dir(&self.path).map_err(fail())?;
-        entries.map(|entry| Ok(entry.map_err(fail())?.file_name().to_string_lossy().into_owned())).collect()
+        folders::names(&self.path)
     }
 
     /// Lets go of all, links first: nothing is called any more when the maps go. The mark goes last: it holds as long as
@@ -157,13 +172,14 @@ impl Pins {
     pub fn check(project: &ProjectName) -> Result<(), KernelError> {
         let Some(folder) = existing(project) else { return Ok(()) };
         let look = move || {
+            folders::open_ours(root_of(&folder), &folder)?;
             layout::check_version(&folder)?;
             layout::check_maps(&folder)?;
             layout::check_maps(&host::folder(root_of(&folder)))
         };
         match with_rights(look) {
-            // Whoever may not look cannot take anything over, and begins without.
-            Err(KernelError::Denied { .. }) => Ok(()),
+            // Whoever may not look cannot take anything over, and begins without. Whose it is if not ours is told then.
+            Err(KernelError::Denied { .. } | KernelError::Foreign { .. }) => Ok(()),
             looked => looked,
         }
     }
@@ -178,40 +194,15 @@ impl Pins {
             let project = project.clone();
             return with_rights(move || Self::open(&project)?.remove_all());
         }
-        let Some(root) = capability::mounted("bpf").map(|bpffs| bpffs.join("sameport")) else {
+        let Some(root) = folders::existing_root().filter(|root| host::folder(root).exists()) else {
             return Ok(());
         };
-        if !host::folder(&root).exists() {
-            return Ok(());
-        }
         match with_rights(move || host::release(&root, &[])) {
             // Whoever may not has left nothing there.
             Err(KernelError::Denied { .. }) => Ok(()),
             released => released,
         }
     }
-}
-
-/// A folder, which is made if it is not there.
-///
-/// # Errors
-/// When it cannot be made or opened.
-pub fn open_folder(path: &Path) -> Result<OwnedFd, KernelError> {
-    loop {
-        fs::create_dir_all(path).map_err(KernelError::io(format!("make {}", path.display())))?;
-        match open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
-            Ok(folder) => return Ok(folder),
-            // Somebody has just removed it.
-            Err(rustix::io::Errno::NOENT) => {}
-            Err(errno) => return Err(KernelError::io(format!("open {}", path.display()))(errno.into())),
-        }
-    }
-}
-
-/// Whether a folder is the one at that path: else it was removed since it was opened, and is another one's by now.
-pub fn is_at(folder: &OwnedFd, path: &Path) -> bool {
-    let opened = fstat(folder).map(|stat| stat.st_ino);
-    fs::metadata(path).is_ok_and(|meta| opened == Ok(meta.ino()))
 }
 
 /// Does something on a thread of its own, in which the rights that steering takes are in force.
@@ -228,8 +219,16 @@ fn with_rights<T: Send + 'static>(
 
 /// A project's folder, if there is one.
 fn existing(project: &ProjectName) -> Option<PathBuf> {
-    let folder = capability::mounted("bpf")?.join("sameport").join(project.as_str());
-    folder.exists().then_some(folder)
+    let folder = folders::existing_root()?.join(project.as_str());
+    // What it is, is looked at by whoever uses it.
+    fs::symlink_metadata(&folder).is_ok().then_some(folder)
+}
+
+fn in_use(path: &Path) -> KernelError {
+    KernelError::Unsupported {
+        what: format!("use {}", path.display()),
+        reason: "another supervisor of a project with this name does".to_owned(),
+    }
 }
 
 /// The folder above that of a project.
@@ -247,40 +246,57 @@ pub fn replace(folder: &Path, name: &str, link: FdLink) -> Result<(), KernelErro
     let beside = folder.join(format!("{name}_new"));
     let fail = || KernelError::io(format!("pin {}", path.display()));
     remove(&beside)?;
+    let old = bpf_calls::pinned(&path).ok();
     let pinned = link.pin(&beside).map_err(KernelError::bpf(format!("pin {}", path.display())))?;
     remove(&path)?;
     fs::rename(&beside, &path).map_err(fail())?;
     // Its descriptor is closed, its pin keeps it.
     drop(pinned);
+    // Other supervisors keep the old one, until they see that there is a new one. One of a kind that cannot be detached goes
+    // then.
+    if let Some(old) = old {
+        let _ = bpf_calls::detach(&old);
+    }
     Ok(())
 }
 
-/// Removes what is in a folder and has such a name, links first, and the folder if it is empty then.
+/// Detaches the program of a link that is pinned, and leaves the link, as `bpftool link detach` does.
 ///
 /// # Errors
-/// When something stays that should not; as much as can be is gone then.
+/// When there is no such link, or the kernel does not do it.
+pub fn detach(path: &Path) -> Result<(), KernelError> {
+    let fail = || KernelError::io(format!("detach {}", path.display()));
+    bpf_calls::detach(&bpf_calls::pinned(path).map_err(fail())?).map_err(fail())
+}
+
+/// Whether there is a link, and its program is attached.
+#[must_use]
+pub fn is_attached(path: &Path) -> bool {
+    bpf_calls::pinned(path).is_ok_and(|link| bpf_calls::is_attached(&link).unwrap_or(false))
+}
+
+/// Removes what is in a folder and has such a name, links first, and the folder if it is empty then. There may be none.
+///
+/// # Errors
+/// When something stays that should not, or it is not ours; as much as can be is gone then.
 pub fn remove_folder(folder: &Path, is_gone: &dyn Fn(&str) -> bool) -> Result<(), KernelError> {
-    if empty_folder(folder, is_gone)? {
-        fs::remove_dir(folder).map_err(KernelError::io(format!("remove {}", folder.display())))?;
+    if !folders::is_ours(folder)? {
+        return Ok(());
     }
-    Ok(())
-}
-
-/// Removes what is in a folder and has such a name, links first; whether nothing is left in it.
-///
-/// # Errors
-/// As [`remove_folder`].
-pub fn empty_folder(folder: &Path, is_gone: &dyn Fn(&str) -> bool) -> Result<bool, KernelError> {
-    let fail = || KernelError::io(format!("read {}", folder.display()));
-    let mut names = Vec::new();
-    for entry in fs::read_dir(folder).map_err(fail())? {
-        names.push(entry.map_err(fail())?.file_name().to_string_lossy().into_owned());
-    }
-    let (mut gone, stay): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| is_gone(name));
-    gone.sort_by_key(|name| !name.starts_with("link_"));
+    let (mut gone, stay): (Vec<_>, Vec<_>) =
+        folders::names(folder)?.into_iter().partition(|name| is_gone(name));
+    gone.sort_by_key(|name| !name.starts_with(LINK));
     let removed: Vec<_> = gone.iter().map(|name| remove(&folder.join(name))).collect();
     removed.into_iter().collect::<Result<(), _>>()?;
-    Ok(stay.is_empty())
+    if !stay.is_empty() {
+        return Ok(());
+    }
+    match fs::remove_dir(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(KernelError::io(format!("remove {}", folder.display()))(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Lets go of what is pinned at a path, if there is something.
@@ -294,21 +310,4 @@ pub fn remove(path: &Path) -> Result<(), KernelError> {
         }
         _ => Ok(()),
     }
-}
-
-/// Where bpffs is mounted; it is mounted if need be, as systemd does at the start of a host.
-fn bpffs() -> Result<PathBuf, KernelError> {
-    if let Some(path) = capability::mounted("bpf") {
-        return Ok(path);
-    }
-    let fail = |errno: rustix::io::Errno| KernelError::io(format!("mount bpffs at {BPFFS}"))(errno.into());
-    // One at a time: a second one on top of the first would hide what is pinned there.
-    let place =
-        open(BPFFS, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(fail)?;
-    flock(&place, FlockOperation::LockExclusive).map_err(fail)?;
-    if let Some(path) = capability::mounted("bpf") {
-        return Ok(path);
-    }
-    mount("bpf", BPFFS, "bpf", MountFlags::empty(), Some(c"mode=0700")).map_err(fail)?;
-    Ok(PathBuf::from(BPFFS))
 }

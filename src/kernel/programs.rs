@@ -1,9 +1,8 @@
 //! Loads the programs of `bpf/` and puts them where they run.
 
 use std::{
-    ffi::CString,
     fs::File,
-    os::{fd::AsFd, unix::ffi::OsStrExt},
+    os::fd::AsFd,
     path::{Path, PathBuf},
 };
 
@@ -16,7 +15,7 @@ use aya::{
 };
 use sha2::{Digest, Sha256};
 
-use super::{KernelError, Netns, capability, modify_return, pins, raw};
+use super::{KernelError, Netns, bpf_calls, capability, layout, modify_return, pins};
 
 const HOOKS: &[u8] = include_bytes_aligned!("bpf/hooks.bpf.o");
 const LOOKUP: &[u8] = include_bytes_aligned!("bpf/lookup.bpf.o");
@@ -102,9 +101,26 @@ impl Programs {
         HOOKS_OF_HOST.map(|name| format!("link_{name}"))
     }
 
+    /// Whether this release pins a link in the folder of the host under that name.
+    #[must_use]
+    pub fn is_link(name: &str) -> bool {
+        name == COMPAT_LINK || Self::hook_names().iter().any(|hook| hook == name)
+    }
+
     /// Names of the maps that are pinned in the folder of the host.
     pub fn map_names() -> impl Iterator<Item = &'static str> {
         MAPS_OF_HOST.into_iter().chain(MAPS_OF_HOOKS)
+    }
+
+    /// Names of the maps that are pinned in the folder of a pod.
+    pub fn pod_map_names() -> impl Iterator<Item = &'static str> {
+        layout::map_names().filter(|name| !Self::map_names().any(|of_host| of_host == *name))
+    }
+
+    /// The name under which the link of the program that chooses in a pod is pinned.
+    #[must_use]
+    pub fn lookup_name() -> String {
+        format!("link_{LOOKUP_NAME}")
     }
 
     /// By which this release knows its programs at the control groups from those of others.
@@ -218,7 +234,7 @@ impl PodPrograms {
         let program: &mut SkLookup = typed(&mut self.lookup, LOOKUP_NAME)?;
         let id = program.attach(netns.file()).map_err(KernelError::bpf(what))?;
         let link: FdLink = program.take_link(id).map_err(KernelError::bpf(what))?.into();
-        pins::replace(&self.folder, &format!("link_{LOOKUP_NAME}"), link)
+        pins::replace(&self.folder, &Programs::lookup_name(), link)
     }
 
     /// Has connections that move on from a listener of a socket's group go where we say, in place of what chose before.
@@ -256,8 +272,7 @@ fn fd_link(link: &impl AsFd, folder: &Path) -> Result<FdLink, KernelError> {
     let path = folder.join("link_new");
     let what = || format!("pin {}", path.display());
     pins::remove(&path)?;
-    let name = CString::new(path.as_os_str().as_bytes()).map_err(KernelError::bpf(what()))?;
-    raw::pin(link, &name).map_err(KernelError::io(what()))?;
+    bpf_calls::pin(link, &path).map_err(KernelError::io(what()))?;
     let pinned = PinnedLink::from_pin(&path).map_err(KernelError::bpf(what()))?;
     pinned.unpin().map_err(KernelError::io(what()))
 }
@@ -286,7 +301,7 @@ fn attach(object: &mut Ebpf, name: &str, cgroup: &File, folder: &Path) -> Result
         Program::CgroupSockopt(program) => {
             program.load().map_err(fail())?;
             let program = program.fd().map_err(fail())?;
-            let link = raw::attach_to_setsockopt(program, cgroup)
+            let link = bpf_calls::attach_to_setsockopt(program, cgroup)
                 .map_err(KernelError::io(format!("attach the BPF program {name}")))?;
             fd_link(&link, folder)
         }

@@ -1,17 +1,15 @@
 //! What cannot be said without `unsafe`: the layout of the maps that the programs in `bpf/` share with us, as
-//! `bpf/sameport.h` has it, calls for which no crate has one, and what tokio has to be promised.
+//! `bpf/sameport.h` has it, the socket option for which no crate has a call, and what tokio has to be promised.
 
 #![allow(unsafe_code)]
 
 use std::{
-    ffi::CStr,
     io,
     net::IpAddr,
-    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
 };
 
 use aya::Pod;
-use aya_obj::generated::bpf_insn;
 use tokio::io::unix::AsyncFd;
 
 /// Endpoints of a pod: a replica's part in a port.
@@ -406,143 +404,6 @@ unsafe impl Pod for FormerShutKey {}
 unsafe impl Pod for PortEntry {}
 // SAFETY: as above.
 unsafe impl Pod for ReplicaAddrKey {}
-
-/// What bpf(2) does and attaches, of `linux/bpf.h`.
-const BPF_PROG_LOAD: libc::c_int = 5;
-const BPF_OBJ_PIN: libc::c_int = 6;
-const BPF_RAW_TRACEPOINT_OPEN: libc::c_int = 17;
-const BPF_LINK_CREATE: libc::c_int = 28;
-const BPF_PROG_TYPE_TRACING: u32 = 26;
-const BPF_MODIFY_RETURN: u32 = 26;
-const BPF_CGROUP_SETSOCKOPT: u32 = 22;
-
-/// Calls bpf(2) with the beginning of its `union bpf_attr`; what is left out is zero to the kernel.
-///
-/// # Safety
-/// The attributes are those of the command: where the kernel expects a pointer there is one to what it expects.
-unsafe fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<libc::c_long> {
-    // SAFETY: the kernel reads as many bytes as it is told; for the rest, see above.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw const *attributes, size_of::<T>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
-}
-
-/// The descriptor that a call of bpf(2) has made.
-///
-/// # Safety
-/// As [`bpf`]; and the command makes a descriptor.
-unsafe fn bpf_descriptor<T>(command: libc::c_int, attributes: &T) -> io::Result<OwnedFd> {
-    // SAFETY: see above.
-    let fd = unsafe { bpf(command, attributes) }?;
-    let fd = libc::c_int::try_from(fd).map_err(io::Error::other)?;
-    // SAFETY: the kernel has just made it, and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-fn number(fd: &impl AsFd) -> io::Result<u32> {
-    u32::try_from(fd.as_fd().as_raw_fd()).map_err(io::Error::other)
-}
-
-/// Loads a program that decides what a function of the kernel returns: `function` is its number among the kernel's types. Into
-/// `log` goes what the verifier says, unless it is empty.
-///
-/// # Errors
-/// When the kernel does not take it, or we may not.
-pub fn load_modify_return(
-    name: &CStr,
-    instructions: &[bpf_insn],
-    license: &CStr,
-    function: u32,
-    log: &mut [u8],
-) -> io::Result<OwnedFd> {
-    #[repr(C)]
-    #[derive(Default)]
-    struct Attributes {
-        kind: u32,
-        instruction_count: u32,
-        instructions: u64,
-        license: u64,
-        log_level: u32,
-        log_size: u32,
-        log: u64,
-        kernel_version_and_flags: [u32; 2],
-        name: [u8; 16],
-        interface: u32,
-        attach_type: u32,
-        types: u32,
-        debug_infos: [u32; 8],
-        function: u32,
-    }
-    let mut attributes = Attributes {
-        kind: BPF_PROG_TYPE_TRACING,
-        instruction_count: u32::try_from(instructions.len()).map_err(io::Error::other)?,
-        instructions: instructions.as_ptr() as u64,
-        license: license.as_ptr() as u64,
-        log_level: u32::from(!log.is_empty()),
-        log_size: u32::try_from(log.len()).map_err(io::Error::other)?,
-        log: if log.is_empty() { 0 } else { log.as_mut_ptr() as u64 },
-        attach_type: BPF_MODIFY_RETURN,
-        function,
-        ..Attributes::default()
-    };
-    // The last byte stays zero.
-    attributes.name.iter_mut().zip(name.to_bytes()).take(15).for_each(|(place, byte)| *place = *byte);
-    // SAFETY: these are the attributes of the command, and what they point to lives longer than the call.
-    unsafe { bpf_descriptor(BPF_PROG_LOAD, &attributes) }
-}
-
-/// Attaches a program to the function that it was loaded for, as long as what this returns or a pin of it is there.
-///
-/// # Errors
-/// When the kernel cannot.
-pub fn attach_tracing(program: &impl AsFd) -> io::Result<OwnedFd> {
-    #[repr(C)]
-    struct Attributes {
-        name: u64,
-        program: u32,
-        unused: u32,
-    }
-    let attributes = Attributes { name: 0, program: number(program)?, unused: 0 };
-    // SAFETY: these are the attributes of the command; without a name it is the function that the program has.
-    unsafe { bpf_descriptor(BPF_RAW_TRACEPOINT_OPEN, &attributes) }
-}
-
-/// Attaches a program that sees each setsockopt(2) to a control group, as long as what this returns or a pin of it is there.
-///
-/// # Errors
-/// When the kernel does not do it.
-pub fn attach_to_setsockopt(program: &impl AsFd, cgroup: &impl AsFd) -> io::Result<OwnedFd> {
-    #[repr(C)]
-    struct Attributes {
-        program: u32,
-        target: u32,
-        attach_type: u32,
-        flags: u32,
-    }
-    let attributes = Attributes {
-        program: number(program)?,
-        target: number(cgroup)?,
-        attach_type: BPF_CGROUP_SETSOCKOPT,
-        flags: 0,
-    };
-    // SAFETY: these are the attributes of the command, without pointers.
-    unsafe { bpf_descriptor(BPF_LINK_CREATE, &attributes) }
-}
-
-/// Pins a link at a path on bpffs.
-///
-/// # Errors
-/// When the kernel does not do it.
-pub fn pin(link: &impl AsFd, path: &CStr) -> io::Result<()> {
-    #[repr(C)]
-    struct Attributes {
-        path: u64,
-        link: u32,
-        flags: u32,
-    }
-    let attributes = Attributes { path: path.as_ptr() as u64, link: number(link)?, flags: 0 };
-    // SAFETY: these are the attributes of the command, and the path lives longer than the call.
-    unsafe { bpf(BPF_OBJ_PIN, &attributes) }.map(drop)
-}
 
 /// `SO_NETNS_COOKIE` of `asm-generic/socket.h`, since Linux 5.14.
 const SO_NETNS_COOKIE: libc::c_int = 71;

@@ -143,13 +143,13 @@ fn sees_other_architectures() -> bool {
 /// Of connections that wait at a replica that ends, a thief gets none: they move on to who is ready.
 #[test]
 fn what_moves_on_goes_to_who_is_ready_whatever_program_is_attached() {
+    let mut pod = Pod::new();
     let thefts: Vec<_> = [true, false]
         .into_iter()
         .flat_map(|is_replica| programs().into_iter().map(move |way| (is_replica, way)))
         .collect();
     // On a port each, so that what one has done is nothing to the next.
     let ports: Vec<u16> = (PORT..).take(thefts.len()).collect();
-    let mut pod = Pod::new();
     pod.declared = ports.iter().map(|port| (Transport::Tcp, *port)).collect();
     let mut servers: Vec<_> = (1..=3).map(|slot| pod.agent(slot)).collect();
     pod.settled();

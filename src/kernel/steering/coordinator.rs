@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, mpsc},
     thread,
+    time::Instant,
 };
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -17,7 +18,7 @@ use super::{
     wish::{PodReport, PodWish, Wishes},
     worker::{Seen, Worker},
 };
-use crate::kernel::{KernelError, former, rights};
+use crate::kernel::{KernelError, former, host::Look, rights};
 
 /// How the names of threads begin that have rights in force.
 pub const THREAD: &str = "steering";
@@ -63,6 +64,8 @@ pub struct Coordinator {
     workers: Vec<Worker>,
     wishes: Option<Wishes>,
     seen: BTreeMap<PodId, Seen>,
+    /// When it is to be looked whether all is pinned and attached.
+    next_look_at_pins: Instant,
     strays_are_gone: bool,
     former_is_gone: bool,
 }
@@ -77,6 +80,7 @@ impl Coordinator {
             workers: Vec::new(),
             wishes: None,
             seen: BTreeMap::new(),
+            next_look_at_pins: Instant::now(),
             strays_are_gone: false,
             former_is_gone: false,
         }
@@ -88,7 +92,8 @@ impl Coordinator {
     /// When the kernel does not let something go.
     pub fn run(mut self) -> Result<(), KernelError> {
         loop {
-            let timeout = pace::RESYNC.try_into().ok();
+            let next = self.next_look_at_pins.saturating_duration_since(Instant::now());
+            let timeout = next.try_into().ok();
             // An interruption is a wake like any other.
             let _ = poll(&mut [PollFd::new(&self.inbox, PollFlags::IN)], timeout.as_ref());
             let orders = self.inbox.take();
@@ -102,7 +107,7 @@ impl Coordinator {
                 self.reports.keep(&wishes);
                 self.wishes = Some(wishes);
             }
-            self.renew();
+            self.look_at_pins();
             self.replace_dead_workers();
             if is_new || self.lacks_workers() {
                 self.assign();
@@ -136,23 +141,39 @@ impl Coordinator {
         let _ = end_all(idle, End::Leave);
     }
 
-    /// Begins anew, as another supervisor would, where somebody has removed what all projects share: by hand, or for want of
-    /// a part of it.
-    fn renew(&mut self) {
-        if self.kernel.host.is_current() {
+    /// Mends what somebody has removed or detached. What cannot be mended is told with each pod, and all goes on as far as
+    /// descriptors reach.
+    fn look_at_pins(&mut self) {
+        if self.next_look_at_pins > Instant::now() {
             return;
         }
-        match self.kernel.renew() {
-            Ok(()) => {
-                tracing::warn!("what all projects share in the kernel was removed, and is made anew");
-                // They have descriptors of what there was.
-                if let Err(error) = end_all(std::mem::take(&mut self.workers), End::Leave) {
-                    tracing::warn!(%error, "a thread that steers has failed");
-                }
-                self.seen.clear();
+        let looked = self.kernel.look();
+        self.next_look_at_pins = Instant::now() + pace::PINS;
+        let error = match looked {
+            Ok(Look::Whole) => None,
+            Ok(Look::Mended(lost)) => {
+                tracing::warn!(
+                    ?lost,
+                    "what is shared in the kernel was removed or detached, and is there again"
+                );
+                None
             }
-            Err(error) => tracing::warn!(%error, "what all projects share in the kernel is gone"),
+            Ok(Look::Replaced) => self.renew().err(),
+            Err(error) => Some(error),
+        };
+        let error = error.map(|error| error.to_string());
+        if let Some(error) = self.reports.lost(error) {
+            tracing::warn!(%error, "what is shared in the kernel is gone");
         }
+    }
+
+    /// Begins anew, as another supervisor would, where somebody has made anew what all projects share.
+    fn renew(&mut self) -> Result<(), KernelError> {
+        self.kernel.renew()?;
+        tracing::warn!("what all projects share in the kernel was removed, and is made anew");
+        self.seen.clear();
+        // They have descriptors of what there was.
+        end_all(std::mem::take(&mut self.workers), End::Leave)
     }
 
     /// A thread that has panicked leaves its pods to another one, which takes over as after a new start.

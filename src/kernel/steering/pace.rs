@@ -9,6 +9,8 @@ use crate::kernel::sockets::Transport;
 
 /// Looks at everything that often: what nobody told is found then.
 pub const RESYNC: Duration = Duration::from_secs(1);
+/// Looks that often whether all is pinned and attached.
+pub const PINS: Duration = Duration::from_millis(500);
 /// Looks that often while somebody waits for a change that nobody tells.
 const EAGER: Duration = Duration::from_millis(50);
 /// Looks that often while connections wait to be accepted.

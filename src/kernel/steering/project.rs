@@ -9,7 +9,7 @@ use crate::{
     engine::ContainerId,
     kernel::{
         KernelError, Pins,
-        host::Host,
+        host::{Host, Look},
         layout,
         programs::{PodPrograms, Programs, Room},
         rights,
@@ -71,14 +71,30 @@ impl InKernel {
     /// # Errors
     /// When the kernel does not take one of them, or we may not.
     pub fn load_pod(&self, folder: &Path, room: Room) -> Result<PodPrograms, KernelError> {
+        let gone = || KernelError::Gone { what: format!("a BPF map in {}", self.host.folder().display()) };
         let mut programs = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
-        programs.load_pod(&self.host.folder(), folder, room)
+        let loaded = programs.load_pod(&self.host.folder(), folder, room)?;
+        // One that was not pinned any more is made: the pod's programs have another one than all others.
+        if self.host.is_whole() { Ok(loaded) } else { Err(gone()) }
+    }
+
+    /// Looks whether all that the project shares, and its own folder, is there, and mends it if not.
+    ///
+    /// # Errors
+    /// When it cannot be mended.
+    pub fn look(&self) -> Result<Look, KernelError> {
+        let is_mended = self.pins.mend()?;
+        let looked = self.host.look()?;
+        Ok(match looked {
+            Look::Whole if is_mended => Look::Mended(vec![self.pins.path().display().to_string()]),
+            looked => looked,
+        })
     }
 }
 
 fn open_host(pins: &Pins) -> Result<(Host, Arc<Mutex<Programs>>), KernelError> {
     let mut programs = Programs::new();
-    let host = Host::open(pins.root(), &mut programs)?;
+    let host = Host::open(pins.root(), pins.path(), &mut programs)?;
     programs.forget_types();
     Ok((host, Arc::new(Mutex::new(programs))))
 }

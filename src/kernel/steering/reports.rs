@@ -23,6 +23,8 @@ pub struct Reports {
     sender: watch::Sender<Arc<Report>>,
     /// The network of each pod that is wanted. It is locked only while the report is.
     wanted: Mutex<BTreeMap<PodName, u64>>,
+    /// Why something that all pods need cannot be had back.
+    lost: Mutex<Option<String>>,
     looks: AtomicU64,
     nanoseconds: AtomicU64,
 }
@@ -31,7 +33,8 @@ impl Reports {
     /// An empty report.
     pub fn new() -> Self {
         let (looks, nanoseconds) = Default::default();
-        Self { sender: watch::Sender::default(), wanted: Mutex::default(), looks, nanoseconds }
+        let (wanted, lost) = Default::default();
+        Self { sender: watch::Sender::default(), wanted, lost, looks, nanoseconds }
     }
 
     /// Tells when it changes.
@@ -54,13 +57,26 @@ impl Reports {
         });
     }
 
+    /// Why something that all pods need cannot be had back, from the next report of each pod on. Returns it if it is new.
+    pub fn lost(&self, error: Option<String>) -> Option<String> {
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = *lost != error;
+        lost.clone_from(&error);
+        error.filter(|_| is_new)
+    }
+
     /// Reports of a pod; what comes too late, when it is wanted no more, is dropped.
     pub fn publish(&self, (name, netns): &PodId, pod: &PodReport) {
+        let mut pod = pod.clone();
+        // One that is not entered tells why.
+        if pod.netns != 0 && pod.error.is_none() {
+            pod.error.clone_from(&self.lost.lock().unwrap_or_else(PoisonError::into_inner));
+        }
         self.sender.send_if_modified(|report| {
             let wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
-            let changes = wanted.get(name) == Some(netns) && report.pods.get(name) != Some(pod);
+            let changes = wanted.get(name) == Some(netns) && report.pods.get(name) != Some(&pod);
             if changes {
-                Arc::make_mut(report).pods.insert(name.clone(), pod.clone());
+                Arc::make_mut(report).pods.insert(name.clone(), pod);
             }
             changes
         });

@@ -30,6 +30,8 @@ const COLLECT_TIMES: u32 = 50;
 const COLLECT_MOST: Duration = Duration::from_millis(50);
 /// What does not work is tried again so soon.
 const RETRY: Duration = Duration::from_millis(50);
+/// What was lost and cannot be had back yet is tried again so soon: the project's folder is made by the coordinator.
+const RETRY_PINS: Duration = Duration::from_millis(100);
 /// In thousandths of a processor, what looks at a pod may take in the long run; and how much at once.
 const SHARE: u32 = 25;
 const AT_ONCE: Duration = Duration::from_millis(300);
@@ -164,6 +166,10 @@ struct Steered {
     /// None before it could be entered.
     pod: Option<Pod>,
     next: NextLook,
+    /// When it is to be looked whether all of it is pinned and attached.
+    next_look_at_pins: Instant,
+    /// Why something of that cannot be had back.
+    lost: Option<String>,
     allowance: Allowance,
     /// What was seen last.
     report: PodReport,
@@ -269,14 +275,22 @@ impl Steered {
             wish,
             pod: None,
             next: NextLook { ordinary: None, urgent: Some(now) },
+            next_look_at_pins: now + pace::PINS,
+            lost: None,
             allowance: Allowance::new(SHARE, AT_ONCE, now),
             report: PodReport::default(),
             seen: None,
         }
     }
 
-    /// When it is to be looked at, if nothing happens before.
+    /// When there is something to do, if nothing happens before.
     fn next(&self) -> Instant {
+        let pins = self.pod.is_some().then_some(self.next_look_at_pins);
+        pins.map_or_else(|| self.next_look(), |pins| pins.min(self.next_look()))
+    }
+
+    /// When it is to be looked at.
+    fn next_look(&self) -> Instant {
         let ordinary = self.next.ordinary.map(|at| at.max(self.allowance.free()));
         ordinary.into_iter().chain(self.next.urgent).min().unwrap_or_else(Instant::now)
     }
@@ -287,7 +301,8 @@ impl Steered {
         if let Some(pod) = &mut self.pod {
             self.next = self.next.or(pod.heed_notices(&kernel.host));
         }
-        let looks = is_asked || self.next() <= Instant::now();
+        self.look_at_pins(id, reports);
+        let looks = is_asked || self.next_look() <= Instant::now();
         if looks {
             self.look(kernel, id, reports);
         }
@@ -298,6 +313,39 @@ impl Steered {
             pod.charge(took, now);
         }
         looks
+    }
+
+    /// Mends what somebody has removed or detached of the pod, if it is time.
+    fn look_at_pins(&mut self, id: &PodId, reports: &Reports) {
+        let Some(pod) = self.pod.as_mut().filter(|_| self.next_look_at_pins <= Instant::now()) else {
+            return;
+        };
+        let mended = pod.mend();
+        let pause = if mended.is_ok() { pace::PINS } else { RETRY_PINS };
+        self.next_look_at_pins = Instant::now() + pause;
+        let error = match mended {
+            // The coordinator makes the folder again, or tells why it cannot.
+            Err(KernelError::Gone { .. }) => return,
+            Err(error) => Some(error.to_string()),
+            Ok(lost) => {
+                if !lost.is_empty() {
+                    tracing::warn!(?lost, pod = %id.0, "what a pod has in the kernel was removed or detached, and is there again");
+                }
+                None
+            }
+        };
+        if self.lost != error {
+            if let Some(error) = &error {
+                tracing::warn!(error, pod = %id.0, "what a pod has in the kernel is gone");
+            }
+            self.lost = error;
+            self.publish(id, reports);
+        }
+    }
+
+    fn publish(&self, id: &PodId, reports: &Reports) {
+        let error = self.report.error.clone().or_else(|| self.lost.clone());
+        reports.publish(id, &PodReport { error, ..self.report.clone() });
     }
 
     fn look(&mut self, kernel: &mut InKernel, id: &PodId, reports: &Reports) {
@@ -317,8 +365,8 @@ impl Steered {
         };
         let found = self.pod.as_mut().map(Pod::take_next_look).unwrap_or_default();
         self.next = found.or(NextLook { ordinary: Some(Instant::now() + pause), urgent: None });
-        reports.publish(id, &report);
         self.report = report;
+        self.publish(id, reports);
     }
 
     fn update(&mut self, kernel: &mut InKernel) -> Result<PodReport, KernelError> {

@@ -11,11 +11,13 @@ use std::{
     time::Duration,
 };
 
+use super::pins;
 use crate::{
     kernel::{
-        KernelError, Netns,
+        KernelError, Netns, folders,
+        kept::Kept,
         maps::{PodMaps, counts},
-        programs::{PodPrograms, Room},
+        programs::{PodPrograms, Programs, Room},
         raw::{
             Counts, ENDPOINTS, ENDPOINTS_OF_LARGE, Endpoint, LISTENERS, Listener, Notice, PodPortKey,
             PortEntry, ReplicaAddrKey, SERVICES, Table,
@@ -54,10 +56,11 @@ pub struct PodKernel {
     /// Cookie of its network.
     pub netns: u64,
     /// Where its maps are pinned.
-    folder: PathBuf,
+    pub(super) folder: PathBuf,
     maps: PodMaps,
+    pub(super) kept: Kept,
     programs: PodPrograms,
-    services: BTreeMap<String, u32>,
+    pub(super) services: BTreeMap<String, u32>,
     port_ids: Ids,
     endpoint_ids: Ids,
     places: Ids,
@@ -82,14 +85,19 @@ impl PodKernel {
         declared: u32,
         has_udp: bool,
     ) -> Result<Self, KernelError> {
+        // What is missing among what all share is had back first.
+        kernel.look()?;
         let folder = kernel.pins.pod(netns);
-        fs::create_dir_all(&folder).map_err(KernelError::io(format!("make {}", folder.display())))?;
+        folders::make(kernel.pins.root(), &folder)?;
+        let endpoints = if declared > FEW_PORTS { ENDPOINTS_OF_LARGE } else { ENDPOINTS };
+        let found = pins::make_whole(kernel, &folder, netns)?;
         let room = Room {
             ports: (declared + UNDECLARED).next_multiple_of(64),
-            endpoints: if declared > FEW_PORTS { ENDPOINTS_OF_LARGE } else { ENDPOINTS },
+            endpoints: found.endpoints.unwrap_or(endpoints),
             flows: FLOWS[usize::from(!has_udp)],
         };
         let programs = kernel.load_pod(&folder, room)?;
+        let kept = pins::keep(kernel, &folder)?;
         let mut maps = PodMaps::open(&folder, netns)?;
         let is_unknown = !kernel.host.maps.has_pod(netns);
         if is_unknown {
@@ -99,6 +107,7 @@ impl PodKernel {
         let mut pod = Self {
             netns,
             services: services(&folder)?,
+            kept,
             folder,
             programs,
             port_ids: Ids::new("ports that replicas listen on", maps.room_for_ports()),
@@ -110,6 +119,9 @@ impl PodKernel {
             is_unknown,
             lingering: Vec::new(),
         };
+        if found.only_counts {
+            pod.leave_counts()?;
+        }
         pod.restore()?;
         Ok(pod)
     }
@@ -137,12 +149,23 @@ impl PodKernel {
         Ok(())
     }
 
+    /// Takes no endpoint at which anything was counted: it is not known which listeners and connections count there.
+    fn leave_counts(&mut self) -> Result<(), KernelError> {
+        for endpoint in 0..self.maps.endpoints() {
+            if self.counts(endpoint)? != Counts::default() {
+                self.endpoint_ids.mark(endpoint);
+            }
+        }
+        Ok(())
+    }
+
     /// Gives the choice in the pod's network to this release's programs.
     ///
     /// # Errors
     /// When the kernel does not do it.
     pub fn attach(&mut self, netns: &Netns) -> Result<(), KernelError> {
-        self.programs.attach(netns)
+        self.programs.attach(netns)?;
+        self.kept.keep(&Programs::lookup_name())
     }
 
     /// Has connections of a socket's group that are to move on go where we say.
@@ -174,7 +197,7 @@ impl PodKernel {
         let full = KernelError::Full { what: "services in a pod", most: SERVICES as usize };
         let free = (0..SERVICES).find(|number| !self.services.values().any(|used| used == number));
         let number = free.ok_or(full)?;
-        let path = self.folder.join(format!("{SERVICE}{number}"));
+        let path = self.folder.join(name_of(number));
         symlink(name.as_str(), &path).map_err(KernelError::io(format!("make {}", path.display())))?;
         self.services.insert(name.as_str().to_owned(), number);
         Ok(number)
@@ -396,6 +419,11 @@ impl PodKernel {
             }
         }
     }
+}
+
+/// The name of the link that names a service.
+pub(super) fn name_of(service: u32) -> String {
+    format!("{SERVICE}{service}")
 }
 
 /// The numbers of services that a supervisor before us has given out.

@@ -4,6 +4,7 @@ mod declared;
 mod kernel;
 mod listeners;
 mod notices;
+mod pins;
 mod ports;
 mod report;
 mod residents;
