@@ -13,6 +13,7 @@ use super::support::{
     wait::{self, check},
 };
 
+mod chooser;
 mod ftp;
 mod pairs;
 mod postgres;

@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Every image that a Compose file of a test may name, by the variable that stands for it.
-const IMAGES: [(&str, &str); 14] = [
+const IMAGES: [(&str, &str); 15] = [
     ("NGINX", "nginx"),
     ("HTTPBIN", "httpbin"),
     ("CADDY", "caddy"),
@@ -21,6 +21,7 @@ const IMAGES: [(&str, &str); 14] = [
     ("FTP", "ftp"),
     ("QUIC", "quic"),
     ("POSTGRES", "postgres"),
+    ("NGINX_QUIC", "nginx-quic"),
 ];
 
 /// The images that a Compose file names as `${NGINX}` and so on: made if need be, as variables and their values.
