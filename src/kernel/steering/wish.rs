@@ -92,8 +92,11 @@ pub struct PodReport {
     pub waiting: BTreeMap<u16, Waiting>,
     /// Sockets among those of the replicas that are nobody's: they get nothing.
     pub strangers: BTreeSet<Stranger>,
-    /// Users who wanted a port that another user shares.
+    /// Users who wanted, a short time ago, a port that another user shared. It is given to them, one after the other; until it is
+    /// theirs they get `EADDRINUSE`.
     pub other_users: BTreeMap<u16, OtherUser>,
+    /// Users to whom a port could not be given, since some of its sockets are out of reach.
+    pub refused_users: BTreeMap<u16, OtherUser>,
     /// By replica: ports that are exclusive, that another replica holds, and that it wanted.
     pub exclusive_conflicts: BTreeMap<ContainerId, BTreeSet<Port>>,
     /// By replica: how many listeners it has beyond those that there is room for. The kernel spreads their connections
@@ -197,7 +200,7 @@ pub struct Stranger {
     pub command: String,
 }
 
-/// A replica wanted a port that another user shares: the kernel lets only one user share a port.
+/// A replica wanted a port that another user shares: the kernel lets only sockets of one user share a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OtherUser {
     /// The port.
