@@ -35,3 +35,4 @@ mod takeover;
 mod thieves;
 mod threads;
 mod traps;
+mod users;

@@ -186,6 +186,12 @@ impl Pod {
             .reuse_port()
             .map_err(KernelError::io("look at a listener of a replica"))?;
         let port = key(&row.bound);
+        if shares && row.bound.transport == Transport::Tcp {
+            // Our programs have done it, unless it was opened before them. Its connections have it from now on.
+            SockRef::from(&socket)
+                .set_reuse_address(true)
+                .map_err(KernelError::io("let other users beside a listener"))?;
+        }
         match (shares, row.bound.transport) {
             (true, _) => self.enter(kernel, wish, row, life, &socket).map(Found::Here),
             (false, Transport::Tcp) => Ok(Found::Here(Socket::Alone { life, port })),
