@@ -15,7 +15,7 @@ use crate::{
     engine::{ContainerState, Health, Role},
     kernel::{
         sockets::Transport,
-        steering::{OtherUser, PodReport, PodWish, ReplicaReport, ReplicaWish, Report, Rules, Wishes},
+        steering::{PodReport, PodWish, ReplicaReport, ReplicaWish, Report, Rules, Wishes},
     },
     spec::{PodName, Protocol, Service, ServiceName, Slot},
 };
@@ -104,24 +104,6 @@ impl Planner<'_> {
             return Vec::new();
         }
         published.into_iter().map(|(_, port)| port).collect()
-    }
-
-    /// Whether a replica of the wanted version of a service could not have its port, because it is certain to run as
-    /// another user than those replicas that share it, `except` for one that would have gone before.
-    ///
-    /// Only what is certain counts: a process that begins as root may become anybody, one with a name is known to the
-    /// image only. Those are found out when they want the port.
-    pub(super) fn user_conflict(&self, service: &Service, except: Option<&Container>) -> Option<OtherUser> {
-        let user =
-            service.container.user.as_ref()?.split(':').next()?.parse().ok().filter(|user| *user != 0)?;
-        let pod = self.pod_report(&service.pod)?;
-        let others =
-            pod.replicas.iter().filter(|(id, _)| except.is_none_or(|container| container.id != **id));
-        others.into_iter().find_map(|(_, replica)| {
-            let ((_, port), _) = replica.ports.iter().find(|(_, traffic)| traffic.listens)?;
-            let owner = replica.user.filter(|owner| *owner != user)?;
-            Some(OtherUser { port: *port, user, owner })
-        })
     }
 
     /// Takes a replica out of rotation, and tells it to end once it has finished its connections or has had the time

@@ -95,6 +95,8 @@ pub struct PodReport {
     /// Users who wanted, a short time ago, a port that another user shared. It is given to them, one after the other; until it is
     /// theirs they get `EADDRINUSE`.
     pub other_users: BTreeMap<u16, OtherUser>,
+    /// The same by replica, as far as it is known which one it was.
+    pub port_requests: BTreeMap<ContainerId, OtherUser>,
     /// Users to whom a port could not be given, since some of its sockets are out of reach.
     pub refused_users: BTreeMap<u16, OtherUser>,
     /// By replica: ports that are exclusive, that another replica holds, and that it wanted.
@@ -119,8 +121,6 @@ pub struct ReplicaReport {
     pub weight: u32,
     /// Ports that it listens on.
     pub ports: BTreeMap<Port, Traffic>,
-    /// The user who opened them.
-    pub user: Option<u32>,
     /// What its processes do, as long as connections wait for it, or it has some and gets no more.
     pub pulse: Option<Pulse>,
 }

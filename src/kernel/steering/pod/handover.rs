@@ -47,7 +47,17 @@ impl Pod {
         let turns = self.turns.entry(name).or_default();
         let owner = host.maps.user(&super::listeners::host_key(self.kernel.netns, name));
         if let Some(owner) = owner.filter(|owner| *owner != user).or_else(|| turns.other_than(user)) {
-            self.other_users.insert(name.1, (OtherUser { port: name.1, user, owner }, now));
+            let other = OtherUser { port: name.1, user, owner };
+            self.other_users.insert(name.1, (other, now));
+            match &asker {
+                Asker::Replica(id) => {
+                    self.port_requests.insert(id.clone(), other);
+                }
+                Asker::Group(group) => {
+                    self.early_requests.truncate(super::notices::MOST_EARLY - 1);
+                    self.early_requests.insert(0, (*group, other));
+                }
+            }
         }
         turns.ask(Request { asker, user });
     }

@@ -62,6 +62,10 @@ pub struct Pod {
     sought: BTreeSet<u64>,
     /// By port: who of another user wanted it last, and when.
     other_users: BTreeMap<u16, (OtherUser, Instant)>,
+    /// By replica: the port of another user that it wanted last.
+    port_requests: BTreeMap<ContainerId, OtherUser>,
+    /// The same of control groups that we were not told of yet.
+    early_requests: Vec<(u64, OtherUser)>,
     /// By port: to whom it could not be given.
     refused_users: BTreeMap<u16, OtherUser>,
     /// Users who want ports, and those whose turn it is.
@@ -142,6 +146,8 @@ impl Pod {
             sockets: BTreeMap::new(),
             sought: BTreeSet::new(),
             other_users: BTreeMap::new(),
+            port_requests: BTreeMap::new(),
+            early_requests: Vec::new(),
             refused_users: BTreeMap::new(),
             turns: BTreeMap::new(),
             turns_due: NextLook::default(),

@@ -14,7 +14,7 @@ use crate::kernel::{
 };
 
 /// So many requests of replicas that are not known yet are remembered.
-const MOST_EARLY: usize = 64;
+pub(super) const MOST_EARLY: usize = 64;
 
 impl Pod {
     /// Takes note of what the programs and the network have told. Returns when it is to be looked at.
