@@ -182,7 +182,29 @@ impl Planner<'_> {
                 .map(|service| (service.name.clone(), self.rules(service)))
                 .collect(),
             replicas: inside.filter_map(|container| self.replica_wish(container)).collect(),
+            coming: self.coming(name),
         })
+    }
+
+    /// The users as whom replicas of a pod are about to begin. Only what is certain counts: a process that begins as root may
+    /// become anybody, and one with a name is known to the image only. Those are found out when they ask for a port.
+    fn coming(&self, pod: &PodName) -> BTreeMap<ServiceName, u32> {
+        let planned = self.plan.actions.iter().filter_map(|action| match action {
+            Action::LaunchReplica { service, .. } => Some(&**service),
+            _ => None,
+        });
+        let begun = self.observed.busy.iter().filter(|(_, verb)| **verb == Verb::Launch);
+        let begun = begun.filter_map(|(target, _)| match target {
+            Target::Replica(service, _) | Target::Successor(service, _) => {
+                self.desired.project.services.get(service)
+            }
+            _ => None,
+        });
+        let user = |service: &Service| {
+            let user = service.container.user.as_ref()?.split(':').next()?.parse().ok()?;
+            (user != 0).then(|| (service.name.clone(), user))
+        };
+        planned.chain(begun).filter(|service| service.pod == *pod).filter_map(user).collect()
     }
 
     fn rules(&self, service: &Service) -> Rules {

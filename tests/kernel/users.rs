@@ -84,6 +84,10 @@ fn three_users_listen_on_one_port_at_any_address_with_connections_open() {
                 }
             }
             drop(kept);
+            wait::until("the connections have ended", || {
+                let live = pod.live((Transport::Tcp, port));
+                check(live.values().all(|live| *live == 0), live)
+            });
             assert_eq!(who_answers(&mut client, "tcp", to, port), all(), "{case}");
         }
     }
@@ -187,21 +191,42 @@ fn who_has_just_given_his_port_away_does_not_get_one_of_his_own() {
     agents[0].call("listen", arguments.clone());
     pod.listening(1, PORT);
     assert_eq!(agents[1].try_to("listen", arguments.clone()), Err("EADDRINUSE".to_owned()));
-    wait::until("the port is another user's", || {
-        let seen = pod.inside(|| std::fs::read_to_string("/proc/thread-self/net/tcp").unwrap());
-        let users: BTreeSet<_> = seen
-            .lines()
-            .skip(1)
-            .filter_map(|line| line.split_whitespace().nth(7).map(str::to_owned))
-            .collect();
-        check(users == BTreeSet::from(["1000".to_owned()]), seen)
-    });
+    users_are(&pod, 1000);
     // Of user 0, as the first one.
     let mut beside = pod.beside(1, "");
     let other = json!({"address": "0.0.0.0", "port": PORT.1, "label": "server", "reuseport": 1});
     assert_eq!(beside.try_to("listen", other), Err("EADDRINUSE".to_owned()));
     listens(&mut agents[1], "listen", arguments);
     pod.listening(2, PORT);
+}
+
+#[test]
+fn who_is_known_to_come_is_not_refused() {
+    let mut pod = Pod::new();
+    let mut agents = replicas(&mut pod);
+    let arguments = json!({"address": "0.0.0.0", "port": PORT.1, "label": "server"});
+    agents[0].call("listen", arguments.clone());
+    pod.listening(1, PORT);
+    let kept = pod.connect(shared()).unwrap();
+    for (slot, user) in [(1, 1000), (2, 101)] {
+        pod.coming.insert("web".parse().unwrap(), user);
+        pod.tell();
+        users_are(&pod, user);
+        agents[slot].call("listen", arguments.clone());
+        pod.listening(slot + 1, PORT);
+    }
+    is_open(&kept);
+}
+
+/// Waits until all sockets of TCP, of IPv4, are this user's.
+fn users_are(pod: &Pod, user: u32) {
+    wait::until("the port is another user's", || {
+        let seen = pod.inside(|| std::fs::read_to_string("/proc/thread-self/net/tcp").unwrap());
+        let listeners = seen.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let users: BTreeSet<_> =
+            listeners.filter(|row| row[3] == "0A").map(|row| row[7].to_owned()).collect();
+        check(users == BTreeSet::from([user.to_string()]), &seen)
+    });
 }
 
 /// An HTTP server of a user, started again as long as it does not get its port.

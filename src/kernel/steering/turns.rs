@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::engine::ContainerId;
+use crate::{engine::ContainerId, spec::ServiceName};
 
 /// A port is kept for a user so long, if others want it: a program that ends by `EADDRINUSE` is started again within that time.
 const KEPT: Duration = Duration::from_secs(5);
@@ -24,6 +24,8 @@ pub enum Asker {
     Replica(ContainerId),
     /// A control group that we were not told of yet.
     Group(u64),
+    /// Replicas of a service that are about to begin.
+    Service(ServiceName),
 }
 
 /// A user who wants a port.

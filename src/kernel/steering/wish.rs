@@ -44,6 +44,9 @@ pub struct PodWish {
     pub rules: BTreeMap<ServiceName, Rules>,
     /// The replicas that run.
     pub replicas: Vec<ReplicaWish>,
+    /// The users as whom replicas of its services are about to begin, as far as that is certain. They get the ports of their
+    /// services before they ask.
+    pub coming: BTreeMap<ServiceName, u32>,
 }
 
 /// What a service wants of its ports.

@@ -18,7 +18,7 @@ use crate::kernel::{
         pace::cpu_time,
         project::Life,
         turns::{Asker, Request, Turns},
-        wish::{self, OtherUser},
+        wish::{self, OtherUser, PodWish},
     },
 };
 
@@ -53,6 +53,7 @@ impl Pod {
                 Asker::Replica(id) => {
                     self.port_requests.insert(id.clone(), other);
                 }
+                Asker::Service(_) => {}
                 Asker::Group(group) => {
                     self.early_requests.truncate(super::notices::MOST_EARLY - 1);
                     self.early_requests.insert(0, (*group, other));
@@ -60,6 +61,20 @@ impl Pod {
             }
         }
         turns.ask(Request { asker, user });
+    }
+
+    /// Has the ports of services given to the users as whom their replicas are about to begin.
+    pub(super) fn expect(&mut self, host: &Host, wish: &PodWish) {
+        for (name, port) in &self.ports {
+            let coming =
+                port.service.as_ref().and_then(|service| Some((service, *wish.coming.get(service)?)));
+            let Some((service, user)) = coming else { continue };
+            if host.maps.user(&port.host_key).is_some_and(|owner| owner != user) {
+                let request = Request { asker: Asker::Service(service.clone()), user };
+                self.turns.entry(*name).or_default().ask(request);
+                self.turns_due.ordinary = Some(Instant::now());
+            }
+        }
     }
 
     /// Gives ports to those whose turn it is. Returns when to look again.
@@ -135,7 +150,7 @@ impl Pod {
                 let resident = residents.find(|(life, _)| life.id == *id);
                 resident.map_or_else(Instant::now, |(_, resident)| resident.allowance.free())
             }
-            Asker::Group(_) => self.unknown_allowance.free(),
+            Asker::Group(_) | Asker::Service(_) => self.unknown_allowance.free(),
         }
     }
 
@@ -146,7 +161,7 @@ impl Pod {
                     resident.allowance.charge(took, now);
                 }
             }
-            Asker::Group(_) => self.unknown_allowance.charge(took, now),
+            Asker::Group(_) | Asker::Service(_) => self.unknown_allowance.charge(took, now),
         }
     }
 

@@ -225,6 +225,7 @@ impl Pod {
         let rows = self.diagnosis.rows()?;
         self.forget_closed(kernel, &rows)?;
         self.see_arrivals(&rows);
+        self.expect(&kernel.host, wish);
         let error = self.meet_all(kernel, wish, &rows);
         self.let_go_of_the_dead(kernel)?;
         self.write(kernel, wish)?;
