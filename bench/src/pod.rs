@@ -158,6 +158,7 @@ impl Pod {
             }
         });
         let wish = PodWish {
+            coming: BTreeMap::new(),
             pid: self.sandbox.0.id(),
             netns: self.netns()?.inode,
             declared: BTreeSet::from([(Transport::Tcp, PORT)]),

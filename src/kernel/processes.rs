@@ -4,11 +4,15 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     io::{self, Read},
-    os::{fd::OwnedFd, unix::fs::MetadataExt},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
     path::{Path, PathBuf},
     time::Duration,
 };
 
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, chownat};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use super::{KernelError, capability};
@@ -132,10 +136,44 @@ impl Search {
         wanted: &BTreeSet<u64>,
         has_time: impl Fn() -> bool,
     ) -> Result<Found<OwnedFd>, KernelError> {
+        match self.find(inode, wanted, has_time)? {
+            Found::Here((pid, number)) => Ok(take(pid, number, inode)?.map_or(Found::Nowhere, Found::Here)),
+            Found::Nowhere => Ok(Found::Nowhere),
+            Found::NotYet => Ok(Found::NotYet),
+        }
+    }
+
+    /// The same as a [`Handle`]: it does not keep the socket open.
+    ///
+    /// # Errors
+    /// As [`Search::duplicate`].
+    pub fn handle(
+        &mut self,
+        inode: u64,
+        wanted: &BTreeSet<u64>,
+        has_time: impl Fn() -> bool,
+    ) -> Result<Found<Handle>, KernelError> {
+        match self.find(inode, wanted, has_time)? {
+            Found::Here((pid, number)) => {
+                let handle = Handle::open(&format!("/proc/{pid}/fd/{number}"), inode)?;
+                Ok(handle.map_or(Found::Nowhere, Found::Here))
+            }
+            Found::Nowhere => Ok(Found::Nowhere),
+            Found::NotYet => Ok(Found::NotYet),
+        }
+    }
+
+    /// A process that has a socket open, and under which number.
+    fn find(
+        &mut self,
+        inode: u64,
+        wanted: &BTreeSet<u64>,
+        has_time: impl Fn() -> bool,
+    ) -> Result<Found<(u32, i32)>, KernelError> {
         self.is_interrupted = false;
         loop {
-            if let Some((pid, number)) = self.seen.remove(&inode) {
-                return Ok(take(pid, number, inode)?.map_or(Found::Nowhere, Found::Here));
+            if let Some(place) = self.seen.remove(&inode) {
+                return Ok(Found::Here(place));
             }
             if self.is_over {
                 return Ok(Found::Nowhere);
@@ -177,6 +215,47 @@ impl Search {
             }
         }
         Ok(())
+    }
+}
+
+/// Points to a socket, and does not keep it open (`O_PATH`): closed by its program, it is closed.
+#[derive(Debug)]
+pub struct Handle(OwnedFd);
+
+impl Handle {
+    /// That of an open socket.
+    ///
+    /// # Errors
+    /// When there are no more descriptors.
+    pub fn of(socket: &OwnedFd) -> Result<Option<Self>, KernelError> {
+        let Ok(stat) = rustix::fs::fstat(socket) else { return Ok(None) };
+        Self::open(&format!("/proc/self/fd/{}", socket.as_raw_fd()), stat.st_ino)
+    }
+
+    /// That of the socket of this inode, if the link leads to it still.
+    fn open(link: &str, inode: u64) -> Result<Option<Self>, KernelError> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let file = match rustix::fs::open(link, flags, Mode::empty()) {
+            Ok(file) => file,
+            Err(errno) if is_gone(&errno.into()) => return Ok(None),
+            Err(errno) => return Err(KernelError::io(format!("open {link}"))(errno.into())),
+        };
+        let is_it = rustix::fs::fstat(&file).is_ok_and(|stat| {
+            stat.st_ino == inode && FileType::from_raw_mode(stat.st_mode) == FileType::Socket
+        });
+        Ok(is_it.then_some(Self(file)))
+    }
+
+    /// Makes it that user's. The owner of a socket's inode is the user whom the kernel compares (`sockfs_setattr`).
+    ///
+    /// # Errors
+    /// When we may not (`CAP_CHOWN`).
+    pub fn belong_to(&self, user: u32) -> Result<(), KernelError> {
+        match chownat(&self.0, "", Some(Uid::from_raw(user)), None::<Gid>, AtFlags::EMPTY_PATH) {
+            // It is closed.
+            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+            Err(errno) => Err(KernelError::io(format!("give a socket to user {user}"))(errno.into())),
+        }
     }
 }
 
@@ -318,6 +397,24 @@ mod tests {
         let holders = holders(&BTreeSet::from([inode, 1]));
         assert_eq!(holders.keys().collect::<Vec<_>>(), [&inode]);
         assert_eq!(holders[&inode].0, own);
+    }
+
+    #[test]
+    fn a_socket_is_given_to_another_user_by_what_does_not_keep_it_open() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let inode = rustix::fs::fstat(&listener).unwrap().st_ino;
+        let mut search = Search::new(vec![std::process::id()]);
+        let found = search.handle(inode, &BTreeSet::from([inode]), || true).unwrap();
+        let Found::Here(handle) = found else { panic!("{found:?}") };
+        handle.belong_to(1234).unwrap();
+        assert_eq!(rustix::fs::fstat(&listener).unwrap().st_uid, 1234);
+        drop(listener);
+        TcpListener::bind(address).unwrap();
+        handle.belong_to(0).unwrap();
     }
 
     #[test]

@@ -109,6 +109,13 @@ pub struct Diagnosis {
 const LISTEN: StateFlags = StateFlags::LISTEN;
 /// A UDP socket that is bound and not connected.
 const UNCONNECTED: StateFlags = StateFlags::CLOSE;
+/// A connection that is open, or not yet ended by both sides.
+const OPEN: StateFlags = StateFlags::ESTABLISHED
+    .union(StateFlags::FIN_WAIT1)
+    .union(StateFlags::FIN_WAIT2)
+    .union(StateFlags::CLOSE_WAIT)
+    .union(StateFlags::LAST_ACK)
+    .union(StateFlags::CLOSING);
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 /// An attribute that the crate has no name for (`linux/inet_diag.h`).
@@ -160,11 +167,35 @@ impl Diagnosis {
         Ok(rows)
     }
 
+    /// Every TCP connection that came to a port, as far as a process has it: what waits to be accepted has no inode.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub fn connections(&mut self, port: u16) -> Result<Vec<Row>, KernelError> {
+        let mut rows = Vec::new();
+        for family in [AF_INET, AF_INET6] {
+            self.dump_port(family, Transport::Tcp, OPEN, port, &mut rows)?;
+        }
+        Ok(rows)
+    }
+
     fn dump(
         &mut self,
         family: u8,
         transport: Transport,
         states: StateFlags,
+        rows: &mut Vec<Row>,
+    ) -> Result<(), KernelError> {
+        self.dump_port(family, transport, states, 0, rows)
+    }
+
+    /// Lists the sockets that are bound to a port, or to any if it is 0.
+    fn dump_port(
+        &mut self,
+        family: u8,
+        transport: Transport,
+        states: StateFlags,
+        port: u16,
         rows: &mut Vec<Row>,
     ) -> Result<(), KernelError> {
         let fail = || KernelError::io("list the sockets of a pod");
@@ -174,12 +205,14 @@ impl Diagnosis {
         };
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+        let mut socket_id = if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() };
+        socket_id.source_port = port;
         let request = InetRequest {
             family,
             protocol: transport.number(),
             extensions: ExtensionFlags::SKMEMINFO,
             states,
-            socket_id: if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() },
+            socket_id,
         };
         let mut message = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());
         message.finalize();

@@ -171,6 +171,7 @@ impl Place {
             weight,
         };
         let wish = PodWish {
+            coming: BTreeMap::new(),
             pid: thread,
             netns: self.netns,
             declared: BTreeSet::from([(Transport::Tcp, PORT)]),

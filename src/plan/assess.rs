@@ -104,7 +104,7 @@ pub enum FailureReason {
         /// At one of the version before.
         old_waiting: u64,
     },
-    /// It runs as another user than those who have the port.
+    /// It runs as another user than those who have the port. Only older releases find that out before they start it.
     OtherUser {
         /// Who wants it, and who has it.
         other: OtherUser,
@@ -153,8 +153,7 @@ impl fmt::Display for FailureReason {
             Self::TooSlow { seconds } => write!(f, "it did not get ready within {seconds} s"),
             Self::OtherUser { other: OtherUser { port, user, owner } } => write!(
                 f,
-                "it runs as user {user}, and replicas of user {owner} share port {port}: the kernel lets only one user \
-                 share a port"
+                "it runs as user {user}, and could not get port {port} from the replicas of user {owner}"
             ),
         }
     }
@@ -265,9 +264,6 @@ impl Planner<'_> {
         let there: Vec<_> = seats.successor.into_iter().chain(seats.incumbent).collect();
         if let Some(new) = there.iter().find(|container| self.is_wanted(service, container)) {
             return self.failure_of(service, new);
-        }
-        if let Some(other) = seats.incumbent.and_then(|old| self.user_conflict(service, Some(old))) {
-            return Some(FailureReason::OtherUser { other });
         }
         // What could not even be made.
         self.refusal(&match seats.incumbent {

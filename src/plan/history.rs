@@ -16,6 +16,9 @@ use super::{Container, Replacement, Target, backoff, status::ExitStatus};
 /// How long a replica must stay up for its start to count as a success, unless the file says otherwise.
 pub const WINDOW: Duration = Duration::from_secs(10);
 
+/// So often in a row a replica may end because its port is another user's: several users may want it at the same time.
+const EXCUSED: u32 = 6;
+
 /// What happened to one target so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct History {
@@ -33,6 +36,8 @@ pub struct History {
     pub replacement: Option<Replacement>,
     /// The last change of limits that the engine answered, and whether it refused.
     limits: Option<(ContainerId, Limits, Answer)>,
+    /// Exits in a row of that version that were forgiven, since its port was another user's.
+    excused: u32,
     /// Engine calls in a row that failed, and the last one's error.
     pub errors: Option<Errors>,
     /// What was found out about its last end that was no doing of ours.
@@ -57,7 +62,7 @@ pub struct Autopsy {
     pub log: Vec<String>,
     /// Set when its port was taken by another replica, because the image does not share it.
     pub port_not_shared: Option<PortNotShared>,
-    /// Set when its port was taken by replicas of another user.
+    /// Set when its port was taken by replicas of another user, and it did not get it after many tries.
     #[serde(default)]
     pub other_user: Option<OtherUser>,
     /// Set when it asked for a port that is exclusive and that another replica holds.
@@ -133,6 +138,7 @@ impl History {
         let well_for = self.replaced_after(&container.id, exit.started_at);
         if is_new_version || well_for.unwrap_or_else(|| uptime(exit)) >= rule.window.unwrap_or(WINDOW) {
             self.exits = 0;
+            self.excused = 0;
         }
         self.of = Some(container.labels.generation.clone());
         self.counted = Some(key);
@@ -181,6 +187,19 @@ impl History {
     /// The process that started then is ended by us: its exit counts for nothing, and a new one is due.
     pub fn forgive(&mut self, container: &ContainerId, started_at: Timestamp) {
         self.forgiven = Some((container.clone(), started_at));
+    }
+
+    /// The process that started then ended because its port was another user's, and is given to its own meanwhile: its exit counts
+    /// for nothing, and a new one is due. Returns whether that is so: not if it ends for it again and again.
+    pub fn excuse(&mut self, container: &ContainerId, started_at: Timestamp) -> bool {
+        if self.excused >= EXCUSED {
+            return false;
+        }
+        self.excused += 1;
+        self.exits = self.exits.saturating_sub(1);
+        self.autopsy = None;
+        self.forgive(container, started_at);
+        true
     }
 
     /// The process that started then is ended by us because it does not work: its exit counts as any failure does, and
@@ -242,6 +261,7 @@ impl History {
     /// What happened so far counts no more: somebody wants it to be tried anew.
     pub fn forget(&mut self) {
         self.exits = 0;
+        self.excused = 0;
         self.errors = None;
         self.autopsy = None;
     }

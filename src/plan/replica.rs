@@ -101,10 +101,7 @@ impl Planner<'_> {
     }
 
     fn launch(&mut self, service: Arc<Service>, slot: Slot, seat: Seat) {
-        if self.can_be_launched(&service)
-            && self.user_conflict(&service, None).is_none()
-            && self.missing_volumes(&service, slot).is_empty()
-        {
+        if self.can_be_launched(&service) && self.missing_volumes(&service, slot).is_empty() {
             let sandbox = self.open_sandbox(&service.pod).map(|c| c.id.clone());
             self.act(Action::LaunchReplica { service, slot, seat, sandbox });
         }
@@ -172,11 +169,11 @@ impl Planner<'_> {
                     return;
                 }
             }
-        } else if self.beside(service).is_some() || !self.goes_first(service, incumbent) {
+        } else if self.beside(service).is_some() || !self.goes_first(service) {
             if pace.start(slot) {
                 self.launch(Arc::new(service.clone()), slot, Seat::Successor);
             }
-        } else if self.user_conflict(service, Some(incumbent)).is_none() {
+        } else {
             let serves = self.is_available(service, incumbent);
             if if serves { pace.take_down(slot) } else { pace.start(slot) } {
                 self.discard_kept(target, incumbent, self.grace(service), service.drain);

@@ -136,14 +136,9 @@ impl Planner<'_> {
         self.desired.rollouts.get(&service.name).is_some_and(|rollout| rollout.paused)
     }
 
-    /// Whether the old one goes first. It does where its successor could not have its port before.
-    pub(super) fn goes_first(&self, service: &Service, incumbent: &Container) -> bool {
-        let order = service.order(self.rules_of(service));
-        let only_itself = || {
-            self.user_conflict(service, None).is_some()
-                && self.user_conflict(service, Some(incumbent)).is_none()
-        };
-        order == Order::StopFirst || (self.rules_of(service).order.is_none() && only_itself())
+    /// Whether the old one goes first.
+    pub(super) fn goes_first(&self, service: &Service) -> bool {
+        service.order(self.rules_of(service)) == Order::StopFirst
     }
 
     /// How many slots may be begun now.

@@ -15,7 +15,7 @@ use crate::{
     engine::{ContainerState, Health, Role},
     kernel::{
         sockets::Transport,
-        steering::{OtherUser, PodReport, PodWish, ReplicaReport, ReplicaWish, Report, Rules, Wishes},
+        steering::{PodReport, PodWish, ReplicaReport, ReplicaWish, Report, Rules, Wishes},
     },
     spec::{PodName, Protocol, Service, ServiceName, Slot},
 };
@@ -106,24 +106,6 @@ impl Planner<'_> {
         published.into_iter().map(|(_, port)| port).collect()
     }
 
-    /// Whether a replica of the wanted version of a service could not have its port, because it is certain to run as
-    /// another user than those replicas that share it, `except` for one that would have gone before.
-    ///
-    /// Only what is certain counts: a process that begins as root may become anybody, one with a name is known to the
-    /// image only. Those are found out when they want the port.
-    pub(super) fn user_conflict(&self, service: &Service, except: Option<&Container>) -> Option<OtherUser> {
-        let user =
-            service.container.user.as_ref()?.split(':').next()?.parse().ok().filter(|user| *user != 0)?;
-        let pod = self.pod_report(&service.pod)?;
-        let others =
-            pod.replicas.iter().filter(|(id, _)| except.is_none_or(|container| container.id != **id));
-        others.into_iter().find_map(|(_, replica)| {
-            let ((_, port), _) = replica.ports.iter().find(|(_, traffic)| traffic.listens)?;
-            let owner = replica.user.filter(|owner| *owner != user)?;
-            Some(OtherUser { port: *port, user, owner })
-        })
-    }
-
     /// Takes a replica out of rotation, and tells it to end once it has finished its connections or has had the time
     /// for it.
     pub(super) fn retire(&mut self, target: Target, container: &Container, grace: Duration, drain: Duration) {
@@ -200,7 +182,29 @@ impl Planner<'_> {
                 .map(|service| (service.name.clone(), self.rules(service)))
                 .collect(),
             replicas: inside.filter_map(|container| self.replica_wish(container)).collect(),
+            coming: self.coming(name),
         })
+    }
+
+    /// The users as whom replicas of a pod are about to begin. Only what is certain counts: a process that begins as root may
+    /// become anybody, and one with a name is known to the image only. Those are found out when they ask for a port.
+    fn coming(&self, pod: &PodName) -> BTreeMap<ServiceName, u32> {
+        let planned = self.plan.actions.iter().filter_map(|action| match action {
+            Action::LaunchReplica { service, .. } => Some(&**service),
+            _ => None,
+        });
+        let begun = self.observed.busy.iter().filter(|(_, verb)| **verb == Verb::Launch);
+        let begun = begun.filter_map(|(target, _)| match target {
+            Target::Replica(service, _) | Target::Successor(service, _) => {
+                self.desired.project.services.get(service)
+            }
+            _ => None,
+        });
+        let user = |service: &Service| {
+            let user = service.container.user.as_ref()?.split(':').next()?.parse().ok()?;
+            (user != 0).then(|| (service.name.clone(), user))
+        };
+        planned.chain(begun).filter(|service| service.pod == *pod).filter_map(user).collect()
     }
 
     fn rules(&self, service: &Service) -> Rules {

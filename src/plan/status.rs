@@ -5,7 +5,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     engine::{ContainerId, ContainerState, Exit, Health, Role, ownership::Foreign},
-    kernel::steering::OtherUser,
     spec::{DependencyCondition, Generation, Image, PodName, PortSet, Service, ServiceName, Slot},
 };
 
@@ -300,15 +299,12 @@ pub fn status(desired: &Desired, observed: &Observed, now: Timestamp) -> Project
             })
         })
         .collect::<Vec<_>>();
-    let conflicts = desired
-        .goals
-        .keys()
-        .flat_map(|name| planner.user_trouble(name).into_iter().chain(planner.before_trouble(name)));
+    let jobs = desired.goals.keys().filter_map(|name| planner.before_trouble(name));
     let rollouts: Vec<_> = desired.versions.keys().filter_map(|name| planner.rollout_status(name)).collect();
     let rejected: Vec<_> = desired.versions.keys().filter_map(|name| planner.version_trouble(name)).collect();
     let spared: Vec<_> = desired.project.pods.keys().filter_map(|name| planner.pod_trouble(name)).collect();
     let is_as_wanted = rollouts.is_empty() && spared.is_empty() && rejected.is_empty();
-    let troubles = failures.into_iter().chain(conflicts).chain(spared).chain(rejected).collect();
+    let troubles = failures.into_iter().chain(jobs).chain(spared).chain(rejected).collect();
     let next = plan(desired, observed, now);
     // A supervisor that has just begun sees all replicas up before the kernel knows of any.
     let in_force = is_in_force(&next.wishes, &observed.sharing);
@@ -322,9 +318,11 @@ pub fn status(desired: &Desired, observed: &Observed, now: Timestamp) -> Project
 }
 
 /// What mends a version.
-fn remedy(name: &ServiceName, reason: &FailureReason) -> String {
+fn remedy(reason: &FailureReason) -> String {
     match reason {
-        FailureReason::OtherUser { other } => other_user(name, other.owner),
+        FailureReason::OtherUser { other } => {
+            format!("write `user: \"{}\"` in the Compose file", other.owner)
+        }
         FailureReason::Ended { autopsy } => match &autopsy.exclusive_port {
             Some(ExclusivePort { port, .. }) => {
                 format!("to let replicas share it, write {}", ExclusivePort::how_to_share(*port))
@@ -333,11 +331,6 @@ fn remedy(name: &ServiceName, reason: &FailureReason) -> String {
         },
         _ => "mend it".to_owned(),
     }
-}
-
-/// How a service gets a port that another user has.
-fn other_user(name: &ServiceName, owner: u32) -> String {
-    format!("write `user: \"{owner}\"` in the Compose file, or, with an interruption, `sameport stop {name}`")
 }
 
 impl Planner<'_> {
@@ -379,7 +372,7 @@ impl Planner<'_> {
                 failure,
                 format!(
                     "{}, then `sameport up`; `sameport rollout {name}` tries it once more as it is",
-                    remedy(name, &failure.reason)
+                    remedy(&failure.reason)
                 ),
             ),
             _ => return None,
@@ -405,25 +398,6 @@ impl Planner<'_> {
                     are open; the old pod goes on serving"
                 .to_owned(),
             help: Some("`sameport up --recreate-pod` does it".to_owned()),
-            tries: HOPELESS,
-        })
-    }
-
-    /// Why a service cannot have the version that is wanted: it is of another user than those who have the port.
-    fn user_trouble(&self, name: &ServiceName) -> Option<Trouble> {
-        let service = self.desired.project.services.get(name)?;
-        let (slot, old) = self.observed.service(name).find(|(_, container)| {
-            container.process().is_some()
-                && !self.desired.project.is_service(name, &container.labels.generation)
-        })?;
-        let OtherUser { port, user, owner } = self.user_conflict(service, Some(old))?;
-        Some(Trouble {
-            target: Target::Replica(name.clone(), slot),
-            error: format!(
-                "the new version runs as user {user}, and replicas of user {owner} share port {port}: the kernel lets only \
-                 one user share a port; the old version goes on serving"
-            ),
-            help: Some(format!("{}, then `sameport up`", other_user(name, owner))),
             tries: HOPELESS,
         })
     }

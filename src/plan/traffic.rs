@@ -34,7 +34,7 @@ pub struct PodTraffic {
     pub waiting: Vec<WaitingAt>,
     /// Sockets among those of the replicas that are nobody's: they get nothing.
     pub strangers: Vec<Stranger>,
-    /// Users who wanted a port that another user shares.
+    /// Users who could not be given a port that another user shares.
     pub other_users: Vec<OtherUser>,
     /// What the kernel itself has counted in the pod's network; none where it does not steer it.
     pub counters: Option<Counters>,
@@ -143,7 +143,7 @@ impl Planner<'_> {
         PodTraffic {
             waiting: waiting.collect(),
             strangers: report.strangers.iter().cloned().collect(),
-            other_users: report.other_users.values().copied().collect(),
+            other_users: report.refused_users.values().copied().collect(),
             counters: report.counters,
             error: report.error.clone().or_else(|| report.too_few_files.map(too_few_files)),
         }

@@ -44,5 +44,5 @@ pub async fn autopsy<E: Engine>(engine: &E, failure: Failure, now: Timestamp) ->
     let exit = ExitStatus::from(&exit);
     let kind = EventKind::JobFailed { target: target.clone(), exit: exit.clone(), log: log.clone() };
     let autopsy = Autopsy { exit, log, port_not_shared: None, other_user: None, exclusive_port: None };
-    Told { target, autopsy, events: vec![Event { time: now, kind }] }
+    Told { target, autopsy, events: vec![Event { time: now, kind }], excuse: None }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    kernel::steering::Port,
+    kernel::steering::{OtherUser, Port},
     plan::ExclusivePort,
     spec::{PortSet, Protocol},
 };
@@ -70,6 +70,22 @@ pub fn exclusive_port(
     }
 }
 
+/// The port of another user's that a replica ended for, if it did: `wanted` are those that users of its pod have wanted of late, `own`
+/// is the one that the kernel saw it want, and `taken` is what it says itself.
+///
+/// One that says nothing about a port has to have ended `soon` after its start, as with exclusive ports.
+#[must_use]
+pub fn other_user(
+    taken: Option<PortTaken>,
+    wanted: &[OtherUser],
+    own: Option<OtherUser>,
+    soon: bool,
+) -> Option<OtherUser> {
+    let Some(taken) = taken else { return own.filter(|_| soon) };
+    let is_it = |other: &&OtherUser| taken.port.is_none_or(|port| port == other.port);
+    own.iter().chain(wanted).find(is_it).copied()
+}
+
 fn protocol_of(exclusive: &PortSet, port: u16) -> Option<Protocol> {
     [Protocol::Tcp, Protocol::Udp].into_iter().find(|protocol| exclusive.contains(port, *protocol))
 }
@@ -119,6 +135,26 @@ mod tests {
         let none = PortSet::default();
         assert_eq!(port_taken(&["panic: no database at :8080".to_owned()], &[8080], &none), None);
         assert_eq!(port_taken(&[], &[8080], &none), None);
+    }
+
+    #[test]
+    fn another_users_port_is_known_by_what_the_kernel_saw_and_by_what_is_said() {
+        let other = |port, user| OtherUser { port, user, owner: 0 };
+        let (wanted, own) = ([other(80, 1000), other(8080, 1000)], Some(other(8080, 101)));
+        let of = |port| Some(PortTaken { port });
+        for (case, taken, own, soon, found) in [
+            ("the kernel saw it, and it ended at once", None, own, true, own),
+            ("the kernel saw it, and it lived on", None, own, false, None),
+            ("it says so", of(None), own, false, own),
+            ("it names it", of(Some(8080)), own, false, own),
+            ("it names another one that somebody wanted", of(Some(80)), own, true, Some(wanted[0])),
+            ("it names one that nobody wanted", of(Some(443)), own, true, None),
+            ("it ended before the kernel's report", of(None), None, true, Some(wanted[0])),
+            ("nothing of the kind", None, None, true, None),
+        ] {
+            assert_eq!(other_user(taken, &wanted, own, soon), found, "{case}");
+        }
+        assert_eq!(other_user(of(Some(8080)), &[], None, true), None);
     }
 
     #[test]

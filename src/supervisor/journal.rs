@@ -101,7 +101,7 @@ pub enum EventKind {
         /// The port, if the replica or the kernel told.
         port: Option<u16>,
     },
-    /// A replica ended because another user than its own shares its port: the kernel lets only one user share a port.
+    /// A replica ended because its port was another user's. It is given to its own, and the replica is started again.
     OtherUser {
         /// Of which service.
         service: ServiceName,

@@ -375,8 +375,17 @@ impl<E: Engine> Supervisor<E> {
             }
             Task::Acted { action, result } => self.acted(&action, result),
             Task::Told(told) => {
-                self.observed.history.entry(told.target).or_default().autopsy = Some(told.autopsy);
-                told.events.into_iter().for_each(|event| self.journal.record(event.time, event.kind));
+                let history = self.observed.history.entry(told.target).or_default();
+                let events = match told.excuse {
+                    Some(excuse) if history.excuse(&excuse.container, excuse.started_at) => {
+                        vec![excuse.event]
+                    }
+                    _ => {
+                        history.autopsy = Some(told.autopsy);
+                        told.events
+                    }
+                };
+                events.into_iter().for_each(|event| self.journal.record(event.time, event.kind));
             }
         }
     }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use crate::{
     engine::{ContainerId, ContainerState, Engine, LogOptions, Role},
-    kernel::steering::{OtherUser, Port},
+    kernel::steering::{OtherUser, PodReport, Port},
     plan::{
         Autopsy, Container, Desired, Goal, Observed, Phase, PortNotShared, Sharing, Target, WINDOW,
         status::ExitStatus,
@@ -48,8 +48,10 @@ pub struct Death {
     image: Image,
     /// Ports that lead into its pod.
     ports: Vec<u16>,
-    /// Users of its pod who wanted ports that other users share.
+    /// Users of its pod who wanted ports that other users shared.
     other_users: Vec<OtherUser>,
+    /// The same of itself, if the kernel saw it.
+    own_user: Option<OtherUser>,
     /// Exclusive ports of other replicas that it asked for.
     conflicts: BTreeSet<Port>,
     /// The exclusive ports of its pod, where the kernel shares the others.
@@ -67,6 +69,19 @@ pub struct Told {
     pub autopsy: Autopsy,
     /// What there is to tell.
     pub events: Vec<Event>,
+    /// Set if it ended because its port was another user's: when it has an excuse, only this is told.
+    pub excuse: Option<Excuse>,
+}
+
+/// A process that ended because its port was another user's.
+#[derive(Clone, Debug)]
+pub struct Excuse {
+    /// In which container.
+    pub container: ContainerId,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// What there is to tell.
+    pub event: Event,
 }
 
 /// Compares with what was there before, and notes every exit in the history.
@@ -147,7 +162,9 @@ fn death(desired: &Desired, observed: &Observed, container: &Container) -> Optio
             .chain(pod.expose.iter().map(|(port, _)| *port))
             .chain(conflicts.iter().map(|(_, port)| *port))
             .collect(),
-        other_users: other_users(observed, &spec.pod),
+        other_users: report(observed, &spec.pod)
+            .map_or_else(Vec::new, |pod| pod.other_users.values().copied().collect()),
+        own_user: report(observed, &spec.pod).and_then(|pod| pod.port_requests.get(&container.id)).copied(),
         conflicts,
         exclusive,
         has_neighbour,
@@ -155,12 +172,10 @@ fn death(desired: &Desired, observed: &Observed, container: &Container) -> Optio
     Some((death, container.clone()))
 }
 
-fn other_users(observed: &Observed, pod: &PodName) -> Vec<OtherUser> {
+fn report<'a>(observed: &'a Observed, pod: &PodName) -> Option<&'a PodReport> {
     match &observed.sharing {
-        Sharing::ByKernel(report) => {
-            report.pods.get(pod).into_iter().flat_map(|pod| pod.other_users.values().copied()).collect()
-        }
-        _ => Vec::new(),
+        Sharing::ByKernel(report) => report.pods.get(pod),
+        _ => None,
     }
 }
 
@@ -188,20 +203,20 @@ fn exclusive_ports(
 /// Reads a dead replica's last words, and tells what it died of.
 pub async fn autopsy<E: Engine>(engine: &E, death: Death, now: Timestamp) -> Told {
     let log = last_words(engine, &death.container, death.started_at).await;
-    let taken = match death.has_neighbour && death.exit.code != 0 {
+    let said = match death.exit.code != 0 {
         true => diagnosis::port_taken(&log, &death.ports, &death.exclusive),
         false => None,
     };
+    let taken = said.filter(|_| death.has_neighbour);
     let ran = Duration::try_from(death.exit.at.duration_since(death.started_at)).unwrap_or_default();
     let exclusive_port = diagnosis::exclusive_port(taken, &death.conflicts, &death.exclusive, ran < WINDOW)
         .filter(|_| death.exit.code != 0);
     // Each explains the next.
     let taken = taken.filter(|_| exclusive_port.is_none());
-    let other_user = taken.and_then(|taken| {
-        death.other_users.iter().find(|other| taken.port.is_none_or(|port| port == other.port)).copied()
-    });
+    let other_user = diagnosis::other_user(said, &death.other_users, death.own_user, ran < WINDOW)
+        .filter(|_| death.exit.code != 0 && exclusive_port.is_none());
     let taken = taken.filter(|_| other_user.is_none());
-    let Death { target, service, slot, exit, exits, image, .. } = death;
+    let Death { target, service, slot, exit, exits, image, container, started_at, .. } = death;
     let mut kinds = vec![EventKind::Exited {
         service: service.clone(),
         slot,
@@ -214,7 +229,11 @@ pub async fn autopsy<E: Engine>(engine: &E, death: Death, now: Timestamp) -> Tol
         slot,
         port,
     }));
-    kinds.extend(other_user.map(|other| EventKind::OtherUser { service: service.clone(), slot, other }));
+    let excuse = other_user.map(|other| Excuse {
+        container,
+        started_at,
+        event: Event { time: now, kind: EventKind::OtherUser { service: service.clone(), slot, other } },
+    });
     kinds.extend(taken.map(|taken| EventKind::PortNotShared {
         service,
         slot,
@@ -223,7 +242,8 @@ pub async fn autopsy<E: Engine>(engine: &E, death: Death, now: Timestamp) -> Tol
     }));
     let port_not_shared = taken.map(|taken| PortNotShared { image, port: taken.port });
     let autopsy = Autopsy { exit, log, port_not_shared, other_user, exclusive_port };
-    Told { target, autopsy, events: kinds.into_iter().map(|kind| Event { time: now, kind }).collect() }
+    let events = kinds.into_iter().map(|kind| Event { time: now, kind }).collect();
+    Told { target, autopsy, events, excuse }
 }
 
 /// The last lines that a process wrote; none where they cannot be read, as they are no reason to do anything else.
@@ -285,6 +305,7 @@ mod tests {
             image: Image("ftp:1".to_owned()),
             ports: [21].into_iter().chain(conflicts.iter().map(|(_, port)| *port)).collect(),
             other_users: Vec::new(),
+            own_user: None,
             conflicts: conflicts.iter().copied().collect(),
             exclusive: PortSet::from_iter([PortRange {
                 protocol: Protocol::Tcp,

@@ -41,4 +41,5 @@ mod state;
 mod supervisor;
 mod traffic;
 mod unmodified;
+mod users;
 mod words;

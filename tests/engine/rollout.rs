@@ -134,11 +134,6 @@ fn a_version_that_listens_elsewhere_changes_nothing() {
 }
 
 #[test]
-fn a_version_of_another_user_changes_nothing() {
-    fails(&go("2", "    user: \"1000\"\n"), &["user 1000", "user 0"]);
-}
-
-#[test]
 fn a_program_that_does_not_exist_changes_nothing() {
     fails(&go("2", "    entrypoint: [/usr/bin/nothing]\n"), &["no such file"]);
 }

@@ -228,22 +228,6 @@ fn a_project_scaled_to_nothing_keeps_its_visitors_waiting() {
 }
 
 #[test]
-fn a_version_of_another_user_is_found_before_anybody_is_taken_down() {
-    let project = up(&go(2, ""));
-    let load = Load::start(project.outside(), 100);
-    let before = project.processes();
-    project.write(&go(2, "user: \"1000\""));
-    let refused = project.try_run(&["up", "-d", "--wait"]);
-    assert_eq!(refused.code, Some(1), "{refused:#?}");
-    for words in ["user 1000", "user 0", "port 8080", "user: \"0\""] {
-        assert!(refused.stderr.contains(words), "{words}: {refused:#?}");
-    }
-    assert_eq!(project.processes(), before);
-    let report = load.finish();
-    assert!(report.failures.is_empty(), "{report}");
-}
-
-#[test]
 fn only_threads_that_steer_have_rights_in_force_and_none_has_all() {
     let project = up(&go(1, ""));
     let pid = project.supervisor().unwrap();

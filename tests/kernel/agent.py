@@ -251,6 +251,33 @@ def end_holders():
         os.waitpid(pid, 0)
 
 
+# Users
+
+def become(user):
+    """All of it is that user's from now on."""
+    os.setgroups([])
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
+
+
+def at_last(function, arguments, seconds, pause=0.02):
+    """Tries as long as it gets EADDRINUSE, as some servers do; how often it got it."""
+    end, failures = time.monotonic() + seconds, 0
+    while True:
+        try:
+            globals()[function](**arguments)
+            return failures
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > end:
+                raise
+        failures += 1
+        time.sleep(pause)
+
+
+def without_reuseaddr(label):
+    SERVED[label].sock.setsockopt(SOL_SOCKET, SO_REUSEADDR, 0)
+
+
 # What changes who gets connections, where the kernel alone decides
 
 def attach_cbpf(label, index):
@@ -631,6 +658,26 @@ def churn(kind, address, port, reuseport=0):
                     s.listen(1)
         except OSError:
             time.sleep(0.001)
+
+
+def many_users(kind, address, port, listening):
+    """Binds as ever other users until it ends, in a process of its own."""
+    kind = SOCK_STREAM if kind == 'tcp' else SOCK_DGRAM
+    if not child():
+        return
+    user = 20000
+    while True:
+        user += 1
+        os.seteuid(user)
+        s = socket.socket(family(address), kind)
+        os.seteuid(0)
+        try:
+            s.bind((address, port))
+            if listening:
+                s.listen(1)
+        except OSError:
+            pass
+        s.close()
 
 
 def crowd(processes, descriptors):

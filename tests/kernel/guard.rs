@@ -1,13 +1,10 @@
 //! Who does not belong among the replicas.
 
-use std::{
-    collections::BTreeSet,
-    process::{Command, Stdio},
-};
+use std::process::{Command, Stdio};
 
 use super::{
     pod::Pod,
-    server::{PORT, answers, http, python},
+    server::{PORT, answers, http},
     support::wait::{self, check},
 };
 
@@ -41,51 +38,4 @@ fn a_socket_that_is_no_replicas_gets_nothing_and_is_reported_with_its_process() 
         let report = pod.report();
         check(report.strangers.is_empty(), report)
     });
-}
-
-/// The same server as another user: what the kernel says of it is told with both users.
-#[test]
-fn another_user_cannot_share_and_both_are_named() {
-    let mut pod = Pod::new();
-    pod.start(1, &mut http());
-    pod.listening(1, PORT);
-    pod.start(
-        2,
-        &mut python(
-            "
-import os, socket, time
-os.setuid(1234)
-listener = socket.socket()
-try: listener.bind(('', 8080))
-except OSError as error: print(error)
-time.sleep(600)
-",
-        ),
-    );
-    let other = wait::until("the other user is told", || {
-        let report = pod.report();
-        report.other_users.get(&8080).copied().ok_or(format!("{report:#?}"))
-    });
-    assert_eq!((other.user, other.owner), (1234, 0));
-    assert_eq!(answers(&pod, 20).len(), 1);
-}
-
-/// With nobody left of the old user, the port passes to the new one, and nobody is refused meanwhile.
-#[test]
-fn a_port_passes_to_another_user_once_the_last_of_the_old_ones_is_gone() {
-    let mut pod = Pod::new();
-    pod.start(1, &mut http());
-    pod.listening(1, PORT);
-    pod.remove(1);
-    let mut waiting = pod.connect(super::server::shared()).unwrap();
-    let mut command = http();
-    let text = command.get_args().nth(1).unwrap().to_str().unwrap().to_owned();
-    let with_retry = format!(
-        "import encodings.idna, http.server, os, signal, threading, time\nos.setuid(1234)\ncode = compile({text:?}, 'server', 'exec')\nwhile True:\n  try: exec(code)\n  except OSError: time.sleep(0.1)\n"
-    );
-    command = python(&with_retry);
-    pod.start(2, &mut command);
-    assert_eq!(super::server::ask(&mut waiting).unwrap(), "2");
-    let users: BTreeSet<_> = pod.report().replicas.values().filter_map(|replica| replica.user).collect();
-    assert_eq!(users, BTreeSet::from([1234]));
 }

@@ -87,6 +87,7 @@ impl Project {
             weight: 100,
         });
         let wish = PodWish {
+            coming: BTreeMap::new(),
             pid: self.network,
             netns: Netns::of(self.network).unwrap().inode,
             declared: BTreeSet::from([PORT]),

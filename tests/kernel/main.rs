@@ -38,3 +38,4 @@ mod takeover;
 mod thieves;
 mod threads;
 mod traps;
+mod users;

@@ -42,6 +42,8 @@ pub struct Pod {
     pub declared: BTreeSet<(Transport, u16)>,
     /// Ports that one replica holds at a time.
     pub exclusive: PortSet,
+    /// The users as whom replicas are about to begin.
+    pub coming: BTreeMap<ServiceName, u32>,
     /// The weight of replicas when they start.
     pub usual_weight: u32,
     /// Other pods of the project, which the kernel is told of as well.
@@ -79,6 +81,7 @@ impl Pod {
             rules,
             declared: BTreeSet::new(),
             exclusive: PortSet::default(),
+            coming: BTreeMap::new(),
             usual_weight: 100,
             neighbours: BTreeMap::new(),
         };
@@ -222,6 +225,7 @@ impl Pod {
     pub fn wish(&self) -> PodWish {
         let services = self.replicas.keys().map(|slot| service(*slot)).chain([service(1)]);
         PodWish {
+            coming: self.coming.clone(),
             pid: self.sandbox.id(),
             netns: self.netns().inode,
             declared: self.declared.clone(),

@@ -69,6 +69,7 @@ impl Many {
     fn add(&mut self, name: &str) {
         let sandbox = sandbox();
         let wish = PodWish {
+            coming: BTreeMap::new(),
             pid: sandbox.id(),
             netns: Netns::of(sandbox.id()).unwrap().inode,
             declared: BTreeSet::from([(Transport::Tcp, 80)]),

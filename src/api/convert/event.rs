@@ -225,9 +225,7 @@ fn describe(kind: &EventKind) -> (Level, Option<String>) {
         EventKind::PortNotShared { replica, image, port, .. } => {
             (Error, message::port_not_shared(replica, image, *port))
         }
-        EventKind::UserConflict { replica, conflict, .. } => {
-            (Error, message::user_conflict(replica, conflict))
-        }
+        EventKind::UserConflict { replica, conflict, .. } => (Info, message::port_given(replica, conflict)),
         EventKind::ExclusivePort { replica, exclusive_port, .. } => {
             (Error, message::exclusive_port(replica, exclusive_port))
         }

@@ -22,14 +22,21 @@ pub fn shared_by_application(reason: &str) -> String {
     )
 }
 
-/// A replica ended because replicas of another user share its port.
+/// A replica ended again and again because its port was another user's.
 #[must_use]
 pub fn user_conflict(replica: &str, conflict: &UserConflict) -> String {
     let UserConflict { port, user, owner } = conflict;
     format!(
-        "{replica} runs as user {user} and cannot have port {port}: replicas of user {owner} share it, and the kernel lets \
-         only one user share a port; they go on serving. Write `user: \"{owner}\"` in the Compose file, or \
-         `sameport stop` the service and start it again as the new user"
+        "{replica} runs as user {user} and could not get port {port} from the replicas of user {owner}, which go on serving"
+    )
+}
+
+/// A replica ended because its port was another user's, and gets it.
+#[must_use]
+pub fn port_given(replica: &str, conflict: &UserConflict) -> String {
+    let UserConflict { port, user, owner } = conflict;
+    format!(
+        "{replica} runs as user {user}; port {port} passes from user {owner} to user {user}, and {replica} starts again"
     )
 }
 

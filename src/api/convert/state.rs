@@ -108,7 +108,7 @@ fn restarting(replica: &ReplicaStatus, status: &ExitStatus, at: Timestamp, now: 
 /// What it ended of.
 fn why(autopsy: &Autopsy) -> String {
     if let Some(OtherUser { port, user, owner }) = &autopsy.other_user {
-        return format!("port {port} is shared by user {owner}, this one is user {user}");
+        return format!("user {user} did not get port {port} from user {owner}");
     }
     if let Some(port) = &autopsy.exclusive_port {
         return format!("port {port} is exclusive and held by another replica (`x-sameport.ports`)");

@@ -52,7 +52,7 @@ pub struct Pod {
     pub waiting: Vec<WaitingConnections>,
     /// Listening sockets on the replicas' ports that are not a replica's.
     pub foreign_listeners: Vec<ForeignListener>,
-    /// Replicas that wanted a port that replicas of another user share.
+    /// Users who could not be given a port that replicas of another user share.
     pub user_conflicts: Vec<UserConflict>,
     /// What the kernel has counted in its network; absent where it does not choose.
     pub counters: Option<Counters>,
@@ -272,7 +272,7 @@ pub struct Termination {
     pub log: Vec<String>,
     /// Set when another replica had its port, because the image does not share it.
     pub port_not_shared: Option<PortConflict>,
-    /// Set when replicas of another user had its port.
+    /// Set when replicas of another user had its port, and it did not get it after many tries.
     pub user_conflict: Option<UserConflict>,
     /// Set when it asked for a port that is exclusive and that another replica held.
     pub exclusive_port: Option<ExclusivePort>,

@@ -1,6 +1,8 @@
-/* Sharing. SO_REUSEPORT is set before the kernel looks whether a port is taken, so that replicas share it. Within a replica
- * a port that is taken stays so (EADDRINUSE), as it is where nobody else is: what is bound there is counted by address, and
- * compared by the kernel's own rules (inet_csk_bind_conflict, udp_lib_lport_inuse). */
+/* Sharing. SO_REUSEPORT is set before the kernel looks whether a port is taken, so that replicas share it. It compares users,
+ * too: user space makes a newcomer's user that of all sockets on the port. Of TCP that leaves connections out, which are none
+ * of the newcomer's business if both sides have SO_REUSEADDR: it is set as well. Within a replica a port that is taken stays
+ * so (EADDRINUSE), as it is where nobody else is: what is bound there is counted by address, and compared by the kernel's own
+ * rules (inet_csk_bind_conflict, udp_lib_lport_inuse). */
 
 /* Whether what is bound keeps out a socket whose program has set SO_REUSEPORT (`asked`), or SO_REUSEADDR. */
 static __always_inline int keeps_out(const struct binds *b, int asked, int reuse)
@@ -222,12 +224,15 @@ static __always_inline int share(struct bpf_sock_addr *ctx, struct bind_key *key
 	b = bpf_map_lookup_elem(&sp_binds, &other);
 	if (b && b->sockets[0] >= SOCKETS_OF_REPLICA)
 		return 1;
-	/* What it was before we have set it. */
+	/* What they were before we have set them. */
 	if (mark && mark->shared)
 		asked = mark->kind & ASKED;
 	else
 		bpf_getsockopt(ctx, SOL_SOCKET, SO_REUSEPORT, &asked, sizeof(asked));
-	bpf_getsockopt(ctx, SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof(reuse));
+	if (mark && mark->shared && port.protocol == IPPROTO_TCP)
+		reuse = mark->reuse;
+	else
+		bpf_getsockopt(ctx, SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof(reuse));
 	if (only6 && is_any6(&key->addr))
 		set_special(&key->addr, ONLY6);
 	new.key = *key;
@@ -255,9 +260,13 @@ static __always_inline int share(struct bpf_sock_addr *ctx, struct bind_key *key
 		count_mark(&new, -1);
 	}
 	bpf_setsockopt(ctx, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one));
+	/* Of UDP it would let sockets share that do not ask for SO_REUSEPORT. */
+	if (port.protocol == IPPROTO_TCP)
+		bpf_setsockopt(ctx, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
 	user = bpf_map_lookup_elem(&sp_users, &port);
 	me = bpf_get_current_uid_gid();
-	if (user && *user != me)
+	/* Whoever is the first on a port is told of, too: those who come before it is known who shares it go one after the other. */
+	if (!user || *user != me)
 		tell(port.netns, key->cgroup, EVENT_OTHER_USER, port.port, port.protocol, me);
 	return 1;
 }

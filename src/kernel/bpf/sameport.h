@@ -186,7 +186,7 @@ struct bind_mark {
 	__u8 counted;
 	__u8 reuse;	/* its program has set SO_REUSEADDR */
 	__u8 listed;	/* 1 + its slot among the listeners of its replica; 0: it never listened */
-	__u32 shared;	/* SO_REUSEPORT was set by us */
+	__u32 shared;	/* SO_REUSEPORT was set by us, and of TCP SO_REUSEADDR */
 };
 
 struct port_key {
@@ -226,7 +226,7 @@ enum event_kind {
 	EVENT_BOUND = 1,      /* a UDP socket got its port */
 	EVENT_LISTENS = 2,    /* a TCP socket listens */
 	EVENT_CLOSED = 3,     /* one of our listeners does no longer */
-	EVENT_OTHER_USER = 4, /* a port is wanted by another user than the one who shares it */
+	EVENT_OTHER_USER = 4, /* a port is wanted by another user than the one who shares it, or nobody is known to share it */
 	EVENT_EXCLUSIVE = 5,  /* a port that one replica holds alone is wanted by another one */
 	EVENT_CHOOSES = 6,    /* a program wants to choose who gets the connections of a port, which it may not */
 };

@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    io,
     os::fd::{AsFd, AsRawFd},
     time::{Duration, Instant},
 };
@@ -62,16 +63,7 @@ impl Hold {
     pub fn open(netns: &Netns, bound: &Bound, user: u32, index: u32) -> Result<Self, KernelError> {
         let fail = || KernelError::io(format!("hold connections to port {}", bound.address.port()));
         let socket = netns.within(|| {
-            let domain = if bound.address.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
-            let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP)).map_err(fail())?;
-            if bound.address.is_ipv6() {
-                socket.set_only_v6(bound.only_v6).map_err(fail())?;
-            }
-            // Connections of the past (TIME_WAIT) would keep us out.
-            socket.set_reuse_address(true).map_err(fail())?;
-            socket.set_reuse_port(true).map_err(fail())?;
-            belong_to(&socket, user)?;
-            socket.bind(&bound.address.into()).map_err(fail())?;
+            let socket = bind(bound, user).map_err(fail())?;
             let backlog = i32::try_from(MOST).unwrap_or(i32::MAX);
             socket.listen(backlog).map_err(fail())?;
             Ok(socket)
@@ -92,12 +84,12 @@ impl Hold {
         &self.socket
     }
 
-    /// Lets another user share the port, once nobody else is there.
+    /// Lets another user share the port.
     ///
     /// # Errors
     /// When we may not (`CAP_CHOWN`).
     pub fn belong_to(&self, user: u32) -> Result<(), KernelError> {
-        belong_to(&self.socket, user)
+        belong_to(&self.socket, user).map_err(KernelError::io(format!("give a socket to user {user}")))
     }
 
     /// Takes note of how many connections wait, and refuses those that have waited for longer than `limit`.
@@ -121,9 +113,26 @@ impl Hold {
 }
 
 /// The owner of a socket's inode is the user whom the kernel compares (`sockfs_setattr`).
-fn belong_to(socket: &Socket, user: u32) -> Result<(), KernelError> {
-    fchown(socket, Some(Uid::from_raw(user)), None::<Gid>)
-        .map_err(|errno| KernelError::io(format!("give a socket to user {user}"))(errno.into()))
+fn belong_to(socket: &Socket, user: u32) -> io::Result<()> {
+    Ok(fchown(socket, Some(Uid::from_raw(user)), None::<Gid>)?)
+}
+
+/// Binds a socket as a user's that shares its port. It is to be done in the network that it is for.
+///
+/// # Errors
+/// Of a kind `AddrInUse` when the kernel does not let that user in.
+pub fn bind(bound: &Bound, user: u32) -> io::Result<Socket> {
+    let domain = if bound.address.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    if bound.address.is_ipv6() {
+        socket.set_only_v6(bound.only_v6)?;
+    }
+    // Connections of the past (TIME_WAIT), and those of other users, would keep us out.
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    belong_to(&socket, user)?;
+    socket.bind(&bound.address.into())?;
+    Ok(socket)
 }
 
 impl Bound {

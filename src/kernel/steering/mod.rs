@@ -17,6 +17,7 @@ mod pod;
 mod port;
 mod project;
 mod reports;
+mod turns;
 mod wish;
 mod worker;
 

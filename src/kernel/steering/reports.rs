@@ -111,6 +111,7 @@ mod tests {
 
     fn wishes(netns: u64) -> Wishes {
         let wish = PodWish {
+            coming: BTreeMap::new(),
             pid: 1,
             netns,
             declared: Default::default(),

@@ -44,6 +44,9 @@ pub struct PodWish {
     pub rules: BTreeMap<ServiceName, Rules>,
     /// The replicas that run.
     pub replicas: Vec<ReplicaWish>,
+    /// The users as whom replicas of its services are about to begin, as far as that is certain. They get the ports of their
+    /// services before they ask.
+    pub coming: BTreeMap<ServiceName, u32>,
 }
 
 /// What a service wants of its ports.
@@ -92,8 +95,13 @@ pub struct PodReport {
     pub waiting: BTreeMap<u16, Waiting>,
     /// Sockets among those of the replicas that are nobody's: they get nothing.
     pub strangers: BTreeSet<Stranger>,
-    /// Users who wanted a port that another user shares.
+    /// Users who wanted, a short time ago, a port that another user shared. It is given to them, one after the other; until it is
+    /// theirs they get `EADDRINUSE`.
     pub other_users: BTreeMap<u16, OtherUser>,
+    /// The same by replica, as far as it is known which one it was.
+    pub port_requests: BTreeMap<ContainerId, OtherUser>,
+    /// Users to whom a port could not be given, since some of its sockets are out of reach.
+    pub refused_users: BTreeMap<u16, OtherUser>,
     /// By replica: ports that are exclusive, that another replica holds, and that it wanted.
     pub exclusive_conflicts: BTreeMap<ContainerId, BTreeSet<Port>>,
     /// Who has tried to attach a program that chooses among the listeners of a port, or to detach ours, and at which port
@@ -119,8 +127,6 @@ pub struct ReplicaReport {
     pub weight: u32,
     /// Ports that it listens on.
     pub ports: BTreeMap<Port, Traffic>,
-    /// The user who opened them.
-    pub user: Option<u32>,
     /// What its processes do, as long as connections wait for it, or it has some and gets no more.
     pub pulse: Option<Pulse>,
 }
@@ -200,7 +206,7 @@ pub struct Stranger {
     pub command: String,
 }
 
-/// A replica wanted a port that another user shares: the kernel lets only one user share a port.
+/// A replica wanted a port that another user shares: the kernel lets only sockets of one user share a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OtherUser {
     /// The port.

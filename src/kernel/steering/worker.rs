@@ -299,7 +299,7 @@ impl Steered {
     fn attend(&mut self, kernel: &mut InKernel, id: &PodId, is_asked: bool, reports: &Reports) -> bool {
         let begun = cpu_time();
         if let Some(pod) = &mut self.pod {
-            self.next = self.next.or(pod.heed_notices(&kernel.host));
+            self.next = self.next.or(pod.heed_notices(&mut kernel.host));
         }
         self.look_at_pins(id, reports);
         let looks = is_asked || self.next_look() <= Instant::now();

@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use super::{Is, NOTHING, Scene, new_version, replica};
 use crate::{
+    engine::ContainerState,
     plan::{backoff, status::ReplicaState},
     spec::{Restart, RestartCondition},
 };
@@ -134,6 +135,28 @@ fn a_replica_that_we_stopped_is_no_crash() {
     let scene = scene.replica("web", 1, Is::Exited(137, 60));
     assert_eq!(scene.observed.history[&replica("web", 1)].exits, 0);
     assert_eq!(scene.lines(), ["start web-1"]);
+}
+
+#[test]
+fn a_replica_whose_port_was_another_users_starts_again_at_once_and_only_its_seventh_end_counts() {
+    let mut scene = Scene::up(&[("web", 1)]);
+    for time in 1..=8 {
+        scene = scene.later(Duration::from_secs(2)).replica("web", 1, Is::Exited(1, 1));
+        let container = scene.container("web-1").clone();
+        let ContainerState::Exited(exit) = &container.state else { panic!("{container:?}") };
+        let history = scene.observed.history.entry(replica("web", 1)).or_default();
+        let is_excused = history.excuse(&container.id, exit.started_at);
+        assert_eq!(
+            (is_excused, history.exits),
+            (time <= 6, u32::from(time > 6) * (time.max(6) - 6)),
+            "{time}"
+        );
+        assert_eq!(scene.lines() == ["start web-1"], is_excused, "{time}");
+    }
+    // Once it has stayed up, the next rollout begins anew.
+    let scene = scene.later(Duration::from_secs(60)).replica("web", 1, Is::Exited(1, 30));
+    let mut history = scene.observed.history[&replica("web", 1)].clone();
+    assert!(history.excuse(&scene.observed.containers.keys().next().unwrap().clone(), scene.now));
 }
 
 #[test]

@@ -11,12 +11,14 @@ use socket2::SockRef;
 use super::{Pod, Resident, Socket, key, pod_key};
 use crate::kernel::{
     KernelError,
-    processes::{self, Found},
+    processes::{self, Found, Handle},
     raw::{Addr, BindKey, GROUPS, Listener, PortKey, ServedKey},
     sockets::{Bound, Row, Transport},
     steering::{
+        hold,
         port::{Group, Part, Port},
         project::{InKernel, Life},
+        turns::Turns,
         wish::{self, PodWish, Stranger},
     },
 };
@@ -51,6 +53,7 @@ impl Pod {
     pub(super) fn forget_closed(&mut self, kernel: &mut InKernel, rows: &[Row]) -> Result<(), KernelError> {
         let there: BTreeSet<u64> = rows.iter().map(|row| row.cookie).collect();
         self.sought.retain(|cookie| there.contains(cookie));
+        self.handles.retain(|cookie, _| there.contains(cookie));
         let closed: Vec<u64> =
             self.sockets.keys().filter(|cookie| !there.contains(cookie)).copied().collect();
         for cookie in closed {
@@ -183,6 +186,12 @@ impl Pod {
             .reuse_port()
             .map_err(KernelError::io("look at a listener of a replica"))?;
         let port = key(&row.bound);
+        if shares && row.bound.transport == Transport::Tcp {
+            // Our programs have done it, unless it was opened before them. Its connections have it from now on.
+            SockRef::from(&socket)
+                .set_reuse_address(true)
+                .map_err(KernelError::io("let other users beside a listener"))?;
+        }
         match (shares, row.bound.transport) {
             (true, _) => self.enter(kernel, wish, row, life, &socket).map(Found::Here),
             (false, Transport::Tcp) => Ok(Found::Here(Socket::Alone { life, port })),
@@ -283,8 +292,11 @@ impl Pod {
         if is_first && let Some(place) = self.port(name)?.groups.get_mut(group) {
             *place = Some(Group { bound: row.bound, user: row.user, hold: None });
         }
-        kernel.host.maps.set_user(host_key, Some(row.user))?;
-        self.other_users.retain(|port, other| *port != host_key.port || other.user != row.user);
+        let turn = self.turns.get(&name).and_then(Turns::turn);
+        if turn.is_none_or(|turn| !turn.is_given || turn.request.user == row.user) {
+            kernel.host.maps.set_user(host_key, Some(row.user))?;
+        }
+        self.keep_handle(row.cookie, socket)?;
         let number = match (part, &inherited) {
             (Some(number), _) => number,
             (None, Some(listener)) => listener.endpoint,
@@ -445,10 +457,26 @@ impl Pod {
         Ok(())
     }
 
-    /// The key of a port for the host's programs.
-    pub(super) fn host_key(&self, (transport, port): wish::Port) -> PortKey {
-        PortKey { netns: self.kernel.netns, port, protocol: transport.number(), ..PortKey::default() }
+    /// By which a listener can be given to another user, without a search for it. Where there are no more descriptors it is
+    /// searched for.
+    fn keep_handle(&mut self, cookie: u64, socket: &OwnedFd) -> Result<(), KernelError> {
+        if hold::has_file(socket)
+            && let Some(handle) = Handle::of(socket)?
+        {
+            self.handles.insert(cookie, handle);
+        }
+        Ok(())
     }
+
+    /// The key of a port for the host's programs.
+    pub(super) fn host_key(&self, name: wish::Port) -> PortKey {
+        host_key(self.kernel.netns, name)
+    }
+}
+
+/// The key of a port of a network for the host's programs.
+pub(super) fn host_key(netns: u64, (transport, port): wish::Port) -> PortKey {
+    PortKey { netns, port, protocol: transport.number(), ..PortKey::default() }
 }
 
 /// The key of a socket of a control group, in the network of that cookie.

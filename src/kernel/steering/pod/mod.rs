@@ -1,6 +1,7 @@
 //! Brings the kernel's view of one pod up to date: which sockets its replicas listen on, and which of them get what.
 
 mod declared;
+mod handover;
 mod kernel;
 mod listeners;
 mod notices;
@@ -22,6 +23,7 @@ use super::{
     pace::Allowance,
     port::Port,
     project::{InKernel, Life},
+    turns::Turns,
     wish::{self, OtherUser, PodReport, PodWish},
 };
 use crate::{
@@ -30,7 +32,7 @@ use crate::{
         KernelError, Netns,
         former::Former,
         netns::AddressWatch,
-        processes::Search,
+        processes::{Handle, Search},
         sockets::{Diagnosis, Transport},
     },
     spec::PortSet,
@@ -59,8 +61,24 @@ pub struct Pod {
     sockets: BTreeMap<u64, Socket>,
     /// Sockets, by cookie, whose owner was looked for among all groups.
     sought: BTreeSet<u64>,
-    /// By port: who wanted it last, and may not.
-    other_users: BTreeMap<u16, OtherUser>,
+    /// By port: who of another user wanted it last, and when.
+    other_users: BTreeMap<u16, (OtherUser, Instant)>,
+    /// By replica: the port of another user that it wanted last.
+    port_requests: BTreeMap<ContainerId, OtherUser>,
+    /// The same of control groups that we were not told of yet.
+    early_requests: Vec<(u64, OtherUser)>,
+    /// By port: to whom it could not be given.
+    refused_users: BTreeMap<u16, OtherUser>,
+    /// Users who want ports, and those whose turn it is.
+    turns: BTreeMap<wish::Port, Turns>,
+    /// When there is something to do for those.
+    turns_due: NextLook,
+    /// The listeners that are entered, by cookie, as far as there are descriptors for that.
+    handles: BTreeMap<u64, Handle>,
+    /// Searches for sockets that are to be given to another user.
+    givers: BTreeMap<Life, Search>,
+    /// How long that has taken so far.
+    searched: Duration,
     /// By replica: ports that another one holds alone, and that it wanted.
     exclusive_conflicts: BTreeMap<ContainerId, BTreeSet<wish::Port>>,
     /// The same of control groups that we were not told of yet: a replica may ask before.
@@ -131,6 +149,14 @@ impl Pod {
             sockets: BTreeMap::new(),
             sought: BTreeSet::new(),
             other_users: BTreeMap::new(),
+            port_requests: BTreeMap::new(),
+            early_requests: Vec::new(),
+            refused_users: BTreeMap::new(),
+            turns: BTreeMap::new(),
+            turns_due: NextLook::default(),
+            handles: BTreeMap::new(),
+            givers: BTreeMap::new(),
+            searched: Duration::ZERO,
             exclusive_conflicts: BTreeMap::new(),
             early_conflicts: Vec::new(),
             choosers: BTreeMap::new(),
@@ -202,6 +228,8 @@ impl Pod {
         let totals = self.totals()?;
         let rows = self.diagnosis.rows()?;
         self.forget_closed(kernel, &rows)?;
+        self.see_arrivals(&rows);
+        self.expect(&kernel.host, wish);
         let error = self.meet_all(kernel, wish, &rows);
         self.let_go_of_the_dead(kernel)?;
         self.write(kernel, wish)?;
@@ -235,6 +263,6 @@ impl Pod {
 
     /// When a look finds out something, of whatever nobody tells.
     pub fn take_next_look(&mut self) -> NextLook {
-        std::mem::take(&mut self.next_look)
+        std::mem::take(&mut self.next_look).or(std::mem::take(&mut self.turns_due))
     }
 }

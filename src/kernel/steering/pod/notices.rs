@@ -17,21 +17,17 @@ use crate::kernel::{
     },
     replica_addr,
     sockets::{Row, Transport},
-    steering::{
-        pace::Allowance,
-        project::Life,
-        wish::{self, OtherUser},
-    },
+    steering::{pace::Allowance, project::Life, wish},
 };
 
 /// So many control groups are remembered that have tried to choose who gets connections.
 const MOST_CHOOSERS: usize = 1024;
 /// So many requests of replicas that are not known yet are remembered.
-const MOST_EARLY: usize = 64;
+pub(super) const MOST_EARLY: usize = 64;
 
 impl Pod {
     /// Takes note of what the programs and the network have told. Returns when it is to be looked at.
-    pub fn heed_notices(&mut self, host: &Host) -> NextLook {
+    pub fn heed_notices(&mut self, host: &mut Host) -> NextLook {
         let (now, mut next, mut last) = (Instant::now(), NextLook::default(), None);
         while let Some(notice) = self.kernel.next_notice() {
             next.ordinary = Some(now);
@@ -40,7 +36,7 @@ impl Pod {
                 continue;
             }
             match notice.kind {
-                NOTICE_OTHER_USER => self.other_user(host, &notice),
+                NOTICE_OTHER_USER => self.asks(host, &notice, now),
                 NOTICE_EXCLUSIVE => self.exclusive_conflict(&notice),
                 NOTICE_CHOOSES => self.chooses(&notice, now),
                 NOTICE_LISTENS | NOTICE_BOUND if self.cannot_wait(&notice, now) => {
@@ -53,7 +49,7 @@ impl Pod {
             self.addresses_changed = true;
             next.ordinary = Some(now);
         }
-        next
+        if self.turns.is_empty() { next } else { next.or(self.take_turns(host)) }
     }
 
     /// Whether somebody listens on a declared port, who has not done so too often: a replica that does it again and again uses
@@ -82,7 +78,7 @@ impl Pod {
     }
 
     /// Whose allowance is used by what a control group does; none: it is not known whose it is.
-    fn payer(&self, cgroup: u64) -> Option<Life> {
+    pub(super) fn payer(&self, cgroup: u64) -> Option<Life> {
         let mut residents = self.residents.iter();
         residents.find(|(_, resident)| resident.ids.contains(&cgroup)).map(|(life, _)| life.clone())
     }
@@ -131,26 +127,6 @@ impl Pod {
         told.collect()
     }
 
-    fn other_user(&mut self, host: &Host, notice: &Notice) {
-        let Some((transport, port)) = port_of(notice) else { return };
-        if let Some(owner) = host.maps.user(&self.host_key((transport, port))) {
-            self.other_users.insert(port, OtherUser { port, user: notice.user, owner });
-        }
-        // Where nobody else has the port any more, our own listener makes room for the new user.
-        if let Some(port) = self.ports.get_mut(&(transport, port))
-            && port.is_empty()
-        {
-            for group in port.groups.iter_mut().flatten() {
-                if let Some(hold) = &group.hold
-                    && let Err(error) = hold.belong_to(notice.user)
-                {
-                    tracing::warn!(%error, "a port stays with the user who had it");
-                }
-                group.user = notice.user;
-            }
-        }
-    }
-
     /// Takes note of the addresses of the network.
     ///
     /// # Errors
@@ -170,7 +146,7 @@ impl Pod {
     }
 }
 
-fn port_of(notice: &Notice) -> Option<wish::Port> {
+pub(super) fn port_of(notice: &Notice) -> Option<wish::Port> {
     let transport = Transport::from_number(u8::try_from(notice.protocol).ok()?)?;
     Some((transport, u16::try_from(notice.port).ok()?))
 }

@@ -139,7 +139,6 @@ impl Pod {
                     listens: part.listens(),
                     shared: true,
                 };
-                replica.user = own.first().map(|row| row.user).or(replica.user);
                 replica.ports.insert(*name, traffic);
             }
         }
@@ -177,7 +176,9 @@ impl Pod {
             replicas: replicas.into_iter().map(|(life, report)| (life.id, report)).collect(),
             waiting,
             strangers,
-            other_users: self.other_users.clone(),
+            other_users: self.other_users.iter().map(|(port, (other, _))| (*port, *other)).collect(),
+            port_requests: self.port_requests.clone(),
+            refused_users: self.refused_users.clone(),
             exclusive_conflicts: self.exclusive_conflicts.clone(),
             ignored_programs: self.ignored_programs(),
             unsteered: self.unsteered(),

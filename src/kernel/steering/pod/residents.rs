@@ -58,6 +58,7 @@ impl Pod {
                 kernel.host.maps.remove_replica(resident.cgroup.id, resident.member);
                 self.exclusive_conflicts.remove(&life.id);
                 self.choosers.retain(|group, _| !resident.ids.contains(group));
+                self.port_requests.remove(&life.id);
                 self.crowded.remove(&life.id);
                 self.searches.remove(&life);
             }
@@ -96,6 +97,9 @@ impl Pod {
             };
             for (_, port) in self.early_conflicts.extract_if(.., |(group, _)| resident.ids.contains(group)) {
                 self.exclusive_conflicts.entry(life.id.clone()).or_default().insert(port);
+            }
+            for (_, other) in self.early_requests.extract_if(.., |(group, _)| resident.ids.contains(group)) {
+                self.port_requests.insert(life.id.clone(), other);
             }
             self.residents.insert(life, resident);
         }
