@@ -109,7 +109,7 @@ fn connections_by_ipv6_wait_for_the_next_replica() {
             (0..20).map(|_| pod.connect((Ipv6Addr::LOCALHOST, PORT.1)).expect("it is held")).collect();
         pod.start(1, &mut http_at("::", only_v6));
         for mut stream in waiting {
-            stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            stream.set_read_timeout(Some(wait::slowly(Duration::from_secs(5)))).unwrap();
             assert_eq!(ask(&mut stream).unwrap(), "1");
         }
     }

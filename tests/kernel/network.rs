@@ -25,6 +25,8 @@ pub fn sandbox() -> Child {
         echo 1 >ipv4/tcp_migrate_req
         echo 0 >ipv4/icmp_ratemask
         echo 0 >ipv6/icmp/ratelimit
+        # By default a part of what memory allows, which is little on a small machine.
+        echo 65536 >ipv4/tcp_max_tw_buckets
         echo up
         exec sleep 600";
     let mut sandbox =

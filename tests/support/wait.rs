@@ -17,12 +17,12 @@ pub fn slowly(time: Duration) -> Duration {
 
 /// Looks again and again until there is something; what `look` says in the meantime is shown when time is up.
 pub fn until<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
-    let begin = Instant::now();
+    let (begin, most) = (Instant::now(), slowly(LONG).min(4 * LONG));
     loop {
         match look() {
             Ok(found) => return found,
-            Err(seen) if begin.elapsed() > LONG => {
-                panic!("waited {LONG:?} until {what}; what was seen at last:\n{seen}")
+            Err(seen) if begin.elapsed() > most => {
+                panic!("waited {most:?} until {what}; what was seen at last:\n{seen}")
             }
             Err(_) => thread::sleep(Duration::from_millis(100)),
         }

@@ -297,7 +297,7 @@ impl Steered {
 
     /// Takes note of what the kernel has told, and looks if it is time, or somebody asks. Returns whether it has looked.
     fn attend(&mut self, kernel: &mut InKernel, id: &PodId, is_asked: bool, reports: &Reports) -> bool {
-        let begun = cpu_time();
+        let (begun, was_open) = (cpu_time(), self.pod.is_some());
         if let Some(pod) = &mut self.pod {
             self.next = self.next.or(pod.heed_notices(&mut kernel.host));
         }
@@ -307,7 +307,11 @@ impl Steered {
             self.look(kernel, id, reports);
         }
         let (took, now) = (cpu_time().saturating_sub(begun), Instant::now());
-        self.allowance.charge(took, now);
+        // To load a pod's programs takes as long as very many looks, which would have to wait for it on a slow machine. It is
+        // done once.
+        if was_open || self.pod.is_none() {
+            self.allowance.charge(took, now);
+        }
         reports.count(looks, took);
         if looks && let Some(pod) = &mut self.pod {
             pod.charge(took, now);
