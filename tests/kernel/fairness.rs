@@ -60,7 +60,8 @@ fn clients_that_stay_are_spread_evenly_however_many_come_at_once() {
     let (least, hash) = (spread(Balance::LeastConnections), spread(Balance::Hash));
     eprintln!("64 clients that stay: {least:?} by open connections, {hash:?} by hash");
     let range = least.iter().max().unwrap() - least.iter().min().unwrap();
-    assert!(range <= 1, "{least:?}");
+    // Two processors can choose at the same instant, for connections that neither has counted yet.
+    assert!(range <= 2, "{least:?}");
 }
 
 /// One request at a time, each of which takes so long.
