@@ -1,6 +1,6 @@
 //! Versions that run as different users share their port, also where an image drops root by itself.
 
-use std::{fs, thread, time::Duration};
+use std::{collections::BTreeSet, fs, thread, time::Duration};
 
 use sameport::api::schema::Replica;
 
@@ -34,12 +34,12 @@ fn user(project: &Project, replica: &Replica) -> u32 {
 }
 
 /// Rolls out as each user in turn. No request fails, on connections that are kept neither, and no replica has crashed.
-fn roll_out(service: impl Fn(u32) -> String) {
-    let project = Project::new(&compose(USERS[0], &service(USERS[0])));
+fn roll_out(users: &[u32], service: impl Fn(u32) -> String) {
+    let project = Project::new(&compose(users[0], &service(users[0])));
     project.run(&["up", "-d", "--wait"]);
     let load = Load::start(project.outside(), 100);
     let kept = Load::kept(project.outside(), "/get", KEPT, 200);
-    for user_id in &USERS[1..] {
+    for user_id in &users[1..] {
         thread::sleep(Duration::from_secs(1));
         project.write(&compose(*user_id, &service(*user_id)));
         project.run(&["up", "-d", "--wait"]);
@@ -55,7 +55,7 @@ fn roll_out(service: impl Fn(u32) -> String) {
     for report in [load.finish(), kept.finish()] {
         eprintln!("{report}");
         assert!(report.failures.is_empty(), "{report}");
-        assert_eq!(report.answers.len(), 3, "{report}");
+        assert_eq!(report.answers.len(), users.iter().collect::<BTreeSet<_>>().len(), "{report}");
     }
     let pods = project.status().pods;
     assert!(pods.iter().all(|pod| pod.user_conflicts.is_empty() && pod.error.is_none()), "{pods:#?}");
@@ -68,21 +68,26 @@ fn roll_out(service: impl Fn(u32) -> String) {
 }
 
 #[test]
+#[ignore = "takes three minutes; part of `.ci/full users`"]
 fn a_version_of_uvicorn_as_another_user_comes_and_nobody_notices() {
-    roll_out(|user| format!("    image: ${{UVICORN}}\n    user: \"{user}\"\n"));
+    roll_out(&USERS, |user| format!("    image: ${{UVICORN}}\n    user: \"{user}\"\n"));
 }
 
 #[test]
 fn a_version_of_nginx_as_another_user_comes_and_nobody_notices() {
-    roll_out(|user| format!("    image: ${{NGINX}}\n    user: \"{user}\"\n"));
+    roll_out(&[0, 1000, 0], |user| format!("    image: ${{NGINX}}\n    user: \"{user}\"\n"));
+}
+
+#[test]
+#[ignore = "takes three minutes; part of `.ci/full users`"]
+fn versions_of_nginx_as_all_users_come_and_nobody_notices() {
+    roll_out(&USERS, |user| format!("    image: ${{NGINX}}\n    user: \"{user}\"\n"));
 }
 
 /// The user is not known before the program asks for its port.
-#[test]
-fn an_image_that_drops_root_by_itself_gets_its_port_and_has_not_crashed() {
-    roll_out(|user| {
-        format!(
-            r#"    image: ${{UVICORN}}
+fn drops_root(user: u32) -> String {
+    format!(
+        r#"    image: ${{UVICORN}}
     command:
       - python3
       - -c
@@ -93,6 +98,16 @@ fn an_image_that_drops_root_by_itself_gets_its_port_and_has_not_crashed() {
         os.setuid({user})
         os.execvp("python3", "python3 -m uvicorn --app-dir / --no-access-log app:app".split())
 "#
-        )
-    });
+    )
+}
+
+#[test]
+fn an_image_that_drops_root_by_itself_gets_its_port_and_has_not_crashed() {
+    roll_out(&[0, 1000, 0], drops_root);
+}
+
+#[test]
+#[ignore = "takes three minutes; part of `.ci/full users`"]
+fn an_image_that_drops_root_to_all_users_gets_its_port_and_has_not_crashed() {
+    roll_out(&USERS, drops_root);
 }

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use sameport::kernel::{capability, sockets::Transport};
+use sameport::kernel::{capability, sockets::Transport, steering::KernelSteering};
 use serde_json::{Value, json};
 
 use super::{
@@ -86,9 +86,20 @@ fn ways() -> Vec<(String, &'static str, Value)> {
 
 #[test]
 fn a_replica_that_drains_gets_nothing_whatever_it_does() {
+    drained_gets_nothing(|_| {});
+}
+
+/// What nobody is told of any more has no effect either.
+#[test]
+fn nor_does_it_once_the_supervisor_is_gone() {
+    drained_gets_nothing(|pod| pod.steering = None);
+}
+
+fn drained_gets_nothing(prepare: impl Fn(&mut Pod)) {
     let (mut asked, mut differ) = (0, vec![]);
     for servers in SERVERS {
-        let (pod, mut agents) = pod(servers);
+        let (mut pod, mut agents) = pod(servers);
+        prepare(&mut pod);
         let mut clients = [pod.stranger(), pod.outside()];
         for (way, function, arguments) in ways() {
             // Much is refused.
@@ -99,6 +110,10 @@ fn a_replica_that_drains_gets_nothing_whatever_it_does() {
             if seen.len() != 2 || !seen.contains_key("1") || !seen.contains_key("2") {
                 differ.push(format!("{servers:?}: {way} ({done:?}): {seen:?}"));
             }
+        }
+        // Whoever takes over lets go of all.
+        if pod.steering.is_none() {
+            pod.steering = Some(KernelSteering::start(&pod.project).unwrap());
         }
     }
     judge::none(asked, &differ);

@@ -33,6 +33,8 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// What could not be looked at is tried again after that long at most.
 const REFUSED: Duration = Duration::from_secs(30);
 
+/// Handles that are kept of listeners of a pod.
+const MOST_HANDLES: usize = 128;
 /// What was found nowhere is looked for again after that long at most.
 const NOWHERE: Duration = Duration::from_secs(1);
 
@@ -457,10 +459,11 @@ impl Pod {
         Ok(())
     }
 
-    /// By which a listener can be given to another user, without a search for it. Where there are no more descriptors it is
-    /// searched for.
+    /// By which a listener can be given to another user, without a search for it. Each takes a descriptor: where there are many
+    /// listeners, or no more descriptors, the rest is searched for.
     fn keep_handle(&mut self, cookie: u64, socket: &OwnedFd) -> Result<(), KernelError> {
-        if hold::has_file(socket)
+        if self.handles.len() < MOST_HANDLES
+            && hold::has_file(socket)
             && let Some(handle) = Handle::of(socket)?
         {
             self.handles.insert(cookie, handle);
