@@ -126,7 +126,7 @@ impl Programs {
     /// By which this release knows its programs at the control groups from those of others.
     #[must_use]
     pub fn build() -> String {
-        let hash = Sha256::digest(HOOKS);
+        let hash = Sha256::new().chain_update(HOOKS).chain_update(COMPAT).finalize();
         hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
     }
 

@@ -278,7 +278,8 @@ fn in_a_rollout_of_dns_no_question_is_lost_and_who_goes_on_asking_keeps_the_repl
         check(left.is_empty(), left)
     });
     let last = out.elapsed();
-    thread::sleep(Duration::from_secs(1));
+    // Who has lost a question waits for its answer for 2 s.
+    thread::sleep(Duration::from_secs(4));
     let ((seen, lost), fresh, by_tcp) = (kept.finish(), fresh.finish(), by_tcp.finish());
     eprintln!(
         "idle ones gone {idle:.1?}, the last one {last:.1?} after all were out; {:.1?} in all\nkept: {lost} lost, {:?}\n\

@@ -142,8 +142,8 @@ fn programs() -> Vec<(&'static str, Value, &'static [&'static str])> {
     programs
 }
 
-/// Whether what stands in front of all calls of setsockopt(2) is attached. A host may forbid programs that trace its kernel, as
-/// that on which this runs; in a machine of our own (`tests/vm/kernel/main`) nothing is forbidden.
+/// Whether what stands in front of all calls of setsockopt(2) is attached. Some hosts forbid programs that trace their kernel; in
+/// a machine of our own (`tests/vm/kernel/main`) nothing is forbidden.
 fn sees_other_architectures() -> bool {
     let link = capability::mounted("bpf").unwrap().join("sameport/_host_2/link_sameport_compat");
     let is_there = link.exists();
