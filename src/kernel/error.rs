@@ -81,6 +81,13 @@ pub enum KernelError {
 }
 
 impl KernelError {
+    /// Whether there was no memory or descriptor left to find anything out with: nothing was learned.
+    #[must_use]
+    pub fn is_shortage(&self) -> bool {
+        matches!(self, Self::Io { source, .. }
+            if matches!(source.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)))
+    }
+
     /// What the user can do about it, where that is known.
     #[must_use]
     pub fn help(&self) -> Option<&'static str> {

@@ -169,9 +169,15 @@ pub fn is_at(folder: &OwnedFd, path: &Path) -> bool {
 }
 
 /// By which what has a name in a folder is known; none if there is nothing.
-pub fn place(folder: impl AsFd, name: &str) -> Option<Place> {
-    let stat = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
-    Some((stat.st_dev, stat.st_ino))
+///
+/// # Errors
+/// When the kernel does not tell.
+pub fn place(folder: impl AsFd, name: &str) -> Result<Option<Place>, KernelError> {
+    match statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(Some((stat.st_dev, stat.st_ino))),
+        Err(rustix::io::Errno::NOENT) => Ok(None),
+        Err(errno) => Err(failed(Path::new(name))(errno)),
+    }
 }
 
 /// Names of all that is in a folder; none if there is no such folder.

@@ -230,7 +230,7 @@ impl Host {
     pub fn look(&self) -> Result<Look, KernelError> {
         let mut pins = self.pins();
         let folder = self.folder();
-        if build_of(&folder).as_ref() == Some(&pins.build) && pins.kept.lost().is_empty() {
+        if build_of(&folder).as_ref() == Some(&pins.build) && pins.kept.lost()?.is_empty() {
             pins.is_another_ones_turn = false;
             return Ok(Look::Whole);
         }
@@ -238,7 +238,7 @@ impl Host {
         if pins.kept.is_replaced()? {
             return Ok(Look::Replaced);
         }
-        let mut lost: Vec<String> = pins.kept.lost().into_iter().map(str::to_owned).collect();
+        let mut lost: Vec<String> = pins.kept.lost()?.into_iter().map(str::to_owned).collect();
         match locked.build() {
             // Another release has replaced the programs.
             Some(build) if build != pins.build => {
@@ -272,9 +272,11 @@ impl Host {
     }
 
     /// Whether all maps are pinned, as we have them: whoever loads programs makes what is not.
-    #[must_use]
-    pub fn is_whole(&self) -> bool {
-        self.pins().kept.lost().iter().all(|name| name.starts_with(LINK))
+    ///
+    /// # Errors
+    /// When it cannot be looked.
+    pub fn is_whole(&self) -> Result<bool, KernelError> {
+        Ok(self.pins().kept.lost()?.iter().all(|name| name.starts_with(LINK)))
     }
 
     /// The same with descriptors of its own.

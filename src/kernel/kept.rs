@@ -69,7 +69,7 @@ impl Kept {
     /// When there is nothing.
     pub fn keep(&mut self, name: &str) -> Result<(), KernelError> {
         let folder = folders::open_ours(&self.root, &self.folder)?;
-        let place = folders::place(&folder, name);
+        let place = folders::place(&folder, name)?;
         let (object, id) = self.pinned(name)?;
         self.pins.retain(|pin| pin.name != name);
         self.pins.push(Pinned { name: name.to_owned(), object, id, place });
@@ -108,15 +108,26 @@ impl Kept {
     }
 
     /// Names of what is not pinned (as we have it), or not attached. Empty: all is well.
-    #[must_use]
-    pub fn lost(&self) -> Vec<&str> {
-        let folder = folders::open_ours(&self.root, &self.folder).ok();
-        let is_there = |pin: &Pinned| {
-            let place = folder.as_ref().and_then(|folder| folders::place(folder, &pin.name));
-            pin.place.is_some() && place == pin.place
+    ///
+    /// # Errors
+    /// When it cannot be looked, as without a free descriptor: then nothing is known to be lost.
+    pub fn lost(&self) -> Result<Vec<&str>, KernelError> {
+        let folder = match folders::open_ours(&self.root, &self.folder) {
+            Ok(folder) => Some(folder),
+            Err(KernelError::Gone { .. } | KernelError::Foreign { .. }) => None,
+            Err(error) => return Err(error),
         };
-        let lost = self.pins.iter().filter(|pin| !is_there(pin) || pin.is_detached());
-        lost.map(|pin| pin.name.as_str()).collect()
+        let mut lost = Vec::new();
+        for pin in &self.pins {
+            let place = match &folder {
+                Some(folder) => folders::place(folder, &pin.name)?,
+                None => None,
+            };
+            if place.is_none() || place != pin.place || pin.is_detached() {
+                lost.push(pin.name.as_str());
+            }
+        }
+        Ok(lost)
     }
 
     /// Whether all maps are pinned and none of them is ours: somebody has made them anew, and uses those.
@@ -171,7 +182,7 @@ impl Kept {
                 }
             }
         }
-        pin.place = folders::place(folder, &pin.name);
+        pin.place = folders::place(folder, &pin.name)?;
         Ok(())
     }
 }

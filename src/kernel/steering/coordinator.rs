@@ -159,6 +159,11 @@ impl Coordinator {
                 None
             }
             Ok(Look::Replaced) => self.renew().err(),
+            // What cannot be looked at is not known to be lost.
+            Err(error) if error.is_shortage() => {
+                tracing::debug!(%error, "it is not looked whether all is whole");
+                return;
+            }
             Err(error) => Some(error),
         };
         let error = error.map(|error| error.to_string());

@@ -75,7 +75,7 @@ impl InKernel {
         let mut programs = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
         let loaded = programs.load_pod(&self.host.folder(), folder, room)?;
         // One that was not pinned any more is made: the pod's programs have another one than all others.
-        if self.host.is_whole() { Ok(loaded) } else { Err(gone()) }
+        if self.host.is_whole()? { Ok(loaded) } else { Err(gone()) }
     }
 
     /// Looks whether all that the project shares, and its own folder, is there, and mends it if not.

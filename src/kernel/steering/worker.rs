@@ -330,6 +330,11 @@ impl Steered {
         let error = match mended {
             // The coordinator makes the folder again, or tells why it cannot.
             Err(KernelError::Gone { .. }) => return,
+            // What cannot be looked at is not known to be lost.
+            Err(error) if error.is_shortage() => {
+                tracing::debug!(%error, pod = %id.0, "it is not looked whether a pod is whole");
+                return;
+            }
             Err(error) => Some(error.to_string()),
             Ok(lost) => {
                 if !lost.is_empty() {

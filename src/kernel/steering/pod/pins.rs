@@ -81,7 +81,7 @@ impl Pod {
         self.attach_to_groups()?;
         let kernel = &mut self.kernel;
         let names = kernel.lost_names();
-        let mut lost: Vec<String> = kernel.kept.lost().into_iter().map(str::to_owned).collect();
+        let mut lost: Vec<String> = kernel.kept.lost()?.into_iter().map(str::to_owned).collect();
         lost.extend(names.iter().map(|(name, _)| name.clone()));
         if lost.is_empty() {
             return Ok(lost);
