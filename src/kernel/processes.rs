@@ -5,7 +5,7 @@ use std::{
     fs,
     io::{self, Read},
     os::{
-        fd::{AsRawFd, OwnedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::fs::MetadataExt,
     },
     path::{Path, PathBuf},
@@ -246,6 +246,11 @@ impl Handle {
         Ok(is_it.then_some(Self(file)))
     }
 
+    /// The descriptor that it takes.
+    pub fn file(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
     /// Makes it that user's. The owner of a socket's inode is the user whom the kernel compares (`sockfs_setattr`).
     ///
     /// # Errors
@@ -379,7 +384,7 @@ fn stat(pid: u32) -> Option<Stat> {
 
 #[cfg(test)]
 mod tests {
-    use std::{net::TcpListener, os::fd::AsFd};
+    use std::net::TcpListener;
 
     use super::*;
 

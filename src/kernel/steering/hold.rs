@@ -30,16 +30,20 @@ pub fn most_files() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
-/// The number from which on descriptors are not for listeners that connections wait behind.
-fn ceiling() -> u64 {
+/// The number from which on descriptors are for nothing that can be done without. The limit may change while we run.
+pub fn ceiling() -> u64 {
     most_files().map_or(u64::MAX, |most| most - LEFT.min(most / 4))
 }
 
 /// Whether one more listener can be opened. `any` is any open file.
 pub fn has_file(any: impl AsFd) -> bool {
     // The kernel gives out the lowest number that is free.
-    let next = rustix::io::fcntl_dupfd_cloexec(any, 0);
-    next.is_ok_and(|next| u64::try_from(next.as_raw_fd()).is_ok_and(|number| number < ceiling()))
+    rustix::io::fcntl_dupfd_cloexec(any, 0).is_ok_and(|next| number(&next) < ceiling())
+}
+
+/// The number of a descriptor, as [`ceiling`] has it.
+pub fn number(file: impl AsFd) -> u64 {
+    u64::try_from(file.as_fd().as_raw_fd()).unwrap_or(u64::MAX)
 }
 
 /// The listener, and since when each connection waits.

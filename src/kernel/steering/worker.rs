@@ -333,6 +333,7 @@ impl Steered {
             // What cannot be looked at is not known to be lost.
             Err(error) if error.is_shortage() => {
                 tracing::debug!(%error, pod = %id.0, "it is not looked whether a pod is whole");
+                self.next_look_at_pins = Instant::now() + pace::PINS;
                 return;
             }
             Err(error) => Some(error.to_string()),

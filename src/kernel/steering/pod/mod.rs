@@ -20,6 +20,7 @@ use std::{
 };
 
 use super::{
+    hold,
     pace::Allowance,
     port::Port,
     project::{InKernel, Life},
@@ -220,6 +221,8 @@ impl Pod {
     /// When the kernel does not do something; the next try goes on from there.
     pub fn update(&mut self, kernel: &mut InKernel, wish: &PodWish) -> Result<PodReport, KernelError> {
         self.paying = std::mem::take(&mut self.payers);
+        let ceiling = hold::ceiling();
+        self.handles.retain(|_, handle| hold::number(handle.file()) < ceiling);
         self.settle(kernel, wish)?;
         self.declare(&mut kernel.host, wish)?;
         if self.addresses_changed || self.addresses.has_changed() {
