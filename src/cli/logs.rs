@@ -1,5 +1,7 @@
 //! `sameport logs`.
 
+mod printed;
+
 use std::{collections::BTreeMap, io::IsTerminal, time::Duration};
 
 use anstyle::{AnsiColor, Style};
@@ -22,6 +24,7 @@ use super::{
     selector::{self, Written},
     signals::Signals,
 };
+use printed::Printed;
 
 /// Arguments of `sameport logs`.
 #[derive(Args, Debug)]
@@ -198,9 +201,9 @@ async fn follow(
     let mut printer = Printer::new(look);
     let (sender, mut lines) = mpsc::channel(WAITING);
     let mut readers = tokio::task::JoinSet::new();
-    // For each container that was ever followed: the time of its last line, where reading goes on after a
-    // restart; none while it is being read.
-    let mut seen: BTreeMap<ContainerId, Option<Option<Timestamp>>> = BTreeMap::new();
+    // For each container that was ever followed: what was printed of it, after which reading goes on after a restart; none
+    // while it is being read.
+    let mut seen: BTreeMap<ContainerId, Option<Printed>> = BTreeMap::new();
     let mut events: Option<BoxStream<'static, EngineEvent>> = None;
     loop {
         if events.is_none() {
@@ -213,15 +216,16 @@ async fn follow(
                     // It is being read, or nothing new can come of it.
                     Some(None) => continue,
                     Some(Some(_)) if !replica.running => continue,
-                    Some(Some(last)) => {
-                        LogOptions { since: last.or(options.since), tail: None, ..options.clone() }
-                    }
+                    Some(Some(printed)) => LogOptions {
+                        since: printed.newest().or(options.since),
+                        tail: None,
+                        ..options.clone()
+                    },
                 };
-                let after = seen.get(&replica.id).copied().flatten().flatten();
                 let Ok(stream) = engine.logs(&replica.id, &options).await else { continue };
                 printer.widen(&replica);
-                seen.insert(replica.id.clone(), None);
-                readers.spawn(read(replica, stream, after, sender.clone()));
+                let printed = seen.insert(replica.id.clone(), None).flatten().unwrap_or_default();
+                readers.spawn(read(replica, stream, printed, sender.clone()));
             }
         }
         let look_again = tokio::time::sleep(if events.is_some() { RESYNC } else { RETRY });
@@ -230,8 +234,8 @@ async fn follow(
             tokio::select! {
                 biased;
                 Some((replica, line)) = lines.recv() => printer.print(&replica, &line)?,
-                Some(Ok((id, last))) = readers.join_next() => {
-                    seen.insert(id, Some(last));
+                Some(Ok((id, printed))) = readers.join_next() => {
+                    seen.insert(id, Some(printed));
                     break;
                 }
                 event = async {
@@ -253,26 +257,20 @@ async fn follow(
     }
 }
 
-/// Reads one container's lines until it ends, and tells the time of the last one.
+/// Reads one container's lines until it ends, and tells what was printed of it by then.
 async fn read(
     replica: Replica,
     mut lines: Lines,
-    after: Option<Timestamp>,
+    mut printed: Printed,
     sender: mpsc::Sender<(Replica, LogLine)>,
-) -> (ContainerId, Option<Timestamp>) {
+) -> (ContainerId, Printed) {
     let id = replica.id.clone();
-    let mut last = after;
     while let Some(Ok(line)) = lines.next().await {
-        // The engine's word for "since" takes the last line in once more.
-        if line.time.is_some() && line.time <= after {
-            continue;
-        }
-        last = line.time.or(last);
-        if sender.send((replica.clone(), line)).await.is_err() {
+        if printed.is_new(&line) && sender.send((replica.clone(), line)).await.is_err() {
             break;
         }
     }
-    (id, last)
+    (id, printed)
 }
 
 struct Printer {

@@ -1,7 +1,7 @@
 //! Compares two looks: who died, and of what; whose health changed; which pod was lost.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
@@ -21,7 +21,9 @@ use crate::{
 use super::{EventKind, diagnosis, journal::Event};
 
 /// How many of its last lines a dead replica is judged and shown by.
-const LAST_WORDS: u64 = 10;
+const LAST_WORDS: usize = 10;
+/// How many bytes of each are kept.
+const LONGEST_LINE: usize = 1024;
 /// The engine notes when a process started once it runs: one that ends at once has written its words before. Whatever
 /// ran there before ended longer ago: a start alone takes that long.
 const NOTED_WITHIN: Duration = Duration::from_millis(200);
@@ -249,17 +251,33 @@ pub async fn autopsy<E: Engine>(engine: &E, death: Death, now: Timestamp) -> Tol
 /// The last lines that a process wrote; none where they cannot be read, as they are no reason to do anything else.
 pub async fn last_words<E: Engine>(engine: &E, container: &ContainerId, since: Timestamp) -> Vec<String> {
     let since = since.checked_sub(NOTED_WITHIN).unwrap_or(since);
-    let options = LogOptions { tail: Some(LAST_WORDS), since: Some(since), ..LogOptions::default() };
-    let mut log = Vec::new();
+    let tail = u64::try_from(LAST_WORDS).ok();
+    let options = LogOptions { tail, since: Some(since), ..LogOptions::default() };
+    let mut log = VecDeque::new();
     match engine.logs(container, &options).await {
         Ok(mut lines) => {
-            while let Some(Ok(line)) = lines.next().await {
-                log.push(line.text);
+            while let Some(Ok(mut line)) = lines.next().await {
+                // A long line comes as several.
+                if log.len() == LAST_WORDS {
+                    log.pop_front();
+                }
+                cut(&mut line.text);
+                log.push_back(line.text);
             }
         }
         Err(error) => tracing::debug!(%error, %container, "no last words"),
     }
-    log
+    log.into()
+}
+
+/// Shortens a line: last words are kept with each event.
+fn cut(line: &mut String) {
+    let Some((end, _)) = line.char_indices().take_while(|(at, _)| *at <= LONGEST_LINE).last() else { return };
+    if line.len() > LONGEST_LINE {
+        line.truncate(end);
+        line.push('…');
+        line.shrink_to_fit();
+    }
 }
 
 #[cfg(test)]
@@ -289,6 +307,22 @@ mod tests {
         };
         engine.world().log = vec![line(9_700, "the last one's"), line(9_999, "no database")];
         assert_eq!(last_words(&engine, &id, started_at).await, ["no database"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn last_words_are_few_and_short_however_much_was_said() {
+        let engine = Memory::new(Clock::starting_at(Timestamp::UNIX_EPOCH), 1);
+        let line = |number: usize| LogLine {
+            time: Some(Timestamp::from_second(10).unwrap()),
+            stderr: false,
+            text: format!("{number} {}", "ä".repeat(30_000)),
+        };
+        engine.world().log = (0..100).map(line).collect();
+        let id = ContainerId("one".to_owned());
+        let log = last_words(&engine, &id, Timestamp::from_second(10).unwrap()).await;
+        assert_eq!(log.len(), LAST_WORDS);
+        assert!(log[LAST_WORDS - 1].starts_with("99 ä"), "{}", log[LAST_WORDS - 1]);
+        assert!(log.iter().all(|line| line.len() <= LONGEST_LINE + '…'.len_utf8() && line.ends_with('…')));
     }
 
     /// A replica that ended with this code, having run so long, and said so; the kernel did not let it have these ports.

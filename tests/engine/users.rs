@@ -84,6 +84,19 @@ fn versions_of_nginx_as_all_users_come_and_nobody_notices() {
     roll_out(&USERS, |user| format!("    image: ${{NGINX}}\n    user: \"{user}\"\n"));
 }
 
+#[test]
+#[ignore = "takes three minutes; part of `.ci/full users`"]
+fn a_version_of_gunicorn_as_another_user_comes_and_nobody_notices() {
+    roll_out(&USERS, |user| {
+        format!(
+            r#"    image: ${{GUNICORN}}
+    user: "{user}"
+    command: [python3, -m, gunicorn, --chdir, /, --bind, "0.0.0.0:8080", --worker-tmp-dir, /dev/shm, --threads, "100", "app:app"]
+"#
+        )
+    });
+}
+
 /// The user is not known before the program asks for its port.
 fn drops_root(user: u32) -> String {
     format!(

@@ -76,6 +76,33 @@ fn followed_logs_go_on_with_replicas_that_start_later_and_end_with_an_interrupt(
 }
 
 #[test]
+fn a_line_is_followed_once_also_where_the_engine_turns_its_log_over() {
+    const LINES: usize = 20_000;
+    let project = Project::new(&format!(
+        r#"
+services:
+  talker:
+    image: ${{PYTHON}}
+    command: [python3, -u, -c, "import time; time.sleep(2); [(print('line', n), time.sleep(0.0001)) for n in range({LINES})]; time.sleep(600)"]
+    logging: {{ driver: json-file, options: {{ max-size: "100k", max-file: "3" }} }}
+"#
+    ));
+    project.run(&["up", "-d"]);
+    let follower = project.start(&["logs", "-f", "--no-log-prefix"]);
+    let last = format!("line {}\n", LINES - 1);
+    wait::until("the last line", || {
+        let seen = follower.printed();
+        check(seen.contains(&last), seen.lines().last().map(str::to_owned))
+    });
+    let printed = follower.printed();
+    let lines: Vec<_> = printed.lines().filter(|line| line.starts_with("line ")).collect();
+    let different: std::collections::BTreeSet<_> = lines.iter().collect();
+    assert_eq!(lines.len(), different.len(), "some are printed twice");
+    // Which of them the engine skips itself when it turns its log over is its affair.
+    assert!(lines.len() > LINES / 2, "{}", lines.len());
+}
+
+#[test]
 fn a_command_in_a_replica_has_its_input_output_and_exit_code() {
     let project = Project::new(TALKERS);
     project.run(&["up", "-d", "--wait"]);

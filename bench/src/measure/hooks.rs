@@ -6,7 +6,7 @@
 use std::{
     ffi::OsString,
     fmt, fs,
-    io::{BufRead as _, BufReader, Write as _, stdin, stdout},
+    io::{BufRead as _, BufReader, ErrorKind, Write as _, stdin, stdout},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     process::{ChildStdin, ChildStdout, Stdio},
@@ -61,6 +61,8 @@ enum Act {
     Tcp,
     /// The same, of which only connect(2) is timed: on loopback that is the handshake, at both ends.
     TcpConnect,
+    /// connect(2) of a TCP socket to a port where nobody listens: it has one end.
+    TcpRefused,
     /// An option of a TCP socket is set.
     Option,
     /// A UDP socket is made, connected and closed.
@@ -69,7 +71,8 @@ enum Act {
     Send,
 }
 
-const ACTS: [Act; 6] = [Act::Bind, Act::Tcp, Act::TcpConnect, Act::Option, Act::Connect, Act::Send];
+const ACTS: [Act; 7] =
+    [Act::Bind, Act::Tcp, Act::TcpConnect, Act::TcpRefused, Act::Option, Act::Connect, Act::Send];
 
 impl fmt::Display for Act {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -211,6 +214,17 @@ impl Places {
                 let (accepted, _) = self.listener.accept()?;
                 drop(socket);
                 drop(accepted);
+            }
+            Act::TcpRefused => {
+                let socket = Socket::new(self.domain, Type::STREAM, Some(Protocol::TCP))?;
+                let begin = Instant::now();
+                let connected = socket.connect(&self.at(SINK));
+                timed = Some(begin.elapsed());
+                match connected {
+                    Ok(()) => bail!("somebody listens on TCP port {SINK}"),
+                    Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
+                    Err(error) => return Err(error.into()),
+                }
             }
             Act::Option => self.listener.set_keepalive(true)?,
             Act::Connect => {
@@ -365,6 +379,10 @@ fn of_others(bench: &Bench) -> Result<Vec<Measure>> {
     let network: Ends = sandbox()?;
     let mut worker = Worker::start(&format!("{name}-out"), network.0.id(), &core(bench))?;
     let acts = [
+        (
+            Act::TcpRefused,
+            "connect(2) of a TCP socket on loopback where nobody listens: the caller's end alone",
+        ),
         (Act::TcpConnect, "connect(2) of a TCP socket on loopback, which is the handshake at both ends"),
         (Act::Tcp, "a TCP connection on loopback, opened, accepted and closed at both ends"),
         (Act::Option, "setsockopt(2)"),
@@ -390,11 +408,11 @@ fn of_others(bench: &Bench) -> Result<Vec<Measure>> {
             timed?;
         }
     }
-    Ok(acts.into_iter().zip(samples).map(|((_, what), samples)| others(what, samples)).collect())
+    Ok(acts.into_iter().zip(samples).map(|((act, what), samples)| others(act, what, samples)).collect())
 }
 
 /// The figures without and with the programs.
-fn others(what: &str, [without, with]: [Vec<f64>; 2]) -> Measure {
+fn others(act: Act, what: &str, [without, with]: [Vec<f64>; 2]) -> Measure {
     let pairs = || with.iter().zip(&without);
     let more = pairs().map(|(with, without)| with - without).collect();
     let ratios: Vec<_> = pairs().map(|(with, without)| with / without).collect();
@@ -408,7 +426,11 @@ fn others(what: &str, [without, with]: [Vec<f64>; 2]) -> Measure {
              compared was measured in the same round; with them it took {ratio} times as long."
         ),
         better: Better::Lower,
-        goals: vec![Goal::new(MORE, By::One, Bound::AtMost(MOST))],
+        // The other end is another one's.
+        goals: match act {
+            Act::Tcp | Act::TcpConnect => Vec::new(),
+            _ => vec![Goal::new(MORE, By::One, Bound::AtMost(MOST))],
+        },
         series: vec![
             series(MORE, Kind::Sameport, more),
             series("with sameport's programs", Kind::Sameport, with),

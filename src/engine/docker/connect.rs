@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::engine::EngineError;
 
-use super::error::classify;
+use super::{bounded, error::classify};
 
 /// How long a call may take that the daemon answers at once.
 pub(super) const QUICK: Duration = Duration::from_secs(60);
@@ -147,7 +147,19 @@ pub(super) fn client(endpoint: &Endpoint) -> Result<bollard::Docker, EngineError
     let (host, seconds) = (endpoint.host.as_str(), QUICK.as_secs());
     let refuse = |message: String| Err(EngineError::Refused { message });
     let made = match host.split_once("://") {
-        Some(("unix", _)) => bollard::Docker::connect_with_unix(host, seconds, API_DEFAULT_VERSION),
+        Some(("unix", path)) => {
+            if !Path::new(path).exists() {
+                let reason = format!("there is no {path}");
+                return Err(EngineError::Unreachable { address: host.to_owned(), reason });
+            }
+            let transport = bounded::transport(Path::new(path));
+            bollard::Docker::connect_with_custom_transport(
+                transport,
+                Some("http://docker"),
+                seconds,
+                API_DEFAULT_VERSION,
+            )
+        }
         Some(("tcp" | "http" | "https", _)) => match &endpoint.certificates {
             Some(folder) => bollard::Docker::connect_with_ssl(
                 host,

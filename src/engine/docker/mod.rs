@@ -24,6 +24,7 @@ use super::{
     Summary, credentials,
 };
 
+mod bounded;
 mod connect;
 mod error;
 mod exec;

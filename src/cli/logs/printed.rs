@@ -1,0 +1,99 @@
+//! What was printed of one container's log: an engine that turns its log file over, or is asked again from some moment on, tells
+//! the same lines once more.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    hash::{DefaultHasher, Hash, Hasher},
+};
+
+use jiff::Timestamp;
+use sameport::engine::LogLine;
+
+/// So many lines are remembered.
+const MOST: usize = 1 << 16;
+
+/// The last lines of one container that were printed.
+#[derive(Debug, Default)]
+pub struct Printed {
+    /// When each was written, and its digest; the oldest first.
+    lines: VecDeque<(Timestamp, u64)>,
+    digests: HashSet<u64>,
+    newest: Option<Timestamp>,
+}
+
+impl Printed {
+    /// When the newest of them was written.
+    pub fn newest(&self) -> Option<Timestamp> {
+        self.newest
+    }
+
+    /// Remembers a line, unless it was printed before. A line that is older than the newest one is not a repetition for that
+    /// alone: the two streams of a container overtake each other, and a clock may be put back.
+    pub fn is_new(&mut self, line: &LogLine) -> bool {
+        let Some(time) = line.time else { return true };
+        let mut hasher = DefaultHasher::new();
+        (time, line.stderr, &line.text).hash(&mut hasher);
+        let digest = hasher.finish();
+        if self.newest.is_some_and(|newest| time <= newest) {
+            let is_forgotten =
+                self.lines.len() == MOST && self.lines.front().is_some_and(|(oldest, _)| time < *oldest);
+            if is_forgotten || self.digests.contains(&digest) {
+                return false;
+            }
+        }
+        if self.lines.len() == MOST
+            && let Some((_, oldest)) = self.lines.pop_front()
+        {
+            self.digests.remove(&oldest);
+        }
+        self.lines.push_back((time, digest));
+        self.digests.insert(digest);
+        self.newest = self.newest.max(Some(time));
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(at: i64, text: &str) -> LogLine {
+        LogLine {
+            time: Some(Timestamp::from_nanosecond(at.into()).unwrap()),
+            stderr: false,
+            text: text.to_owned(),
+        }
+    }
+
+    #[test]
+    fn what_is_told_again_is_not_printed_again() {
+        let mut printed = Printed::default();
+        let lines: Vec<_> = (1..=100).map(|at| line(at, "same")).collect();
+        assert!(lines.iter().all(|line| printed.is_new(line)));
+        assert!(!lines.iter().any(|line| printed.is_new(line)), "all of them");
+        assert!(printed.is_new(&line(101, "same")));
+        assert_eq!(printed.newest(), line(101, "").time);
+    }
+
+    #[test]
+    fn a_line_that_comes_late_is_printed() {
+        let mut printed = Printed::default();
+        assert!(printed.is_new(&line(100, "out")));
+        assert!(printed.is_new(&line(99, "other")), "the other stream was overtaken");
+        assert!(printed.is_new(&line(5, "after the clock was put back")));
+        assert!(printed.is_new(&line(100, "at the same moment")));
+        assert!(printed.is_new(&LogLine { time: None, ..line(1, "") }), "it has no time");
+    }
+
+    #[test]
+    fn what_is_too_long_ago_to_be_remembered_was_printed() {
+        let mut printed = Printed::default();
+        let most = i64::try_from(MOST).unwrap();
+        for at in 1..=most + 10 {
+            assert!(printed.is_new(&line(at, "")));
+        }
+        assert!(!printed.is_new(&line(3, "")));
+        assert!(!printed.is_new(&line(most, "")));
+        assert_eq!((printed.lines.len(), printed.digests.len()), (MOST, MOST));
+    }
+}
