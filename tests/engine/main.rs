@@ -12,6 +12,7 @@ mod before;
 mod beside;
 mod changes;
 mod clients;
+mod counts;
 mod datagrams;
 mod dependencies;
 mod everyday;
