@@ -316,6 +316,17 @@ async fn attend(
     }
 }
 
+/// The file once more. What was said of the first time, such as `--scale` or `--recreate-pod`, was said of that: it would undo
+/// what others have asked for since, or take down what nobody was asked about.
+fn anew(args: &UpArgs, images: Found, project: Project) -> Request {
+    Request::Apply(Box::new(Apply {
+        services: args.services.clone(),
+        images: images.ids,
+        renew: images.renewed,
+        ..Apply::all(project, who())
+    }))
+}
+
 /// Makes it so as the file says by now, or says what is wrong with it.
 async fn apply_anew(
     reload: &mut Reload<'_>,
@@ -326,9 +337,7 @@ async fn apply_anew(
     let applied = async {
         let project = reload.load()?;
         let images = pull(docker, &project, &wish.args.services, wish.args.pull).await?;
-        let wish =
-            Wish { context: wish.context, args: wish.args, scale: wish.scale.clone(), images, seen: None };
-        session.ask(wish.of(project)).await
+        session.ask(anew(wish.args, images, project)).await
     };
     match applied.await {
         Ok(()) => {

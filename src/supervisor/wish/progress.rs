@@ -90,7 +90,10 @@ impl Wish {
             }
             let stale = dependents::stale(name, &self.desired, observed);
             let done = stale.is_empty();
-            self.desired.superseded.extend(stale);
+            for process in stale {
+                // Somebody who asks for the same with a time of his own is heeded.
+                self.desired.superseded.entry(process).or_insert(None);
+            }
             // Written off only once they are restarted: a supervisor that comes after this one knows.
             !done
         });
@@ -107,7 +110,7 @@ impl Wish {
                 (&container.labels.role, &container.state)
                 && self.retry.contains(service)
             {
-                self.desired.superseded.insert((container.id.clone(), exit.started_at));
+                self.desired.superseded.insert((container.id.clone(), exit.started_at), None);
             }
         }
     }
