@@ -279,6 +279,7 @@ impl Wish {
             Change::Pause => versions.pause().map_err(reject)?,
             Change::Resume => versions.resume().map_err(reject)?,
             Change::Promote => versions.promote().map_err(reject)?,
+            Change::Abort => versions.abort(file, &asked("abort")).map_err(reject)?,
             Change::Undo { to } => {
                 let cause = to.map_or_else(|| "undo".to_owned(), |number| format!("undo to {number}"));
                 versions.undo(file, to, &asked(&cause)).map_err(reject)?;

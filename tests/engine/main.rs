@@ -18,6 +18,7 @@ mod dependencies;
 mod everyday;
 mod exits;
 mod faults;
+mod going_back;
 mod health;
 mod hooks;
 mod hostile;

@@ -12,6 +12,7 @@ mod rollout;
 mod rotation;
 mod sandboxes;
 mod status;
+mod versions;
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -54,6 +54,30 @@ impl Wish {
         }
     }
 
+    /// Which stable versions have served: a replica of them is or was ready.
+    pub fn note_served(&mut self, observed: &Observed) {
+        let is_unknown = |versions: &Versions| {
+            versions.revision(versions.stable).is_some_and(|stable| stable.served == Some(false))
+        };
+        if !self.state.versions.values().any(is_unknown) {
+            return;
+        }
+        let mut state = self.state.clone();
+        let mut news = false;
+        for (name, versions) in &mut state.versions {
+            let is_ready = |generation: &Generation| {
+                observed.service(name).any(|(_, replica)| {
+                    replica.labels.generation == *generation && observed.ready_since.contains_key(&replica.id)
+                })
+            };
+            news |= versions.note_served(is_ready);
+        }
+        if news {
+            self.keep(state);
+            self.desired.versions.clone_from(&self.state.versions);
+        }
+    }
+
     /// What had been counted of connections when a rollout began.
     pub fn note_counted(&mut self, observed: &Observed) {
         let is_unknown =
