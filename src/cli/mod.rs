@@ -3,6 +3,7 @@
 mod args;
 mod completion;
 mod config;
+mod confirm;
 mod context;
 mod curl;
 mod demo;

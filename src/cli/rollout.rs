@@ -10,7 +10,7 @@ use sameport::{
         schema::{self, Pinned, Reason, Revision, RevisionState, RolloutStatus},
     },
     engine::{Engine, docker::Docker},
-    plan::versions::{Steps, Versions},
+    plan::versions::{Rejected, Steps, Versions},
     spec::{Image, ServiceName, Share},
     supervisor::{Change, Request, RolloutRequest},
 };
@@ -59,7 +59,7 @@ struct Begin {
     #[arg(long, value_enum)]
     pull: Option<Pull>,
     /// Let new replicas come beside the old ones, and get this part of the connections until `promote` or `abort`
-    #[arg(long, value_name = "PERCENT", value_parser = percent, conflicts_with_all = ["steps", "strategy"])]
+    #[arg(long, value_name = "PERCENT", value_parser = part, conflicts_with_all = ["steps", "strategy"])]
     canary: Option<Share>,
     /// Let the new replicas get more and more
     #[arg(long, value_name = "PERCENT,…", conflicts_with = "strategy", requires = "every")]
@@ -96,11 +96,11 @@ enum Verb {
     Pause(Which),
     /// Go on
     Resume(Which),
-    /// Go back to the version before
+    /// Go back to the last version that has served
     Undo(Undo),
     /// Give the new version all connections, and let the old replicas go
     Promote(Which),
-    /// Let the new replicas go
+    /// Give the rollout in progress up, and let the new replicas go
     Abort(Which),
     /// The versions that a service had
     History(History),
@@ -123,7 +123,7 @@ struct Which {
 
 #[derive(Args, Debug)]
 struct Undo {
-    /// To the version of this number; see `sameport rollout history`
+    /// To the version of this number, whatever became of it; see `sameport rollout history`
     #[arg(long, value_name = "N")]
     to: Option<u32>,
     /// Do not wait until it is done
@@ -154,6 +154,14 @@ fn percent(text: &str) -> Result<Share, String> {
     Share::from_percent(text).ok_or_else(|| format!("`{text}` is no percentage: write one such as 10%"))
 }
 
+/// A part of the connections that is more than none: without any, a canary shows nothing.
+fn part(text: &str) -> Result<Share, String> {
+    match percent(text)? {
+        Share::NONE => Err(format!("`{text}` gives the new version nothing: write a part such as 10%")),
+        share => Ok(share),
+    }
+}
+
 /// Runs `sameport rollout`.
 pub async fn run(context: &Context, args: RolloutArgs) -> Result<(), CliError> {
     match args.verb {
@@ -163,9 +171,7 @@ pub async fn run(context: &Context, args: RolloutArgs) -> Result<(), CliError> {
         Some(Verb::Pause(which)) => change(context, which.service, Change::Pause, After::Return).await,
         Some(Verb::Resume(which)) => change(context, which.service, Change::Resume, After::Wait).await,
         Some(Verb::Promote(which)) => change(context, which.service, Change::Promote, After::Wait).await,
-        Some(Verb::Abort(which)) => {
-            change(context, which.service, Change::Undo { to: None }, After::Wait).await
-        }
+        Some(Verb::Abort(which)) => change(context, which.service, Change::Abort, After::Wait).await,
         Some(Verb::Undo(Undo { to, detach, service })) => {
             let after = if detach { After::Return } else { After::Wait };
             change(context, service, Change::Undo { to }, after).await
@@ -187,6 +193,14 @@ async fn begin(context: &Context, args: Begin) -> Result<(), CliError> {
             help: "write `sameport rollout SERVICE`".to_owned(),
         });
     };
+    if args.image.as_ref().is_some_and(|image| image.trim().is_empty()) {
+        return Err(CliError::Usage {
+            message: "the image after `--image` is empty".to_owned(),
+            help: format!(
+                "write one, such as `sameport rollout {name} --image shop:1.5`; without `--image` it is the file's"
+            ),
+        });
+    }
     let project = context.load()?.project;
     let Some(service) = project.services.get(&name) else {
         return Err(CliError::Usage {
@@ -285,12 +299,12 @@ async fn status(context: &Context, service: &ServiceName) -> Result<(), CliError
     let status = convert::rollout_status(service, &versions, in_progress);
     match context.data() {
         Some(format) => format.item(&status),
-        None => describe(&status).iter().try_for_each(|line| output::line(line)),
+        None => describe(&status, &versions).iter().try_for_each(|line| output::line(line)),
     }
 }
 
 /// The versions of a service, in a few lines.
-fn describe(status: &RolloutStatus) -> Vec<String> {
+fn describe(status: &RolloutStatus, versions: &Versions) -> Vec<String> {
     let service = &status.service;
     let mut lines = match &status.in_progress {
         Some(rollout) => in_progress(rollout),
@@ -300,11 +314,9 @@ fn describe(status: &RolloutStatus) -> Vec<String> {
         }],
     };
     match &status.pinned {
-        Some(Pinned { trigger: Reason::Failed { failure }, .. }) if status.in_progress.is_none() => lines
-            .push(format!(
-                "the file's version failed: {service}-{}: {}; `sameport rollout {service}` tries it again",
-                failure.slot, failure.message
-            )),
+        Some(Pinned { trigger: Reason::Failed { failure }, .. }) if status.in_progress.is_none() => {
+            lines.push(failed(service, failure, versions.rejected()))
+        }
         Some(Pinned { trigger: Reason::Requested, .. }) => lines.push(
             "the file has another version; this one was asked for, and stays until the file changes"
                 .to_owned(),
@@ -312,6 +324,17 @@ fn describe(status: &RolloutStatus) -> Vec<String> {
         _ => {}
     }
     lines
+}
+
+fn failed(service: &str, failure: &schema::Failure, rejected: Option<Rejected<'_>>) -> String {
+    let how = format!("failed: {service}-{}: {}", failure.slot, failure.message);
+    let Some(rejected) = rejected else { return format!("the version before {how}") };
+    let number = rejected.revision.number;
+    let what = match rejected.is_of_file {
+        true => format!("the file's version ({number})"),
+        false => format!("version {number} ({})", rejected.revision.service.container.image),
+    };
+    format!("{what} {how}; `{}` tries it again", rejected.retry())
 }
 
 fn named(image: Option<&String>) -> String {
@@ -363,7 +386,7 @@ async fn history(context: &Context, args: &History) -> Result<(), CliError> {
     let now = Timestamp::now();
     let mut table = output::table::plain(&["VERSION", "AGE", "BY", "CAUSE", "IMAGE", "GENERATION", "STATE"]);
     for revision in revisions.iter().rev() {
-        table.add_row(row(revision, now));
+        table.add_row(row(&args.service, revision, now));
     }
     output::line(&table.trim_fmt())?;
     match args.show_env {
@@ -372,7 +395,7 @@ async fn history(context: &Context, args: &History) -> Result<(), CliError> {
     }
 }
 
-fn row(revision: &Revision, now: Timestamp) -> Vec<String> {
+fn row(service: &ServiceName, revision: &Revision, now: Timestamp) -> Vec<String> {
     vec![
         revision.version.to_string(),
         convert::age(now.duration_since(revision.created_at.0)),
@@ -380,12 +403,17 @@ fn row(revision: &Revision, now: Timestamp) -> Vec<String> {
         revision.cause.clone(),
         revision.image.clone(),
         revision.generation.clone(),
-        match revision.state {
-            RevisionState::Stable => "stable",
-            RevisionState::InProgress => "in progress",
-            RevisionState::Previous => "",
-        }
-        .to_owned(),
+        match (revision.state, &revision.failure) {
+            (RevisionState::Stable, _) => "stable".to_owned(),
+            (RevisionState::InProgress, _) => "in progress".to_owned(),
+            (RevisionState::Previous, Some(failure)) => {
+                // A line of a table is a line; the last words of who ended are in the JSON.
+                let message = failure.message.lines().next().unwrap_or_default();
+                format!("failed: {}-{}: {message}", service, failure.slot)
+            }
+            (RevisionState::Previous, None) if revision.served == Some(false) => "not served".to_owned(),
+            (RevisionState::Previous, None) => String::new(),
+        },
     ]
 }
 

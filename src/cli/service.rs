@@ -7,6 +7,7 @@ use sameport::{spec::ServiceName, supervisor::Request};
 
 use super::{
     args::{Count, time},
+    confirm,
     context::Context,
     dry_run,
     error::CliError,
@@ -21,6 +22,9 @@ use super::{
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  sameport scale web=4 jobs=2")]
 pub struct ScaleArgs {
+    /// Do not ask, however many replicas it is
+    #[arg(short, long)]
+    yes: bool,
     /// How many replicas of which service
     #[arg(required = true, value_name = "SERVICE=N")]
     counts: Vec<Count>,
@@ -61,7 +65,10 @@ pub struct StartArgs {
 
 /// Runs `sameport scale`.
 pub async fn scale(context: &Context, args: ScaleArgs) -> Result<(), CliError> {
-    let counts = args.counts.into_iter().map(|count| (count.service, count.replicas)).collect();
+    let counts = confirm::counts(&args.counts)?;
+    if let (false, (_, Some(loaded))) = (args.yes, context.load_if_possible()?) {
+        confirm::large(context, &counts, &loaded.project).await?;
+    }
     ask(context, Request::Scale(counts)).await
 }
 

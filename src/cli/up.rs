@@ -1,6 +1,7 @@
 //! `sameport up`.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     os::unix::process::CommandExt,
     process::{Child, Command, Stdio},
@@ -19,6 +20,7 @@ use tokio::time::Instant;
 
 use super::{
     args::{Count, time},
+    confirm,
     context::{Context, who},
     dry_run,
     error::CliError,
@@ -49,6 +51,9 @@ pub struct UpArgs {
     /// Run so many replicas of a service
     #[arg(long, value_name = "SERVICE=N")]
     scale: Vec<Count>,
+    /// Do not ask, however many replicas --scale wants
+    #[arg(short, long)]
+    yes: bool,
     /// Wait until all is up and healthy; implies --detach
     #[arg(long)]
     wait: bool,
@@ -76,6 +81,7 @@ const BEGIN: Duration = Duration::from_secs(10);
 
 /// Runs `sameport up`.
 pub async fn run(context: &Context, args: UpArgs) -> Result<(), CliError> {
+    let scale = confirm::counts(&args.scale)?;
     let (loaded, files) = context.read();
     let loaded = loaded?;
     let seen = args.watch.then(|| reload::reading(&loaded, &files));
@@ -85,11 +91,14 @@ pub async fn run(context: &Context, args: UpArgs) -> Result<(), CliError> {
     if args.watch {
         reload.watch()?;
     }
+    if !args.yes {
+        confirm::large(context, &scale, &project).await?;
+    }
     let docker = context.engine().await?;
     start_intervals(&docker, &project)?;
     if context.is_dry_run() {
         let images = dry_run::images(&docker, &project, args.pull).await?;
-        let request = Wish { context, args: &args, images, seen: None }.of(project);
+        let request = Wish { context, args: &args, scale, images, seen: None }.of(project);
         return dry_run::show(context, &name, None, request).await;
     }
     // Also before an image is fetched.
@@ -101,7 +110,7 @@ pub async fn run(context: &Context, args: UpArgs) -> Result<(), CliError> {
         fetched = fetched => fetched?,
         () = signals.end() => return Err(CliError::Interrupted),
     };
-    let wish = Wish { context, args: &args, images, seen };
+    let wish = Wish { context, args: &args, scale, images, seen };
     takeover::replace(context, &name, Replace::Older).await?;
     match Session::running(context, &name).await? {
         Some(session) if args.detach || args.wait => {
@@ -146,6 +155,7 @@ fn start_intervals(docker: &Docker, project: &Project) -> Result<(), CliError> {
 struct Wish<'a> {
     context: &'a Context,
     args: &'a UpArgs,
+    scale: BTreeMap<ServiceName, u32>,
     images: Found,
     /// What another process shall watch.
     seen: Option<Reading>,
@@ -172,7 +182,7 @@ impl Wish<'_> {
         let args = self.args;
         Request::Apply(Box::new(Apply {
             services: args.services.clone(),
-            scale: args.scale.iter().map(|count| (count.service.clone(), count.replicas)).collect(),
+            scale: self.scale.clone(),
             orphans: if args.remove_orphans { Orphans::Remove } else { Orphans::Keep },
             again: true,
             images: self.images.ids.clone(),
@@ -306,6 +316,17 @@ async fn attend(
     }
 }
 
+/// The file once more. What was said of the first time, such as `--scale` or `--recreate-pod`, was said of that: it would undo
+/// what others have asked for since, or take down what nobody was asked about.
+fn anew(args: &UpArgs, images: Found, project: Project) -> Request {
+    Request::Apply(Box::new(Apply {
+        services: args.services.clone(),
+        images: images.ids,
+        renew: images.renewed,
+        ..Apply::all(project, who())
+    }))
+}
+
 /// Makes it so as the file says by now, or says what is wrong with it.
 async fn apply_anew(
     reload: &mut Reload<'_>,
@@ -316,7 +337,7 @@ async fn apply_anew(
     let applied = async {
         let project = reload.load()?;
         let images = pull(docker, &project, &wish.args.services, wish.args.pull).await?;
-        session.ask(Wish { context: wish.context, args: wish.args, images, seen: None }.of(project)).await
+        session.ask(anew(wish.args, images, project)).await
     };
     match applied.await {
         Ok(()) => {

@@ -8,7 +8,7 @@ use sameport::{
     api::{
         convert,
         protocol::Line,
-        schema::{EventKind, Replica, ReplicaState, Rollout, Status},
+        schema::{EventKind, Reason, Replica, ReplicaState, Rollout, RolloutPhase, Status},
     },
     spec::ServiceName,
 };
@@ -155,18 +155,26 @@ fn is_steady(replica: &Replica) -> bool {
 /// Shows what happens until a service has come to another version, or does not go on by itself.
 ///
 /// # Errors
-/// When it went back because the new version failed, or is paused for that.
+/// When it went back because the new version failed, is paused for that, or somebody wants another version meanwhile.
 pub async fn rollout(context: &Context, session: &Session, service: &ServiceName) -> Result<(), CliError> {
     let mut events = session.events().await?;
     let mut progress = Progress::new(context.data());
     let mut shown = Ok(());
+    let followed = Followed::new(service, &session.status().await?);
     let mut tick = tokio::time::interval(PAUSE);
     loop {
         tokio::select! {
             biased;
             line = events.next() => match line {
-                Some(Ok(Line::Live(event))) if shown.is_ok() => shown = progress.event(&event),
-                Some(Ok(_)) => {}
+                Some(Ok(Line::Live(event))) => {
+                    if shown.is_ok() {
+                        shown = progress.event(&event);
+                    }
+                    if let Some(end) = followed.end(&event.kind) {
+                        return Err(end);
+                    }
+                }
+                Some(Ok(Line::History(_) | Line::Missed { .. })) => {}
                 Some(Err(error)) => return Err(error),
                 None => return Err(CliError::failed("the supervisor has ended", None)),
             },
@@ -180,6 +188,38 @@ pub async fn rollout(context: &Context, session: &Session, service: &ServiceName
                 }
             }
         }
+    }
+}
+
+/// The rollout that a command has begun, or has a hand in.
+struct Followed<'a> {
+    service: &'a ServiceName,
+    /// The version that it led to when it was asked for; none when that was there already.
+    version: Option<u32>,
+}
+
+impl<'a> Followed<'a> {
+    fn new(service: &'a ServiceName, status: &Status) -> Self {
+        let rollout = status.rollouts.iter().find(|rollout| rollout.service == service.as_str());
+        Self { service, version: rollout.map(|rollout| rollout.version) }
+    }
+
+    /// How it has ended, if another rollout takes its place by this event. Where it goes back by itself, it is followed there.
+    fn end(&self, event: &EventKind) -> Option<CliError> {
+        let EventKind::Rollout { service, phase: RolloutPhase::Started { version, rollback, .. } } = event
+        else {
+            return None;
+        };
+        let ours = self.version.filter(|ours| service == self.service.as_str() && ours != version)?;
+        let how = match rollback {
+            None => format!("version {ours} was given up for version {version}"),
+            Some(Reason::Requested) => {
+                format!("version {ours} was given up: somebody asked to go back to version {version}")
+            }
+            Some(Reason::Failed { .. }) => return None,
+        };
+        let help = format!("`sameport rollout status {service}` tells how it goes on");
+        Some(CliError::failed(format!("{service}: {how}"), Some(&help)))
     }
 }
 
@@ -304,5 +344,35 @@ mod tests {
         let told = ended(OFTEN).unwrap();
         assert!(told.contains("web-1 asked for port 30001/tcp, which is exclusive"), "{told}");
         assert!(told.contains("x-sameport: { ports: { \"30001\": shared } }"), "{told}");
+    }
+
+    #[test]
+    fn a_rollout_ends_when_another_one_takes_its_place_and_not_when_it_goes_back_by_itself() {
+        let service = "web".parse().unwrap();
+        let followed = Followed { service: &service, version: Some(4) };
+        let started = |service: &str, version, rollback: serde_json::Value| {
+            let event = serde_json::json!({
+                "event": "rollout", "service": service, "phase": "started", "previous_version": 3, "version": version,
+                "rollback": rollback,
+            });
+            followed.end(&serde_json::from_value(event).unwrap()).map(|end| end.to_string())
+        };
+        let failure =
+            serde_json::json!({ "slot": 1, "code": "unhealthy", "message": "its health check fails" });
+        for (service, version, rollback, wanted) in [
+            ("web", 4, None, None),
+            ("web", 5, None, Some("web: version 4 was given up for version 5")),
+            ("jobs", 5, None, None),
+            ("web", 3, Some(serde_json::json!({ "kind": "failed", "failure": failure })), None),
+            (
+                "web",
+                3,
+                Some(serde_json::json!({ "kind": "requested" })),
+                Some("web: version 4 was given up: somebody asked to go back to version 3"),
+            ),
+        ] {
+            let rollback = rollback.unwrap_or_default();
+            assert_eq!(started(service, version, rollback).as_deref(), wanted, "{service} {version}");
+        }
     }
 }

@@ -14,6 +14,7 @@ use super::{
     Action, Container, Desired, Goal, Observed, Planner, Target,
     history::{later, uptime},
     status::{HOPELESS, Trouble},
+    stop_time::StopTime,
 };
 
 /// How a job ended.
@@ -34,12 +35,14 @@ impl Planner<'_> {
             let launches = matches!(goal, Goal::Run { replicas } if *replicas > 0);
             let before = service.before.as_ref().filter(|_| launches && self.awaits_before(service));
             let mut kept = None;
+            let timeout = self.desired.stop_timeouts.get(name).filter(|_| *goal == Goal::Stop).copied();
+            let time = StopTime::of(service).without_drain().or(timeout);
             for job in self.observed.jobs(name) {
                 let target = self.observed.target(job);
                 if before.is_some() && kept.is_none() && self.is_current_job(service, job) {
                     kept = Some(job);
                 } else {
-                    self.discard(target, job, self.grace(service), std::time::Duration::ZERO);
+                    self.discard(target, job, time);
                 }
             }
             match (before, kept) {
@@ -87,7 +90,7 @@ impl Planner<'_> {
             }
             ContainerState::Running(_) => {
                 if self.due(later(job.since, before.timeout)) {
-                    self.act(Action::Stop { target, id, grace: self.grace(service) });
+                    self.act(Action::Stop { target, id, grace: service.stop_grace });
                 }
             }
             ContainerState::Exited(exit) => {

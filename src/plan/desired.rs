@@ -13,7 +13,7 @@ use crate::{
     spec::{Generation, Project, ServiceName},
 };
 
-use super::{Rollout, Versioned, Weights, versions::Versions};
+use super::{Container, Rollout, Versioned, Weights, versions::Versions};
 
 /// What the user wants of a project, as far as it can be wanted: the file, and what was said since.
 #[derive(Clone, Debug)]
@@ -26,14 +26,17 @@ pub struct Desired {
     pub goals: BTreeMap<ServiceName, Goal>,
     /// What becomes of containers of services that are no longer in the file.
     pub orphans: Orphans,
-    /// Processes that shall be replaced by new ones of the same container: container and start time.
-    pub superseded: BTreeSet<(ContainerId, Timestamp)>,
+    /// Processes that shall be replaced by new ones of the same container: container and start time, and how long they may
+    /// take to end, where whoever asked said so.
+    pub superseded: BTreeMap<(ContainerId, Timestamp), Option<Duration>>,
     /// Processes that ended, and whose containers are started again as if for the first time: after what they depend on.
     pub in_order: BTreeSet<(ContainerId, Timestamp)>,
     /// Whether pods that replicas run in may be taken down, where only a new one can be what the file says.
     pub recreate_pods: bool,
-    /// Overrides every service's time to end.
-    pub stop_grace: Option<Duration>,
+    /// How long replicas of services that are to be stopped may take to end, where whoever asked said so.
+    pub stop_timeouts: BTreeMap<ServiceName, Duration>,
+    /// How long replicas may take to end in [`Phase::Down`], where whoever asked said so.
+    pub down_timeout: Option<Duration>,
     /// Weights that users gave to single replicas.
     pub weights: Weights,
     /// The last version of each service whose job before it succeeded.
@@ -60,10 +63,11 @@ impl Desired {
             phase: Phase::Up,
             goals,
             orphans: Orphans::Keep,
-            superseded: BTreeSet::new(),
+            superseded: BTreeMap::new(),
             in_order: BTreeSet::new(),
             recreate_pods: false,
-            stop_grace: None,
+            stop_timeouts: BTreeMap::new(),
+            down_timeout: None,
             weights: Weights::new(),
             done_before: BTreeMap::new(),
             interrupted_jobs: BTreeMap::new(),
@@ -72,10 +76,17 @@ impl Desired {
         }
     }
 
+    /// How long a process that was asked to make place for a new one may take to end, if that was said.
+    #[must_use]
+    pub(super) fn restart_timeout(&self, container: &Container) -> Option<Duration> {
+        let key = (container.id.clone(), container.started_at()?);
+        self.superseded.get(&key).copied().flatten()
+    }
+
     /// Whether a process was asked to make place for a new one.
     #[must_use]
     pub fn is_superseded(&self, id: &ContainerId, started_at: Timestamp) -> bool {
-        !self.superseded.is_empty() && self.superseded.contains(&(id.clone(), started_at))
+        !self.superseded.is_empty() && self.superseded.contains_key(&(id.clone(), started_at))
     }
 }
 

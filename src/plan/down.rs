@@ -1,36 +1,32 @@
 //! Taking a whole project away: dependents before what they depend on, replicas before their sandbox, networks
 //! and volumes last.
 
-use crate::{
-    engine::{RemoveVolumes, Role},
-    spec::Service,
-};
+use crate::engine::{RemoveVolumes, Role};
 
-use super::{Action, Owner, Planner};
+use super::{Action, Owner, Planner, stop_time::StopTime};
 
 impl Planner<'_> {
     /// Removes all that carries the project's label.
     pub(super) fn down(&mut self, volumes: RemoveVolumes) {
+        let timeout = self.desired.down_timeout;
         for container in self.observed.containers.values() {
             match &container.labels.role {
                 Role::Replica { service, .. } => {
                     if self.has_running_dependents(service) {
                         continue;
                     }
-                    let (grace, drain) = match self.desired.project.services.get(service) {
-                        Some(service) => (self.grace(service), service.drain),
-                        None => (self.desired.stop_grace.unwrap_or(Service::STOP_GRACE), Service::DRAIN),
-                    };
+                    let service = self.desired.project.services.get(service);
+                    let time = service.map_or(StopTime::DEFAULT, StopTime::of).or(timeout);
                     let target = self.observed.target(container);
                     if container.process().is_some() {
-                        self.retire(target, container, grace, drain);
+                        self.retire(target, container, time);
                     } else {
                         self.act(Action::Remove { target, id: container.id.clone(), volumes });
                     }
                 }
                 Role::Before { .. } => {
                     let target = self.observed.target(container);
-                    self.discard(target, container, Service::STOP_GRACE, std::time::Duration::ZERO);
+                    self.discard(target, container, StopTime::DEFAULT.without_drain().or(timeout));
                 }
                 Role::Sandbox => {
                     let in_use = self

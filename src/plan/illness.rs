@@ -13,7 +13,7 @@ use crate::{
     spec::{RestartCondition, Service, Slot, Unhealthy},
 };
 
-use super::{Container, Planner, Target, Verdict, history::later, stuck::Doing};
+use super::{Container, Planner, Target, Verdict, history::later, stop_time::StopTime, stuck::Doing};
 
 /// How long a replica may finish its connections that is replaced because it is ill, if it does not have less anyway.
 const LAST_WORK: Duration = Duration::from_secs(5);
@@ -119,13 +119,13 @@ impl Planner<'_> {
             return false;
         }
         let Some(illness) = self.illness(container).cloned() else { return false };
-        let (grace, drain) = match illness.ailment {
+        let time = match illness.ailment {
             // It can finish nothing, and heeds no signal; who waits for it moves to others when it is gone.
-            Ailment::Stuck(_) => (Duration::ZERO, Duration::ZERO),
-            _ => (self.grace(service), service.drain.min(LAST_WORK)),
+            Ailment::Stuck(_) => StopTime { drain: Duration::ZERO, grace: Duration::ZERO },
+            _ => StopTime { drain: service.drain.min(LAST_WORK), grace: service.stop_grace },
         };
         self.plan.replaced.insert(container.id.clone(), illness);
-        self.retire(target.clone(), container, grace, drain);
+        self.retire(target.clone(), container, time);
         true
     }
 

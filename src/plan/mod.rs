@@ -35,6 +35,7 @@ mod sandbox;
 mod seat;
 mod signals;
 pub mod status;
+mod stop_time;
 mod stuck;
 #[cfg(test)]
 mod tests;

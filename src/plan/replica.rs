@@ -11,6 +11,7 @@ use crate::{
 
 use super::{
     Action, Container, Goal, Orphans, Planner, Seat, Target, Verb, history::Verdict, resource, rollout::Pace,
+    stop_time::StopTime,
 };
 
 /// How long a replica without a health check must have run before the next one is taken down on purpose.
@@ -56,7 +57,7 @@ impl Planner<'_> {
         for slot in slots {
             let seats = self.seats(service, slot);
             for second in seats.surplus {
-                self.discard(Target::Surplus(second.id.clone()), second, self.grace(service), service.drain);
+                self.discard(Target::Surplus(second.id.clone()), second, StopTime::of(service));
             }
             match (seats.incumbent, seats.successor) {
                 (None, None) => self.fill(service, slot, &mut pace),
@@ -73,7 +74,7 @@ impl Planner<'_> {
         for (slot, container) in self.observed.service(&service.name) {
             if slot.number() > replicas {
                 let target = self.desired.target_of(container);
-                self.discard(target, container, self.grace(service), service.drain);
+                self.discard(target, container, StopTime::of(service));
             }
         }
     }
@@ -119,7 +120,7 @@ impl Planner<'_> {
             let name = self.desired.project.replica_name(service, slot);
             self.act(Action::Rename { target, id: successor.id.clone(), name });
         } else {
-            self.discard(target, successor, self.grace(service), service.drain);
+            self.discard(target, successor, StopTime::of(service));
         }
     }
 
@@ -135,7 +136,7 @@ impl Planner<'_> {
         // Until the one whose place it is serves, better this one than nobody.
         if self.is_available(service, incumbent) || !self.is_available(service, successor) {
             let target = Target::Successor(service.name.clone(), slot);
-            self.discard(target, successor, self.grace(service), service.drain);
+            self.discard(target, successor, StopTime::of(service));
         }
     }
 
@@ -160,12 +161,12 @@ impl Planner<'_> {
                 || self.beside(service).is_some_and(|(replicas, _)| slot.number() > replicas);
             if stale {
                 let target = Target::Successor(service.name.clone(), slot);
-                self.discard(target, successor, self.grace(service), service.drain);
+                self.discard(target, successor, StopTime::of(service));
             } else {
                 self.keep_alive(service, slot, successor);
                 let may_go = self.beside(service).is_none() && !self.is_paused(service);
                 if may_go && self.has_proved_itself(service, successor) {
-                    self.discard_kept(target, incumbent, self.grace(service), service.drain);
+                    self.discard_kept(target, incumbent, StopTime::of(service));
                     return;
                 }
             }
@@ -176,7 +177,7 @@ impl Planner<'_> {
         } else {
             let serves = self.is_available(service, incumbent);
             if if serves { pace.take_down(slot) } else { pace.start(slot) } {
-                self.discard_kept(target, incumbent, self.grace(service), service.drain);
+                self.discard_kept(target, incumbent, StopTime::of(service));
                 return;
             }
         }
@@ -201,7 +202,9 @@ impl Planner<'_> {
                     Flaw::Superseded => std::mem::take(may_take_down),
                 };
                 if stop {
-                    self.retire(target, container, self.grace(service), service.drain);
+                    // Of a restart that was asked for, and only of that.
+                    let timeout = self.desired.restart_timeout(container);
+                    self.retire(target, container, StopTime::of(service).or(timeout));
                 } else if !self.treat(service, &target, container) {
                     self.prepare(container);
                     if !unbound {
@@ -237,7 +240,7 @@ impl Planner<'_> {
                 self.act(Action::Remove { target, id, volumes: RemoveVolumes::Keep });
             }
             ContainerState::Running(_) if self.is_spoilt_by_hooks(container) => {
-                self.retire(target, container, self.grace(service), service.drain);
+                self.retire(target, container, StopTime::of(service));
             }
             ContainerState::Running(_) => {
                 if !self.treat(service, &target, container) {
@@ -363,23 +366,19 @@ impl Planner<'_> {
             && !self.doing(container).is_some_and(Verb::ends)
     }
 
-    /// How long a replica of the service may take to end.
-    pub(super) fn grace(&self, service: &Service) -> Duration {
-        self.desired.stop_grace.unwrap_or(service.stop_grace)
-    }
-
     fn stop_service(&mut self, service: &Service) {
         if self.has_running_dependents_to_stop(service) {
             return;
         }
+        let time = StopTime::of(service).or(self.desired.stop_timeouts.get(&service.name).copied());
         for (slot, container) in self.observed.service(&service.name) {
             if container.process().is_some() {
                 let target = self.desired.target_of(container);
-                self.retire(target, container, self.grace(service), service.drain);
+                self.retire(target, container, time);
             } else if self.desired.is_successor(container) {
                 // It would take a place that nobody has any more.
                 let target = Target::Successor(service.name.clone(), slot);
-                self.discard(target, container, self.grace(service), service.drain);
+                self.discard(target, container, time);
             }
         }
     }
@@ -406,35 +405,29 @@ impl Planner<'_> {
                     self.observed.containers.values().any(|c| c.joined.as_ref() == Some(&container.id));
                 if !in_use {
                     let target = Target::Surplus(container.id.clone());
-                    self.discard(target, container, Service::STOP_GRACE, Service::DRAIN);
+                    self.discard(target, container, StopTime::DEFAULT);
                 }
             }
         }
     }
 
     /// Stops and removes a container that another one has followed: its volumes are the follower's.
-    fn discard_kept(&mut self, target: Target, container: &Container, grace: Duration, drain: Duration) {
+    fn discard_kept(&mut self, target: Target, container: &Container, time: StopTime) {
         match container.state {
             ContainerState::Created | ContainerState::Exited(_) | ContainerState::Dead => {
                 let id = container.id.clone();
                 self.act(Action::Remove { target, id, volumes: RemoveVolumes::Keep });
             }
-            _ => self.discard(target, container, grace, drain),
+            _ => self.discard(target, container, time),
         }
     }
 
     /// Stops and removes a container that nothing wants.
-    pub(super) fn discard(
-        &mut self,
-        target: Target,
-        container: &Container,
-        grace: Duration,
-        drain: Duration,
-    ) {
+    pub(super) fn discard(&mut self, target: Target, container: &Container, time: StopTime) {
         let id = container.id.clone();
         match container.state {
             ContainerState::Running(_) | ContainerState::Paused(_) => {
-                self.retire(target, container, self.desired.stop_grace.unwrap_or(grace), drain);
+                self.retire(target, container, time);
             }
             ContainerState::Created | ContainerState::Exited(_) | ContainerState::Dead => {
                 self.act(Action::Remove { target, id, volumes: RemoveVolumes::Remove });

@@ -20,7 +20,7 @@ use crate::{
     spec::{PodName, Protocol, Service, ServiceName, Slot},
 };
 
-use super::{Action, Container, Goal, Phase, Planner, Target, Verb, history::later};
+use super::{Action, Container, Goal, Phase, Planner, Target, Verb, history::later, stop_time::StopTime};
 
 /// Who shares the ports of pods that leave it open, and what is seen of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -108,11 +108,10 @@ impl Planner<'_> {
 
     /// Takes a replica out of rotation, and tells it to end once it has finished its connections or has had the time
     /// for it.
-    pub(super) fn retire(&mut self, target: Target, container: &Container, grace: Duration, drain: Duration) {
+    pub(super) fn retire(&mut self, target: Target, container: &Container, time: StopTime) {
         self.retiring.insert(container.id.clone());
-        let drain = self.desired.stop_grace.map_or(drain, |grace| grace.min(drain));
-        if self.has_drained(container, drain) {
-            self.act(Action::Stop { target, id: container.id.clone(), grace });
+        if self.has_drained(container, time.drain) {
+            self.act(Action::Stop { target, id: container.id.clone(), grace: time.grace });
         } else {
             self.plan.draining = true;
         }

@@ -368,13 +368,18 @@ impl Planner<'_> {
                 failure,
                 format!("`sameport rollout resume {name}` goes on, `sameport rollout undo {name}` goes back"),
             ),
-            (None, Some(Pin { why: Why::Failed(failure), .. })) => (
-                failure,
-                format!(
-                    "{}, then `sameport up`; `sameport rollout {name}` tries it once more as it is",
-                    remedy(&failure.reason)
-                ),
-            ),
+            (None, Some(Pin { why: Why::Failed(failure), .. })) => {
+                let remedy = remedy(&failure.reason);
+                let help = match versions.rejected() {
+                    Some(rejected) if !rejected.is_of_file => {
+                        format!("`{}` tries it once more as it is", rejected.retry())
+                    }
+                    _ => format!(
+                        "{remedy}, then `sameport up`; `sameport rollout {name}` tries it once more as it is"
+                    ),
+                };
+                (failure, help)
+            }
             _ => return None,
         };
         Some(Trouble {

@@ -39,6 +39,47 @@ pub struct Revision {
     pub cause: String,
     /// What it is.
     pub service: Box<Service>,
+    /// Whether it was the stable version with a replica that was ready; `None`: a release that did not note it began it.
+    pub served: Option<bool>,
+    /// How it failed, the last time that it was tried.
+    pub failure: Option<Failure>,
+}
+
+impl Revision {
+    /// Whether it is worth going back to.
+    fn is_proved(&self) -> bool {
+        self.served != Some(false) && self.failure.is_none()
+    }
+
+    /// Whether anything is known of how good it is.
+    fn was_tried(&self) -> bool {
+        self.served != Some(false) || self.failure.is_some()
+    }
+}
+
+/// A version that failed, so that another one than what was asked for goes on serving.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejected<'a> {
+    /// Which one.
+    pub revision: &'a Revision,
+    /// Why.
+    pub failure: &'a Failure,
+    /// Whether it is what the file says.
+    pub is_of_file: bool,
+}
+
+impl Rejected<'_> {
+    /// What to type to have it tried again as it is.
+    #[must_use]
+    pub fn retry(&self) -> String {
+        let Revision { number, cause, service, .. } = self.revision;
+        let (name, image) = (&service.name, &service.container.image);
+        match self.is_of_file {
+            true => format!("sameport rollout {name}"),
+            false if cause.starts_with("undo") => format!("sameport rollout undo {name} --to {number}"),
+            false => format!("sameport rollout {name} --image {image}"),
+        }
+    }
 }
 
 /// A rollout that has not ended.
@@ -146,9 +187,21 @@ pub enum Impossible {
     /// Nothing is paused.
     #[error("its rollout is not paused")]
     NotPaused,
+    /// Nothing is on its way that could be given up.
+    #[error("no rollout is in progress")]
+    NothingToAbort,
+    /// It is on its way back.
+    #[error("it is rolling back to version {to} already")]
+    GoesBack {
+        /// To which one.
+        to: u32,
+    },
     /// There is none before.
     #[error("there is no version before this one")]
     NoFormer,
+    /// There are some before, and all of them failed or were never ready.
+    #[error("no version before this one has served")]
+    NoneServed,
     /// There is none of that number.
     #[error("there is no version {number}; there are {}", known.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
     NoRevision {
@@ -173,6 +226,10 @@ impl Versions {
     #[must_use]
     pub fn revision(&self, number: u32) -> Option<&Revision> {
         self.revisions.iter().find(|revision| revision.number == number)
+    }
+
+    fn revision_mut(&mut self, number: u32) -> Option<&mut Revision> {
+        self.revisions.iter_mut().find(|revision| revision.number == number)
     }
 
     /// The number of the version that is wanted.
@@ -287,6 +344,8 @@ impl Versions {
             by: asked.by.to_owned(),
             cause: asked.cause.to_owned(),
             service: Box::new(service.clone()),
+            served: Some(false),
+            failure: None,
         });
         let in_use = [self.stable, number, self.wanted()];
         while self.revisions.len() > KEPT
@@ -343,8 +402,71 @@ impl Versions {
         }
     }
 
-    /// Goes back: from a rollout that has not ended to where it came from; else to the version before, or to that of a
-    /// number.
+    /// What failed, as long as something else goes on serving for it.
+    #[must_use]
+    pub fn rejected(&self) -> Option<Rejected<'_>> {
+        let Pin { file, why: Why::Failed(failure), .. } = self.pin.as_ref()? else { return None };
+        let in_progress = self.underway.as_ref().filter(|underway| underway.back.is_some());
+        let ended = || self.last.as_ref()?.failed.as_ref().map(|(number, _)| *number);
+        let revision = self.revision(in_progress.map(|underway| underway.from).or_else(ended)?)?;
+        Some(Rejected { revision, failure, is_of_file: revision.service.declared() == *file })
+    }
+
+    /// A replica of the stable version is ready. Returns whether that is news.
+    pub fn note_served(&mut self, is_ready: impl FnOnce(&Generation) -> bool) -> bool {
+        let stable = self.stable;
+        let revision = self.revisions.iter_mut().find(|revision| revision.number == stable);
+        let news = revision
+            .filter(|revision| revision.served == Some(false) && is_ready(&revision.service.generation()));
+        news.is_some_and(|revision| {
+            revision.served = Some(true);
+            true
+        })
+    }
+
+    /// The newest version before the stable one that is another one and has served.
+    fn former(&self) -> Result<u32, Impossible> {
+        let current = self.revision(self.stable).map(|revision| revision.service.generation());
+        let others = || {
+            let before = self.revisions.iter().rev().filter(|revision| revision.number < self.stable);
+            before.filter(|revision| Some(revision.service.generation()) != current)
+        };
+        // The same version may have been tried again since, by another number.
+        let is_proved = |revision: &&Revision| {
+            let generation = revision.service.generation();
+            let mut tries = self.revisions.iter().rev().filter(|other| other.was_tried());
+            let last = tries.find(|other| other.service.generation() == generation);
+            last.is_some_and(|last| last.is_proved() && !self.ended_for(last.number))
+        };
+        let found = others().find(is_proved).map(|revision| revision.number);
+        found.ok_or(if others().next().is_some() { Impossible::NoneServed } else { Impossible::NoFormer })
+    }
+
+    /// Whether the last rollout ended because of a version. Releases that did not note failures with the version noted that.
+    fn ended_for(&self, number: u32) -> bool {
+        matches!(&self.last, Some(Ended { failed: Some((failed, _)), .. }) if *failed == number)
+    }
+
+    /// Gives up a rollout that has not ended, and goes back to where it came from.
+    ///
+    /// # Errors
+    /// When none is in progress, or where it came from has never served.
+    pub fn abort(&mut self, file: &Service, asked: &Asked<'_>) -> Result<(), Impossible> {
+        match &self.underway {
+            None => return Err(Impossible::NothingToAbort),
+            Some(Underway { back: Some(_), to, .. }) => return Err(Impossible::GoesBack { to: *to }),
+            Some(_) => {}
+        }
+        if !self.revision(self.stable).is_some_and(Revision::is_proved) {
+            return Err(Impossible::NoneServed);
+        }
+        self.back(Why::Asked, asked.now);
+        self.pin = Some(Pin { file: file.declared(), revision: self.stable, why: Why::Asked });
+        Ok(())
+    }
+
+    /// Goes back: from a rollout that has not ended to where it came from; else to the last version before that has
+    /// served, or to that of a number, whatever became of it.
     ///
     /// # Errors
     /// When there is none.
@@ -352,13 +474,8 @@ impl Versions {
         let is_under_way = self.underway.as_ref().is_some_and(|underway| underway.back.is_none());
         let target = match to {
             Some(number) => number,
-            None if is_under_way => self.stable,
-            None => {
-                let current = self.revision(self.stable).map(|r| r.service.generation());
-                let before = self.revisions.iter().rev().filter(|r| r.number < self.stable);
-                let mut other = before.filter(|r| Some(r.service.generation()) != current);
-                other.next().map(|revision| revision.number).ok_or(Impossible::NoFormer)?
-            }
+            None if is_under_way => return self.abort(file, asked),
+            None => self.former()?,
         };
         let known = || self.revisions.iter().map(|revision| revision.number).collect();
         let Some(revision) = self.revision(target).cloned() else {
@@ -429,6 +546,9 @@ impl Versions {
     pub fn finish(&mut self, counted: Option<Counted>, now: Timestamp) -> Option<Proof> {
         let underway = self.underway.take()?;
         self.stable = underway.to;
+        if let Some(revision) = self.revision_mut(underway.to) {
+            (revision.served, revision.failure) = (Some(true), None);
+        }
         let failed = match underway.back {
             Some(Why::Failed(failure)) => Some((underway.from, *failure)),
             Some(Why::Asked) | None => None,
@@ -440,6 +560,12 @@ impl Versions {
 
     /// The version has failed. Returns what follows.
     pub fn fail(&mut self, file: &Service, failure: Failure, now: Timestamp) -> FailureAction {
+        let Some(to) = self.underway.as_ref().map(|underway| underway.to) else {
+            return FailureAction::Continue;
+        };
+        if let Some(revision) = self.revision_mut(to) {
+            revision.failure = Some(failure.clone());
+        }
         let Some(underway) = &mut self.underway else { return FailureAction::Continue };
         let rules = if underway.back.is_some() { &file.rollback } else { &file.update };
         let can_go_back = underway.back.is_none() && underway.to != self.stable;

@@ -143,6 +143,8 @@ pub enum Change {
     },
     /// Give the new version all traffic, and let the old replicas go.
     Promote,
+    /// Give the rollout up that is in progress, and let the new replicas go.
+    Abort,
 }
 
 /// How much a replica shall get.

@@ -488,6 +488,7 @@ impl<E: Engine> Supervisor<E> {
         self.plan.wake = self.plan.wake.into_iter().chain(found.wake).chain(wake).min();
         traffic::note_out(&self.plan.wishes, &mut self.observed.out_since, now);
         self.observed.note_ready(&self.plan.ready, now);
+        self.wish.note_served(&self.observed);
         self.traffic.want(std::mem::take(&mut self.plan.wishes));
         let free = AT_ONCE.saturating_sub(self.observed.busy.len());
         let actions: Vec<_> = self.plan.actions.drain(..).take(free).collect();

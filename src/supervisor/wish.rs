@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -131,9 +132,12 @@ impl Wish {
                 state.stopped.extend(services.iter().cloned());
                 self.remember(state)?;
                 for service in services {
+                    match grace {
+                        Some(grace) => self.desired.stop_timeouts.insert(service.clone(), grace),
+                        None => self.desired.stop_timeouts.remove(&service),
+                    };
                     self.desired.goals.insert(service, Goal::Stop);
                 }
-                self.desired.stop_grace = grace;
                 Ok(())
             }
             Request::Start { services } => {
@@ -148,16 +152,12 @@ impl Wish {
                 }
                 Ok(())
             }
-            Request::Restart { replicas, grace } => {
-                self.restart(replicas, observed)?;
-                self.desired.stop_grace = grace;
-                Ok(())
-            }
+            Request::Restart { replicas, grace } => self.restart(replicas, grace, observed),
             Request::Weight(weights) => self.weigh(weights, observed),
             Request::Down { volumes, grace } => {
                 let volumes = if volumes { RemoveVolumes::Remove } else { RemoveVolumes::Keep };
                 self.desired.phase = Phase::Down { volumes };
-                self.desired.stop_grace = grace;
+                self.desired.down_timeout = grace;
                 Ok(())
             }
             Request::Status | Request::Preview(_) | Request::Detach | Request::Watch(_) => Ok(()),
@@ -233,7 +233,6 @@ impl Wish {
         self.read = project;
         self.reflect();
         self.desired.weights = self.state.weights.clone();
-        self.desired.stop_grace = None;
         self.desired.goals.retain(|name, _| self.desired.project.services.contains_key(name));
     }
 
@@ -280,6 +279,7 @@ impl Wish {
             Change::Pause => versions.pause().map_err(reject)?,
             Change::Resume => versions.resume().map_err(reject)?,
             Change::Promote => versions.promote().map_err(reject)?,
+            Change::Abort => versions.abort(file, &asked("abort")).map_err(reject)?,
             Change::Undo { to } => {
                 let cause = to.map_or_else(|| "undo".to_owned(), |number| format!("undo to {number}"));
                 versions.undo(file, to, &asked(&cause)).map_err(reject)?;
@@ -414,7 +414,12 @@ impl Wish {
         Err(Rejection::NotSteered { service: name.clone(), reason })
     }
 
-    fn restart(&mut self, replicas: Vec<Selector>, observed: &Observed) -> Result<(), Rejection> {
+    fn restart(
+        &mut self,
+        replicas: Vec<Selector>,
+        grace: Option<Duration>,
+        observed: &Observed,
+    ) -> Result<(), Rejection> {
         let replicas = if replicas.is_empty() {
             self.desired
                 .goals
@@ -424,13 +429,13 @@ impl Wish {
         } else {
             replicas
         };
-        let (mut services, mut superseded) = (BTreeSet::new(), BTreeSet::new());
+        let (mut services, mut superseded) = (BTreeSet::new(), BTreeMap::new());
         for Selector { service, slot } in replicas {
             self.known(&service)?;
             let found: Vec<_> = observed
                 .service(&service)
                 .filter(|(n, _)| slot.is_none_or(|slot| slot == *n))
-                .filter_map(|(_, c)| Some((c.id.clone(), c.started_at()?)))
+                .filter_map(|(_, c)| Some(((c.id.clone(), c.started_at()?), grace)))
                 .collect();
             if let (Some(slot), true) = (slot, found.is_empty()) {
                 return Err(Rejection::UnknownReplica { service, slot });
@@ -457,7 +462,7 @@ impl Wish {
         }
         let containers = &observed.containers;
         let is_there = |(id, at): &(_, _)| containers.get(id).is_some_and(|c| c.started_at() == Some(*at));
-        self.desired.superseded.retain(is_there);
+        self.desired.superseded.retain(|process, _| is_there(process));
         self.desired.in_order.retain(is_there);
         self.retry_jobs(observed);
         self.retry.clear();

@@ -4,6 +4,7 @@
 
 mod beginning;
 mod client;
+mod request_options;
 mod shop;
 mod socket;
 mod version;

@@ -19,6 +19,8 @@ fn a_wrong_argument_is_told_with_what_to_write() {
         "up --pull sometimes",
         "scale",
         "scale web=-1",
+        "scale web=2 web=3",
+        "up --scale web=2 --scale web=3",
         "restart web.0",
         "logs --tail few",
         "logs --since yesterday-ish",
@@ -35,7 +37,8 @@ fn a_wrong_argument_is_told_with_what_to_write() {
 #[test]
 fn a_wrong_argument_is_exit_code_2() {
     let home = Home::with(SHOP);
-    for line in ["upp", "up --scale web=many", "scale", "ps --format xml", "-p Shop ps"] {
+    for line in ["upp", "up --scale web=many", "scale", "scale web=2 web=3", "ps --format xml", "-p Shop ps"]
+    {
         assert_eq!(home.sameport(line).output().unwrap().status.code(), Some(2), "{line}");
     }
 }

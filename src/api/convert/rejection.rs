@@ -2,6 +2,7 @@
 
 use crate::{
     api::schema::{Rejection, RejectionCode},
+    plan::versions::Impossible,
     supervisor,
 };
 
@@ -22,6 +23,13 @@ pub fn rejection(refusal: &supervisor::Rejection) -> Rejection {
     };
     let help = match refusal {
         R::NotWatched { help, .. } => Some(help.clone()),
+        R::Rollout { service, reason: Impossible::NothingToAbort } => {
+            Some(format!("`sameport rollout undo {service}` goes back to the last version that has served"))
+        }
+        R::Rollout { service, reason: Impossible::NoneServed } => Some(format!(
+            "`sameport rollout history {service}` lists the versions; `sameport rollout undo {service} --to N` goes to one of \
+             them whatever became of it"
+        )),
         _ => None,
     };
     Rejection { code, message: refusal.to_string(), help }

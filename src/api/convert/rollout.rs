@@ -71,6 +71,8 @@ pub fn revisions(versions: &Versions, environment: Environment) -> Vec<Revision>
             image_id: container.image_id.clone(),
             generation: revision.service.generation().to_string(),
             state,
+            served: revision.served,
+            failure: revision.failure.as_ref().map(failure),
             environment: container
                 .environment
                 .iter()

@@ -206,6 +206,13 @@ pub struct Revision {
     pub generation: String,
     /// Whether it serves.
     pub state: RevisionState,
+    /// Whether it has served: it was the stable version, and one of its replicas was ready. Absent where an earlier release
+    /// began it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub served: Option<bool>,
+    /// How it failed when it was tried last; absent when it did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
     /// Its environment: names, and values only with `--show-env`.
     pub environment: BTreeMap<String, Option<String>>,
 }

@@ -91,7 +91,7 @@ fn what_is_asked_for_anew_is_run_anew() {
     let mut scene = update().job("web", Is::Exited(3, 5));
     let job = scene.container("web-before");
     let key = (job.id.clone(), job.started_at().unwrap());
-    scene.desired.superseded.insert(key);
+    scene.desired.superseded.insert(key, None);
     assert_eq!(scene.lines(), ["remove web pre-deploy job"]);
     assert_eq!(status(&scene.desired, &scene.observed, scene.now).troubles, []);
 }

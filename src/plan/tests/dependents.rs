@@ -31,7 +31,7 @@ fn what_is_done_on_purpose_affects_dependents() {
     let mut restarted = scene();
     let db = restarted.container("db-1");
     let key = (db.id.clone(), db.started_at().unwrap());
-    restarted.desired.superseded.insert(key);
+    restarted.desired.superseded.insert(key, None);
     assert_eq!(restarted.lines(), ["stop db-1"]);
     assert_eq!(affected(&restarted), app());
     assert_eq!(affected(&scene().edit("db", new_version)), app());

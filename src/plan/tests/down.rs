@@ -50,7 +50,7 @@ fn the_time_to_end_is_the_services_own_unless_the_user_says_another() {
         actions => panic!("{actions:?}"),
     };
     assert_eq!(grace(&scene), 30);
-    scene.desired.stop_grace = Some(std::time::Duration::from_secs(1));
+    scene.desired.down_timeout = Some(std::time::Duration::from_secs(1));
     assert_eq!(grace(&scene), 1);
 }
 

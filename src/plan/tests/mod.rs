@@ -12,6 +12,7 @@ mod rollout;
 mod rotation;
 mod sandboxes;
 mod status;
+mod versions;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -225,7 +226,8 @@ impl Scene {
     /// Every replica that runs was asked to restart.
     fn restarted(mut self) -> Self {
         let processes = self.observed.containers.values().filter(|c| c.labels.role != Role::Sandbox);
-        self.desired.superseded = processes.filter_map(|c| Some((c.id.clone(), c.started_at()?))).collect();
+        self.desired.superseded =
+            processes.filter_map(|c| Some(((c.id.clone(), c.started_at()?), None))).collect();
         self
     }
 

@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::{Is, NOTHING, Scene, Target, new_version, replica};
 use crate::{
     engine::{ContainerId, Health},
-    plan::{Goal, Orphans, Owner},
+    plan::{Action, Goal, Orphans, Owner},
     spec::{DependencyCondition, Mount, MountSource},
 };
 
@@ -83,6 +83,28 @@ fn a_restart_keeps_the_container_and_goes_one_at_a_time() {
     // Its own end is no crash: it starts at once.
     scene.observed.history.clear();
     assert_eq!(scene.lines(), ["start web-1"]);
+}
+
+#[test]
+fn the_time_that_a_restart_gives_is_for_whom_it_restarts() {
+    let mut scene = Scene::up(&[("web", 3)]).restarted();
+    scene.desired.superseded.values_mut().for_each(|timeout| *timeout = Some(Duration::from_secs(1)));
+    let graces = |scene: &Scene| {
+        let actions = scene.plan().actions;
+        actions
+            .iter()
+            .map(|action| match action {
+                Action::Stop { grace, .. } => grace.as_secs(),
+                other => panic!("{other:?}"),
+            })
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(graces(&scene), [1]);
+    // Two of them are scaled away before it is their turn.
+    let scene = scene.goal("web", Goal::Run { replicas: 1 });
+    assert_eq!(graces(&scene), [1, 10, 10]);
+    // And all are stopped by somebody who says nothing of a time.
+    assert_eq!(graces(&scene.goal("web", Goal::Stop)), [10, 10, 10]);
 }
 
 #[test]

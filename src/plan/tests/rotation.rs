@@ -198,9 +198,8 @@ fn a_rollout_waits_for_flows_of_datagrams_of_each_replica_in_turn() {
 #[test]
 fn whoever_a_supervisor_before_us_left_in_rotation_is_not_told_before_the_kernel_shows_it() {
     let unseen = |since| {
-        let mut scene = Scene::steered(2).goal("web", Goal::Run { replicas: 1 }).out(2, since);
-        scene.desired.stop_grace = Some(Duration::from_secs(1));
-        scene.unseen()
+        let scene = Scene::steered(2).edit("web", |service| service.drain = Duration::from_secs(1));
+        scene.goal("web", Goal::Run { replicas: 1 }).out(2, since).unseen()
     };
     for (since, lines) in [(0, vec![]), (9, vec![]), (10, vec!["stop web-2"])] {
         assert_eq!(unseen(since).lines(), lines, "after {since} s");
@@ -218,7 +217,7 @@ fn whoever_a_supervisor_before_us_left_in_rotation_is_not_told_before_the_kernel
 fn a_short_time_to_end_is_a_short_time_to_finish() {
     let mut scene = Scene::steered(1).goal("web", Goal::Stop).shows(1, 0, Some(3)).out(1, 2);
     assert_eq!(scene.lines(), NOTHING);
-    scene.desired.stop_grace = Some(Duration::from_secs(1));
+    scene.desired.stop_timeouts.insert("web".parse().unwrap(), Duration::from_secs(1));
     assert_eq!(scene.lines(), ["stop web-1"]);
 }
 

@@ -180,6 +180,8 @@ fn rolling() -> Versions {
         by: "anna as root".to_owned(),
         cause: "up".to_owned(),
         service: Box::new(service),
+        served: None,
+        failure: None,
     };
     let counters = Counters { opened: 10, migrated: 2, lost_in_migration: 1, overflowed: 3, reset: 4 };
     Versions {

@@ -61,16 +61,22 @@ struct RevisionForm {
     by: String,
     cause: String,
     service: Box<ServiceForm>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    served: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    failure: Option<FailureForm>,
 }
 
 impl From<&Revision> for RevisionForm {
-    fn from(Revision { number, at, by, cause, service }: &Revision) -> Self {
+    fn from(Revision { number, at, by, cause, service, served, failure }: &Revision) -> Self {
         Self {
             number: *number,
             at: *at,
             by: by.clone(),
             cause: cause.clone(),
             service: Box::new(ServiceForm::from(&**service)),
+            served: *served,
+            failure: failure.as_ref().map(FailureForm::from),
         }
     }
 }
@@ -78,8 +84,11 @@ impl From<&Revision> for RevisionForm {
 impl TryFrom<RevisionForm> for Revision {
     type Error = FormError;
 
-    fn try_from(RevisionForm { number, at, by, cause, service }: RevisionForm) -> Result<Self, FormError> {
-        Ok(Self { number, at, by, cause, service: Box::new((*service).try_into()?) })
+    fn try_from(form: RevisionForm) -> Result<Self, FormError> {
+        let RevisionForm { number, at, by, cause, service, served, failure } = form;
+        let service = Box::new((*service).try_into()?);
+        let failure = failure.map(Failure::try_from).transpose()?;
+        Ok(Self { number, at, by, cause, service, served, failure })
     }
 }
 

@@ -54,6 +54,30 @@ impl Wish {
         }
     }
 
+    /// Which stable versions have served: a replica of them is or was ready.
+    pub fn note_served(&mut self, observed: &Observed) {
+        let is_unknown = |versions: &Versions| {
+            versions.revision(versions.stable).is_some_and(|stable| stable.served == Some(false))
+        };
+        if !self.state.versions.values().any(is_unknown) {
+            return;
+        }
+        let mut state = self.state.clone();
+        let mut news = false;
+        for (name, versions) in &mut state.versions {
+            let is_ready = |generation: &Generation| {
+                observed.service(name).any(|(_, replica)| {
+                    replica.labels.generation == *generation && observed.ready_since.contains_key(&replica.id)
+                })
+            };
+            news |= versions.note_served(is_ready);
+        }
+        if news {
+            self.keep(state);
+            self.desired.versions.clone_from(&self.state.versions);
+        }
+    }
+
     /// What had been counted of connections when a rollout began.
     pub fn note_counted(&mut self, observed: &Observed) {
         let is_unknown =
@@ -90,7 +114,10 @@ impl Wish {
             }
             let stale = dependents::stale(name, &self.desired, observed);
             let done = stale.is_empty();
-            self.desired.superseded.extend(stale);
+            for process in stale {
+                // Somebody who asks for the same with a time of his own is heeded.
+                self.desired.superseded.entry(process).or_insert(None);
+            }
             // Written off only once they are restarted: a supervisor that comes after this one knows.
             !done
         });
@@ -107,7 +134,7 @@ impl Wish {
                 (&container.labels.role, &container.state)
                 && self.retry.contains(service)
             {
-                self.desired.superseded.insert((container.id.clone(), exit.started_at));
+                self.desired.superseded.insert((container.id.clone(), exit.started_at), None);
             }
         }
     }

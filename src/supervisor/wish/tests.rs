@@ -135,7 +135,7 @@ fn up_starts_what_was_stopped_and_start_too() {
     let mut user = User::new();
     user.asks(stop()).unwrap();
     assert_eq!(user.goals(), "db=1, jobs=1, web stopped");
-    assert_eq!(user.wish.desired.stop_grace, Some(Duration::from_secs(1)));
+    assert_eq!(user.wish.desired.stop_timeouts.get(&name("web")), Some(&Duration::from_secs(1)));
     user.asks(Request::Start { services: vec![name("web")] }).unwrap();
     assert_eq!(user.goals(), "db=1, jobs=1, web=2");
     user.asks(stop()).unwrap();
