@@ -30,6 +30,7 @@ mod probes;
 mod programs;
 mod pulling;
 mod reload;
+mod removed_files;
 mod restarted_engine;
 mod rollout;
 mod room;
