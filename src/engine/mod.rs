@@ -26,7 +26,7 @@ pub use container::{
     ContainerId, ContainerState, CreateContainer, Exit, Health, HostSettings, Inspection, Namespaces,
     Process, Summary,
 };
-pub use error::EngineError;
+pub use error::{EngineError, tells_of_host_fault};
 pub use exec::{ExecOptions, LAST_LINES, Ran, Tail};
 pub use labels::{Labels, Role};
 pub use nonce::Nonce;

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    engine::{ContainerId, ContainerState, EngineError, Exit},
+    engine::{ContainerId, ContainerState, EngineError, Exit, tells_of_host_fault},
     kernel::steering::OtherUser,
     spec::{Generation, Image, Limits, Protocol, Restart, RestartCondition},
 };
@@ -170,6 +170,10 @@ impl History {
         }
         let failed = exit.code != 0
             || exit.out_of_memory
+        // It has not run: whatever the rule says of one that did, it is still to run for the first time.
+        if exit.error.as_deref().is_some_and(tells_of_host_fault) {
+            return Verdict::Again(later(container.since, backoff::pause(self.exits, target)));
+        }
             || exit.error.is_some()
             || self.is_replaced(&container.id, exit.started_at);
         match rule.condition {
