@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -19,12 +19,12 @@ use futures_util::{Stream, StreamExt, stream};
 use tokio::{
     net::UnixListener,
     sync::broadcast::{Receiver, error::RecvError},
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
 };
 
 use crate::{
     spec::ProjectName,
-    supervisor::{self, Ended, Event, Handle, Request},
+    supervisor::{self, Ended, Event, Handle, Journal, Request},
 };
 
 use super::{
@@ -32,6 +32,9 @@ use super::{
     protocol::{EVENTS, Line, REQUEST, Reply},
     version::{DETACH, VERSION, Version},
 };
+
+/// Between two looks whether the socket is still there.
+const GLANCE: Duration = Duration::from_millis(250);
 
 /// Answers on a project's control socket as long as it lives; the socket's file goes with it.
 #[derive(Debug)]
@@ -51,9 +54,9 @@ pub fn bind(path: &Path, project: &ProjectName, handle: Handle) -> io::Result<Se
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-    let (_, live) = handle.journal().follow();
+    let listener = listen(path)?;
+    let journal = handle.journal().clone();
+    let (_, live) = journal.follow();
     let routes = Router::new()
         .route(REQUEST, post(request))
         .route(EVENTS, get(events))
@@ -63,13 +66,65 @@ pub fn bind(path: &Path, project: &ProjectName, handle: Handle) -> io::Result<Se
         // Who may use the socket may ask for a project of any size.
         .layer(DefaultBodyLimit::disable())
         .with_state(Supervisor { project: project.clone(), handle });
-    let task = tokio::spawn(async move {
-        // Who comes after the supervisor's end finds nobody, instead of one who can answer nothing.
-        if let Err(error) = axum::serve(listener, routes).with_graceful_shutdown(end(live)).await {
-            tracing::error!(%error, "the control socket is closed");
-        }
-    });
+    let task = tokio::spawn(serve(path.to_owned(), listener, routes, journal, live));
     Ok(Server { path: path.to_owned(), task })
+}
+
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Answers until the supervisor ends. A socket that is removed, as by whoever cleans up /run, is put back: else nobody could
+/// ask for anything, and nobody could begin another supervisor.
+async fn serve(
+    path: PathBuf,
+    listener: UnixListener,
+    routes: Router,
+    journal: Journal,
+    live: Receiver<Event>,
+) {
+    let mut answering = JoinSet::new();
+    let mut answer = |listener: UnixListener, live: Receiver<Event>| {
+        let routes = routes.clone();
+        answering.spawn(async move {
+            // Who comes after the supervisor's end finds nobody, instead of one who can answer nothing.
+            if let Err(error) = axum::serve(listener, routes).with_graceful_shutdown(end(live)).await {
+                tracing::error!(%error, "the control socket is closed");
+            }
+        });
+    };
+    let ended = end(live.resubscribe());
+    answer(listener, live);
+    tokio::pin!(ended);
+    let mut told = false;
+    loop {
+        tokio::select! {
+            () = &mut ended => break,
+            () = tokio::time::sleep(GLANCE) => {}
+        }
+        if fs::symlink_metadata(&path).map_or_else(|error| error.kind() != io::ErrorKind::NotFound, |_| true)
+        {
+            continue;
+        }
+        let folder = path
+            .parent()
+            .map_or(Ok(()), |folder| fs::DirBuilder::new().recursive(true).mode(0o700).create(folder));
+        match folder.and_then(|()| listen(&path)) {
+            Ok(listener) => {
+                tracing::warn!(path = %path.display(), "the control socket was removed, and is put back");
+                told = false;
+                // Those who are connected through the old one still get their answers.
+                answer(listener, journal.follow().1);
+            }
+            Err(error) if !std::mem::replace(&mut told, true) => {
+                tracing::error!(%error, path = %path.display(), "the control socket was removed, and cannot be put back");
+            }
+            Err(_) => {}
+        }
+    }
+    while answering.join_next().await.is_some() {}
 }
 
 impl Server {

@@ -1,6 +1,6 @@
 //! What every command begins with: the global arguments, the file, the engine.
 
-use std::{collections::BTreeMap, env, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, env, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::{Args, ValueEnum};
 use sameport::{
@@ -10,12 +10,17 @@ use sameport::{
     files::Files,
     kernel::netns,
     spec::{Project, ProjectName},
-    supervisor::{Kernel, NoKernel, Settings, StateFile, ThisKernel, paths::Paths},
+    supervisor::{
+        HiddenProcesses, HostProcesses, Kernel, NoKernel, ProcessView, Settings, StateFile, ThisKernel,
+        paths::Paths,
+    },
 };
 
 use super::{
     error::CliError,
     output::{self, format::Format},
+    project_status,
+    session::Session,
 };
 
 /// Arguments of every command.
@@ -200,11 +205,38 @@ impl Context {
         Ok(Docker::connect().await?)
     }
 
+    /// The engine. One that lets us wait is told of within a second, with what the supervisor knows of it.
+    pub async fn engine_or_told(&self) -> Result<Docker, CliError> {
+        const AT_ONCE: Duration = Duration::from_millis(800);
+        let connect = self.engine();
+        tokio::pin!(connect);
+        if let Ok(connected) = tokio::time::timeout(AT_ONCE, &mut connect).await {
+            return connected;
+        }
+        let status = async {
+            let session = Session::running(self, &self.project()?).await?;
+            match session {
+                Some(session) => Ok::<_, CliError>(session.status().await?.engine_unreachable_since),
+                None => Ok(None),
+            }
+        };
+        let since = match status.await {
+            Ok(since) => project_status::last_answer(since),
+            // It is the engine that is waited for: a supervisor that does not answer is told by others.
+            Err(_) => String::new(),
+        };
+        output::note(&format!("the engine does not answer{since}; waiting, Ctrl-C ends"))?;
+        connect.await
+    }
+
     /// What a supervisor of a project in this process needs.
     pub fn settings(&self, project: &ProjectName, docker: &Docker) -> Result<Settings, CliError> {
         let kernel: Arc<dyn Kernel> =
             if docker.is_local() { Arc::new(ThisKernel) } else { Arc::new(NoKernel) };
+        let processes: Arc<dyn ProcessView> =
+            if docker.is_local() { Arc::new(HostProcesses) } else { Arc::new(HiddenProcesses) };
         Ok(Settings {
+            processes,
             state: self.state(project)?,
             clock: Clock::default(),
             netns_of: Arc::new(netns::inode),

@@ -106,6 +106,8 @@ fn details(step: &Step) -> String {
             format!("once it has finished its connections; it has {timeout} to end")
         }
         (Action::Promote, _) => "takes over the slot and the name".to_owned(),
+        (Action::Rename, _) => "gets its name back".to_owned(),
+        (Action::Connect, _) => "to a network that it was taken off".to_owned(),
         (Action::Update, _) => "other limits, in place".to_owned(),
         (Action::Run, _) => "post_start".to_owned(),
         _ => String::new(),

@@ -97,7 +97,7 @@ struct Look {
 /// Runs `sameport logs`.
 pub async fn run(context: &Context, args: LogsArgs) -> Result<(), CliError> {
     let finder = Finder::new(context)?;
-    let engine = context.engine().await?;
+    let engine = context.engine_or_told().await?;
     let options = LogOptions {
         follow: args.follow,
         tail: args.tail.and_then(|tail| tail.0),

@@ -1,12 +1,12 @@
 //! The status of a project, whoever supervises it: `ps`, `status` and whoever looks for a replica.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use sameport::{
     api::{
         convert::{self, ProjectContext},
-        schema::{Replica, ReplicaState, Sharing, Status, replica_name},
+        schema::{Replica, ReplicaState, Sharing, Status, Time, replica_name},
     },
     engine::{ContainerId, Engine, EngineError, docker::Docker},
     spec::{Project, ProjectName},
@@ -16,10 +16,14 @@ use sameport::{
 use super::{
     context::Context,
     error::CliError,
+    output,
     replicas::{self, Finder},
     session::{Readable, Session},
     state,
 };
+
+/// How long the engine may take to tell what the supervisor does not know, where there is one.
+const AT_ONCE: Duration = Duration::from_millis(800);
 
 /// The status of the project that is meant, with the replicas that its file does not have and with its published ports.
 ///
@@ -27,21 +31,61 @@ use super::{
 /// When neither supervisor nor engine answers.
 pub async fn status(context: &Context) -> Result<(Status, Option<Project>), CliError> {
     let (name, loaded) = context.load_if_possible()?;
-    let docker = context.engine().await?;
     let file = loaded.map(|loaded| loaded.project);
     let by_file = || file.clone().unwrap_or_else(|| Project::empty(name.clone()));
     let mut status = match Session::readable(context, &name).await? {
-        Readable::Running(session) => session.status().await?,
-        Readable::OtherRelease => Status { supervised: true, ..look(context, &docker, by_file()).await? },
+        Readable::Running(session) => {
+            let mut status = session.status().await?;
+            let finder = Finder::of(context, &name, file.as_ref());
+            // What the supervisor knows is shown, whether or not the engine answers.
+            match tokio::time::timeout(AT_ONCE, of_engine(context, finder, &mut status)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(CliError::Engine(error))) if !error.is_passing() => return Err(error.into()),
+                Ok(Err(CliError::Engine(_))) | Err(_) => {
+                    // It may know by now.
+                    let since = session.status().await?.engine_unreachable_since;
+                    status.engine_unreachable_since = since;
+                    output::note(&silent(since))?;
+                }
+                Ok(Err(error)) => return Err(error),
+            }
+            return Ok((status, file));
+        }
+        Readable::OtherRelease => {
+            let docker = context.engine().await?;
+            Status { supervised: true, ..look(context, &docker, by_file()).await? }
+        }
         Readable::Nobody => {
             state::warn_of_damage(context, &name)?;
-            look(context, &docker, by_file()).await?
+            look(context, &context.engine().await?, by_file()).await?
         }
     };
     let finder = Finder::of(context, &name, file.as_ref());
-    add_orphans(&docker, finder, &mut status).await?;
-    add_ports(&docker, &mut status).await?;
+    of_engine(context, finder, &mut status).await?;
     Ok((status, file))
+}
+
+/// Adds what only the engine tells.
+async fn of_engine(context: &Context, finder: Finder, status: &mut Status) -> Result<(), CliError> {
+    let docker = context.engine().await?;
+    add_orphans(&docker, finder, status).await?;
+    add_ports(&docker, status).await
+}
+
+/// That the engine does not answer, and since when.
+fn silent(since: Option<Time>) -> String {
+    format!(
+        "warning: the engine does not answer{}; ports and containers that are not in the file are not shown",
+        last_answer(since)
+    )
+}
+
+/// When the engine answered last, as far as the supervisor knows.
+#[must_use]
+pub fn last_answer(since: Option<Time>) -> String {
+    since.map_or_else(String::new, |since| {
+        format!("; it answered the supervisor last at {}", since.0.strftime("%Y-%m-%dT%H:%M:%SZ"))
+    })
 }
 
 /// The status of a project without a supervisor.

@@ -1,6 +1,9 @@
 //! The supervisor that a command speaks to: the one that runs, or one in this process.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use futures_util::{StreamExt, stream::BoxStream};
 use sameport::{
@@ -20,6 +23,9 @@ use super::{context::Context, error::CliError, layout, output, takeover};
 
 /// How long a supervisor that has just begun may take to open its socket.
 const OPENING: Duration = Duration::from_secs(2);
+
+/// Between two looks whether the lock is still there.
+const GLANCE: Duration = Duration::from_millis(250);
 
 /// How long those who listen to a supervisor that has ended may take to hear the last of it.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -49,7 +55,24 @@ pub struct Own {
     clock: Clock,
     task: JoinHandle<()>,
     server: api::Server,
-    _lock: Lock,
+    _lock: Arc<Lock>,
+}
+
+/// Puts a lock back that is removed, as long as somebody has it.
+async fn hold(lock: Weak<Lock>) {
+    let mut told = false;
+    loop {
+        tokio::time::sleep(GLANCE).await;
+        let Some(lock) = lock.upgrade() else { return };
+        match lock.restore() {
+            Ok(false) => told = false,
+            Ok(true) => tracing::warn!("the lock of the project was removed, and is put back"),
+            Err(error) if !std::mem::replace(&mut told, true) => {
+                tracing::error!(%error, "the lock of the project was removed, and cannot be put back");
+            }
+            Err(_) => {}
+        }
+    }
 }
 
 impl Session {
@@ -117,6 +140,8 @@ impl Session {
         let path = context.paths()?.socket(project);
         let server = api::bind(&path, project, handle.clone())
             .map_err(CliError::io(format!("cannot open the control socket {}", path.display())))?;
+        let lock = Arc::new(lock);
+        tokio::spawn(hold(Arc::downgrade(&lock)));
         Ok(Self::Own(Own { project: project.clone(), handle, clock, task, server, _lock: lock }))
     }
 

@@ -13,8 +13,8 @@ use crate::{
     engine::{ContainerId, Engine},
     spec::{Project, ProjectName},
     supervisor::{
-        self, Apply, Event, EventKind, Handle, Kernel, NetnsOf, Reply, Request, Settings, StateFile,
-        lock::Lock,
+        self, Apply, Event, EventKind, Handle, HostProcesses, Kernel, NetnsOf, Reply, Request, Settings,
+        StateFile, lock::Lock,
     },
 };
 
@@ -56,6 +56,7 @@ impl<E: Engine> Stage<E> {
             state: StateFile::default(),
             clock: Clock::default(),
             netns_of,
+            processes: Arc::new(HostProcesses),
             kernel,
         };
         let (handle, supervisor) = supervisor::start(Arc::clone(&engine), name.clone(), settings)?;

@@ -1,11 +1,14 @@
 //! Containers as the engine shows them, and as it is asked to make them.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::spec::{Container, Hooks, Limits, NetworkAttachment, Pod};
+use crate::spec::{Container, Hooks, Limits, NetworkAttachment, Pod, Protocol};
 
 use super::{Labels, sandbox};
 
@@ -47,6 +50,8 @@ pub struct Summary {
     pub state: String,
     /// The engine's sentence about it, such as `Up 3 minutes (healthy)`.
     pub status: String,
+    /// The networks that it is connected to, and how many of its ports are published. A change means: inspect again.
+    pub connected: (Vec<String>, usize),
 }
 
 /// All that matters about one container.
@@ -66,8 +71,49 @@ pub struct Inspection {
     pub state: ContainerState,
     /// Addresses that the engine gave it, by network.
     pub addresses: BTreeMap<String, String>,
+    /// Its place in each network that it is connected to, by the engine's names; none where the engine does not tell.
+    pub endpoints: Option<BTreeMap<String, Endpoint>>,
     /// Host ports that lead into it: `(host address, host port, container port and protocol)`.
     pub published: Vec<(String, u16, String)>,
+}
+
+impl Inspection {
+    /// How it is connected, where the engine tells.
+    #[must_use]
+    pub fn connections(&self) -> Option<Connections> {
+        let networks = self.endpoints.clone()?;
+        let published = self.published.iter().filter_map(|(_, host, inside)| {
+            let (port, protocol) = inside.split_once('/')?;
+            let protocol = match protocol {
+                "tcp" => Protocol::Tcp,
+                "udp" => Protocol::Udp,
+                "sctp" => Protocol::Sctp,
+                _ => return None,
+            };
+            Some((*host, port.parse().ok()?, protocol))
+        });
+        Some(Connections { published: published.collect(), networks })
+    }
+}
+
+/// A container's place in a network.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Names by which others in the network find it.
+    pub aliases: BTreeSet<String>,
+    /// Its IPv4 address.
+    pub ipv4: Option<String>,
+    /// Its IPv6 address.
+    pub ipv6: Option<String>,
+}
+
+/// How a container is connected.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Connections {
+    /// Its place in each network, by the engine's names.
+    pub networks: BTreeMap<String, Endpoint>,
+    /// Ports of the host that lead into it: the host's port, its own, the protocol.
+    pub published: BTreeSet<(u16, u16, Protocol)>,
 }
 
 /// Settings of a container that no image carries: they tell who made it.

@@ -27,6 +27,12 @@ pub enum EngineError {
         /// The engine's own words.
         message: String,
     },
+    /// The host of the engine is out of something, such as room on its disk: that is no fault of what was asked for.
+    #[error("{message}")]
+    HostFault {
+        /// The engine's own words.
+        message: String,
+    },
     /// It cannot be reached, or went away in the middle of a call.
     #[error("cannot reach the container engine at {address}: {reason}")]
     Unreachable {
@@ -69,7 +75,7 @@ impl EngineError {
     /// Whether the same call may succeed a little later.
     #[must_use]
     pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Busy { .. } | Self::Unreachable { .. })
+        matches!(self, Self::Busy { .. } | Self::HostFault { .. } | Self::Unreachable { .. })
     }
 
     /// What the user can do about it, where there is something to say.
@@ -80,6 +86,9 @@ impl EngineError {
                 "is Docker Engine running? `systemctl start docker` starts it; \
                  DOCKER_HOST or `docker context use` say where it is",
             ),
+            Self::HostFault { .. } => {
+                Some("free space, memory or descriptors on the engine's host; sameport goes on trying")
+            }
             Self::Denied { .. } => Some("run as root or as a member of the group `docker`"),
             Self::Unauthorized { .. } => Some(
                 "`docker login REGISTRY` first, as the user who runs sameport; check the image's name, too",
@@ -94,6 +103,26 @@ impl EngineError {
             | Self::CommandFailed { .. } => None,
         }
     }
+}
+
+/// Whether an engine or a runtime says that its host is out of something, or fails: then whatever it was asked to run is not
+/// to blame. The words are those of the kernel (errno(3)), and of what the engine is made of.
+#[must_use]
+pub fn tells_of_host_fault(message: &str) -> bool {
+    let words = message.to_lowercase();
+    [
+        "no space left on device",
+        "disk quota exceeded",
+        "cannot allocate memory",
+        "too many open files",
+        "too many links",
+        "resource temporarily unavailable",
+        "input/output error",
+        "ttrpc: closed",
+        "context deadline exceeded",
+    ]
+    .iter()
+    .any(|phrase| words.contains(phrase))
 }
 
 /// Lines of an output, each on a line of its own, as they follow what is told in one line.

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, future::Future, time::Duration};
 use futures_util::stream::BoxStream;
 use jiff::Timestamp;
 
-use crate::spec::{Image, Limits, Network, ProjectName, Volume};
+use crate::spec::{Image, Limits, Network, NetworkAttachment, ProjectName, Volume};
 
 mod container;
 mod credentials;
@@ -23,10 +23,10 @@ pub mod ownership;
 pub mod sandbox;
 
 pub use container::{
-    ContainerId, ContainerState, CreateContainer, Exit, Health, HostSettings, Inspection, Namespaces,
-    Process, Summary,
+    Connections, ContainerId, ContainerState, CreateContainer, Endpoint, Exit, Health, HostSettings,
+    Inspection, Namespaces, Process, Summary,
 };
-pub use error::EngineError;
+pub use error::{EngineError, tells_of_host_fault};
 pub use exec::{ExecOptions, LAST_LINES, Ran, Tail};
 pub use labels::{Labels, Role};
 pub use nonce::Nonce;
@@ -57,6 +57,8 @@ pub struct EngineInfo {
 pub enum EngineEvent {
     /// A container of the project changed.
     Container(ContainerId),
+    /// A container, of the project or not, was connected to a network or taken off one.
+    Connection(ContainerId),
     /// A network, a volume or an image changed.
     Resource,
 }
@@ -221,6 +223,21 @@ pub trait Engine: Send + Sync + 'static {
         &self,
         project: &ProjectName,
         network: &Network,
+    ) -> impl Future<Output = Result<(), EngineError>> + Send;
+
+    /// Connects a container to a network, and gives it its names and its address there.
+    fn connect(
+        &self,
+        id: &ContainerId,
+        network: &str,
+        attachment: &NetworkAttachment,
+    ) -> impl Future<Output = Result<(), EngineError>> + Send;
+
+    /// Takes a container off a network.
+    fn disconnect(
+        &self,
+        id: &ContainerId,
+        network: &str,
     ) -> impl Future<Output = Result<(), EngineError>> + Send;
 
     /// Removes a network.

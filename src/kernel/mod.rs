@@ -17,6 +17,7 @@ mod maps;
 mod modify_return;
 pub mod netns;
 pub mod pins;
+pub mod presence;
 pub mod processes;
 mod programs;
 pub mod quiet;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     engine::{ContainerId, RemoveVolumes},
-    spec::{Limits, NetworkKey, PodName, Project, Service, ServiceName, Slot},
+    spec::{Limits, NetworkAttachment, NetworkKey, PodName, Project, Service, ServiceName, Slot},
 };
 
 /// What an action is about. Actions on different targets may run at the same time, on one never.
@@ -145,6 +145,28 @@ pub enum Action {
         /// The name.
         name: String,
     },
+    /// Give a container its name back.
+    RestoreName {
+        /// What it is.
+        target: Target,
+        /// Which one.
+        id: ContainerId,
+        /// The name.
+        name: String,
+    },
+    /// Connect a container to a network.
+    Connect {
+        /// What it is.
+        target: Target,
+        /// Which one.
+        id: ContainerId,
+        /// The network, by the engine's name.
+        network: String,
+        /// Its names and its address there.
+        attachment: NetworkAttachment,
+        /// Whether it is taken off the network first, because it is connected otherwise than is wanted.
+        reconnects: bool,
+    },
     /// Ask it to end, then make it.
     Stop {
         /// What it is.
@@ -182,6 +204,8 @@ impl Action {
             Self::LaunchReplica { service, slot, seat, .. } => seat.target(service.name.clone(), *slot),
             Self::Start { target, .. }
             | Self::Rename { target, .. }
+            | Self::RestoreName { target, .. }
+            | Self::Connect { target, .. }
             | Self::Update { target, .. }
             | Self::Stop { target, .. }
             | Self::Remove { target, .. } => target.clone(),
@@ -198,6 +222,8 @@ impl Action {
             Self::Update { .. } => Verb::Update,
             Self::Start { .. } => Verb::Start,
             Self::Rename { .. } => Verb::Promote,
+            Self::RestoreName { .. } => Verb::Rename,
+            Self::Connect { .. } => Verb::Connect,
             Self::Stop { .. } => Verb::Stop,
             Self::Remove { .. } | Self::RemoveNetwork(_) | Self::RemoveVolume(_) => Verb::Remove,
         }
@@ -226,6 +252,10 @@ pub enum Verb {
     Update,
     /// Let a container take the place of another one.
     Promote,
+    /// Give a container its name back.
+    Rename,
+    /// Connect a container to a network.
+    Connect,
     /// Stop a container.
     Stop,
     /// Remove a thing.
@@ -249,6 +279,8 @@ impl fmt::Display for Verb {
             Self::Run => "run",
             Self::Update => "update",
             Self::Promote => "promote",
+            Self::Rename => "rename",
+            Self::Connect => "connect",
             Self::Stop => "stop",
             Self::Remove => "remove",
         })

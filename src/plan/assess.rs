@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    engine::{ContainerState, Health, Role},
+    engine::{ContainerState, Health, Role, tells_of_host_fault},
     kernel::steering::OtherUser,
     spec::{FailureAction, Service, ServiceName, Slot, Update},
 };
@@ -295,7 +295,8 @@ impl Planner<'_> {
         if exits > 0 && !self.has_completed(service, container) {
             // It is found out a moment later what it died of.
             let autopsy = history.and_then(|history| history.autopsy.clone())?;
-            let is_its_own = match autopsy.exit.error {
+            let is_its_own = match &autopsy.exit.error {
+                Some(error) if tells_of_host_fault(error) => false,
                 Some(_) => exits >= STARTS || !self.starts_again(service, container),
                 None => self.pod_has_outlived(container, autopsy.exit.at),
             };

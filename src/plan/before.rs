@@ -6,7 +6,7 @@
 //! [`Desired::done_before`](super::Desired), and shown by each replica of the version: there would be none without.
 
 use crate::{
-    engine::{ContainerState, Exit, RemoveVolumes},
+    engine::{ContainerState, Exit, RemoveVolumes, tells_of_host_fault},
     spec::{Before, Generation, Service, ServiceName, Slot},
 };
 
@@ -22,7 +22,7 @@ use super::{
 enum Outcome {
     Succeeded,
     Failed,
-    /// Nobody wanted it any more, and it was told to end: how it ended says nothing.
+    /// Nobody wanted it any more, and it was told to end, or the host had no room to start it: how it ended says nothing.
     Interrupted,
 }
 
@@ -150,7 +150,9 @@ fn outcome(desired: &Desired, before: &Before, job: &Container) -> Option<Outcom
     // One that we had to stop did not finish, whatever it says.
     let took_too_long = uptime(exit) >= before.timeout;
     let failed = took_too_long || exit.code != 0 || exit.out_of_memory || exit.error.is_some();
-    Some(match desired.interrupted_jobs.get(&job.id) == Some(&exit.started_at) {
+    let could_not_start = exit.error.as_deref().is_some_and(tells_of_host_fault);
+    let was_told_to_end = desired.interrupted_jobs.get(&job.id) == Some(&exit.started_at);
+    Some(match could_not_start || was_told_to_end {
         true if !took_too_long => Outcome::Interrupted,
         _ if failed => Outcome::Failed,
         _ => Outcome::Succeeded,

@@ -1,17 +1,17 @@
 //! What was tried on one target, and how it went: the memory that a fair back-off needs.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    engine::{ContainerId, ContainerState, EngineError, Exit},
+    engine::{ContainerId, ContainerState, EngineError, Exit, tells_of_host_fault},
     kernel::steering::OtherUser,
     spec::{Generation, Image, Limits, Protocol, Restart, RestartCondition},
 };
 
-use super::{Container, Replacement, Target, backoff, status::ExitStatus};
+use super::{Connects, Container, Replacement, Target, backoff, status::ExitStatus};
 
 /// How long a replica must stay up for its start to count as a success, unless the file says otherwise.
 pub const WINDOW: Duration = Duration::from_secs(10);
@@ -38,6 +38,8 @@ pub struct History {
     limits: Option<(ContainerId, Limits, Answer)>,
     /// Exits in a row of that version that were forgiven, since its port was another user's.
     excused: u32,
+    /// What was tried to put connections right, by container and network.
+    connects: BTreeMap<(ContainerId, String), Connects>,
     /// Engine calls in a row that failed, and the last one's error.
     pub errors: Option<Errors>,
     /// What was found out about its last end that was no doing of ours.
@@ -168,6 +170,10 @@ impl History {
         if self.is_forgiven(&container.id, exit.started_at) {
             return Verdict::Again(container.since);
         }
+        // It has not run: whatever the rule says of one that did, it is still to run for the first time.
+        if exit.error.as_deref().is_some_and(tells_of_host_fault) {
+            return Verdict::Again(later(container.since, backoff::pause(self.exits, target)));
+        }
         let failed = exit.code != 0
             || exit.out_of_memory
             || exit.error.is_some()
@@ -237,6 +243,17 @@ impl History {
     pub(super) fn awaits_autopsy(&self, container: &ContainerId, finished_at: Timestamp) -> bool {
         let noted = self.counted.as_ref().is_some_and(|(id, at)| id == container && *at == finished_at);
         noted && self.autopsy.as_ref().is_none_or(|autopsy| autopsy.exit.at != finished_at)
+    }
+
+    /// A container was connected to a network; `reconnects`: it was taken off it first.
+    pub fn note_connect(&mut self, id: &ContainerId, network: &str, reconnects: bool, now: Timestamp) {
+        // A sandbox that is no more is asked after no more.
+        self.connects.retain(|(known, _), _| known == id);
+        self.connects.entry((id.clone(), network.to_owned())).or_default().note(reconnects, now);
+    }
+
+    pub(super) fn connects(&self, id: &ContainerId, network: &str) -> Option<&Connects> {
+        self.connects.get(&(id.clone(), network.to_owned()))
     }
 
     /// The engine answered a change of limits.

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    engine::ContainerState,
+    engine::{ContainerId, ContainerState},
     spec::{RestartCondition, Service, Slot, Unhealthy},
 };
 
@@ -105,11 +105,25 @@ impl Planner<'_> {
         let mut ill: Vec<_> = ill.collect();
         ill.sort();
         for (_, _, replace_at, id) in ill {
-            if self.due(replace_at) {
+            if self.due(replace_at) && self.may_be_spared(service, replicas, &id) {
                 self.patients.insert(id);
                 return;
             }
         }
+    }
+
+    /// Whether a replica may be ended that does not work. What is only known by its queue may be slow, or have slow clients,
+    /// and these come to the next one: so it may only if somebody else of its service accepts.
+    fn may_be_spared(&self, service: &Service, replicas: u32, id: &ContainerId) -> bool {
+        let is_slow = self.observed.containers.get(id).and_then(|container| self.illness(container));
+        let is_slow =
+            is_slow.is_some_and(|i| matches!(i.ailment, Ailment::Stuck(Doing::Nothing | Doing::Work)));
+        !is_slow
+            || Slot::first(replicas).any(|slot| {
+                let seats = self.seats(service, slot);
+                let mut there = seats.incumbent.into_iter().chain(seats.successor);
+                there.any(|other| other.id != *id && self.is_available(service, other))
+            })
     }
 
     /// Replaces a replica if it was chosen: takes it out of rotation, gives it a short time to finish what it can, and

@@ -17,6 +17,7 @@ mod action;
 mod assess;
 pub mod backoff;
 pub mod before;
+mod connections;
 mod dependency;
 pub mod dependents;
 mod desired;
@@ -45,6 +46,7 @@ pub mod versions;
 
 pub use action::{Action, Seat, Target, Verb};
 pub use assess::{Failure, FailureReason, Outcome, assess};
+pub use connections::{Connects, attachments};
 pub use desired::{Desired, Goal, Orphans, Phase};
 pub use history::{Answer, Autopsy, Errors, ExclusivePort, History, PortNotShared, Verdict, WINDOW, uptime};
 pub use hooks::{PostStart, Stage};

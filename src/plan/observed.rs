@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use crate::{
-    engine::{ContainerId, ContainerState, Labels, Process, Role, ownership::Foreign},
+    engine::{Connections, ContainerId, ContainerState, Labels, Process, Role, ownership::Foreign},
     spec::{Hooks, Limits, PodName, ServiceName, Slot},
 };
 
@@ -66,6 +66,8 @@ pub struct Container {
     pub hooks: Hooks,
     /// The limits that are in force, of those that can be changed in place.
     pub limits: Limits,
+    /// How a sandbox is connected; none of others, and where the engine does not tell.
+    pub connections: Option<Connections>,
     /// Where it is in its life. The times in it are the engine's, whose clock may be anywhere: they tell one
     /// process from another, and are never compared with ours.
     pub state: ContainerState,

@@ -207,7 +207,10 @@ impl Planner<'_> {
                     self.retire(target, container, StopTime::of(service).or(timeout));
                 } else if !self.treat(service, &target, container) {
                     self.prepare(container);
-                    if !unbound {
+                    let name = self.desired.project.replica_name(service, slot);
+                    if container.name != name {
+                        self.act(Action::RestoreName { target, id, name });
+                    } else if !unbound {
                         self.adjust(service, target, container);
                     }
                 }

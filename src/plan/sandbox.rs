@@ -52,7 +52,15 @@ impl Planner<'_> {
             return;
         };
         match &sandbox.state {
-            ContainerState::Running(_) | ContainerState::Paused(_) | ContainerState::Removing => {}
+            ContainerState::Running(_) => {
+                let wanted = self.desired.project.sandbox_name(name);
+                if sandbox.name == wanted {
+                    self.connect(name, sandbox);
+                } else {
+                    self.act(Action::RestoreName { target, id: sandbox.id.clone(), name: wanted });
+                }
+            }
+            ContainerState::Paused(_) | ContainerState::Removing => {}
             ContainerState::Created => self.act(Action::Start { target, id: sandbox.id.clone() }),
             ContainerState::Exited(_) => self.act(Action::Start { target, id: sandbox.id.clone() }),
             ContainerState::Dead => {

@@ -39,6 +39,9 @@ pub struct ProjectStatus {
     /// Containers, networks and volumes that carry our labels and are not ours: they are left alone.
     #[serde(default)]
     pub foreign: Vec<Foreign>,
+    /// When the engine answered last, if it does not now: what is told of it is from then.
+    #[serde(default)]
+    pub engine_silent_since: Option<Timestamp>,
 }
 
 /// How far a service is on its way to another version.
@@ -303,8 +306,14 @@ pub fn status(desired: &Desired, observed: &Observed, now: Timestamp) -> Project
     let rollouts: Vec<_> = desired.versions.keys().filter_map(|name| planner.rollout_status(name)).collect();
     let rejected: Vec<_> = desired.versions.keys().filter_map(|name| planner.version_trouble(name)).collect();
     let spared: Vec<_> = desired.project.pods.keys().filter_map(|name| planner.pod_trouble(name)).collect();
-    let is_as_wanted = rollouts.is_empty() && spared.is_empty() && rejected.is_empty();
-    let troubles = failures.into_iter().chain(jobs).chain(spared).chain(rejected).collect();
+    let drifted: Vec<_> = match desired.phase {
+        Phase::Up => {
+            desired.project.pods.keys().filter_map(|name| planner.connection_trouble(name)).collect()
+        }
+        Phase::Down { .. } => Vec::new(),
+    };
+    let is_as_wanted = rollouts.is_empty() && spared.is_empty() && rejected.is_empty() && drifted.is_empty();
+    let troubles = failures.into_iter().chain(jobs).chain(spared).chain(drifted).chain(rejected).collect();
     let next = plan(desired, observed, now);
     // A supervisor that has just begun sees all replicas up before the kernel knows of any.
     let in_force = is_in_force(&next.wishes, &observed.sharing);
@@ -314,7 +323,18 @@ pub fn status(desired: &Desired, observed: &Observed, now: Timestamp) -> Project
     let settled = idle && desired.superseded.is_empty() && rollouts.iter().all(RolloutStatus::rests);
     let converged = settled && up && is_as_wanted;
     let foreign = observed.foreign.iter().cloned().collect();
-    ProjectStatus { converged, settled, pods, replicas, rollouts, orphans, troubles, foreign }
+    let engine_silent_since = None;
+    ProjectStatus {
+        converged,
+        settled,
+        pods,
+        replicas,
+        rollouts,
+        orphans,
+        troubles,
+        foreign,
+        engine_silent_since,
+    }
 }
 
 /// What mends a version.

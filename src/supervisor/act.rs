@@ -3,11 +3,8 @@
 use crate::{
     engine::{ContainerId, CreateContainer, Engine, EngineError, Labels, Namespaces, Role, sandbox},
     kernel::capability,
-    plan::Action,
-    spec::{
-        Container, Hook, Hooks, NetworkAttachment, Pod, PodName, PodNetwork, Project, Service, ServiceName,
-        Slot,
-    },
+    plan::{Action, attachments},
+    spec::{Container, Hook, Hooks, Pod, PodName, Project, Service, ServiceName, Slot},
 };
 
 use super::{EventKind, hooks, image, last_words::LastWords};
@@ -36,7 +33,15 @@ pub async fn act<E: Engine>(
             let name = seat.container_name(project, service, *slot);
             launch_replica(engine, project, service, *slot, name, sandbox.as_ref()).await
         }
-        Action::Rename { id, name, .. } => engine.rename(id, name).await,
+        Action::Rename { id, name, .. } | Action::RestoreName { id, name, .. } => {
+            engine.rename(id, name).await
+        }
+        Action::Connect { id, network, attachment, reconnects, .. } => {
+            if *reconnects {
+                engine.disconnect(id, network).await?;
+            }
+            engine.connect(id, network, attachment).await
+        }
         Action::Start { id, .. } => engine.start(id).await,
         Action::LaunchBefore { service, sandbox } => {
             launch_job(engine, project, service, sandbox.as_ref()).await
@@ -126,28 +131,6 @@ async fn prepared<E: Engine>(
         pod.sysctls.entry(MPTCP.to_owned()).or_insert_with(|| "0".to_owned());
     }
     Ok(pod)
-}
-
-/// The pod's networks by the engine's names, the one that gives the default route first. Every service of the
-/// pod is found under its own name there.
-fn attachments(project: &Project, name: &PodName, pod: &Pod) -> Vec<(String, NetworkAttachment)> {
-    let PodNetwork::Networks(attachments) = &pod.network else { return Vec::new() };
-    let mut found: Vec<_> = attachments
-        .iter()
-        .filter_map(|(key, attachment)| {
-            let network = project.networks.get(key)?.name.clone();
-            let mut attachment = attachment.clone();
-            for service in project.services_of(name) {
-                let alias = service.name.to_string();
-                if !attachment.aliases.contains(&alias) {
-                    attachment.aliases.push(alias);
-                }
-            }
-            Some((network, attachment))
-        })
-        .collect();
-    found.sort_by_key(|(_, attachment)| std::cmp::Reverse(attachment.priority));
-    found
 }
 
 async fn launch_replica<E: Engine>(

@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     ops::Deref,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -260,6 +261,32 @@ pub enum EventKind {
     PodLost {
         /// Which one.
         pod: PodName,
+    },
+    /// Somebody has taken the sandbox of a pod off a network.
+    PodDisconnected {
+        /// Which pod.
+        pod: PodName,
+        /// The network, by the engine's name.
+        network: String,
+    },
+    /// The state cannot be written: it is known as long as this supervisor lives, and written once that can be done.
+    StateNotSaved {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+    /// The state is written again.
+    StateSaved,
+    /// The process of a container is not there, though the engine says that it runs.
+    ProcessLost {
+        /// Whose it was.
+        target: Target,
+    },
+    /// The engine's list lacks containers that run: they are left as they are.
+    Unlisted {
+        /// Their names.
+        containers: Vec<String>,
     },
     /// The state file was damaged, and the state was made anew.
     StateReset {

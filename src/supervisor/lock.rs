@@ -1,10 +1,11 @@
 //! One supervisor per project.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Read, Seek, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
 use nix::fcntl::{Flock, FlockArg};
@@ -12,7 +13,8 @@ use nix::fcntl::{Flock, FlockArg};
 /// Held as long as it lives; the kernel lets go of it when the process ends, however it ends.
 #[derive(Debug)]
 pub struct Lock {
-    _file: Flock<File>,
+    path: PathBuf,
+    file: Mutex<Flock<File>>,
 }
 
 /// Why a project's lock cannot be had.
@@ -58,28 +60,54 @@ impl Lock {
     /// # Errors
     /// When another process has it, or the file cannot be used.
     pub fn acquire(path: &Path) -> Result<Self, LockError> {
-        let fail = |source| LockError::Io { path: path.to_owned(), source };
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
-            .map_err(fail)?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(mut file) => {
-                if let Err(error) = say_who(&mut file) {
-                    // On a full disk nobody can be told who it is, but it is held all the same.
-                    tracing::warn!(%error, path = %path.display(), "the lock does not say who holds it");
+        let file = Mutex::new(lock(path)?);
+        Ok(Self { path: path.to_owned(), file })
+    }
+
+    /// Puts the lock back if its file was removed, or is another one by now: else the next supervisor would not see that
+    /// there is one. Returns whether that was so.
+    ///
+    /// # Errors
+    /// When another process has locked a file in its place, or there can be none.
+    pub fn restore(&self) -> Result<bool, LockError> {
+        let mut held = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let fail = |source| LockError::Io { path: self.path.clone(), source };
+        let own = held.metadata().map_err(fail)?;
+        match fs::metadata(&self.path) {
+            Ok(there) if (there.dev(), there.ino()) == (own.dev(), own.ino()) => return Ok(false),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if let Some(folder) = self.path.parent() {
+                    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(fail)?;
                 }
-                Ok(Self { _file: file })
             }
-            Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
-                Err(LockError::Held { holder: holder(&mut file) })
-            }
-            Err((_, errno)) => Err(fail(errno.into())),
+            Err(error) => return Err(fail(error)),
         }
+        *held = lock(&self.path)?;
+        Ok(true)
+    }
+}
+
+fn lock(path: &Path) -> Result<Flock<File>, LockError> {
+    let fail = |source| LockError::Io { path: path.to_owned(), source };
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(fail)?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(mut file) => {
+            if let Err(error) = say_who(&mut file) {
+                // On a full disk nobody can be told who it is, but it is held all the same.
+                tracing::warn!(%error, path = %path.display(), "the lock does not say who holds it");
+            }
+            Ok(file)
+        }
+        Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => Err(LockError::Held { holder: holder(&mut file) }),
+        Err((_, errno)) => Err(fail(errno.into())),
     }
 }
 
@@ -114,5 +142,36 @@ mod tests {
         assert!(message.contains(&format!("process {}", std::process::id())), "{message}");
         drop(first);
         Lock::acquire(&path).unwrap();
+    }
+
+    #[test]
+    fn a_lock_whose_file_is_removed_or_replaced_is_put_back_and_held() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run/shop.lock");
+        fs::create_dir(folder.path().join("run")).unwrap();
+        let lock = Lock::acquire(&path).unwrap();
+        assert!(!lock.restore().unwrap());
+        let breaks: [fn(&Path); 3] = [
+            |path| fs::remove_file(path).unwrap(),
+            |path| fs::remove_dir_all(path.parent().unwrap()).unwrap(),
+            // As by a command that found no lock, and had one for a moment.
+            |path| {
+                fs::remove_file(path).unwrap();
+                drop(Lock::acquire(path).unwrap());
+            },
+        ];
+        for break_it in breaks {
+            break_it(&path);
+            assert!(lock.restore().unwrap());
+            let message = Lock::acquire(&path).unwrap_err().to_string();
+            assert!(message.contains(&format!("process {}", std::process::id())), "{message}");
+            assert!(!lock.restore().unwrap());
+        }
+        // Somebody was faster.
+        fs::remove_file(&path).unwrap();
+        let other = Lock::acquire(&path).unwrap();
+        assert!(matches!(lock.restore(), Err(LockError::Held { .. })));
+        drop(other);
+        assert!(lock.restore().unwrap());
     }
 }

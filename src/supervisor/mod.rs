@@ -25,6 +25,7 @@ mod request;
 mod run;
 mod state_file;
 mod traffic;
+mod vanished;
 mod watch;
 mod wish;
 
@@ -36,6 +37,7 @@ pub use reading::{Mistake, Reading, WatchAsked};
 pub use request::{Apply, Change, Rejection, Reply, Request, RolloutRequest, Selector, Weight};
 pub use run::{Settings, start};
 pub use state_file::{Damage, FileError, Loaded, Scale, State, StateError, StateFile};
+pub use vanished::{HiddenProcesses, HostProcesses, ProcessView};
 pub use wish::{StateReset, Wish};
 
 use std::sync::Arc;
@@ -102,7 +104,8 @@ async fn observed<E: Engine>(
     wish: &Wish,
     settings: &Settings,
 ) -> Result<Observed, EngineError> {
-    let mut observer = observe::Observer::new(engine, settings.netns_of.clone(), settings.clock);
+    let processes = Arc::clone(&settings.processes);
+    let mut observer = observe::Observer::new(engine, settings.netns_of.clone(), processes, settings.clock);
     let seen = observer.look(&wish.desired, &wish.expected(), &observe::Dirty::EVERYTHING).await?;
     let steered = settings.kernel.steers(&wish.desired.project.name);
     Ok(Observed {

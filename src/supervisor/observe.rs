@@ -12,12 +12,14 @@ use jiff::Timestamp;
 use crate::{
     clock::Clock,
     engine::{
-        ContainerId, ContainerState, Engine, EngineError, Summary,
+        ContainerId, ContainerState, Engine, EngineError, Inspection, Labels, Role, Summary,
         ownership::{Checked, CheckedResources, Expected, Foreign, Owned, OwnershipChecker, resources},
     },
-    plan::{Container, Desired, Goal, Owner},
-    spec::{MountSource, Slot},
+    plan::{Container, Desired, Goal, Owner, Phase},
+    spec::{Hooks, MountSource, Slot},
 };
+
+use super::vanished::{Fate, ProcessView, Processes};
 
 /// How many containers are inspected at the same time.
 const AT_ONCE: usize = 8;
@@ -60,6 +62,12 @@ pub struct Snapshot {
     pub volumes: BTreeMap<String, Owner>,
     /// What carries our labels and is not ours.
     pub foreign: BTreeSet<Foreign>,
+    /// Containers whose process is not there, though the engine says that it runs: they are shown as dead.
+    pub lost: BTreeSet<ContainerId>,
+    /// Containers that the engine's list lacks, and that run.
+    pub unlisted: BTreeSet<ContainerId>,
+    /// When to look at some of them again.
+    pub again: Option<(Timestamp, BTreeSet<ContainerId>)>,
 }
 
 /// Looks at the engine, and remembers what it saw.
@@ -70,6 +78,7 @@ pub struct Observer<E> {
     /// How often it has looked; what is new after the first look has just begun.
     looks: u64,
     ownership: OwnershipChecker,
+    processes: Processes,
     seen: BTreeMap<ContainerId, Seen>,
     resources: Resources,
 }
@@ -84,8 +93,9 @@ struct Seen {
 
 impl<E: Engine> Observer<E> {
     /// An observer that has seen nothing yet.
-    pub fn new(engine: Arc<E>, netns_of: NetnsOf, clock: Clock) -> Self {
+    pub fn new(engine: Arc<E>, netns_of: NetnsOf, processes: Arc<dyn ProcessView>, clock: Clock) -> Self {
         Self {
+            processes: Processes::new(processes),
             engine,
             netns_of,
             clock,
@@ -108,7 +118,10 @@ impl<E: Engine> Observer<E> {
     ) -> Result<Snapshot, EngineError> {
         let Checked { ours, foreign } =
             self.ownership.list(&*self.engine, &desired.project.name, expected).await?;
-        let seen = self.look_at(ours, dirty).await?;
+        let mut seen = self.look_at(ours, dirty).await?;
+        let goes_down = matches!(desired.phase, Phase::Down { .. });
+        let unlisted = self.look_at_unlisted(&mut seen, &foreign, goes_down).await?;
+        let (lost, again) = self.look_at_processes(&mut seen);
         if dirty.resources {
             self.resources = self.look_at_resources(desired, expected).await?;
         }
@@ -120,7 +133,91 @@ impl<E: Engine> Observer<E> {
             networks,
             volumes,
             foreign: others.into_iter().chain(foreign).collect(),
+            lost,
+            unlisted,
+            again,
         })
+    }
+
+    /// Asks after each container that was there and that the list lacks: a list can be short, or empty, without anything
+    /// having ended. Returns those that run.
+    async fn look_at_unlisted(
+        &self,
+        seen: &mut BTreeMap<ContainerId, Seen>,
+        foreign: &[Foreign],
+        goes_down: bool,
+    ) -> Result<BTreeSet<ContainerId>, EngineError> {
+        // One that is not taken for ours any more is listed.
+        let foreign: BTreeSet<_> = foreign.iter().filter_map(|foreign| foreign.container.as_ref()).collect();
+        let missing = self.seen.keys().filter(|id| !seen.contains_key(*id) && !foreign.contains(id)).cloned();
+        let missing: Vec<_> = missing.collect();
+        let inspected: Vec<_> = stream::iter(missing.into_iter().map(|id| {
+            let engine = Arc::clone(&self.engine);
+            async move {
+                match engine.inspect(&id).await {
+                    Ok(inspection) => Ok((id, Some(inspection))),
+                    Err(EngineError::Gone { .. }) => Ok((id, None)),
+                    Err(error) => Err(error),
+                }
+            }
+        }))
+        .buffered(AT_ONCE)
+        .try_collect()
+        .await?;
+        let mut unlisted = BTreeSet::new();
+        for (id, inspection) in inspected {
+            let Some(before) = self.seen.get(&id) else { continue };
+            let container = match inspection {
+                Some(inspection) => {
+                    let known = &before.container;
+                    self.container(known.labels.clone(), known.hooks.clone(), &id, inspection)
+                }
+                // An engine that knows nothing of a process that runs can do nothing for it, either.
+                None if !goes_down && self.runs_still(&before.container) => before.container.clone(),
+                None => continue,
+            };
+            if container.process().is_some() {
+                unlisted.insert(id.clone());
+            }
+            seen.insert(id, Seen { row: before.row.clone(), container, inspected: self.looks });
+        }
+        Ok(unlisted)
+    }
+
+    fn runs_still(&self, container: &Container) -> bool {
+        container.process().is_some_and(|process| self.processes.is_there(&container.id, process.pid))
+    }
+
+    /// Holds what the engine says of processes against what this host shows. Returns those that are lost, and when to look
+    /// again at those that may be.
+    fn look_at_processes(
+        &mut self,
+        seen: &mut BTreeMap<ContainerId, Seen>,
+    ) -> (BTreeSet<ContainerId>, Option<(Timestamp, BTreeSet<ContainerId>)>) {
+        let now = self.clock.now();
+        let (mut lost, mut doubted, mut when) = (BTreeSet::new(), BTreeSet::new(), None::<Timestamp>);
+        self.processes.retain(|id| seen.contains_key(id));
+        for (id, seen) in seen {
+            let ContainerState::Running(process) = &seen.container.state else { continue };
+            match self.processes.look(id, process.pid, now) {
+                Fate::Runs => {}
+                Fate::Doubted(until) => {
+                    doubted.insert(id.clone());
+                    when = Some(when.map_or(until, |when| when.min(until)));
+                }
+                // What the engine said before the process went is no second word.
+                Fate::Lost if seen.inspected == self.looks => {
+                    lost.insert(id.clone());
+                    seen.container.state = ContainerState::Dead;
+                    seen.container.netns = None;
+                }
+                Fate::Lost => {
+                    doubted.insert(id.clone());
+                    when = Some(now);
+                }
+            }
+        }
+        (lost, when.map(|when| (when, doubted)))
     }
 
     /// Inspects those of our containers that may have changed.
@@ -157,25 +254,42 @@ impl<E: Engine> Observer<E> {
         .try_collect()
         .await?;
         for (owned, inspection) in inspected.into_iter().flatten() {
-            let netns = match &inspection.state {
-                ContainerState::Running(p) | ContainerState::Paused(p) => (self.netns_of)(p.pid),
-                _ => None,
-            };
-            let container = Container {
-                since: self.since(&owned.row.id, &inspection.state),
-                id: inspection.id,
-                name: inspection.name,
-                hooks: owned.hooks(),
-                labels: owned.labels,
-                joined: inspection.host.joined(),
-                image_id: Some(inspection.image_id).filter(|id| !id.is_empty()),
-                limits: inspection.limits,
-                state: inspection.state,
-                netns,
-            };
+            let hooks = owned.hooks();
+            let container = self.container(owned.labels, hooks, &owned.row.id, inspection);
             seen.insert(owned.row.id.clone(), Seen { row: owned.row, container, inspected: self.looks });
         }
         Ok(seen)
+    }
+
+    /// A container as the engine shows it; `known_as`: its id in the list.
+    fn container(
+        &self,
+        labels: Labels,
+        hooks: Hooks,
+        known_as: &ContainerId,
+        inspection: Inspection,
+    ) -> Container {
+        let netns = match &inspection.state {
+            ContainerState::Running(p) | ContainerState::Paused(p) => (self.netns_of)(p.pid),
+            _ => None,
+        };
+        let connections = match labels.role {
+            Role::Sandbox => inspection.connections(),
+            Role::Replica { .. } | Role::Before { .. } => None,
+        };
+        Container {
+            since: self.since(known_as, &inspection.state),
+            id: inspection.id,
+            name: inspection.name,
+            hooks,
+            labels,
+            joined: inspection.host.joined(),
+            image_id: Some(inspection.image_id).filter(|id| !id.is_empty()),
+            limits: inspection.limits,
+            connections,
+            state: inspection.state,
+            netns,
+        }
     }
 
     /// Those of ours that were inspected longest ago.
@@ -265,11 +379,12 @@ fn began_at(state: &ContainerState) -> Option<Timestamp> {
     }
 }
 
-/// Whether two rows of the list tell the same: name, state, and in the status what the health check says. The
+/// Whether two rows of the list tell the same: name, connections, state, and in the status what the health check says. The
 /// status also tells the age, which changes all the time.
 fn same(before: &Summary, now: &Summary) -> bool {
     let health = |status: &str| status.split_once('(').map(|(_, rest)| rest.to_owned());
     before.name == now.name
+        && before.connected == now.connected
         && before.state == now.state
         && (now.state != "running" || health(&before.status) == health(&now.status))
 }

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 use crate::{
     engine::{CreateContainer, Labels, Namespaces, Role, memory::Memory, ownership::ForeignReason},
@@ -34,7 +36,9 @@ async fn add(engine: &Memory, slot: Slot, hooks: Hooks) -> ContainerId {
 fn observer(engine: &Memory) -> Observer<Memory> {
     let eyes = engine.clone();
     let netns_of: NetnsOf = Arc::new(move |pid| eyes.world().netns_of(pid));
-    Observer::new(Arc::new(engine.clone()), netns_of, Clock::starting_at(Timestamp::UNIX_EPOCH))
+    let eyes = engine.clone();
+    let processes = Arc::new(move |pid, _: &ContainerId| eyes.world().presence(pid));
+    Observer::new(Arc::new(engine.clone()), netns_of, processes, Clock::starting_at(Timestamp::UNIX_EPOCH))
 }
 
 fn desired() -> Desired {
@@ -171,4 +175,62 @@ async fn networks_and_volumes_with_copied_labels_are_not_ours() {
     assert_eq!(snapshot.volumes, BTreeMap::from([("shop_data".to_owned(), Owner::Us)]));
     let foreign: Vec<_> = snapshot.foreign.into_iter().map(|f| (f.name, f.reason)).collect();
     assert_eq!(foreign, [("shop_copy".to_owned(), ForeignReason::CopiedLabels)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_the_engine_does_not_miss_is_lost_after_a_second_look() {
+    let (engine, mut observer) = watched(3).await;
+    let id = engine.world().containers().map(|(id, ..)| id.clone()).next().unwrap();
+    engine.world().vanish(&id);
+    let dirty = Dirty { containers: BTreeSet::from([id.clone()]), ..Dirty::NOTHING };
+    let snapshot = look(&mut observer, &dirty).await;
+    assert!(snapshot.containers[&id].process().is_some() && snapshot.lost.is_empty());
+    let (again, doubted) = snapshot.again.unwrap();
+    assert_eq!(doubted, BTreeSet::from([id.clone()]));
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(again <= observer.clock.now());
+    // The engine has to say so again: a look that does not ask it decides nothing.
+    let snapshot = look(&mut observer, &Dirty::NOTHING).await;
+    assert!(snapshot.containers[&id].process().is_some());
+    let snapshot = look(&mut observer, &dirty).await;
+    assert_eq!((&snapshot.containers[&id].state, &snapshot.lost), (&ContainerState::Dead, &doubted));
+    assert_eq!(snapshot.again, None);
+    // And it stays so, asked or not.
+    for dirty in [Dirty::NOTHING, dirty] {
+        assert_eq!(look(&mut observer, &dirty).await.containers[&id].state, ContainerState::Dead);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_list_lacks_is_asked_after_and_stays_as_long_as_it_is_there() {
+    let (engine, mut observer) = watched(3).await;
+    let ids: Vec<_> = engine.world().containers().map(|(id, ..)| id.clone()).collect();
+    engine.world().lists_nothing = true;
+    let snapshot = look(&mut observer, &Dirty::EVERYTHING).await;
+    assert_eq!(snapshot.containers.keys().collect::<Vec<_>>(), ids.iter().collect::<Vec<_>>());
+    assert_eq!(snapshot.unlisted, ids.iter().cloned().collect());
+    // One has ended, one is gone: both are seen.
+    engine.world().exit(&ids[0], 1);
+    engine.world().remove(&ids[1]);
+    let snapshot = look(&mut observer, &Dirty::NOTHING).await;
+    assert!(matches!(snapshot.containers[&ids[0]].state, ContainerState::Exited(_)));
+    assert!(!snapshot.containers.contains_key(&ids[1]));
+    assert_eq!(snapshot.unlisted, BTreeSet::from([ids[2].clone()]));
+    // An engine that has lost its data does not know it, and it runs all the same.
+    engine.world().knows_nothing = true;
+    let snapshot = look(&mut observer, &Dirty::NOTHING).await;
+    assert_eq!(snapshot.containers.keys().collect::<Vec<_>>(), [&ids[2]]);
+    let down = Desired { phase: Phase::Down { volumes: crate::engine::RemoveVolumes::Keep }, ..desired() };
+    let snapshot = observer.look(&down, &Expected::default(), &Dirty::NOTHING).await.unwrap();
+    assert!(snapshot.containers.is_empty(), "there is nothing that it could still remove");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unlisted_container_whose_process_is_gone_is_gone() {
+    let (engine, mut observer) = watched(1).await;
+    let id = engine.world().containers().map(|(id, ..)| id.clone()).next().unwrap();
+    (engine.world().lists_nothing, engine.world().knows_nothing) = (true, true);
+    assert_eq!(look(&mut observer, &Dirty::NOTHING).await.containers.len(), 1);
+    engine.world().vanish(&id);
+    assert_eq!(look(&mut observer, &Dirty::NOTHING).await.containers.len(), 0);
 }

@@ -169,10 +169,13 @@ impl Course {
             }
             Action::LaunchBefore { service, .. } => (Some(project.before_name(service)), None, None),
             Action::Stop { id, grace, .. } => (named(id), None, Some(*grace)),
-            Action::Rename { name, .. } => (Some(name.clone()), None, None),
+            Action::Rename { name, .. } | Action::RestoreName { name, .. } => {
+                (Some(name.clone()), None, None)
+            }
             Action::Prepare { id, .. }
             | Action::Update { id, .. }
             | Action::Start { id, .. }
+            | Action::Connect { id, .. }
             | Action::Remove { id, .. } => (named(id), None, None),
         };
         let target = match action.target() {
@@ -269,7 +272,13 @@ impl Course {
                 }
             }
             Action::Start { id, .. } => self.start(&id),
-            Action::Rename { id, name, .. } => {
+            Action::Connect { id, .. } => {
+                // As it would be if it were made now.
+                if let Some(container) = observed.containers.get_mut(&id) {
+                    container.connections = None;
+                }
+            }
+            Action::Rename { id, name, .. } | Action::RestoreName { id, name, .. } => {
                 if let Some(container) = observed.containers.get_mut(&id) {
                     container.name = name;
                 }
@@ -351,6 +360,7 @@ impl Course {
             image_id: service.and_then(|service| service.container.image_id.clone()),
             hooks: hooks.unwrap_or_default(),
             limits: limits.unwrap_or_default(),
+            connections: None,
             state,
             since: self.now,
             netns: None,

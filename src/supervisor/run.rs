@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::{
     clock::Clock,
-    engine::{ContainerId, Engine, EngineError, EngineEvent, Role, ownership::ForeignKind},
+    engine::{ContainerId, ContainerState, Engine, EngineError, EngineEvent, Role, ownership::ForeignKind},
     plan::{
         Action, Answer, Container, Observed, Phase, Plan, PostStart, Replacement, Sharing, Signals, Stage,
         Target, assess, plan, status, versions::Versions,
@@ -33,7 +33,9 @@ use super::{
     preview::preview,
     probes::Probes,
     traffic::{self, Traffic},
+    vanished::{Glances, ProcessView},
     watch,
+    wish::Unsaved,
 };
 
 /// Between two looks, however much happens.
@@ -42,6 +44,10 @@ const LOOK_PAUSE: Duration = Duration::from_millis(20);
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// Without any event it is looked that often: events can get lost.
 const RESYNC: Duration = Duration::from_secs(30);
+/// A look that takes longer than that shows an engine that does not answer.
+const LATE: Duration = Duration::from_secs(2);
+/// Between two tries to write a state that could not be written.
+const SAVE_PAUSE: Duration = Duration::from_secs(5);
 /// How many actions are under way at most; the engine bounds its calls by itself.
 const AT_ONCE: usize = 64;
 
@@ -54,6 +60,8 @@ pub struct Settings {
     pub clock: Clock,
     /// Tells the network namespace of a process.
     pub netns_of: NetnsOf,
+    /// Sees the processes of containers.
+    pub processes: Arc<dyn ProcessView>,
     /// What can share ports and choose among replicas.
     pub kernel: Arc<dyn Kernel>,
 }
@@ -73,7 +81,9 @@ pub fn start<E: Engine>(
     let (requests, asked) = mpsc::channel(16);
     let journal = Journal::default();
     let handle = Handle { requests, journal: journal.clone(), reader: super::reading::Reader::default() };
-    let observer = Observer::new(Arc::clone(&engine), settings.netns_of, settings.clock);
+    let processes = Arc::clone(&settings.processes);
+    let glances = Glances::new(Arc::clone(&processes));
+    let observer = Observer::new(Arc::clone(&engine), settings.netns_of, processes, settings.clock);
     let probed = Arc::clone(&engine);
     let mut wish = Wish::new(project, settings.state)?;
     if let Some(damage) = wish.damage() {
@@ -95,8 +105,15 @@ pub fn start<E: Engine>(
         seen: false,
         ended: BTreeSet::new(),
         reachable: true,
+        answered_at: settings.clock.now(),
+        looking_since: None,
         converged: false,
         foreign: BTreeSet::new(),
+        unsaved: false,
+        save_at: Instant::now(),
+        unlisted: BTreeSet::new(),
+        doubted: None,
+        glances,
         events: None,
         tasks: JoinSet::new(),
         clock: settings.clock,
@@ -124,9 +141,21 @@ struct Supervisor<E> {
     /// Targets whose action has ended since the last look began.
     ended: BTreeSet<Target>,
     reachable: bool,
+    /// When the engine answered last; before it has, when the supervisor began.
+    answered_at: Timestamp,
+    /// Since when the look takes that is under way.
+    looking_since: Option<Instant>,
     converged: bool,
     /// What was told of as not ours.
     foreign: BTreeSet<(ForeignKind, String)>,
+    /// Whether it was told that the state cannot be written, and when that is tried again.
+    unsaved: bool,
+    save_at: Instant,
+    /// What was told of as missing from the engine's list.
+    unlisted: BTreeSet<ContainerId>,
+    /// Containers whose process may have gone, and when to look at them again.
+    doubted: Option<(Timestamp, BTreeSet<ContainerId>)>,
+    glances: Glances,
     events: Option<BoxStream<'static, EngineEvent>>,
     tasks: JoinSet<Task<E>>,
     clock: Clock,
@@ -152,6 +181,7 @@ impl<E: Engine> Supervisor<E> {
             self.look();
             let wake = self.wake();
             let (events, traffic, probes) = (&mut self.events, &mut self.traffic, &mut self.probes);
+            let (glances, containers) = (&mut self.glances, &self.observed.containers);
             tokio::select! {
                 biased;
                 request = asked.recv() => match request {
@@ -173,9 +203,11 @@ impl<E: Engine> Supervisor<E> {
                 begun = traffic.changed() => self.steered(begun),
                 () = probes.changed() => self.probed(),
                 event = next(events) => self.happened(event),
+                missing = glances.missing(|| running(containers)) => self.dirty.containers.extend(missing),
                 () = tokio::time::sleep_until(wake) => {}
             }
             self.act();
+            self.save();
             if self.is_gone() {
                 if let Some(event) = self.traffic.remove(&self.wish.desired.project.name) {
                     self.journal.record(self.clock.now(), event);
@@ -194,7 +226,8 @@ impl<E: Engine> Supervisor<E> {
             self.traffic.refresh();
             self.steered(None);
             let mut status = status::status(&self.wish.desired, &self.observed, self.clock.now());
-            let known = self.seen && self.reachable;
+            status.engine_silent_since = self.silent_since();
+            let known = self.seen && status.engine_silent_since.is_none();
             status.converged &= known;
             status.settled &= known;
             return Reply::Status(Box::new(status));
@@ -230,6 +263,12 @@ impl<E: Engine> Supervisor<E> {
         }
     }
 
+    /// When the engine answered last, if it has not answered a look that should have ended by now, or refuses to.
+    fn silent_since(&self) -> Option<Timestamp> {
+        let is_late = self.looking_since.is_some_and(|since| since.elapsed() >= LATE);
+        (!self.reachable || is_late).then_some(self.answered_at)
+    }
+
     fn tell_of_new_rollouts(&mut self, before: &BTreeMap<ServiceName, Versions>) {
         for (name, versions) in &self.wish.desired.versions {
             let was = before.get(name).and_then(|versions| versions.underway.as_ref());
@@ -247,6 +286,25 @@ impl<E: Engine> Supervisor<E> {
                 self.journal.record(self.clock.now(), kind);
             }
         }
+    }
+
+    /// Tries again now and then to write a state that could not be written, and tells of it.
+    fn save(&mut self) {
+        let now = Instant::now();
+        if self.wish.unsaved().is_some() && now >= self.save_at {
+            self.save_at = now + SAVE_PAUSE;
+            self.wish.save_again();
+        }
+        let kind = match (self.wish.unsaved(), self.unsaved) {
+            (Some(unsaved), false) => {
+                let Unsaved { path, reason } = unsaved.clone();
+                EventKind::StateNotSaved { path, reason }
+            }
+            (None, true) => EventKind::StateSaved,
+            _ => return,
+        };
+        self.unsaved = !self.unsaved;
+        self.journal.record(self.clock.now(), kind);
     }
 
     /// Takes in what has become of rollouts. Returns when to look again.
@@ -311,6 +369,9 @@ impl<E: Engine> Supervisor<E> {
             self.dirty.resources = true;
             self.resync_at = now + RESYNC;
         }
+        if let Some((_, doubted)) = self.doubted.take_if(|(time, _)| *time <= self.clock.now()) {
+            self.dirty.containers.extend(doubted);
+        }
         if now < self.look_at || (self.dirty == Dirty::NOTHING && self.ended.is_empty()) {
             return;
         }
@@ -320,6 +381,7 @@ impl<E: Engine> Supervisor<E> {
         let (desired, expected) = (self.wish.desired.clone(), self.wish.expected());
         // Before the file is read, what is ours by a name in it cannot be told from what is not.
         let knows_names = self.wish.knows_names();
+        self.looking_since = Some(Instant::now());
         let subscribe = self.events.is_none();
         let engine = Arc::clone(&self.engine);
         self.seen = true;
@@ -348,7 +410,11 @@ impl<E: Engine> Supervisor<E> {
         if self.observer.is_some() && (self.dirty != Dirty::NOTHING || !self.ended.is_empty()) {
             wake = wake.min(self.look_at);
         }
-        if let Some(time) = self.plan.wake {
+        let doubted = self.doubted.as_ref().map(|(time, _)| *time);
+        if self.wish.unsaved().is_some() {
+            wake = wake.min(self.save_at);
+        }
+        if let Some(time) = self.plan.wake.into_iter().chain(doubted).min() {
             // A timer fires on the millisecond: never before the time, or it would fire again and again.
             wake = wake.min(self.clock.instant(time) + Duration::from_millis(1));
         }
@@ -359,6 +425,7 @@ impl<E: Engine> Supervisor<E> {
         match task {
             Task::Looked { observer, settled, result } => {
                 self.observer = Some(observer);
+                self.looking_since = None;
                 match result {
                     Ok((snapshot, events)) => {
                         self.look_at = Instant::now() + LOOK_PAUSE;
@@ -399,6 +466,7 @@ impl<E: Engine> Supervisor<E> {
 
     fn saw(&mut self, snapshot: Snapshot, settled: &BTreeSet<Target>) {
         let now = self.clock.now();
+        self.answered_at = now;
         if !std::mem::replace(&mut self.reachable, true) {
             self.journal.record(now, EventKind::EngineBack);
         }
@@ -413,7 +481,17 @@ impl<E: Engine> Supervisor<E> {
         self.observed.networks = snapshot.networks;
         self.observed.volumes = snapshot.volumes;
         self.observed.foreign = snapshot.foreign;
+        self.doubted = snapshot.again;
         self.tell_of_foreign(now);
+        self.tell_of_unlisted(snapshot.unlisted, now);
+        for id in snapshot.lost {
+            if before.get(&id).is_some_and(|before| before.process().is_some())
+                && let Some(container) = self.observed.containers.get(&id)
+            {
+                let target = self.wish.desired.target_of(container);
+                self.journal.record(now, EventKind::ProcessLost { target });
+            }
+        }
         self.observed.busy.retain(|target, _| !settled.contains(target));
         self.wish.catch_up(&mut self.observed);
         self.steered(None);
@@ -442,6 +520,18 @@ impl<E: Engine> Supervisor<E> {
         }
     }
 
+    /// Names those that run and that the engine's list lacks, each once.
+    fn tell_of_unlisted(&mut self, unlisted: BTreeSet<ContainerId>, now: Timestamp) {
+        let names: Vec<_> = unlisted
+            .difference(&self.unlisted)
+            .filter_map(|id| Some(self.observed.containers.get(id)?.name.clone()))
+            .collect();
+        if !names.is_empty() {
+            self.journal.record(now, EventKind::Unlisted { containers: names });
+        }
+        self.unlisted = unlisted;
+    }
+
     /// Who has taken the place of another one brings along what happened to it.
     fn follow_promoted(&mut self, before: &BTreeMap<ContainerId, Container>) {
         let desired = &self.wish.desired;
@@ -461,6 +551,11 @@ impl<E: Engine> Supervisor<E> {
             Some(EngineEvent::Container(id)) => {
                 self.dirty.containers.insert(id);
             }
+            // Those of others are told, too.
+            Some(EngineEvent::Connection(id)) if self.observed.containers.contains_key(&id) => {
+                self.dirty.containers.insert(id);
+            }
+            Some(EngineEvent::Connection(_)) => {}
             Some(EngineEvent::Resource) => self.dirty.resources = true,
             None => {
                 // The engine went away, or the stream broke off: look, and listen anew.
@@ -540,6 +635,8 @@ impl<E: Engine> Supervisor<E> {
             | Action::RemoveVolume(_) => self.dirty.resources = true,
             Action::Start { id, .. }
             | Action::Rename { id, .. }
+            | Action::RestoreName { id, .. }
+            | Action::Connect { id, .. }
             | Action::Stop { id, .. }
             | Action::Update { id, .. }
             | Action::Remove { id, .. } => {
@@ -559,6 +656,9 @@ impl<E: Engine> Supervisor<E> {
                 history.succeeded();
                 if let Action::Update { id, changes, .. } = action {
                     history.note_limits(id, changes, Answer::Accepted);
+                }
+                if let Action::Connect { id, network, reconnects, .. } = action {
+                    history.note_connect(id, network, *reconnects, now);
                 }
                 besides.into_iter().for_each(|kind| self.journal.record(now, kind));
                 EventKind::Done { verb, target: self.named(target) }
@@ -607,6 +707,15 @@ impl<E: Engine> Supervisor<E> {
             && !self.traffic.is_beginning()
             && plan(&self.wish.desired, &self.observed, Timestamp::MAX).actions.is_empty()
     }
+}
+
+/// Containers that run, and their processes.
+fn running(containers: &BTreeMap<ContainerId, Container>) -> Vec<(ContainerId, u32)> {
+    let running = containers.values().filter_map(|container| match &container.state {
+        ContainerState::Running(process) => Some((container.id.clone(), process.pid)),
+        _ => None,
+    });
+    running.collect()
 }
 
 /// The next event; never, while there is no stream.

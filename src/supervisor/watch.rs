@@ -104,6 +104,17 @@ pub fn compare(
                 if ran && container.process().is_none() && !busy {
                     seen.events.push(EventKind::PodLost { pod: container.labels.pod.clone() });
                 }
+                let networks = |container: &Container| -> BTreeSet<String> {
+                    let connections = container.connections.as_ref();
+                    connections.map(|c| c.networks.keys().cloned().collect()).unwrap_or_default()
+                };
+                if !busy && container.connections.is_some() && container.process().is_some() {
+                    let was = before.get(&container.id).map(networks).unwrap_or_default();
+                    for network in was.difference(&networks(container)) {
+                        let (pod, network) = (container.labels.pod.clone(), network.clone());
+                        seen.events.push(EventKind::PodDisconnected { pod, network });
+                    }
+                }
             }
             Role::Before { .. } => {}
             Role::Replica { service, slot } => {
@@ -415,6 +426,7 @@ mod tests {
             image_id: None,
             hooks: Hooks::default(),
             limits: Limits::default(),
+            connections: None,
             since: Timestamp::UNIX_EPOCH,
             netns: None,
             state: ContainerState::Dead,

@@ -42,6 +42,17 @@ pub struct Wish {
     revive: BTreeMap<ServiceName, Revive>,
     /// Services whose job is run again if it failed.
     retry: BTreeSet<ServiceName>,
+    /// Why the state could not be written, as long as the file is older than the state.
+    unsaved: Option<Unsaved>,
+}
+
+/// A state that could not be written: it is known as long as this supervisor lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unsaved {
+    /// The file.
+    pub path: PathBuf,
+    /// What the system said.
+    pub reason: String,
 }
 
 /// Which ended replicas start again.
@@ -78,7 +89,16 @@ impl Wish {
             ..Desired::all(read.clone())
         };
         let damage = damage.map(|damage| (damage, None));
-        Ok(Self { desired, read, file, state, damage, revive: BTreeMap::new(), retry: BTreeSet::new() })
+        Ok(Self {
+            desired,
+            read,
+            file,
+            state,
+            damage,
+            revive: BTreeMap::new(),
+            retry: BTreeSet::new(),
+            unsaved: None,
+        })
     }
 
     /// The same, for whoever wants to know what would come of it: it is kept in no file.
@@ -201,7 +221,8 @@ impl Wish {
             }
         }
         state.versions.retain(|_, versions| !versions.revisions.is_empty());
-        self.remember(state)?;
+        // A full disk keeps nobody from being supervised: what the file says, it says again.
+        self.keep(state);
 
         self.pursue(project);
         self.desired.orphans = orphans;
@@ -334,14 +355,8 @@ impl Wish {
         if told.is_empty() {
             return (told, wake);
         }
-        match self.remember(state) {
-            Ok(()) => self.reflect(),
-            // It is found out again, and tried again.
-            Err(rejection) => {
-                tracing::error!(error = %rejection, "the state of a rollout cannot be kept");
-                told.clear();
-            }
-        }
+        self.keep(state);
+        self.reflect();
         (told, wake)
     }
 
@@ -528,6 +543,7 @@ impl Wish {
                 reason: error.source.to_string(),
             })?;
             self.state = state;
+            self.unsaved = None;
         }
         Ok(())
     }

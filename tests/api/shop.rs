@@ -50,11 +50,12 @@ impl Shop {
 
     /// As [`Self::open`], on a kernel.
     pub fn open_on(&self, kernel: impl Kernel + 'static) -> Open {
-        let engine = self.engine.clone();
+        let (engine, processes) = (self.engine.clone(), self.engine.clone());
         let settings = Settings {
             state: StateFile::at(self.folder.path().join("shop.json")),
             clock: Clock::default(),
             netns_of: Arc::new(move |pid| engine.world().netns_of(pid)),
+            processes: Arc::new(move |pid, _: &_| processes.world().presence(pid)),
             kernel: Arc::new(kernel),
         };
         let engine = Arc::new(self.engine.clone());

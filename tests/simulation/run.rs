@@ -173,11 +173,24 @@ impl Simulation {
                 .collect()
         };
         let victim = (!ours.is_empty()).then(|| ours[self.chance.usize(..ours.len())].clone());
-        match (self.chance.u32(0..17), victim) {
+        match (self.chance.u32(0..20), victim) {
             // Somebody wants to see what is in it.
             (15, Some(id)) => {
                 let name = format!("sim-api-{}", 100 + self.foreign.len());
                 self.foreign.extend(self.engine.world().commit_and_run(&id, &name));
+            }
+            // The engine loses the end of a process.
+            (17, Some(id)) => self.engine.world().vanish(&id),
+            // Somebody takes a pod off its network.
+            (18, Some(id)) => {
+                let mut world = self.engine.world();
+                world.networks_of(&id).iter().for_each(|network| world.disconnect(&id, network));
+            }
+            // Lists come back empty for a while, and nobody is to be touched for that.
+            (19, _) => {
+                self.engine.world().lists_nothing = true;
+                sleep(Duration::from_millis(self.chance.u64(1..40_000))).await;
+                self.engine.world().lists_nothing = false;
             }
             // As if an earlier release had made all that is there.
             (16, _) => {
@@ -811,11 +824,12 @@ fn supervise(
         Some(kernel) => Arc::new(kernel),
         None => Arc::new(NoKernel),
     };
-    let eyes = engine.clone();
+    let (eyes, processes) = (engine.clone(), engine.clone());
     let settings = Settings {
         state: StateFile::at(state.path().join("sim.json")),
         clock,
         netns_of: Arc::new(move |pid| eyes.world().netns_of(pid)),
+        processes: Arc::new(move |pid, _: &_| processes.world().presence(pid)),
         kernel,
     };
     start(Arc::new(engine.clone()), "sim".parse().unwrap(), settings).unwrap()

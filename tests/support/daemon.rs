@@ -121,6 +121,20 @@ impl Daemon {
         self.wait_until_it_answers();
     }
 
+    /// It answers nobody, until [`Self::thaw`].
+    pub fn freeze(&self) {
+        kill(self.pid(), Signal::SIGSTOP).unwrap();
+    }
+
+    /// It answers again.
+    pub fn thaw(&self) {
+        kill(self.pid(), Signal::SIGCONT).unwrap();
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.process.id()).unwrap())
+    }
+
     /// Ends it as an operator does.
     pub fn stop(&mut self) {
         kill(Pid::from_raw(i32::try_from(self.process.id()).unwrap()), Signal::SIGTERM).unwrap();
@@ -195,6 +209,8 @@ impl Drop for Daemon {
         if std::thread::panicking() {
             eprintln!("private daemon: {}", self.log());
         }
+        // One that is frozen does not end.
+        let _ = kill(self.pid(), Signal::SIGCONT);
         // Whatever of this fails, the rest is worth trying: the processes are ended by force below.
         let docker = self.docker();
         if let Ok(ids) = docker.try_run(&["ps", "-aq"])

@@ -78,6 +78,15 @@ fn kind(kind: &Kind) -> EventKind {
             EventKind::Rollout { service: service.to_string(), phase: phase(milestone) }
         }
         Kind::PodLost { pod } => EventKind::PodLost { pod: pod.to_string() },
+        Kind::PodDisconnected { pod, network } => {
+            EventKind::PodDisconnected { pod: pod.to_string(), network: network.clone() }
+        }
+        Kind::StateNotSaved { path, reason } => {
+            EventKind::StateNotSaved { path: path.display().to_string(), reason: reason.clone() }
+        }
+        Kind::StateSaved => EventKind::StateSaved,
+        Kind::ProcessLost { target } => EventKind::ProcessLost { target: target.into() },
+        Kind::Unlisted { containers } => EventKind::ContainersUnlisted { containers: containers.clone() },
         Kind::EngineLost { reason } => EventKind::EngineUnreachable { reason: reason.clone() },
         Kind::EngineBack => EventKind::EngineReachable,
         Kind::Converged => EventKind::Converged,
@@ -277,6 +286,30 @@ fn describe(kind: &EventKind) -> (Level, Option<String>) {
         EventKind::PodLost { pod } => {
             (Warning, format!("{pod} lost its network: its sandbox ended; rebuilding"))
         }
+        EventKind::PodDisconnected { pod, network } => {
+            (Warning, format!("{pod}: its sandbox is not connected to network {network} any more"))
+        }
+        EventKind::StateNotSaved { path, reason } => (
+            Warning,
+            format!(
+                "cannot write {path}: {reason}; trying again. Until then, scale, weights and versions are lost if this \
+                 supervisor ends"
+            ),
+        ),
+        EventKind::StateSaved => (Info, "the state file is written again".to_owned()),
+        EventKind::ProcessLost { target } => (
+            Error,
+            format!(
+                "{target}: its process is gone, though the engine says that it runs; replacing the container"
+            ),
+        ),
+        EventKind::ContainersUnlisted { containers } => (
+            Warning,
+            format!(
+                "the engine's list lacks {}, which run; they are left as they are",
+                containers.join(", ")
+            ),
+        ),
         EventKind::EngineUnreachable { reason } => {
             (Warning, format!("the engine cannot be reached, what runs goes on: {reason}"))
         }
@@ -353,6 +386,8 @@ fn done(action: Action, target: TargetKind) -> &'static str {
         (A::Run, _) => "has run its post_start commands",
         (A::Update, _) => "has new limits",
         (A::Promote, _) => "took over",
+        (A::Rename, _) => "has its name again",
+        (A::Connect, _) => "connected to its network",
         (A::Stop, _) => "stopped",
         (A::Remove, _) => "removed",
     }

@@ -51,6 +51,7 @@ pub fn status(project: &ProjectContext<'_>, status: &ProjectStatus) -> Status {
         orphans: status.orphans.clone(),
         foreign_resources: status.foreign.iter().map(foreign_resource).collect(),
         errors: status.troubles.iter().map(error_condition).collect(),
+        engine_unreachable_since: status.engine_silent_since.map(Into::into),
     }
 }
 

@@ -42,6 +42,8 @@ impl From<Verb> for Action {
             Verb::Run => Self::Run,
             Verb::Update => Self::Update,
             Verb::Promote => Self::Promote,
+            Verb::Rename => Self::Rename,
+            Verb::Connect => Self::Connect,
             Verb::Stop => Self::Stop,
             Verb::Remove => Self::Remove,
         }

@@ -299,6 +299,33 @@ pub enum EventKind {
         /// The pod.
         pod: String,
     },
+    /// Somebody has taken the sandbox of a pod off a network.
+    PodDisconnected {
+        /// The pod.
+        pod: String,
+        /// The network, by its name on the engine.
+        network: String,
+    },
+    /// The state file cannot be written. Its content is known as long as this supervisor runs, and is written once that is
+    /// possible.
+    StateNotSaved {
+        /// The state file.
+        path: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// The state file is written again.
+    StateSaved,
+    /// The process of a container is not there, though the engine says that it runs. The container is replaced.
+    ProcessLost {
+        /// Whose it was.
+        target: Target,
+    },
+    /// The engine's list lacks containers that run. They are left as they are.
+    ContainersUnlisted {
+        /// Their names.
+        containers: Vec<String>,
+    },
     /// The engine cannot be reached; what runs goes on.
     EngineUnreachable {
         /// What the system said.

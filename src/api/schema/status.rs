@@ -28,6 +28,9 @@ pub struct Status {
     pub foreign_resources: Vec<ForeignResource>,
     /// What is in the way of what is wanted.
     pub errors: Vec<ErrorCondition>,
+    /// When the engine answered the supervisor last, if it does not answer now: everything is as it was then.
+    #[serde(default)]
+    pub engine_unreachable_since: Option<Time>,
 }
 
 /// A pod: the namespaces that replicas share.

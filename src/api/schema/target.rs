@@ -78,6 +78,10 @@ pub enum Action {
     Update,
     /// Let a replacement take over its slot.
     Promote,
+    /// Give a container its name back.
+    Rename,
+    /// Connect a container to a network.
+    Connect,
     /// Stop a container.
     Stop,
     /// Remove a container, network or volume.
@@ -93,6 +97,8 @@ impl fmt::Display for Action {
             Self::Run => "run",
             Self::Update => "update",
             Self::Promote => "promote",
+            Self::Rename => "rename",
+            Self::Connect => "connect",
             Self::Stop => "stop",
             Self::Remove => "remove",
         })

@@ -2,7 +2,7 @@
 
 use bollard::errors::Error;
 
-use crate::engine::EngineError;
+use crate::engine::{EngineError, tells_of_host_fault};
 
 /// What a call was about, for messages such as `container web-1 does not exist`.
 pub(super) type What<'a> = &'a str;
@@ -42,7 +42,8 @@ fn response(status: u16, message: String, what: What<'_>) -> EngineError {
         500 if words.contains("cannot join network of a non running container") => {
             EngineError::Conflict { message }
         }
-        500 if is_passing(&words) => EngineError::Busy { message },
+        500..=599 if tells_of_host_fault(&words) => EngineError::HostFault { message },
+        500 if is_passing(&words) || is_empty(&words) => EngineError::Busy { message },
         _ if tells_of_remains(&words) => EngineError::Busy { message },
         _ => EngineError::Refused { message },
     }
@@ -53,6 +54,8 @@ fn refusal(message: String) -> EngineError {
     let words = message.to_lowercase();
     if is_unauthorized(&words) {
         EngineError::Unauthorized { message }
+    } else if tells_of_host_fault(&words) {
+        EngineError::HostFault { message }
     } else if is_passing(&words) {
         EngineError::Busy { message }
     } else {
@@ -83,6 +86,11 @@ fn is_unauthorized(words: &str) -> bool {
     ]
     .iter()
     .any(|word| words.contains(word))
+}
+
+/// Whether an error says nothing but that there was one, as what stands before an engine does.
+fn is_empty(words: &str) -> bool {
+    matches!(words.trim().trim_end_matches('.'), "" | "internal server error" | "server error" | "500")
 }
 
 fn is_passing(words: &str) -> bool {
@@ -146,6 +154,7 @@ mod tests {
             EngineError::Denied { .. } => "denied",
             EngineError::Unauthorized { .. } => "unauthorized",
             EngineError::Refused { .. } => "refused",
+            EngineError::HostFault { .. } => "host fault",
             EngineError::CommandFailed { .. } => "no answer of the engine",
         }
     }
@@ -177,6 +186,16 @@ mod tests {
             (500, "task d69423c0b4b1: already exists", "busy"),
             (500, "OCI runtime create failed: exec: \"nope\": executable file not found in $PATH", "refused"),
             (503, "the daemon is starting", "busy"),
+            (500, "mkdir /var/lib/docker/overlay2/12-init: no space left on device", "host fault"),
+            (
+                500,
+                "failed to create shim task: fork/exec runc: cannot allocate memory: unknown",
+                "host fault",
+            ),
+            (500, "open /proc/self/fd: too many open files", "host fault"),
+            (500, "", "busy"),
+            (500, "Internal Server Error", "busy"),
+            (500, "invalid mount config for type bind: bind source path does not exist: /x", "refused"),
             (500, "Get \"https://registry.example/v2/\": dial tcp: i/o timeout", "busy"),
             (
                 404,

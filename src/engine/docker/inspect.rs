@@ -1,6 +1,6 @@
 //! From the daemon's words to ours.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bollard::models::{
     ContainerInspectResponse, ContainerState as Told, ContainerStateStatusEnum, ContainerSummary,
@@ -10,7 +10,8 @@ use jiff::Timestamp;
 
 use super::error::tells_of_remains;
 use crate::engine::{
-    ContainerId, ContainerState, Exit, Health, HostSettings, ImageInfo, Inspection, Process, Summary,
+    ContainerId, ContainerState, Endpoint, Exit, Health, HostSettings, ImageInfo, Inspection, Process,
+    Summary,
 };
 use crate::spec::{Limits, Resources};
 
@@ -25,7 +26,17 @@ pub(super) fn summary(row: ContainerSummary) -> Option<Summary> {
         created: row.created.and_then(|at| Timestamp::from_second(at).ok()).unwrap_or_default(),
         state: row.state.map(|state| state.to_string()).unwrap_or_default(),
         status: row.status.unwrap_or_default(),
+        connected: (
+            row.network_settings.and_then(|settings| settings.networks).map(names).unwrap_or_default(),
+            row.ports.unwrap_or_default().iter().filter(|port| port.public_port.is_some()).count(),
+        ),
     })
+}
+
+fn names<T>(networks: HashMap<String, T>) -> Vec<String> {
+    let mut names: Vec<_> = networks.into_keys().collect();
+    names.sort();
+    names
 }
 
 /// All about one container.
@@ -39,6 +50,7 @@ pub(super) fn inspection(id: &ContainerId, told: ContainerInspectResponse) -> In
         read_only: host.readonly_rootfs.unwrap_or_default(),
         cap_drop: host.cap_drop.unwrap_or_default(),
     };
+    let endpoints = told.network_settings.as_ref().and_then(endpoints);
     let (addresses, published) = told.network_settings.map(network).unwrap_or_default();
     Inspection {
         id: told.id.map_or_else(|| id.clone(), ContainerId),
@@ -48,8 +60,25 @@ pub(super) fn inspection(id: &ContainerId, told: ContainerInspectResponse) -> In
         image_id: told.image.unwrap_or_default(),
         state: told.state.map_or(ContainerState::Created, state),
         addresses,
+        endpoints,
         published,
     }
+}
+
+/// Its place in each network. Of one that it is to join at its start the engine keeps an entry without an endpoint.
+fn endpoints(told: &NetworkSettings) -> Option<BTreeMap<String, Endpoint>> {
+    let address = |told: &Option<String>| told.clone().filter(|address| !address.is_empty());
+    let networks = told.networks.as_ref()?.iter();
+    let connected = networks.filter(|(_, told)| told.endpoint_id.as_ref().is_some_and(|id| !id.is_empty()));
+    Some(
+        connected
+            .map(|(name, told)| {
+                let aliases = told.aliases.iter().flatten().cloned().collect();
+                let (ipv4, ipv6) = (address(&told.ip_address), address(&told.global_ipv6_address));
+                (name.clone(), Endpoint { aliases, ipv4, ipv6 })
+            })
+            .collect(),
+    )
 }
 
 fn limits(host: &HostConfig) -> Limits {

@@ -5,7 +5,8 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use bollard::{
     auth::DockerCredentials,
     models::{
-        Ipam, IpamConfig, NetworkConnectRequest, NetworkCreateRequest, SystemInfo, VolumeCreateRequest,
+        Ipam, IpamConfig, NetworkConnectRequest, NetworkCreateRequest, NetworkDisconnectRequest, SystemInfo,
+        VolumeCreateRequest,
     },
     query_parameters::{
         CreateContainerOptions, CreateImageOptions, ImportImageOptions, KillContainerOptions,
@@ -16,7 +17,7 @@ use bollard::{
 use futures_util::{Stream, StreamExt, TryStreamExt, stream::BoxStream};
 use tokio::sync::Semaphore;
 
-use crate::spec::{Image, Limits, Network, ProjectName, Volume};
+use crate::spec::{Image, Limits, Network, NetworkAttachment, ProjectName, Volume};
 
 use super::{
     ContainerId, CreateContainer, Engine, EngineError, EngineEvent, EngineInfo, ExecOptions, ImageInfo,
@@ -159,12 +160,7 @@ impl Docker {
         let id = ContainerId(made.id);
         if let Namespaces::Own { networks, .. } = &create.namespaces {
             for (network, attachment) in networks.iter().skip(1) {
-                let request = NetworkConnectRequest {
-                    container: id.0.clone(),
-                    endpoint_config: Some(translate::endpoint(attachment)),
-                };
-                self.call(&format!("network {network}"), self.client.connect_network(network, request))
-                    .await?;
+                self.connect(&id, network, attachment).await?;
             }
         }
         Ok(id)
@@ -301,9 +297,14 @@ impl Engine for Docker {
         // the engine's own clock. This call also tells now whether the engine is there.
         let now = self.call("the engine", self.client.info()).await?.system_time;
         let events = self.client.events(Some(stream::events(project, now.as_deref())));
-        Ok(events
-            .take_while(|event| std::future::ready(event.is_ok()))
-            .filter_map(async |event| event.ok().and_then(stream::event))
+        let connections = self.client.events(Some(stream::connections(now.as_deref())));
+        // Where the one ends, the other is not enough.
+        let to_end = |events: BoxStream<'static, Result<_, _>>| {
+            events.map(Result::ok).chain(futures_util::stream::once(async { None }))
+        };
+        Ok(futures_util::stream::select(to_end(events.boxed()), to_end(connections.boxed()))
+            .take_while(|event| std::future::ready(event.is_some()))
+            .filter_map(async |event| event.and_then(stream::event))
             .boxed())
     }
 
@@ -387,6 +388,24 @@ impl Engine for Docker {
         }
         self.call(&format!("network {}", network.name), self.client.create_network(request)).await?;
         Ok(())
+    }
+
+    async fn connect(
+        &self,
+        id: &ContainerId,
+        network: &str,
+        attachment: &NetworkAttachment,
+    ) -> Result<(), EngineError> {
+        let request = NetworkConnectRequest {
+            container: id.0.clone(),
+            endpoint_config: Some(translate::endpoint(attachment)),
+        };
+        self.call(&format!("network {network}"), self.client.connect_network(network, request)).await
+    }
+
+    async fn disconnect(&self, id: &ContainerId, network: &str) -> Result<(), EngineError> {
+        let request = NetworkDisconnectRequest { container: id.0.clone(), force: None };
+        self.call(&format!("network {network}"), self.client.disconnect_network(network, request)).await
     }
 
     async fn remove_network(&self, name: &str) -> Result<(), EngineError> {

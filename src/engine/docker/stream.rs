@@ -25,9 +25,21 @@ pub(super) fn events(project: &ProjectName, since: Option<&str>) -> EventsOption
         ("label".to_owned(), vec![format!("{}={project}", Labels::PROJECT)]),
         ("type".to_owned(), ["container", "network", "volume"].map(str::to_owned).to_vec()),
     ]);
-    let since = since.and_then(|time| time.parse::<Timestamp>().ok());
-    let since = since.map(|time| format!("{}.{:09}", time.as_second(), time.subsec_nanosecond()));
-    EventsOptions { since, until: None, filters: Some(filters) }
+    EventsOptions { since: since.and_then(from), until: None, filters: Some(filters) }
+}
+
+/// Who is connected to networks and taken off them, which the engine tells without any label.
+pub(super) fn connections(since: Option<&str>) -> EventsOptions {
+    let filters = HashMap::from([
+        ("type".to_owned(), vec!["network".to_owned()]),
+        ("event".to_owned(), ["connect", "disconnect"].map(str::to_owned).to_vec()),
+    ]);
+    EventsOptions { since: since.and_then(from), until: None, filters: Some(filters) }
+}
+
+fn from(time: &str) -> Option<String> {
+    let time = time.parse::<Timestamp>().ok()?;
+    Some(format!("{}.{:09}", time.as_second(), time.subsec_nanosecond()))
 }
 
 /// What an event means to us; none for those that change nothing, such as every run of a health check.
@@ -38,7 +50,9 @@ pub(super) fn event(told: EventMessage) -> Option<EngineEvent> {
         Some(EventMessageTypeEnum::CONTAINER) => {
             Some(EngineEvent::Container(ContainerId(told.actor.and_then(|actor| actor.id)?)))
         }
-        Some(EventMessageTypeEnum::NETWORK) if action == "connect" || action == "disconnect" => None,
+        Some(EventMessageTypeEnum::NETWORK) if action == "connect" || action == "disconnect" => {
+            Some(EngineEvent::Connection(ContainerId(told.actor?.attributes?.remove("container")?)))
+        }
         _ => Some(EngineEvent::Resource),
     }
 }

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     clock::Clock,
-    spec::{Image, Limits, Network, ProjectName, Volume},
+    spec::{Image, Limits, Network, NetworkAttachment, ProjectName, Volume},
 };
 
 use super::{
@@ -206,6 +206,23 @@ impl Engine for Memory {
 
     async fn create_network(&self, project: &ProjectName, network: &Network) -> Result<(), EngineError> {
         self.call(Call::Resource, |world| world.create_network(project, &network.name)).await
+    }
+
+    async fn connect(
+        &self,
+        id: &ContainerId,
+        network: &str,
+        attachment: &NetworkAttachment,
+    ) -> Result<(), EngineError> {
+        self.call(Call::Connect(id.clone()), |world| world.connect(id, network, attachment)).await
+    }
+
+    async fn disconnect(&self, id: &ContainerId, network: &str) -> Result<(), EngineError> {
+        self.call(Call::Connect(id.clone()), |world| {
+            world.disconnect(id, network);
+            Ok(())
+        })
+        .await
     }
 
     async fn remove_network(&self, name: &str) -> Result<(), EngineError> {

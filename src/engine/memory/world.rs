@@ -11,10 +11,11 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::{
     clock::Clock,
     engine::{
-        ContainerId, ContainerState, CreateContainer, EngineError, EngineEvent, Exit, Health, HostSettings,
-        ImageInfo, Inspection, Labels, LogLine, Namespaces, Nonce, Process, Role, Summary,
+        ContainerId, ContainerState, CreateContainer, Endpoint, EngineError, EngineEvent, Exit, Health,
+        HostSettings, ImageInfo, Inspection, Labels, LogLine, Namespaces, Nonce, Process, Role, Summary,
     },
-    spec::{Generation, Hooks, Image, Limits, ProjectName, ServiceName},
+    kernel::presence::Presence,
+    spec::{Generation, Hooks, Image, Limits, NetworkAttachment, ProjectName, Protocol, ServiceName},
 };
 
 /// How often things go wrong, each in a thousand.
@@ -61,6 +62,8 @@ pub enum Call {
     Update(ContainerId),
     /// Runs a command in one.
     Run(ContainerId),
+    /// Connects one to a network, or takes it off one.
+    Connect(ContainerId),
     /// Makes or removes a network or volume.
     Resource,
 }
@@ -81,6 +84,11 @@ struct Held {
     ran: u64,
     state: ContainerState,
     netns: u64,
+    /// Whether its process is gone, and the engine does not know.
+    has_vanished: bool,
+    endpoints: BTreeMap<String, Endpoint>,
+    /// Published while it is connected: the host's port, its own, the protocol.
+    published: Vec<(u16, u16, Protocol)>,
 }
 
 /// What an engine in memory holds.
@@ -97,6 +105,10 @@ pub struct World {
     pub log: Vec<LogLine>,
     /// How many calls there were.
     pub calls: u64,
+    /// Whether lists of containers are empty, whatever there is.
+    pub lists_nothing: bool,
+    /// Whether no container can be asked after, whatever there is.
+    pub knows_nothing: bool,
     /// Jobs before a new version that ended well, and of which version.
     pub jobs_done: BTreeSet<(ServiceName, Generation)>,
     pub(super) listeners: Vec<UnboundedSender<EngineEvent>>,
@@ -121,6 +133,8 @@ impl World {
             on_change: None,
             log: Vec::new(),
             calls: 0,
+            lists_nothing: false,
+            knows_nothing: false,
             jobs_done: BTreeSet::new(),
             listeners: Vec::new(),
             networks: BTreeMap::new(),
@@ -197,7 +211,7 @@ impl World {
     pub(super) fn list_all(&self) -> Vec<Summary> {
         self.containers
             .iter()
-            .filter(|(_, held)| held.labels.contains_key(Labels::PROJECT))
+            .filter(|(_, held)| held.labels.contains_key(Labels::PROJECT) && !self.lists_nothing)
             .map(|(id, held)| Summary {
                 id: id.clone(),
                 name: held.name.clone(),
@@ -212,6 +226,7 @@ impl World {
                     }
                     _ => String::new(),
                 },
+                connected: (held.endpoints.keys().cloned().collect(), held.shown_ports().len()),
             })
             .collect()
     }
@@ -238,7 +253,7 @@ impl World {
     }
 
     pub(super) fn inspect(&self, id: &ContainerId) -> Result<Inspection, EngineError> {
-        let held = self.containers.get(id).ok_or_else(|| gone(id))?;
+        let held = self.containers.get(id).filter(|_| !self.knows_nothing).ok_or_else(|| gone(id))?;
         Ok(Inspection {
             id: id.clone(),
             name: held.name.clone(),
@@ -247,7 +262,8 @@ impl World {
             image_id: image_id(&held.image),
             state: held.state.clone(),
             addresses: BTreeMap::new(),
-            published: Vec::new(),
+            endpoints: Some(held.endpoints.clone()),
+            published: held.shown_ports(),
         })
     }
 
@@ -256,11 +272,18 @@ impl World {
             let message = format!("the container name \"/{}\" is already in use", container.name);
             return Err(EngineError::Conflict { message });
         }
+        let mut endpoints = BTreeMap::new();
+        let mut published = Vec::new();
         let (network_mode, host_ports) = match &container.namespaces {
             Namespaces::Own { pod, networks } => {
                 if let Some((name, _)) = networks.iter().find(|(name, _)| !self.networks.contains_key(name)) {
                     return Err(EngineError::Gone { what: format!("network {name}") });
                 }
+                endpoints
+                    .extend(networks.iter().map(|(name, attachment)| (name.clone(), endpoint(attachment))));
+                published.extend(pod.ports.iter().map(|port| {
+                    (port.host_port.unwrap_or(port.container_port), port.container_port, port.protocol)
+                }));
                 ("bridge".to_owned(), pod.ports.iter().filter_map(|p| p.host_port).collect())
             }
             Namespaces::Join(id) if !self.containers.contains_key(id) => return Err(gone(id)),
@@ -291,11 +314,18 @@ impl World {
             ran: 0,
             state: ContainerState::Created,
             netns: 0,
+            has_vanished: false,
+            endpoints,
+            published,
         };
         Ok(self.add(held))
     }
 
-    pub(super) fn rename(&mut self, id: &ContainerId, name: &str) -> Result<(), EngineError> {
+    /// Gives a container another name.
+    ///
+    /// # Errors
+    /// When it is gone, or another one has the name.
+    pub fn rename(&mut self, id: &ContainerId, name: &str) -> Result<(), EngineError> {
         if self.containers.iter().any(|(other, held)| other != id && held.name == name) {
             let message = format!("the container name \"/{name}\" is already in use");
             return Err(EngineError::Conflict { message });
@@ -348,6 +378,9 @@ impl World {
             image,
             state,
             netns,
+            has_vanished: false,
+            endpoints: BTreeMap::new(),
+            published: Vec::new(),
         };
         self.add(held)
     }
@@ -419,6 +452,7 @@ impl World {
         if let Some(held) = self.containers.get_mut(id) {
             held.state = state;
             held.netns = netns;
+            held.has_vanished = false;
             held.ran = 0;
         }
         self.tell(&EngineEvent::Container(id.clone()));
@@ -526,6 +560,34 @@ impl World {
         }
     }
 
+    pub(super) fn connect(
+        &mut self,
+        id: &ContainerId,
+        network: &str,
+        attachment: &NetworkAttachment,
+    ) -> Result<(), EngineError> {
+        if !self.networks.contains_key(network) {
+            return Err(EngineError::Gone { what: format!("network {network}") });
+        }
+        let held = self.containers.get_mut(id).ok_or_else(|| gone(id))?;
+        held.endpoints.insert(network.to_owned(), endpoint(attachment));
+        self.tell(&EngineEvent::Connection(id.clone()));
+        Ok(())
+    }
+
+    /// Takes a container off a network; its ports are published no more once it is in none.
+    pub fn disconnect(&mut self, id: &ContainerId, network: &str) {
+        if self.containers.get_mut(id).is_some_and(|held| held.endpoints.remove(network).is_some()) {
+            self.tell(&EngineEvent::Connection(id.clone()));
+        }
+    }
+
+    /// The networks that a container is connected to.
+    #[must_use]
+    pub fn networks_of(&self, id: &ContainerId) -> Vec<String> {
+        self.containers.get(id).map(|held| held.endpoints.keys().cloned().collect()).unwrap_or_default()
+    }
+
     pub(super) fn create_network(&mut self, project: &ProjectName, name: &str) -> Result<(), EngineError> {
         if self.networks.contains_key(name) {
             return Err(EngineError::Conflict { message: format!("network {name} already exists") });
@@ -564,9 +626,31 @@ impl World {
     #[must_use]
     pub fn netns_of(&self, pid: u32) -> Option<u64> {
         self.containers.values().find_map(|c| match &c.state {
-            ContainerState::Running(p) | ContainerState::Paused(p) if p.pid == pid => Some(c.netns),
+            ContainerState::Running(p) | ContainerState::Paused(p) if p.pid == pid && !c.has_vanished => {
+                Some(c.netns)
+            }
             _ => None,
         })
+    }
+
+    /// What the engine's host shows of a process.
+    #[must_use]
+    pub fn presence(&self, pid: u32) -> Presence {
+        let found = self.netns_of(pid);
+        found.map_or(Presence::Absent, |_| Presence::There { started: u64::from(pid) })
+    }
+
+    /// Ends a container's process without the engine's taking note of it.
+    pub fn vanish(&mut self, id: &ContainerId) {
+        if let Some(held) = self.containers.get_mut(id).filter(|held| word(&held.state) == "running") {
+            held.has_vanished = true;
+        }
+    }
+
+    /// Whether the process of any container has vanished.
+    #[must_use]
+    pub fn has_anybody_vanished(&self) -> bool {
+        self.containers.values().any(|held| held.has_vanished && word(&held.state) == "running")
     }
 
     /// The daemon goes down; every container ends with it, as without live-restore, unless `live`.
@@ -579,6 +663,22 @@ impl World {
                 self.exit(&id, 0);
             }
         }
+    }
+}
+
+impl Held {
+    fn shown_ports(&self) -> Vec<(String, u16, String)> {
+        let is_open = matches!(self.state, ContainerState::Running(_)) && !self.endpoints.is_empty();
+        let shown = self.published.iter().filter(|_| is_open);
+        shown.map(|(host, inside, protocol)| (String::new(), *host, format!("{inside}/{protocol}"))).collect()
+    }
+}
+
+fn endpoint(attachment: &NetworkAttachment) -> Endpoint {
+    Endpoint {
+        aliases: attachment.aliases.iter().cloned().collect(),
+        ipv4: attachment.ipv4_address.clone(),
+        ipv6: attachment.ipv6_address.clone(),
     }
 }
 

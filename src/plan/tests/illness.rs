@@ -198,3 +198,20 @@ fn who_hangs_gets_nothing_new_and_is_not_waited_for() {
     assert_eq!(unhealthy(5).lines(), ["stop web-2"]);
     assert_eq!(unhealthy(1).goal("web", Goal::Stop).shows(2, 0, Some(0)).weights(), [0, 0]);
 }
+
+#[test]
+fn a_slow_one_is_replaced_only_while_somebody_else_accepts_and_a_stopped_one_always() {
+    const SLOW: Ailment = Ailment::Stuck(Doing::Nothing);
+    const BUSY: Ailment = Ailment::Stuck(Doing::Work);
+    let scene = |others: Ailment| Scene::up(&[("web", 3)]).ill(1, others, 30).ill(2, others, 20);
+    assert_eq!(scene(SLOW).lines(), ["stop web-1"], "the third one accepts");
+    for slow in [SLOW, BUSY] {
+        let all = scene(slow).ill(3, slow, 10);
+        assert_eq!(all.lines(), NOTHING, "nobody else accepts");
+        let coming = scene(slow).replica("web", 3, Is::UpAnd(Health::Starting, 60));
+        assert_eq!(coming.lines(), NOTHING, "nobody else is ready");
+    }
+    assert_eq!(scene(STUCK).ill(3, STUCK, 10).lines(), ["stop web-1"], "it serves nobody");
+    let mixed = Scene::up(&[("web", 2)]).ill(1, SLOW, 30).ill(2, STUCK, 20);
+    assert_eq!(mixed.lines(), ["stop web-2"], "the other one waits for it");
+}

@@ -1,6 +1,7 @@
 //! Plans as sentences: a scene is put together, and the plan for it is read as lines such as `stop web.1`.
 
 mod before;
+mod connections;
 mod dependents;
 mod down;
 mod hooks;
@@ -162,7 +163,7 @@ impl Scene {
         };
         let container = Container {
             id: ContainerId(id.clone()),
-            name: id.clone(),
+            name: if id.starts_with("shop-") { id.clone() } else { format!("shop-{id}") },
             labels: Labels {
                 project: "shop".parse().unwrap(),
                 pod: pod.parse().unwrap(),
@@ -173,6 +174,7 @@ impl Scene {
             image_id: None,
             hooks: replica.map(|service| service.hooks.clone()).unwrap_or_default(),
             limits: replica.map(|service| service.container.resources.limits()).unwrap_or_default(),
+            connections: None,
             since: self.since(is),
             netns: matches!(state, ContainerState::Running(_) | ContainerState::Paused(_)).then_some(NETNS),
             state,

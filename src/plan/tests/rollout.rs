@@ -252,22 +252,7 @@ fn a_new_version_fails_by_what_its_replicas_do() {
 
 #[test]
 fn one_start_that_fails_may_be_the_engines_own_trouble_and_two_are_not() {
-    let failed = |exits| {
-        let mut scene = Scene::up(&[("web", 4)]).roll_out("web").successor("web", 1, Is::Exited(128, 1));
-        let error = Some("containerd: unavailable".to_owned());
-        let exit = ExitStatus { code: 128, out_of_memory: false, error, at: Timestamp::UNIX_EPOCH };
-        let target = Target::Successor("web".parse().unwrap(), crate::spec::Slot::new(1).unwrap());
-        let history = scene.observed.history.get_mut(&target).unwrap();
-        history.exits = exits;
-        history.autopsy = Some(Autopsy {
-            exit,
-            log: Vec::new(),
-            port_not_shared: None,
-            other_user: None,
-            exclusive_port: None,
-        });
-        scene
-    };
+    let failed = |exits| start_failed("containerd: unavailable", exits);
     assert_eq!(failed(1).reason(), None);
     assert!(failed(2).reason().unwrap().to_string().contains("containerd: unavailable"));
     // Nobody tries again.
@@ -276,12 +261,54 @@ fn one_start_that_fails_may_be_the_engines_own_trouble_and_two_are_not() {
 }
 
 #[test]
+fn a_host_that_is_out_of_something_condemns_no_version_and_the_start_is_tried_again() {
+    for words in [
+        "failed to create shim task: mkdir /run/containerd/x: no space left on device: unknown",
+        "fork/exec /usr/bin/runc: cannot allocate memory",
+    ] {
+        assert_eq!(start_failed(words, 9).reason(), None, "{words}");
+        let once =
+            start_failed(words, 1).edit("web", |service| service.restart.condition = RestartCondition::Never);
+        assert_eq!(once.reason(), None, "{words}");
+    }
+    // Whatever the rule says of one that has run.
+    let mut scene = Scene::of(&[("web", 1)]).sandbox("web", Is::Up(60)).replica("web", 1, Is::Exited(128, 0));
+    scene = scene.edit("web", |service| service.restart.condition = RestartCondition::Never);
+    assert_eq!(scene.lines(), NOTHING);
+    let container = scene.container("web-1");
+    let crate::engine::ContainerState::Exited(exit) = &mut container.state else { panic!() };
+    exit.error = Some("no space left on device".to_owned());
+    assert_eq!(scene.later(Duration::from_secs(31)).lines(), ["start web-1"]);
+}
+
+/// The first replica of a new version could not be started, so often in a row.
+fn start_failed(words: &str, exits: u32) -> Scene {
+    let mut scene = Scene::up(&[("web", 4)]).roll_out("web").successor("web", 1, Is::Exited(128, 1));
+    let error = Some(words.to_owned());
+    let exit = ExitStatus { code: 128, out_of_memory: false, error, at: Timestamp::UNIX_EPOCH };
+    let target = Target::Successor("web".parse().unwrap(), crate::spec::Slot::new(1).unwrap());
+    let history = scene.observed.history.get_mut(&target).unwrap();
+    history.exits = exits;
+    history.autopsy = Some(Autopsy {
+        exit,
+        log: Vec::new(),
+        port_not_shared: None,
+        other_user: None,
+        exclusive_port: None,
+    });
+    scene
+}
+
+#[test]
 fn an_image_that_cannot_be_run_fails_after_a_few_tries() {
     let mut scene = Scene::up(&[("web", 2)]).roll_out("web");
     let target = Target::Successor("web".parse().unwrap(), crate::spec::Slot::new(1).unwrap());
     let refused = EngineError::Gone { what: "image app:2".to_owned() };
     let busy = EngineError::Busy { message: "later".to_owned() };
-    for (error, tries, fails) in [(&refused, 2, false), (&refused, 3, true), (&busy, 9, false)] {
+    let full = EngineError::HostFault { message: "no space left on device".to_owned() };
+    for (error, tries, fails) in
+        [(&refused, 2, false), (&refused, 3, true), (&busy, 9, false), (&full, 9, false)]
+    {
         let history = scene.observed.history.entry(target.clone()).or_default();
         history.succeeded();
         (0..tries).for_each(|_| history.failed(&target, error.clone(), scene.now));

@@ -93,7 +93,7 @@ fn a_call_that_keeps_failing_is_shown_with_what_to_do() {
 fn orphans_are_named() {
     let mut scene = Scene::up(&[("old", 1), ("web", 1)]);
     scene.desired = Scene::of(&[("web", 1)]).desired;
-    assert_eq!(of(&scene).orphans, ["old-1", "old-sandbox"]);
+    assert_eq!(of(&scene).orphans, ["shop-old-1", "shop-old-sandbox"]);
 }
 
 #[test]

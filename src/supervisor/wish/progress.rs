@@ -8,7 +8,7 @@ use crate::{
     supervisor::state_file::State,
 };
 
-use super::Wish;
+use super::{Unsaved, Wish};
 
 impl Wish {
     /// The job before a version of a service has succeeded.
@@ -142,10 +142,22 @@ impl Wish {
     /// Remembers what cannot be asked for again. What cannot be written is known as long as this supervisor lives.
     pub(super) fn keep(&mut self, state: State) {
         if state != self.state {
-            if let Err(error) = self.file.save(&state) {
-                tracing::warn!(%error, "what was done is not remembered");
-            }
             self.state = state;
+            self.save_again();
         }
+    }
+
+    /// Writes the state, if it can be written by now.
+    pub fn save_again(&mut self) {
+        self.unsaved = self.file.save(&self.state).err().map(|error| {
+            tracing::debug!(%error, "the state is not remembered");
+            Unsaved { path: error.path, reason: error.source.to_string() }
+        });
+    }
+
+    /// Why the state could not be written, as long as it could not.
+    #[must_use]
+    pub fn unsaved(&self) -> Option<&Unsaved> {
+        self.unsaved.as_ref()
     }
 }

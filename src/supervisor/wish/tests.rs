@@ -180,6 +180,28 @@ fn a_state_that_cannot_be_written_is_no_wish() {
 }
 
 #[test]
+fn a_changed_file_is_pursued_on_a_full_disk_and_the_state_is_written_once_there_is_room() {
+    let user = User::new();
+    std::fs::remove_dir_all(user.folder.path()).unwrap();
+    let User { folder, mut wish } = user;
+    let up = Apply { scale: BTreeMap::from([(name("web"), 3)]), ..apply(project()) };
+    wish.take(Request::Apply(Box::new(up)), &Observed::default(), jiff::Timestamp::UNIX_EPOCH).unwrap();
+    let unsaved = wish.unsaved().unwrap();
+    assert_eq!(unsaved.path, folder.path().join("shop.json"));
+    assert!(unsaved.reason.contains("No such file"), "{}", unsaved.reason);
+    wish.save_again();
+    assert!(wish.unsaved().is_some());
+    std::fs::create_dir(folder.path()).unwrap();
+    wish.save_again();
+    assert_eq!(wish.unsaved(), None);
+    drop(wish);
+    let mut wish = User::wish_in(&folder);
+    let again = Request::Apply(Box::new(apply(project())));
+    wish.take(again, &Observed::default(), jiff::Timestamp::UNIX_EPOCH).unwrap();
+    assert_eq!(User { folder, wish }.goals(), "db=1, jobs=1, web=3");
+}
+
+#[test]
 fn an_unchanged_file_needs_no_room_for_the_state() {
     let mut user = User::new();
     user.asks(scale("web", 5)).unwrap();
