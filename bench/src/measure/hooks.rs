@@ -455,7 +455,11 @@ mod tests {
 
     #[test]
     fn a_difference_is_taken_round_by_round() {
-        let measure = others("a connection", [vec![1000.0, 3000.0, 2000.0], vec![1100.0, 3150.0, 2400.0]]);
+        let measure = others(
+            Act::TcpRefused,
+            "a connection",
+            [vec![1000.0, 3000.0, 2000.0], vec![1100.0, 3150.0, 2400.0]],
+        );
         let outcome = measure.outcomes().remove(0);
         assert_eq!((outcome.ratio.median, outcome.is_met()), (150.0, true));
         assert!(measure.how.contains("1.1 (1.05–1.2) times"), "{}", measure.how);

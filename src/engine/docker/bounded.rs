@@ -10,6 +10,7 @@ use std::{
 };
 
 use bollard::{BollardRequest, errors::Error};
+use futures_util::future::BoxFuture;
 use hyper::{Response, Uri, body::Incoming, client::conn::http1, header, http::uri::PathAndQuery};
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -23,8 +24,7 @@ const LONGEST: u64 = 64 << 20;
 /// Sends requests to a socket, each on a connection of its own.
 pub(super) fn transport(
     socket: &Path,
-) -> impl Fn(BollardRequest) -> Pin<Box<dyn Future<Output = Result<Response<Incoming>, Error>> + Send>> + use<>
-{
+) -> impl Fn(BollardRequest) -> BoxFuture<'static, Result<Response<Incoming>, Error>> + use<> {
     let socket: Arc<PathBuf> = Arc::new(socket.to_owned());
     move |request| Box::pin(send(Arc::clone(&socket), request))
 }
