@@ -49,6 +49,23 @@ pub async fn show(
     output::note("nothing was changed")
 }
 
+/// As [`show`], for a command that changes something of a project: see [`Session::for_change`].
+///
+/// # Errors
+/// As [`show`].
+pub async fn change(context: &Context, request: Request) -> Result<(), CliError> {
+    let error = match context.load() {
+        Ok(loaded) => {
+            let name = loaded.project.name.clone();
+            return show(context, &name, Some(loaded.project), request).await;
+        }
+        Err(error) => error,
+    };
+    // Only one that runs knows what is wanted.
+    let (name, _) = Session::without_file(context, error).await?;
+    show(context, &name, None, request).await
+}
+
 /// What images mean now, without fetching any; says which would be fetched.
 ///
 /// # Errors

@@ -210,32 +210,41 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         });
     }
     let context = Context::new(cli.global)?;
-    match cli.command {
+    match dispatch(&context, cli.command).await {
+        Err(CliError::Load(error)) if error.is_missing() => {
+            Err(projects::name_them(&context, error).await.into())
+        }
+        done => done,
+    }
+}
+
+async fn dispatch(context: &Context, command: Command) -> Result<(), CliError> {
+    match command {
         // It has served by now.
         Command::DemoServer(_) => Ok(()),
-        Command::Up(args) => up::run(&context, args).await,
-        Command::Down(args) => down::run(&context, args).await,
-        Command::Ls(args) => ls::run(&context, args).await,
-        Command::Ps(args) => ps::run(&context, args).await,
-        Command::Status(args) => status::run(&context, args).await,
-        Command::Logs(args) => logs::run(&context, args).await,
-        Command::Events(args) => events::run(&context, args).await,
-        Command::Scale(args) => service::scale(&context, args).await,
-        Command::Restart(args) => service::restart(&context, args).await,
-        Command::Stop(args) => service::stop(&context, args).await,
-        Command::Start(args) => service::start(&context, args).await,
-        Command::Rollout(args) => rollout::run(&context, args).await,
-        Command::Kill(args) => kill::run(&context, args).await,
-        Command::Weight(args) => traffic::weight(&context, args).await,
-        Command::Drain(args) => traffic::drain(&context, args).await,
-        Command::Curl(args) => curl::run(&context, args).await,
-        Command::Exec(args) => exec::run(&context, args).await,
-        Command::Config(args) => config::run(&context, args),
-        Command::Doctor(args) => doctor::run(&context, args).await,
-        Command::Demo(args) => demo::run(&context, args).await,
-        Command::Supervise(args) => supervise::run(&context, args).await,
+        Command::Up(args) => up::run(context, args).await,
+        Command::Down(args) => down::run(context, args).await,
+        Command::Ls(args) => ls::run(context, args).await,
+        Command::Ps(args) => ps::run(context, args).await,
+        Command::Status(args) => status::run(context, args).await,
+        Command::Logs(args) => logs::run(context, args).await,
+        Command::Events(args) => events::run(context, args).await,
+        Command::Scale(args) => service::scale(context, args).await,
+        Command::Restart(args) => service::restart(context, args).await,
+        Command::Stop(args) => service::stop(context, args).await,
+        Command::Start(args) => service::start(context, args).await,
+        Command::Rollout(args) => rollout::run(context, args).await,
+        Command::Kill(args) => kill::run(context, args).await,
+        Command::Weight(args) => traffic::weight(context, args).await,
+        Command::Drain(args) => traffic::drain(context, args).await,
+        Command::Curl(args) => curl::run(context, args).await,
+        Command::Exec(args) => exec::run(context, args).await,
+        Command::Config(args) => config::run(context, args),
+        Command::Doctor(args) => doctor::run(context, args).await,
+        Command::Demo(args) => demo::run(context, args).await,
+        Command::Supervise(args) => supervise::run(context, args).await,
         Command::Completion(args) => completion::run(&args),
-        Command::Version(args) => version::run(&context, args).await,
+        Command::Version(args) => version::run(context, args).await,
     }
 }
 

@@ -1,8 +1,9 @@
 //! All projects on the engine, whoever supervises them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use sameport::{
+    compose::LoadError,
     engine::{
         Engine, EngineError, Labels,
         docker::Docker,
@@ -12,6 +13,11 @@ use sameport::{
 };
 
 use super::context::Context;
+
+/// An engine that answers at all answers within this time.
+const AT_ONCE: Duration = Duration::from_secs(1);
+/// Names in a message.
+const MOST_NAMED: usize = 10;
 
 /// The containers that carry our labels, by project.
 ///
@@ -35,6 +41,24 @@ pub async fn containers(
         found.push((name, checked));
     }
     Ok(found)
+}
+
+/// Adds the projects that are there to the error that there is no Compose file: most commands need no more than a name.
+pub async fn name_them(context: &Context, error: LoadError) -> LoadError {
+    let look = async {
+        let docker = context.engine().await.ok()?;
+        containers(context, &docker).await.ok()
+    };
+    // It is about the file: an engine that does not answer is told of where it is needed.
+    let found = tokio::time::timeout(AT_ONCE, look).await.ok().flatten().unwrap_or_default();
+    let ours = found.into_iter().filter(|(_, checked)| !checked.ours.is_empty());
+    let names: Vec<_> = ours.map(|(name, _)| name.to_string()).collect();
+    let Some(first) = names.first() else { return error };
+    let shown = match names.get(..MOST_NAMED) {
+        Some(some) if names.len() > MOST_NAMED => format!("{}, …", some.join(", ")),
+        _ => names.join(", "),
+    };
+    error.with_help(&format!("or name a project, as in `sameport -p {first} ps`: this engine has {shown}"))
 }
 
 /// What carries the labels of these projects and is not ours.

@@ -246,14 +246,12 @@ async fn change(
     change: Change,
     after: After,
 ) -> Result<(), CliError> {
-    let project = context.load()?.project;
-    let name = project.name.clone();
     let request = RolloutRequest { service: service.clone(), by: who(), change };
     let request = Request::Rollout(Box::new(request));
     if context.is_dry_run() {
-        return dry_run::show(context, &name, Some(project), request).await;
+        return dry_run::change(context, request).await;
     }
-    let session = Session::open(context, &name, Some(project)).await?;
+    let (_, session) = Session::for_change(context).await?;
     let mut signals = Signals::new()?;
     session.ask(request).await?;
     let done = match after {

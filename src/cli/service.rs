@@ -89,12 +89,10 @@ pub async fn start(context: &Context, args: StartArgs) -> Result<(), CliError> {
 }
 
 async fn ask(context: &Context, request: Request) -> Result<(), CliError> {
-    let project = context.load()?.project;
-    let name = project.name.clone();
     if context.is_dry_run() {
-        return dry_run::show(context, &name, Some(project), request).await;
+        return dry_run::change(context, request).await;
     }
-    let session = Session::open(context, &name, Some(project)).await?;
+    let (_, session) = Session::for_change(context).await?;
     let mut signals = Signals::new()?;
     session.ask(request).await?;
     let done = tokio::select! {

@@ -175,6 +175,32 @@ impl Session {
         }
     }
 
+    /// As [`Self::open`], for a command that changes something of a project: one that runs is asked also where its file is
+    /// gone, or cannot be read.
+    pub async fn for_change(context: &Context) -> Result<(ProjectName, Self), CliError> {
+        let error = match context.load() {
+            Ok(loaded) => {
+                let name = loaded.project.name.clone();
+                let session = Self::open(context, &name, Some(loaded.project)).await?;
+                return Ok((name, session));
+            }
+            Err(error) => error,
+        };
+        Self::without_file(context, error).await
+    }
+
+    /// The supervisor that runs, for a command whose file cannot be used; without one, why it cannot.
+    pub async fn without_file(context: &Context, error: CliError) -> Result<(ProjectName, Self), CliError> {
+        let Ok(name) = context.project() else { return Err(error) };
+        let Some(session) = Self::running(context, &name).await? else { return Err(error) };
+        if !matches!(&error, CliError::Load(error) if error.is_missing()) {
+            output::note(
+                "the Compose file cannot be used, see `sameport config`; the supervisor goes by what it read before",
+            )?;
+        }
+        Ok((name, session))
+    }
+
     /// Asks for something that is then wanted.
     pub async fn ask(&self, request: Request) -> Result<(), CliError> {
         match self.request(request).await? {

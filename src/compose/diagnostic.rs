@@ -149,6 +149,8 @@ impl fmt::Display for Diagnostic {
 #[serde(transparent)]
 pub struct LoadError {
     diagnostics: Vec<Diagnostic>,
+    #[serde(skip)]
+    is_missing: bool,
 }
 
 impl LoadError {
@@ -156,12 +158,33 @@ impl LoadError {
     pub const EXIT_CODE: u8 = 2;
 
     pub(super) fn new(diagnostics: Vec<Diagnostic>) -> Self {
-        Self { diagnostics }
+        Self { diagnostics, is_missing: false }
     }
 
     /// An error that is about no place in a file.
     pub(super) fn general(message: impl Into<String>, help: impl Into<String>) -> Self {
         Self::new(vec![Diagnostic::general(Severity::Error, message, Some(help.into()))])
+    }
+
+    /// There is no file.
+    pub(super) fn missing(message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { is_missing: true, ..Self::general(message, help) }
+    }
+
+    /// Whether there is no file, and none was named.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        self.is_missing
+    }
+
+    /// The same with one more thing that can be done about it.
+    #[must_use]
+    pub fn with_help(mut self, more: &str) -> Self {
+        if let Some(last) = self.diagnostics.last_mut() {
+            last.help =
+                Some(last.help.take().map_or_else(|| more.to_owned(), |help| format!("{help}; {more}")));
+        }
+        self
     }
 
     /// All that was found, in the order of the file.

@@ -123,7 +123,7 @@ fn files(
         let Some(file) = one_of(folder, &NAMES, report) else { continue };
         return Ok(std::iter::once(file).chain(one_of(folder, &OVERRIDES, report)).collect());
     }
-    Err(LoadError::general(
+    Err(LoadError::missing(
         format!("there is no Compose file in {} or above it", start.display()),
         format!("name one with `-f FILE`, or make one of: {}", NAMES.join(", ")),
     ))

@@ -196,3 +196,42 @@ fn what_is_there_is_shown_without_a_file_and_without_a_supervisor() {
     assert_eq!(ids.lines().count(), 2, "{ids}");
     assert_eq!(project.run(&["-p", &project.name, "logs", "--tail", "1", "talker-1"]).lines().count(), 1);
 }
+
+#[test]
+fn a_project_that_runs_is_changed_by_its_name_also_where_its_file_is_gone() {
+    let project = Project::new(TALKERS);
+    project.run(&["up", "-d", "--wait"]);
+    std::fs::remove_file(project.path("compose.yaml")).unwrap();
+    let name = &project.name;
+    let running = || project.replicas("talker").len();
+    project.run(&["-p", name, "scale", "talker=3"]);
+    assert_eq!(running(), 3);
+    let before = project.processes();
+    project.run(&["-p", name, "restart", "-t", "0", "talker"]);
+    assert!(
+        project.processes().iter().all(|process| !before.contains(process) || process.0.contains("sandbox"))
+    );
+    project.run(&["-p", name, "stop", "-t", "0", "talker"]);
+    project.run(&["-p", name, "start", "talker"]);
+    assert_eq!(running(), 3);
+    let plan = project.run(&["-p", name, "--dry-run", "scale", "talker=1"]);
+    assert!(plan.contains("talker-3"), "{plan}");
+
+    // Whoever does not know the name is told it.
+    let mut nameless = project.command(&["ps"]);
+    let told = nameless.env_remove("COMPOSE_PROJECT_NAME").output().unwrap();
+    assert_eq!(told.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&told.stderr);
+    assert!(said.contains("there is no Compose file") && said.contains(name.as_str()), "{said}");
+
+    // A file that is there, and cannot be used, is told of.
+    project.write("services: [");
+    let scaled = project.try_run(&["-p", name, "scale", "talker=2"]);
+    assert_eq!(scaled.code, Some(0), "{scaled:#?}");
+    assert!(scaled.stderr.contains("the Compose file cannot be used"), "{scaled:#?}");
+
+    // Without a supervisor nobody knows what the project is.
+    project.kill_supervisor();
+    let refused = project.try_run(&["-p", name, "scale", "talker=1"]);
+    assert_eq!(refused.code, Some(2), "{refused:#?}");
+}
