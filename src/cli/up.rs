@@ -365,9 +365,13 @@ async fn stop(
 ) -> Result<(), CliError> {
     // Nobody may be there to read it.
     let _ = output::note("stopping; Ctrl-C again kills");
-    session.ask(Request::Stop { services: Vec::new(), grace: wish.args.timeout }).await?;
+    session.ask(Request::Close { grace: wish.args.timeout }).await?;
     tokio::select! {
-        stopped = wait::until(wish.context, session, Until::Up, None) => stopped?,
+        stopped = wait::until(wish.context, session, Until::Up, None) => match stopped {
+            // `sameport down` from elsewhere has removed it all meanwhile.
+            Err(_) if session.has_ended().await => {}
+            stopped => stopped?,
+        },
         () = signals.end() => {
             let _ = output::note("killing");
             super::kill::all(docker, &mut finder.clone()).await?;

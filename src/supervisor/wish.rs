@@ -38,6 +38,8 @@ pub struct Wish {
     state: State,
     /// What is wrong with the file, as long as nothing was recovered, and where it was put aside.
     damage: Option<(Damage, Option<PathBuf>)>,
+    /// Whether all is being stopped because the supervisor ends.
+    closing: bool,
     /// Services whose ended replicas start again, whatever their restart rule says.
     revive: BTreeMap<ServiceName, Revive>,
     /// Services whose job is run again if it failed.
@@ -78,7 +80,17 @@ impl Wish {
             ..Desired::all(read.clone())
         };
         let damage = damage.map(|damage| (damage, None));
-        Ok(Self { desired, read, file, state, damage, revive: BTreeMap::new(), retry: BTreeSet::new() })
+        let closing = false;
+        Ok(Self {
+            desired,
+            read,
+            file,
+            state,
+            damage,
+            closing,
+            revive: BTreeMap::new(),
+            retry: BTreeSet::new(),
+        })
     }
 
     /// The same, for whoever wants to know what would come of it: it is kept in no file.
@@ -109,6 +121,10 @@ impl Wish {
         if matches!(self.desired.phase, Phase::Down { .. }) && !matches!(request, Request::Down { .. }) {
             return Err(Rejection::GoingDown);
         }
+        // Who asks for something now would not be told that it is stopped a moment later, or undo a stop that another user has begun.
+        if self.closing && !matches!(request, Request::Close { .. } | Request::Down { .. }) {
+            return Err(Rejection::Closing);
+        }
         match request {
             Request::Load(project) => {
                 check_counts(&project)?;
@@ -126,18 +142,10 @@ impl Wish {
                 Ok(())
             }
             Request::Scale(counts) => self.scale(&counts),
-            Request::Stop { services, grace } => {
-                let services = self.named(services)?;
-                let mut state = self.state.clone();
-                state.stopped.extend(services.iter().cloned());
-                self.remember(state)?;
-                for service in services {
-                    match grace {
-                        Some(grace) => self.desired.stop_timeouts.insert(service.clone(), grace),
-                        None => self.desired.stop_timeouts.remove(&service),
-                    };
-                    self.desired.goals.insert(service, Goal::Stop);
-                }
+            Request::Stop { services, grace } => self.stop(services, grace),
+            Request::Close { grace } => {
+                self.stop(Vec::new(), grace)?;
+                self.closing = true;
                 Ok(())
             }
             Request::Start { services } => {
@@ -374,6 +382,21 @@ impl Wish {
             self.desired.goals.insert(name.clone(), Goal::Run { replicas: *replicas });
         }
         self.reflect();
+        Ok(())
+    }
+
+    fn stop(&mut self, services: Vec<ServiceName>, timeout: Option<Duration>) -> Result<(), Rejection> {
+        let services = self.named(services)?;
+        let mut state = self.state.clone();
+        state.stopped.extend(services.iter().cloned());
+        self.remember(state)?;
+        for service in services {
+            match timeout {
+                Some(timeout) => self.desired.stop_timeouts.insert(service.clone(), timeout),
+                None => self.desired.stop_timeouts.remove(&service),
+            };
+            self.desired.goals.insert(service, Goal::Stop);
+        }
         Ok(())
     }
 

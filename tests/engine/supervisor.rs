@@ -66,6 +66,27 @@ fn the_first_interrupt_stops_gracefully() {
 }
 
 #[test]
+fn a_stop_that_has_begun_is_not_undone_by_another_command() {
+    let project = Project::new(SLOW);
+    let mut up = project.start(&["up"]);
+    running(&project, 2);
+    up.signal(Signal::SIGINT);
+    wait::until("it stops", || {
+        let printed = up.printed();
+        check(printed.contains("stopping"), printed)
+    });
+    for command in [&["scale", "slow=3"][..], &["up", "-d"], &["start"], &["up", "-d", "--wait"]] {
+        let told = project.try_run(command);
+        assert_eq!(told.code, Some(1), "{told:#?}");
+        assert!(told.stderr.contains("is being stopped by the `sameport up`"), "{told:#?}");
+        assert!(told.stderr.contains("help: "), "{told:#?}");
+    }
+    assert_eq!(up.exit_code(), Some(130), "{}", up.printed());
+    assert_eq!(project.processes(), []);
+    assert!(project.supervisor().is_none());
+}
+
+#[test]
 fn the_second_interrupt_kills_at_once() {
     let project = Project::new(
         r#"
