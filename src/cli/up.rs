@@ -204,8 +204,12 @@ async fn in_background(
     let until = if args.wait { Until::Steady } else { Until::Started };
     let done = tokio::select! {
         done = wait::until(wish.context, session, until, args.wait_timeout) => done,
-        // The supervisor goes on: what was asked for stands.
-        () = signals.end() => return Err(CliError::Interrupted),
+        () = signals.end() => {
+            return Err(CliError::midway(
+                "the supervisor goes on in the background with what was asked for",
+                "`sameport ps` shows how far it is; `sameport stop` or `sameport down` ends it",
+            ));
+        }
     };
     let told = sharing(session).await;
     done.and(told)?;

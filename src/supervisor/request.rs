@@ -64,6 +64,8 @@ pub enum Request {
         /// How long a replica may take; `None` is what the file says.
         grace: Option<Duration>,
     },
+    /// Remove nothing more after a [`Request::Down`], and leave what is still there as it is; whoever asks has the supervisor end then.
+    CancelDown,
     /// Where does everything stand?
     Status,
     /// What would be done for this? Nothing is.

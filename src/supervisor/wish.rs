@@ -118,11 +118,14 @@ impl Wish {
     /// # Errors
     /// When it cannot be wished for; then nothing has changed.
     pub fn take(&mut self, request: Request, observed: &Observed, now: Timestamp) -> Result<(), Rejection> {
-        if matches!(self.desired.phase, Phase::Down { .. }) && !matches!(request, Request::Down { .. }) {
+        let is_about_down = matches!(request, Request::Down { .. } | Request::CancelDown);
+        if matches!(self.desired.phase, Phase::Down { .. }) && !is_about_down {
             return Err(Rejection::GoingDown);
         }
         // Who asks for something now would not be told that it is stopped a moment later, or undo a stop that another user has begun.
-        if self.closing && !matches!(request, Request::Close { .. } | Request::Down { .. }) {
+        if self.closing
+            && !matches!(request, Request::Close { .. } | Request::Down { .. } | Request::CancelDown)
+        {
             return Err(Rejection::Closing);
         }
         match request {
@@ -166,6 +169,14 @@ impl Wish {
                 let volumes = if volumes { RemoveVolumes::Remove } else { RemoveVolumes::Keep };
                 self.desired.phase = Phase::Down { volumes };
                 self.desired.down_timeout = grace;
+                Ok(())
+            }
+            Request::CancelDown => {
+                if let Phase::Down { .. } = self.desired.phase {
+                    self.desired.phase = Phase::Up;
+                    // Nothing is wanted of any service: what was taken out of rotation is back in it, and what is gone stays away.
+                    self.desired.goals.clear();
+                }
                 Ok(())
             }
             Request::Status | Request::Preview(_) | Request::Detach | Request::Watch(_) => Ok(()),
