@@ -203,7 +203,7 @@ async fn in_background(
     let args = wish.args;
     let until = if args.wait { Until::Steady } else { Until::Started };
     let done = tokio::select! {
-        done = wait::until(wish.context, session, until, args.wait_timeout) => done,
+        done = wait::services(wish.context, session, until, args.wait_timeout, &args.services) => done,
         () = signals.end() => {
             return Err(CliError::midway(
                 "the supervisor goes on in the background with what was asked for",

@@ -44,4 +44,5 @@ mod supervisor;
 mod traffic;
 mod unmodified;
 mod users;
+mod waiting;
 mod words;
