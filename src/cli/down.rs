@@ -14,7 +14,6 @@ use super::{
     dry_run,
     error::CliError,
     output,
-    replicas::Finder,
     session::Session,
     signals::Signals,
     state,
@@ -47,24 +46,19 @@ pub async fn run(context: &Context, args: DownArgs) -> Result<(), CliError> {
     if context.is_dry_run() {
         return dry_run::show(context, &name, loaded.map(|loaded| loaded.project), request).await;
     }
-    let mut finder = Finder::of(context, &name, loaded.as_ref().map(|loaded| &loaded.project));
     takeover::replace(context, &name, Replace::Incompatible).await?;
     let session = open(context, &name, loaded.map(|loaded| loaded.project)).await?;
     let mut signals = Signals::new()?;
     session.ask(request).await?;
     tokio::select! {
         gone = wait::until(context, &session, Until::Gone, None) => gone?,
+        // Whoever has typed it by mistake wants to save what is left, at once.
         () = signals.end() => {
-            // Nobody may be there to read it.
-            let _ = output::note("killing; Ctrl-C again leaves the rest as it is");
-            let kill = async {
-                super::kill::all(&context.engine().await?, &mut finder).await?;
-                wait::until(context, &session, Until::Gone, None).await
-            };
-            tokio::select! {
-                gone = kill => gone?,
-                () = signals.end() => return Err(CliError::Interrupted),
-            }
+            session.cancel_down().await?;
+            return Err(CliError::midway(
+                "what was not told to end yet is left as it is, and no supervisor runs",
+                "`sameport up -d` starts a supervisor and what is missing; `sameport down` removes the rest",
+            ));
         }
     }
     state::tell_reset(&session).await?;

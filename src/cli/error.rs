@@ -84,6 +84,14 @@ pub enum CliError {
     /// The user wants no more.
     #[error("interrupted")]
     Interrupted,
+    /// The user wants no more of a command, and what it has asked for goes on or is left half done.
+    #[error("interrupted: {message}")]
+    InterruptedMidway {
+        /// What goes on.
+        message: String,
+        /// How to end it, or to go on with it.
+        help: String,
+    },
     /// A command that was run in a replica ended with this code.
     #[error("exit code {0}")]
     Exit(u8),
@@ -98,6 +106,11 @@ impl CliError {
         Self::Failed { message: message.into(), help: help.map(str::to_owned) }
     }
 
+    /// The user wants no more of a command, and something goes on.
+    pub fn midway(message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self::InterruptedMidway { message: message.into(), help: help.into() }
+    }
+
     /// A file, a process or a terminal cannot be used.
     pub fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
@@ -110,7 +123,9 @@ impl CliError {
             Self::Load(_) | Self::Usage { .. } => 2,
             Self::Rejected(Rejection { code, .. }) if is_usage(*code) => 2,
             Self::Engine(error) | Self::Demo(DemoError::Engine(error)) => engine_code(error),
-            Self::Interrupted | Self::Demo(DemoError::Interrupted | DemoError::Abandoned) => 130,
+            Self::Interrupted
+            | Self::InterruptedMidway { .. }
+            | Self::Demo(DemoError::Interrupted | DemoError::Abandoned) => 130,
             Self::Exit(code) => *code,
             Self::ClosedPipe => 0,
             _ => 1,
@@ -125,7 +140,11 @@ impl CliError {
             _ => {}
         }
         let (red, cyan) = (AnsiColor::Red.on_default().bold(), AnsiColor::Cyan.on_default().bold());
-        let mut text = format!("{}: {self}", styled("error", red));
+        let mut text = match self {
+            // It is what the user wanted.
+            Self::InterruptedMidway { .. } => self.to_string(),
+            _ => format!("{}: {self}", styled("error", red)),
+        };
         if let Some(help) = self.help() {
             text.push_str(&format!("\n{}: {help}", styled("help", cyan)));
         }
@@ -146,7 +165,7 @@ impl CliError {
         match self {
             Self::Engine(error) => error.help().map(str::to_owned),
             Self::Demo(error) => error.help().map(|help| help.to_string()),
-            Self::Usage { help, .. } => Some(help.clone()),
+            Self::Usage { help, .. } | Self::InterruptedMidway { help, .. } => Some(help.clone()),
             Self::Failed { help, .. } => help.clone(),
             Self::Path(_) => {
                 Some("set HOME, or XDG_RUNTIME_DIR and XDG_STATE_HOME, to folders that are yours".to_owned())

@@ -3,7 +3,7 @@
 use clap::Args;
 use sameport::{
     api::schema::SentSignal,
-    engine::{Engine, docker::Docker},
+    engine::{Engine, Role, docker::Docker},
 };
 
 use super::{
@@ -49,10 +49,10 @@ pub async fn run(context: &Context, args: KillArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Kills every container of a project at once.
+/// Kills every container of a project at once, but those that hold networks: nothing is to be rebuilt.
 pub async fn all(docker: &Docker, finder: &mut Finder) -> Result<(), CliError> {
     for owned in finder.containers(docker).await?.ours {
-        if owned.row.state == "running" {
+        if owned.row.state == "running" && owned.labels.role != Role::Sandbox {
             docker.kill(&owned.row.id, "SIGKILL").await?;
         }
     }

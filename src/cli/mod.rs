@@ -15,6 +15,7 @@ mod events;
 mod exec;
 mod kill;
 mod layout;
+mod listeners;
 mod logs;
 mod ls;
 mod output;

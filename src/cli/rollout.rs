@@ -259,8 +259,18 @@ async fn change(
         After::Return if matches!(session, Session::Other(_)) => Ok(()),
         After::Return | After::Wait => tokio::select! {
             done = wait::rollout(context, &session, &service) => done,
-            // It goes on where another process supervises.
-            () = signals.end() => Err(CliError::Interrupted),
+            () = signals.end() => Err(match session.is_own() {
+                false => CliError::midway(
+                    "the rollout goes on",
+                    format!(
+                        "`sameport rollout status {service}` shows how far it is; `sameport rollout abort {service}` goes back"
+                    ),
+                ),
+                true => CliError::midway(
+                    "the rollout rests where it is, and no supervisor runs",
+                    "`sameport up -d` starts one, which goes on with it",
+                ),
+            }),
         },
     };
     let done = state::tell_reset(&session).await.and(done);

@@ -97,7 +97,16 @@ async fn ask(context: &Context, request: Request) -> Result<(), CliError> {
     session.ask(request).await?;
     let done = tokio::select! {
         done = wait::until(context, &session, Until::Up, None) => done,
-        () = signals.end() => Err(CliError::Interrupted),
+        () = signals.end() => Err(match session.is_own() {
+            false => CliError::midway(
+                "the supervisor goes on with it",
+                "`sameport ps` shows how far it is",
+            ),
+            true => CliError::midway(
+                "it is left as far as it is, and no supervisor runs",
+                "`sameport up -d` starts one",
+            ),
+        }),
     };
     let done = state::tell_reset(&session).await.and(done);
     session.leave().await;

@@ -292,6 +292,30 @@ impl Session {
         }
     }
 
+    /// Has it remove nothing more, and end. The kernel has to know first that those who were taken out of rotation are in it again.
+    pub async fn cancel_down(self) -> Result<(), CliError> {
+        match self.ask(Request::CancelDown).await {
+            Ok(()) => {}
+            // It was done at that moment.
+            Err(_) if self.has_ended().await => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        let deadline = tokio::time::Instant::now() + OPENING;
+        while tokio::time::Instant::now() < deadline && !self.status().await?.idle {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        if let Self::Other(client) = &self {
+            client.request(&Request::Detach).await?;
+        }
+        self.leave().await;
+        Ok(())
+    }
+
+    /// Whether it ends with this process.
+    pub fn is_own(&self) -> bool {
+        matches!(self, Self::Own(_))
+    }
+
     /// Leaves it: one in this process ends, and everything goes on running.
     pub async fn leave(self) {
         let Self::Own(Own { handle, task, server, _lock, .. }) = self else { return };

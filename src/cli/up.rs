@@ -203,9 +203,13 @@ async fn in_background(
     let args = wish.args;
     let until = if args.wait { Until::Steady } else { Until::Started };
     let done = tokio::select! {
-        done = wait::until(wish.context, session, until, args.wait_timeout) => done,
-        // The supervisor goes on: what was asked for stands.
-        () = signals.end() => return Err(CliError::Interrupted),
+        done = wait::services(wish.context, session, until, args.wait_timeout, &args.services) => done,
+        () = signals.end() => {
+            return Err(CliError::midway(
+                "the supervisor goes on in the background with what was asked for",
+                "`sameport ps` shows how far it is; `sameport stop` or `sameport down` ends it",
+            ));
+        }
     };
     let told = sharing(session).await;
     done.and(told)?;
@@ -365,9 +369,13 @@ async fn stop(
 ) -> Result<(), CliError> {
     // Nobody may be there to read it.
     let _ = output::note("stopping; Ctrl-C again kills");
-    session.ask(Request::Stop { services: Vec::new(), grace: wish.args.timeout }).await?;
+    session.ask(Request::Close { grace: wish.args.timeout }).await?;
     tokio::select! {
-        stopped = wait::until(wish.context, session, Until::Up, None) => stopped?,
+        stopped = wait::until(wish.context, session, Until::Up, None) => match stopped {
+            // `sameport down` from elsewhere has removed it all meanwhile.
+            Err(_) if session.has_ended().await => {}
+            stopped => stopped?,
+        },
         () = signals.end() => {
             let _ = output::note("killing");
             super::kill::all(docker, &mut finder.clone()).await?;

@@ -8,13 +8,13 @@ use sameport::{
     api::{
         convert,
         protocol::Line,
-        schema::{EventKind, Reason, Replica, ReplicaState, Rollout, RolloutPhase, Status},
+        schema::{self, EventKind, Reason, Replica, ReplicaState, Rollout, RolloutPhase, Status},
     },
     spec::ServiceName,
 };
 use tokio::time::Instant;
 
-use super::{context::Context, error::CliError, output::progress::Progress, session::Session};
+use super::{context::Context, error::CliError, listeners, output::progress::Progress, session::Session};
 
 /// When it is enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,11 +47,32 @@ pub async fn until(
     until: Until,
     limit: Option<Duration>,
 ) -> Result<(), CliError> {
+    services(context, session, until, limit, &[]).await
+}
+
+/// As [`until`], for a command that names services, or none where it means all: who has ended in failure and was not meant is
+/// no failure of it.
+///
+/// # Errors
+/// As [`until`].
+pub async fn services(
+    context: &Context,
+    session: &Session,
+    until: Until,
+    limit: Option<Duration>,
+    named: &[ServiceName],
+) -> Result<(), CliError> {
     let deadline = limit.map(|limit| Instant::now() + limit);
     let mut events = session.events().await?;
     let mut progress = Progress::new(context.data());
     let mut steadiness = Steadiness::default();
     let mut shown = Ok(());
+    // Who is asked where the kernel counts no listeners.
+    let docker = match until {
+        Until::Steady => Some(context.engine().await?),
+        Until::Started | Until::Up | Until::Gone => None,
+    };
+    let mut unbound = Vec::new();
     loop {
         let mut look_at = Instant::now() + PAUSE;
         loop {
@@ -84,23 +105,63 @@ pub async fn until(
             let steady = steadiness.look(&status, Instant::now());
             // What has ended before may be caught between two crashes.
             let has_ended_before = status.replicas.iter().any(|replica| replica.exits > 0);
-            if is_enough(&status, until) && (steady || (until != Until::Steady && !has_ended_before)) {
-                return shown;
+            if is_enough(&status, until, named) && (steady || (until != Until::Steady && !has_ended_before)) {
+                unbound = match &docker {
+                    Some(docker) => listeners::missing(docker, &status).await?,
+                    None => Vec::new(),
+                };
+                if unbound.is_empty() {
+                    return shown;
+                }
             }
             if let Some(failure) = failure(&status) {
                 return Err(failure);
             }
         }
         if deadline.is_some_and(|deadline| Instant::now() > deadline) {
+            let limit = limit.unwrap_or_default();
+            let waited_for = match until {
+                Until::Gone => String::new(),
+                _ => awaited(&session.status().await?, &unbound),
+            };
             return Err(CliError::failed(
-                format!("it takes longer than {:?}", limit.unwrap_or_default()),
+                format!("not done within {limit:?}{waited_for}"),
                 Some("`sameport ps` tells where each replica stands; the supervisor goes on trying"),
             ));
         }
     }
 }
 
-fn is_enough(status: &Status, until: Until) -> bool {
+/// What is not there yet, as the end of a sentence.
+fn awaited(status: &Status, unbound: &[String]) -> String {
+    /// More would not be read.
+    const SHOWN: usize = 5;
+    let is_there = |replica: &&Replica| !(replica.state.is_up() && replica.up_to_date);
+    let replicas = status.replicas.iter().filter(is_there).map(|replica| match &replica.state {
+        ReplicaState::NotListening { missing_ports } => {
+            let ports: Vec<_> = missing_ports.iter().map(ToString::to_string).collect();
+            format!("{} does not listen on port {}", replica.replica, ports.join(", "))
+        }
+        state if state.is_up() => format!("{} runs another version", replica.replica),
+        _ => format!("{}: {}", replica.replica, replica.status),
+    });
+    let rollouts = status.rollouts.iter().map(|rollout| {
+        let schema::Rollout { service, version, done, total, .. } = rollout;
+        format!("version {version} of {service} has proved itself in {done} of {total} replicas")
+    });
+    let errors = status.errors.iter().map(|error| format!("{}: {}", error.target, error.error));
+    let all: Vec<_> = replicas.chain(unbound.iter().cloned()).chain(rollouts).chain(errors).collect();
+    let more = all.len().saturating_sub(SHOWN);
+    let mut text: String = all.iter().take(SHOWN).map(|line| format!("\n    {line}")).collect();
+    if more > 0 {
+        text.push_str(&format!("\n    and {more} more"));
+    }
+    if text.is_empty() { text } else { format!("; waited for:{text}") }
+}
+
+fn is_enough(status: &Status, until: Until, named: &[ServiceName]) -> bool {
+    let is_meant =
+        |replica: &Replica| named.is_empty() || named.iter().any(|name| name.as_str() == replica.service);
     let started = |replica: &Replica| {
         replica.up_to_date
             && (replica.state.is_up()
@@ -110,9 +171,9 @@ fn is_enough(status: &Status, until: Until) -> bool {
                         | ReplicaState::NotListening { .. }
                         | ReplicaState::Unhealthy
                         | ReplicaState::Paused
-                        | ReplicaState::Failed { .. }
                 ))
             || replica.state == ReplicaState::Stopped
+            || (matches!(replica.state, ReplicaState::Failed { .. }) && !is_meant(replica))
     };
     status.converged
         || (until == Until::Started
@@ -320,6 +381,38 @@ mod tests {
             let now = begin + Duration::from_secs(seconds);
             assert_eq!(steadiness.look(&status(converged, exits), now), wanted, "at {seconds} s");
         }
+    }
+
+    #[test]
+    fn who_has_ended_in_failure_is_no_success_of_any_up() {
+        let mut failed = status(false, 1);
+        let exit = serde_json::json!({ "exit_code": 3, "out_of_memory": false, "error": null, "at": "1970-01-01T00:00:00Z" });
+        let state = serde_json::json!({ "state": "failed", "exit": exit });
+        failed.idle = true;
+        failed.replicas[0].state = serde_json::from_value(state).unwrap();
+        for (until, named, wanted) in [
+            (Until::Started, &[][..], false),
+            (Until::Steady, &[], false),
+            (Until::Started, &["web"], false),
+            (Until::Started, &["jobs"], true),
+        ] {
+            let named: Vec<_> = named.iter().map(|name| name.parse().unwrap()).collect();
+            assert_eq!(is_enough(&failed, until, &named), wanted, "{until:?} {named:?}");
+        }
+        assert_eq!(failure(&failed).unwrap().to_string(), "web-1 failed: exit code 3, without a word");
+    }
+
+    #[test]
+    fn what_was_waited_for_is_named() {
+        let mut deaf = status(false, 0);
+        deaf.replicas[0].state = ReplicaState::NotListening { missing_ports: vec![80] };
+        assert_eq!(awaited(&deaf, &[]), "; waited for:\n    web-1 does not listen on port 80");
+        let line = "1 of 4 replicas of web listen on port 80".to_owned();
+        assert_eq!(
+            awaited(&status(true, 0), &[line]),
+            "; waited for:\n    1 of 4 replicas of web listen on port 80"
+        );
+        assert_eq!(awaited(&status(true, 0), &[]), "");
     }
 
     #[test]

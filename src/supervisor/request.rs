@@ -52,6 +52,11 @@ pub enum Request {
     Weight(Vec<Weight>),
     /// Bring a service to another version, or say how that goes on.
     Rollout(Box<RolloutRequest>),
+    /// Stop all services and keep their containers, and take no other wish from then on: the supervisor is about to end.
+    Close {
+        /// How long a replica may take; `None` is what the file says.
+        grace: Option<Duration>,
+    },
     /// Remove all that was made, then end.
     Down {
         /// Whether the data in volumes goes too.
@@ -59,6 +64,8 @@ pub enum Request {
         /// How long a replica may take; `None` is what the file says.
         grace: Option<Duration>,
     },
+    /// Remove nothing more after a [`Request::Down`], and leave what is still there as it is; whoever asks has the supervisor end then.
+    CancelDown,
     /// Where does everything stand?
     Status,
     /// What would be done for this? Nothing is.
@@ -241,6 +248,9 @@ pub enum Rejection {
         /// What to do instead.
         help: String,
     },
+    /// Whoever supervises is stopping all of it, and ends then.
+    #[error("the project is being stopped by the `sameport up` that supervises it")]
+    Closing,
     /// It is going down, and takes no other wish.
     #[error("the project is going down")]
     GoingDown,

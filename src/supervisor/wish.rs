@@ -38,6 +38,8 @@ pub struct Wish {
     state: State,
     /// What is wrong with the file, as long as nothing was recovered, and where it was put aside.
     damage: Option<(Damage, Option<PathBuf>)>,
+    /// Whether all is being stopped because the supervisor ends.
+    closing: bool,
     /// Services whose ended replicas start again, whatever their restart rule says.
     revive: BTreeMap<ServiceName, Revive>,
     /// Services whose job is run again if it failed.
@@ -89,12 +91,14 @@ impl Wish {
             ..Desired::all(read.clone())
         };
         let damage = damage.map(|damage| (damage, None));
+        let closing = false;
         Ok(Self {
             desired,
             read,
             file,
             state,
             damage,
+            closing,
             revive: BTreeMap::new(),
             retry: BTreeSet::new(),
             unsaved: None,
@@ -126,8 +130,15 @@ impl Wish {
     /// # Errors
     /// When it cannot be wished for; then nothing has changed.
     pub fn take(&mut self, request: Request, observed: &Observed, now: Timestamp) -> Result<(), Rejection> {
-        if matches!(self.desired.phase, Phase::Down { .. }) && !matches!(request, Request::Down { .. }) {
+        let is_about_down = matches!(request, Request::Down { .. } | Request::CancelDown);
+        if matches!(self.desired.phase, Phase::Down { .. }) && !is_about_down {
             return Err(Rejection::GoingDown);
+        }
+        // Who asks for something now would not be told that it is stopped a moment later, or undo a stop that another user has begun.
+        if self.closing
+            && !matches!(request, Request::Close { .. } | Request::Down { .. } | Request::CancelDown)
+        {
+            return Err(Rejection::Closing);
         }
         match request {
             Request::Load(project) => {
@@ -146,18 +157,10 @@ impl Wish {
                 Ok(())
             }
             Request::Scale(counts) => self.scale(&counts),
-            Request::Stop { services, grace } => {
-                let services = self.named(services)?;
-                let mut state = self.state.clone();
-                state.stopped.extend(services.iter().cloned());
-                self.remember(state)?;
-                for service in services {
-                    match grace {
-                        Some(grace) => self.desired.stop_timeouts.insert(service.clone(), grace),
-                        None => self.desired.stop_timeouts.remove(&service),
-                    };
-                    self.desired.goals.insert(service, Goal::Stop);
-                }
+            Request::Stop { services, grace } => self.stop(services, grace),
+            Request::Close { grace } => {
+                self.stop(Vec::new(), grace)?;
+                self.closing = true;
                 Ok(())
             }
             Request::Start { services } => {
@@ -178,6 +181,14 @@ impl Wish {
                 let volumes = if volumes { RemoveVolumes::Remove } else { RemoveVolumes::Keep };
                 self.desired.phase = Phase::Down { volumes };
                 self.desired.down_timeout = grace;
+                Ok(())
+            }
+            Request::CancelDown => {
+                if let Phase::Down { .. } = self.desired.phase {
+                    self.desired.phase = Phase::Up;
+                    // Nothing is wanted of any service: what was taken out of rotation is back in it, and what is gone stays away.
+                    self.desired.goals.clear();
+                }
                 Ok(())
             }
             Request::Status | Request::Preview(_) | Request::Detach | Request::Watch(_) => Ok(()),
@@ -389,6 +400,21 @@ impl Wish {
             self.desired.goals.insert(name.clone(), Goal::Run { replicas: *replicas });
         }
         self.reflect();
+        Ok(())
+    }
+
+    fn stop(&mut self, services: Vec<ServiceName>, timeout: Option<Duration>) -> Result<(), Rejection> {
+        let services = self.named(services)?;
+        let mut state = self.state.clone();
+        state.stopped.extend(services.iter().cloned());
+        self.remember(state)?;
+        for service in services {
+            match timeout {
+                Some(timeout) => self.desired.stop_timeouts.insert(service.clone(), timeout),
+                None => self.desired.stop_timeouts.remove(&service),
+            };
+            self.desired.goals.insert(service, Goal::Stop);
+        }
         Ok(())
     }
 

@@ -102,7 +102,7 @@ fn a_rollout_that_another_one_takes_the_place_of_ends_its_command() {
     let mut first = project.start(&rollout);
     wait::until("the first rollout begins", || {
         let printed = first.printed();
-        check(printed.contains("rolling out version 2"), printed)
+        check(printed.contains("web-1 replacement started"), printed)
     });
     project.write(&go("3"));
     project.run(&["up", "-d", "--wait"]);
@@ -119,7 +119,7 @@ fn a_rollout_that_another_one_takes_the_place_of_ends_its_command() {
     let mut second = project.start(&rollout);
     wait::until("the next rollout begins", || {
         let printed = second.printed();
-        check(printed.contains("rolling out version 5"), printed)
+        check(printed.contains("web-1 replacement started"), printed)
     });
     second.signal(Signal::SIGINT);
     assert_eq!(second.exit_code(), Some(130), "{}", second.printed());

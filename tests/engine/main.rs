@@ -47,4 +47,5 @@ mod supervisor;
 mod traffic;
 mod unmodified;
 mod users;
+mod waiting;
 mod words;

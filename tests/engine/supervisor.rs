@@ -66,6 +66,27 @@ fn the_first_interrupt_stops_gracefully() {
 }
 
 #[test]
+fn a_stop_that_has_begun_is_not_undone_by_another_command() {
+    let project = Project::new(SLOW);
+    let mut up = project.start(&["up"]);
+    running(&project, 2);
+    up.signal(Signal::SIGINT);
+    wait::until("it stops", || {
+        let printed = up.printed();
+        check(printed.contains("stopping"), printed)
+    });
+    for command in [&["scale", "slow=3"][..], &["up", "-d"], &["start"], &["up", "-d", "--wait"]] {
+        let told = project.try_run(command);
+        assert_eq!(told.code, Some(1), "{told:#?}");
+        assert!(told.stderr.contains("is being stopped by the `sameport up`"), "{told:#?}");
+        assert!(told.stderr.contains("help: "), "{told:#?}");
+    }
+    assert_eq!(up.exit_code(), Some(130), "{}", up.printed());
+    assert_eq!(project.processes(), []);
+    assert!(project.supervisor().is_none());
+}
+
+#[test]
 fn the_second_interrupt_kills_at_once() {
     let project = Project::new(
         r#"
@@ -87,6 +108,53 @@ services:
         let left = project.processes();
         check(left.is_empty(), left)
     });
+}
+
+/// Ends only when it is killed, and serves.
+const DEAF: &str = r#"
+services:
+  db: { image: "${NGINX}", command: ["sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"], stop_grace_period: 300s }
+  web: { image: "${NGINX}", ports: ["${PORT}:8080"], environment: { REPLICA: "{{.Slot}}" }, scale: 2 }
+  job: { image: "${NGINX}", command: ["sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"], stop_grace_period: 300s, depends_on: [web] }
+"#;
+
+#[test]
+fn an_interrupted_down_leaves_the_rest_as_it_is() {
+    let project = Project::new(DEAF);
+    project.run(&["up", "-d", "--wait"]);
+    let before = project.processes();
+    let mut down = project.start(&["down"]);
+    assert!(down.outlives(Duration::from_secs(1)), "{}", down.printed());
+    down.signal(Signal::SIGINT);
+    assert_eq!(down.exit_code(), Some(130), "{}", down.printed());
+    assert!(down.printed().contains("is left as it is"), "{}", down.printed());
+    assert!(project.supervisor().is_none());
+    assert_eq!(project.processes(), before);
+    // Those that nobody had told to end serve as before.
+    assert_eq!(project.serves(2).answers.len(), 2);
+    project.run(&["up", "-d"]);
+    for service in ["db", "job"] {
+        project.docker.run(&["kill", &format!("{}-{service}-1", project.name)]);
+    }
+    project.run(&["down", "-t", "0"]);
+}
+
+#[test]
+fn an_interrupted_command_says_what_goes_on() {
+    let project = Project::new(
+        &SLOW.replace("scale: 2", "healthcheck: { test: [CMD, \"false\"], start_period: 300s }"),
+    );
+    let mut up = project.start(&["up", "-d", "--wait"]);
+    wait::until("it waits", || {
+        let printed = up.printed();
+        check(printed.contains("slow-1 started"), printed)
+    });
+    up.signal(Signal::SIGINT);
+    assert_eq!(up.exit_code(), Some(130), "{}", up.printed());
+    let told = "interrupted: the supervisor goes on in the background with what was asked for\nhelp: ";
+    assert!(up.printed().contains(told), "{}", up.printed());
+    assert!(project.supervisor().is_some());
+    project.run(&["down", "-t", "0"]);
 }
 
 #[test]

@@ -18,11 +18,15 @@ pub fn rejection(refusal: &supervisor::Rejection) -> Rejection {
         R::FixedName { .. } => RejectionCode::FixedName,
         R::TooMany { .. } => RejectionCode::TooManyReplicas,
         R::NotWatched { .. } => RejectionCode::NotWatched,
+        R::Closing => RejectionCode::Closing,
         R::GoingDown => RejectionCode::GoingDown,
         R::NotSaved { .. } => RejectionCode::NotSaved,
     };
     let help = match refusal {
         R::NotWatched { help, .. } => Some(help.clone()),
+        R::Closing | R::GoingDown => {
+            Some("wait until that has ended, then run this command again".to_owned())
+        }
         R::Rollout { service, reason: Impossible::NothingToAbort } => {
             Some(format!("`sameport rollout undo {service}` goes back to the last version that has served"))
         }

@@ -33,6 +33,8 @@ pub enum RejectionCode {
     TooManyReplicas,
     /// The files cannot be watched.
     NotWatched,
+    /// The project is being stopped, and its supervisor ends then.
+    Closing,
     /// The project is going down.
     GoingDown,
     /// The state file cannot be written.

@@ -253,6 +253,28 @@ fn whoever_goes_down_takes_no_other_wish() {
 }
 
 #[test]
+fn a_stop_that_ends_the_supervisor_is_undone_by_nobody() {
+    let mut user = User::new();
+    user.asks(Request::Close { grace: None }).unwrap();
+    let web = || Selector { service: name("web"), slot: None };
+    for request in [
+        scale("web", 5),
+        Request::Apply(Box::new(apply(project()))),
+        Request::Load(Box::new(project())),
+        Request::Start { services: Vec::new() },
+        Request::Restart { replicas: vec![web()], grace: None },
+    ] {
+        assert_eq!(user.asks(request).unwrap_err(), Rejection::Closing);
+        assert_eq!(user.goals(), "db stopped, jobs stopped, web stopped");
+    }
+    // It may be asked for twice, and all may be removed instead.
+    user.asks(Request::Close { grace: Some(Duration::ZERO) }).unwrap();
+    user.asks(Request::Down { volumes: false, grace: None }).unwrap();
+    // The next supervisor runs it again.
+    assert_eq!(user.reborn_with(project()).goals(), "db=1, jobs=1, web=2");
+}
+
+#[test]
 fn after_down_nothing_of_the_last_time_is_remembered() {
     let mut user = User::new();
     user.asks(scale("web", 5)).unwrap();
