@@ -40,14 +40,11 @@ pub async fn status(context: &Context) -> Result<(Status, Option<Project>), CliE
             // What the supervisor knows is shown, whether or not the engine answers.
             match tokio::time::timeout(AT_ONCE, of_engine(context, finder, &mut status)).await {
                 Ok(Ok(())) => {}
-                Ok(Err(CliError::Engine(error))) if !error.is_passing() => return Err(error.into()),
-                Ok(Err(CliError::Engine(_))) | Err(_) => {
-                    // It may know by now.
-                    let since = session.status().await?.engine_unreachable_since;
-                    status.engine_unreachable_since = since;
-                    output::note(&silent(since))?;
-                }
+                Ok(Err(CliError::Engine(error))) => note_silence(&session, &mut status, &error).await?,
                 Ok(Err(error)) => return Err(error),
+                Err(_late) => {
+                    note_silence(&session, &mut status, &"the engine does not answer").await?;
+                }
             }
             return Ok((status, file));
         }
@@ -72,12 +69,18 @@ async fn of_engine(context: &Context, finder: Finder, status: &mut Status) -> Re
     add_ports(&docker, status).await
 }
 
-/// That the engine does not answer, and since when.
-fn silent(since: Option<Time>) -> String {
-    format!(
-        "warning: the engine does not answer{}; ports and containers that are not in the file are not shown",
-        last_answer(since)
-    )
+/// Says why it is not shown what only the engine tells, and since when the supervisor has had no answer either.
+async fn note_silence(
+    session: &Session,
+    status: &mut Status,
+    why: &impl std::fmt::Display,
+) -> Result<(), CliError> {
+    // It may know by now.
+    status.engine_unreachable_since = session.status().await?.engine_unreachable_since;
+    output::note(&format!(
+        "warning: {why}{}; ports and containers that are not in the file are not shown",
+        last_answer(status.engine_unreachable_since)
+    ))
 }
 
 /// When the engine answered last, as far as the supervisor knows.

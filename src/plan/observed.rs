@@ -66,6 +66,8 @@ pub struct Container {
     pub hooks: Hooks,
     /// The limits that are in force, of those that can be changed in place.
     pub limits: Limits,
+    /// Whether another program has made it anew, in the place of one that we made: of another image, as a rule.
+    pub recreated: bool,
     /// How a sandbox is connected; none of others, and where the engine does not tell.
     pub connections: Option<Connections>,
     /// Where it is in its life. The times in it are the engine's, whose clock may be anywhere: they tell one

@@ -215,7 +215,7 @@ impl Planner<'_> {
                     }
                 }
             }
-            ContainerState::Created | ContainerState::Exited(_) if unbound => {
+            ContainerState::Created | ContainerState::Exited(_) if unbound || container.recreated => {
                 self.act(Action::Remove { target, id, volumes: RemoveVolumes::Keep });
             }
             _ => self.keep_alive(service, slot, container),
@@ -331,7 +331,7 @@ impl Planner<'_> {
         let superseded =
             container.started_at().is_some_and(|at| self.desired.is_superseded(&container.id, at));
         let limited = self.is_wanted(service, container) && self.needs_other_limits(service, container);
-        if superseded || limited { Flaw::Superseded } else { Flaw::None }
+        if superseded || limited || container.recreated { Flaw::Superseded } else { Flaw::None }
     }
 
     /// Whether one replica can be taken down on purpose: every other one that is wanted serves.

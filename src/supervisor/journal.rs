@@ -269,6 +269,15 @@ pub enum EventKind {
         /// The network, by the engine's name.
         network: String,
     },
+    /// Another program has made the container of a replica anew.
+    Recreated {
+        /// Of which service.
+        service: ServiceName,
+        /// Which one.
+        slot: Slot,
+        /// The content id of the image that it chose.
+        image: String,
+    },
     /// The state cannot be written: it is known as long as this supervisor lives, and written once that can be done.
     StateNotSaved {
         /// The file.

@@ -170,7 +170,9 @@ impl<E: Engine> Observer<E> {
             let container = match inspection {
                 Some(inspection) => {
                     let known = &before.container;
-                    self.container(known.labels.clone(), known.hooks.clone(), &id, inspection)
+                    let container =
+                        self.container(known.labels.clone(), known.hooks.clone(), &id, inspection);
+                    Container { recreated: known.recreated, ..container }
                 }
                 // An engine that knows nothing of a process that runs can do nothing for it, either.
                 None if !goes_down && self.runs_still(&before.container) => before.container.clone(),
@@ -254,8 +256,9 @@ impl<E: Engine> Observer<E> {
         .try_collect()
         .await?;
         for (owned, inspection) in inspected.into_iter().flatten() {
-            let hooks = owned.hooks();
+            let (hooks, recreated) = (owned.hooks(), owned.recreated);
             let container = self.container(owned.labels, hooks, &owned.row.id, inspection);
+            let container = Container { recreated, ..container };
             seen.insert(owned.row.id.clone(), Seen { row: owned.row, container, inspected: self.looks });
         }
         Ok(seen)
@@ -286,6 +289,7 @@ impl<E: Engine> Observer<E> {
             joined: inspection.host.joined(),
             image_id: Some(inspection.image_id).filter(|id| !id.is_empty()),
             limits: inspection.limits,
+            recreated: false,
             connections,
             state: inspection.state,
             netns,

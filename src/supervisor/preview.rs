@@ -360,6 +360,7 @@ impl Course {
             image_id: service.and_then(|service| service.container.image_id.clone()),
             hooks: hooks.unwrap_or_default(),
             limits: limits.unwrap_or_default(),
+            recreated: false,
             connections: None,
             state,
             since: self.now,

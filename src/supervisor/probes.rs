@@ -402,6 +402,7 @@ mod tests {
             image_id: None,
             hooks: crate::spec::Hooks::default(),
             limits: crate::spec::Limits::default(),
+            recreated: false,
             connections: None,
             state: ContainerState::Running(Process {
                 pid: u32::MAX,

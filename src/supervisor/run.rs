@@ -484,6 +484,7 @@ impl<E: Engine> Supervisor<E> {
         self.doubted = snapshot.again;
         self.tell_of_foreign(now);
         self.tell_of_unlisted(snapshot.unlisted, now);
+        self.tell_of_recreated(&before, now);
         for id in snapshot.lost {
             if before.get(&id).is_some_and(|before| before.process().is_some())
                 && let Some(container) = self.observed.containers.get(&id)
@@ -517,6 +518,20 @@ impl<E: Engine> Supervisor<E> {
                 self.journal.record(now, EventKind::ForeignFound { foreign: foreign.clone() });
             }
             self.foreign.insert(foreign.key());
+        }
+    }
+
+    /// Names replicas that another program has made anew.
+    fn tell_of_recreated(&mut self, before: &BTreeMap<ContainerId, Container>, now: Timestamp) {
+        for container in self.observed.containers.values() {
+            let is_told = before.get(&container.id).is_some_and(|before| before.recreated);
+            if let (Role::Replica { service, slot }, true, false) =
+                (&container.labels.role, container.recreated, is_told)
+            {
+                let image = container.image_id.clone().unwrap_or_default();
+                let (service, slot) = (service.clone(), *slot);
+                self.journal.record(now, EventKind::Recreated { service, slot, image });
+            }
         }
     }
 

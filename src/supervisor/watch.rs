@@ -426,6 +426,7 @@ mod tests {
             image_id: None,
             hooks: Hooks::default(),
             limits: Limits::default(),
+            recreated: false,
             connections: None,
             since: Timestamp::UNIX_EPOCH,
             netns: None,

@@ -32,6 +32,7 @@ mod ownership;
 mod probes;
 mod programs;
 mod pulling;
+mod recreated;
 mod reload;
 mod removed_files;
 mod restarted_engine;

@@ -86,7 +86,9 @@ fn kind(kind: &Kind) -> EventKind {
         }
         Kind::StateSaved => EventKind::StateSaved,
         Kind::ProcessLost { target } => EventKind::ProcessLost { target: target.into() },
-        Kind::Unlisted { containers } => EventKind::ContainersUnlisted { containers: containers.clone() },
+        Kind::Unlisted { containers } => {
+            EventKind::ContainersUnlisted { container_names: containers.clone() }
+        }
         Kind::EngineLost { reason } => EventKind::EngineUnreachable { reason: reason.clone() },
         Kind::EngineBack => EventKind::EngineReachable,
         Kind::Converged => EventKind::Converged,
@@ -99,6 +101,7 @@ fn kind(kind: &Kind) -> EventKind {
         | Kind::Unsteered { .. }
         | Kind::Health { .. }
         | Kind::Stuck { .. }
+        | Kind::Recreated { .. }
         | Kind::Replaced { .. } => of_replica(kind),
     }
 }
@@ -150,6 +153,10 @@ fn of_replica(kind: &Kind) -> EventKind {
         Kind::Stuck { service, slot, waiting } => {
             let (replica, service, slot) = named(service, *slot);
             EventKind::Stuck { replica, service, slot, queued: *waiting }
+        }
+        Kind::Recreated { service, slot, image } => {
+            let (replica, service, slot) = named(service, *slot);
+            EventKind::ContainerRecreated { replica, service, slot, image: image.clone() }
         }
         Kind::Replaced { service, slot, why } => {
             let (replica, service, slot) = named(service, *slot);
@@ -289,6 +296,13 @@ fn describe(kind: &EventKind) -> (Level, Option<String>) {
         EventKind::PodDisconnected { pod, network } => {
             (Warning, format!("{pod}: its sandbox is not connected to network {network} any more"))
         }
+        EventKind::ContainerRecreated { replica, service, image, .. } => (
+            Warning,
+            format!(
+                "{replica}: another program has made its container anew, of image {image}; replacing it. \
+                 `sameport rollout {service} --image IMAGE` changes the version"
+            ),
+        ),
         EventKind::StateNotSaved { path, reason } => (
             Warning,
             format!(
@@ -303,11 +317,11 @@ fn describe(kind: &EventKind) -> (Level, Option<String>) {
                 "{target}: its process is gone, though the engine says that it runs; replacing the container"
             ),
         ),
-        EventKind::ContainersUnlisted { containers } => (
+        EventKind::ContainersUnlisted { container_names } => (
             Warning,
             format!(
                 "the engine's list lacks {}, which run; they are left as they are",
-                containers.join(", ")
+                container_names.join(", ")
             ),
         ),
         EventKind::EngineUnreachable { reason } => {

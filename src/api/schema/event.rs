@@ -316,6 +316,17 @@ pub enum EventKind {
     },
     /// The state file is written again.
     StateSaved,
+    /// Another program has made the container of a replica anew, of another image. It is replaced.
+    ContainerRecreated {
+        /// The replica, `web-1`.
+        replica: String,
+        /// Its service.
+        service: String,
+        /// Its slot.
+        slot: u32,
+        /// The image that the other program chose, by its content id.
+        image: String,
+    },
     /// The process of a container is not there, though the engine says that it runs. The container is replaced.
     ProcessLost {
         /// Whose it was.
@@ -324,7 +335,7 @@ pub enum EventKind {
     /// The engine's list lacks containers that run. They are left as they are.
     ContainersUnlisted {
         /// Their names.
-        containers: Vec<String>,
+        container_names: Vec<String>,
     },
     /// The engine cannot be reached; what runs goes on.
     EngineUnreachable {

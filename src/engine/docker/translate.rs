@@ -22,6 +22,10 @@ use super::mounts;
 /// group (since Linux 5.14): <https://docs.kernel.org/networking/ip-sysctl.html>.
 pub(super) const MIGRATE: &str = "net.ipv4.tcp_migrate_req";
 
+/// By this label Watchtower is told to leave a container alone, unless the file says otherwise:
+/// <https://containrrr.dev/watchtower/container-selection/>.
+const WATCHTOWER: &str = "com.centurylinklabs.watchtower.enable";
+
 /// What is asked of the daemon for a container with that nonce.
 pub(super) fn container(create: &CreateContainer, nonce: &Nonce) -> ContainerCreateBody {
     let own = &create.container;
@@ -44,6 +48,8 @@ pub(super) fn container(create: &CreateContainer, nonce: &Nonce) -> ContainerCre
     }
     let mut labels: HashMap<_, _> = own.labels.clone().into_iter().collect();
     labels.extend(create.labels.of_container(&create.hooks, nonce));
+    // It would make each of ours anew once its image is another one, and we it.
+    labels.entry(WATCHTOWER.to_owned()).or_insert_with(|| "false".to_owned());
     body.labels = Some(labels);
     body.host_config = Some(host);
     body

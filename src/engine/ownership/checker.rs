@@ -57,6 +57,8 @@ pub struct Owned {
     pub labels: Labels,
     /// Whether its label of hooks is of us.
     has_hooks: bool,
+    /// Whether another program has made it anew, in the place of one that we made.
+    pub recreated: bool,
 }
 
 impl Owned {
@@ -114,8 +116,8 @@ impl OwnershipChecker {
         let mut checked = Checked::default();
         for (row, verdict) in rows.into_iter().zip(verdicts) {
             match verdict {
-                Verdict::Ours { labels, hooks } => {
-                    checked.ours.push(Owned { row, labels, has_hooks: hooks });
+                Verdict::Ours { labels, hooks, recreated } => {
+                    checked.ours.push(Owned { row, labels, has_hooks: hooks, recreated });
                 }
                 Verdict::Foreign(reason) => checked.foreign.push(Foreign {
                     kind: ForeignKind::Container,
@@ -148,12 +150,23 @@ impl OwnershipChecker {
     async fn learn<E: Engine>(&mut self, engine: &E, rows: &[Summary]) -> Result<(), EngineError> {
         let listed: BTreeSet<_> = rows.iter().map(|row| row.id.clone()).collect();
         self.known.retain(|id, _| listed.contains(id));
-        let new: Vec<_> = rows.iter().filter(|row| !self.known.contains_key(&row.id)).collect();
+        // Whoever has the nonce of one that is gone may have its place.
+        let is_heir = |row: &Summary| {
+            let original = nonce(row).and_then(|nonce| self.remembered.nonces.get(&nonce));
+            original.is_some_and(|original| *original != row.id && !listed.contains(original))
+        };
+        let heirs: BTreeSet<_> = rows.iter().filter(|row| is_heir(row)).map(|row| row.id.clone()).collect();
+        let is_known = |row: &&Summary| {
+            let known = self.known.get(&row.id);
+            known.is_some_and(|known| known.host.is_some() || !heirs.contains(&row.id))
+        };
+        let new: Vec<_> = rows.iter().filter(|row| !is_known(row)).collect();
         self.learn_images(engine, &new).await?;
         let mut asked = Vec::new();
         for row in new {
             let image = self.images.get(&row.image_id).cloned();
-            match Claim::of(&row.labels).depends_on_host(image.as_ref()) {
+            let is_heir = heirs.contains(&row.id);
+            match Claim::of(&row.labels).depends_on_host(image.as_ref(), is_heir) {
                 true => asked.push((row.id.clone(), image)),
                 false => drop(self.known.insert(row.id.clone(), Known { image, ..Known::default() })),
             }
@@ -193,7 +206,8 @@ impl OwnershipChecker {
 
     /// Remembers what later looks may need, and only that.
     fn remember(&mut self, checked: &Checked, there: &BTreeSet<Nonce>) {
-        let Remembered { sandboxes, nonces } = &mut self.remembered;
+        let Remembered { sandboxes, nonces, recreated } = &mut self.remembered;
+        *recreated = checked.ours.iter().filter(|o| o.recreated).map(|o| o.row.id.clone()).collect();
         let joined: BTreeSet<_> =
             self.known.values().filter_map(|known| known.host.as_ref()?.joined()).collect();
         sandboxes.retain(|id| joined.contains(id));

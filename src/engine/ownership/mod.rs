@@ -187,10 +187,10 @@ impl Claim {
     }
 
     /// Whether its settings have to be known.
-    fn depends_on_host(&self, image: Option<&ImageLabels>) -> bool {
+    fn depends_on_host(&self, image: Option<&ImageLabels>, is_heir: bool) -> bool {
         match self {
             Self::Legacy(_) => true,
-            Self::Current(..) => image.is_none(),
+            Self::Current(..) => image.is_none() || is_heir,
             Self::Newer(_) | Self::Incomplete => false,
         }
     }
@@ -204,6 +204,8 @@ enum Verdict {
         labels: Labels,
         /// Whether its label of hooks is of us, too.
         hooks: bool,
+        /// Whether another program has made it anew, in the place of one that we made and with all of its labels.
+        recreated: bool,
     },
     /// We did not.
     Foreign(ForeignReason),
@@ -216,6 +218,8 @@ struct Remembered {
     sandboxes: BTreeSet<ContainerId>,
     /// For which container each nonce was made.
     nonces: BTreeMap<Nonce, ContainerId>,
+    /// Containers that another program has made in the place of ours.
+    recreated: BTreeSet<ContainerId>,
 }
 
 /// Tells of each container whether it is ours.
@@ -228,10 +232,17 @@ fn judge(
     let claims: Vec<_> = all.iter().map(|facts| Claim::of(facts.labels)).collect();
     let copies = copies(all, &claims, &remembered.nonces);
     let judge_one = |facts: &Facts<'_>, claim: &Claim, sandboxes: &Sandboxes| {
-        if copies.contains(facts.id) {
-            return Verdict::Foreign(ForeignReason::CopiedLabels);
+        if !copies.contains(facts.id) {
+            return judge_one(project, facts, claim, expected, sandboxes);
         }
-        judge_one(project, facts, claim, expected, sandboxes)
+        match claim {
+            Claim::Current(labels, nonce)
+                if is_gone(all, remembered, nonce) && takes_place(facts, labels, expected, sandboxes) =>
+            {
+                Verdict::Ours { labels: labels.clone(), hooks: false, recreated: true }
+            }
+            _ => Verdict::Foreign(ForeignReason::CopiedLabels),
+        }
     };
     // Sandboxes first: what joins one is known by it.
     let mut ours = Sandboxes { ids: remembered.sandboxes.clone(), ..Sandboxes::default() };
@@ -243,7 +254,26 @@ fn judge(
             ours.pods.insert(pod);
         }
     }
-    all.iter().zip(&claims).map(|(facts, claim)| judge_one(facts, claim, &ours)).collect()
+    let verdicts = all.iter().zip(&claims).map(|(facts, claim)| (facts, judge_one(facts, claim, &ours)));
+    let as_remembered = |(facts, verdict): (&Facts<'_>, Verdict)| match verdict {
+        Verdict::Ours { labels, .. } if remembered.recreated.contains(facts.id) => {
+            Verdict::Ours { labels, hooks: false, recreated: true }
+        }
+        verdict => verdict,
+    };
+    verdicts.map(as_remembered).collect()
+}
+
+/// Whether the container for which a nonce was made is there no more.
+fn is_gone(all: &[Facts<'_>], remembered: &Remembered, nonce: &Nonce) -> bool {
+    let original = remembered.nonces.get(nonce);
+    original.is_some_and(|original| all.iter().all(|other| other.id != original))
+}
+
+/// Whether a container with the labels of another one has its name and its network, which labels cannot bring about.
+/// Whoever made it wanted the same replica, of another image.
+fn takes_place(facts: &Facts<'_>, labels: &Labels, expected: &Expected, sandboxes: &Sandboxes) -> bool {
+    matches!(labels.role, Role::Replica { .. }) && is_ours_by_name(labels, facts, expected, sandboxes)
 }
 
 /// Sandboxes that are ours, and the pods that have one.
@@ -297,7 +327,7 @@ fn judge_one(
         Claim::Current(_, nonce) if is_of_image(nonce, facts.image) => foreign(ForeignReason::LabelsOfImage),
         Claim::Current(labels, _) => {
             match facts.image.is_some() || is_ours_by_name(labels, facts, expected, sandboxes) {
-                true => Verdict::Ours { labels: labels.clone(), hooks: true },
+                true => Verdict::Ours { labels: labels.clone(), hooks: true, recreated: false },
                 false => foreign(ForeignReason::NameAndNetwork),
             }
         }
@@ -305,7 +335,7 @@ fn judge_one(
             // A release that knew no nonces wrote hooks only where there were some: others may be those of the image.
             let hooks =
                 facts.image.is_some_and(|image| image.hooks.as_ref() != facts.labels.get(Labels::HOOKS));
-            Verdict::Ours { labels: labels.clone(), hooks }
+            Verdict::Ours { labels: labels.clone(), hooks, recreated: false }
         }
         Claim::Legacy(_)
             if facts.image.is_some_and(|image| image.project.as_deref() == Some(project.as_str())) =>

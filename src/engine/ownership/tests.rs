@@ -141,7 +141,7 @@ fn judged_later(all: &[Container], expected: &Expected, remembered: &Remembered)
             labels: &container.labels,
             image: container.image.as_ref(),
             host: Claim::of(&container.labels)
-                .depends_on_host(container.image.as_ref())
+                .depends_on_host(container.image.as_ref(), true)
                 .then_some(&container.host),
             is_cut_off: container.host.network_mode == "container:gone",
         })
@@ -226,6 +226,7 @@ fn what_is_gone_is_remembered_for_those_who_are_known_by_it() {
     let remembered = Remembered {
         sandboxes: BTreeSet::from([id(SANDBOX)]),
         nonces: BTreeMap::from([(nonce(2), id("replica"))]),
+        ..Remembered::default()
     };
     let copy = Container { id: "copy", name: "copy", created: 11, ..replica() };
     let all = [copy, replica().legacy()];
@@ -427,4 +428,39 @@ fn networks_and_volumes_are_ours_by_the_name_in_their_labels() {
         let reason = judge_resource(&project, Volume, "shop_data", &labels, &expected);
         assert_eq!(reason, Some(ForeignReason::IncompleteLabels), "without {missing}");
     }
+}
+
+#[test]
+fn who_is_made_anew_by_another_program_is_ours_only_in_the_place_of_one_that_is_gone() {
+    let id = |id: &str| ContainerId(id.to_owned());
+    let remembered = Remembered {
+        nonces: BTreeMap::from([(nonce(2), id("replica")), (nonce(1), id(SANDBOX))]),
+        ..Remembered::default()
+    };
+    let judged = |all: &[Container], remembered: &Remembered| {
+        judged_later(all, &Expected::default(), remembered).pop().unwrap()
+    };
+    let ours = Verdict::Ours { labels: labels(role(2)), hooks: false, recreated: true };
+    let copied = Verdict::Foreign(ForeignReason::CopiedLabels);
+    let anew = Container { id: "anew", created: 11, ..replica() };
+    assert_eq!(judged(&[sandbox(), anew.clone()], &remembered), ours);
+    // What it was stays known, also to later looks.
+    let later = Remembered {
+        nonces: BTreeMap::from([(nonce(2), id("anew"))]),
+        recreated: BTreeSet::from([id("anew")]),
+        ..Remembered::default()
+    };
+    assert_eq!(judged(&[sandbox(), anew.clone()], &later), ours);
+    for (case, all) in [
+        ("the other one is there", vec![sandbox(), replica(), anew.clone()]),
+        ("it has another name", vec![sandbox(), anew.clone().named("debug")]),
+        ("it is in another network", vec![sandbox(), anew.clone().network("default")]),
+        ("it is no replica", vec![Container { id: "anew", created: 11, ..sandbox() }]),
+    ] {
+        assert_eq!(judged(&all, &remembered), copied, "{case}");
+    }
+    // Whoever has the nonce from his image proves nothing.
+    let committed = replica().committed("shop-web-2").network("container:box");
+    let of_image = Verdict::Foreign(ForeignReason::LabelsOfImage);
+    assert_eq!(judged(&[sandbox(), committed], &remembered), of_image);
 }

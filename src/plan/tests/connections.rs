@@ -4,7 +4,7 @@ use super::{Is, NOTHING, Scene, Target};
 use crate::{
     engine::{Connections, ContainerId, Endpoint, EngineError},
     plan::{Action, status::status},
-    spec::{PodNetwork, PortBinding, Protocol},
+    spec::{NetworkAttachment, PodNetwork, PortBinding, Protocol},
 };
 
 /// A pod with a published port, connected like that.
@@ -151,4 +151,24 @@ fn a_container_that_was_renamed_gets_its_name_back() {
     scene.container("web-2").name = "debug".to_owned();
     assert_eq!(scene.lines(), ["rename web sandbox", "rename web-2"]);
     assert!(!converged(&scene));
+}
+
+#[test]
+fn a_fixed_address_that_is_another_one_is_taken_again_once() {
+    for (found, lines) in [("10.0.0.5", vec![]), ("10.0.0.9", vec!["connect web sandbox"])] {
+        let mut scene = connected(&[("shop_default", &["web"])], &[(80, 8080)]);
+        let fixed = NetworkAttachment { ipv4_address: Some("10.0.0.5".to_owned()), ..Default::default() };
+        let networks = BTreeMap::from([("default".to_owned(), fixed)]);
+        scene = scene.edit_pod("web", |pod| pod.network = PodNetwork::Networks(networks));
+        let generation = scene.desired.project.pods[&"web".parse().unwrap()].generation();
+        let sandbox = scene.container("web-sandbox");
+        sandbox.labels.generation = generation;
+        let endpoint = sandbox.connections.as_mut().unwrap().networks.get_mut("shop_default").unwrap();
+        endpoint.ipv4 = Some(found.to_owned());
+        assert_eq!(scene.lines(), lines, "{found}");
+        let now = scene.now;
+        let (target, id) = (Target::Sandbox("web".parse().unwrap()), ContainerId("web-sandbox".to_owned()));
+        scene.observed.history.entry(target).or_default().note_connect(&id, "shop_default", true, now);
+        assert_eq!(scene.lines(), NOTHING, "{found}");
+    }
 }

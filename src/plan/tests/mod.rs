@@ -174,6 +174,7 @@ impl Scene {
             image_id: None,
             hooks: replica.map(|service| service.hooks.clone()).unwrap_or_default(),
             limits: replica.map(|service| service.container.resources.limits()).unwrap_or_default(),
+            recreated: false,
             connections: None,
             since: self.since(is),
             netns: matches!(state, ContainerState::Running(_) | ContainerState::Paused(_)).then_some(NETNS),

@@ -206,3 +206,15 @@ impl Scene {
         &self.observed.containers[&ContainerId(id.to_owned())].state
     }
 }
+
+#[test]
+fn what_another_program_has_made_anew_is_replaced_one_at_a_time_and_by_a_new_container() {
+    let mut scene = Scene::up(&[("web", 3)]);
+    for id in ["web-1", "web-2"] {
+        scene.container(id).recreated = true;
+    }
+    assert_eq!(scene.lines(), ["stop web-1"]);
+    let mut scene = scene.replica("web", 1, Is::Exited(0, 60));
+    scene.container("web-1").recreated = true;
+    assert_eq!(scene.lines(), ["remove web-1"], "it is not started again");
+}

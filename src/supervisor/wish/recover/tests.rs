@@ -47,6 +47,7 @@ fn replica(service: &Service, slot: u32, generation: Generation, state: Containe
         image_id: Some("sha256:1".to_owned()),
         hooks: service.hooks.clone(),
         limits: Limits::default(),
+        recreated: false,
         connections: None,
         state,
         since: NOW,
