@@ -23,3 +23,4 @@ pub mod plan;
 pub mod probe;
 pub mod spec;
 pub mod supervisor;
+pub mod systemd;

@@ -1,6 +1,12 @@
 //! What every command begins with: the global arguments, the file, the engine.
 
-use std::{collections::BTreeMap, env, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    env,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use clap::{Args, ValueEnum};
 use sameport::{
@@ -126,6 +132,11 @@ impl Context {
     /// Our folders, made where they are missing.
     pub fn paths(&self) -> Result<Paths, CliError> {
         Ok(Paths::from_env()?)
+    }
+
+    /// A path as whoever gave the command means it.
+    pub fn absolute(&self, path: &Path) -> PathBuf {
+        self.current_dir.join(path)
     }
 
     /// Whether nothing is to be done.

@@ -10,6 +10,7 @@ use sameport::{
 
 use super::{
     args::time,
+    boot,
     context::Context,
     dry_run,
     error::CliError,
@@ -62,7 +63,8 @@ pub async fn run(context: &Context, args: DownArgs) -> Result<(), CliError> {
         }
     }
     state::tell_reset(&session).await?;
-    session.leave_gone(context, &name).await
+    session.leave_gone(context, &name).await?;
+    boot::after_down(context, &name).await
 }
 
 /// The supervisor that ends what is there. What is remembered is not needed for that.

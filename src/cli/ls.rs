@@ -9,7 +9,7 @@ use sameport::{
     spec::ProjectName,
 };
 
-use super::{context::Context, error::CliError, output, projects};
+use super::{boot::Boot, context::Context, error::CliError, output, projects};
 
 /// Arguments of `sameport ls`.
 #[derive(Args, Debug)]
@@ -64,7 +64,7 @@ impl Filter {
 }
 
 /// A project by its containers. Sandboxes do nothing, and count only where there is nothing else.
-fn summary(name: &ProjectName, ours: &[Owned], supervised: bool) -> ProjectSummary {
+fn summary(name: &ProjectName, ours: &[Owned], supervised: bool, enabled: bool) -> ProjectSummary {
     let states = |is_counted: fn(&Role) -> bool| {
         let mut states = BTreeMap::<_, usize>::new();
         for owned in ours.iter().filter(|owned| is_counted(&owned.labels.role)) {
@@ -80,7 +80,7 @@ fn summary(name: &ProjectName, ours: &[Owned], supervised: bool) -> ProjectSumma
     // What runs comes first.
     shown.sort_by_key(|(state, _)| (state.as_str() != "running", state.as_str()));
     let shown: Vec<_> = shown.into_iter().map(|(state, count)| format!("{state}({count})")).collect();
-    ProjectSummary { name: name.to_string(), status: shown.join(", "), containers, supervised }
+    ProjectSummary { name: name.to_string(), status: shown.join(", "), containers, supervised, enabled }
 }
 
 fn runs(project: &ProjectSummary) -> bool {
@@ -90,6 +90,7 @@ fn runs(project: &ProjectSummary) -> bool {
 /// Runs `sameport ls`.
 pub async fn run(context: &Context, args: LsArgs) -> Result<(), CliError> {
     let docker = context.engine().await?;
+    let boot = Boot::of_this_user().ok();
     let mut listed = Vec::new();
     for (name, checked) in projects::containers(context, &docker).await? {
         let is_wanted = args.filter.is_empty() || args.filter.iter().any(|filter| filter.matches(&name));
@@ -97,7 +98,8 @@ pub async fn run(context: &Context, args: LsArgs) -> Result<(), CliError> {
             continue;
         }
         let supervised = Client::connect(&context.paths()?.socket(&name)).await?.is_some();
-        listed.push(summary(&name, &checked.ours, supervised));
+        let enabled = boot.as_ref().is_some_and(|boot| boot.is_enabled(&name));
+        listed.push(summary(&name, &checked.ours, supervised, enabled));
     }
     listed.retain(|project| args.all || runs(project));
     if args.quiet {
@@ -106,10 +108,10 @@ pub async fn run(context: &Context, args: LsArgs) -> Result<(), CliError> {
     if let Some(format) = context.data() {
         return format.array(&listed);
     }
-    let mut table = output::table::plain(&["NAME", "STATUS", "SUPERVISED"]);
-    for ProjectSummary { name, status, supervised, .. } in &listed {
-        let supervised = if *supervised { "yes" } else { "no" };
-        table.add_row([name.as_str(), status.as_str(), supervised]);
+    let mut table = output::table::plain(&["NAME", "STATUS", "SUPERVISED", "ENABLED"]);
+    for ProjectSummary { name, status, supervised, enabled, .. } in &listed {
+        let word = |is_so: bool| if is_so { "yes" } else { "no" };
+        table.add_row([name.as_str(), status.as_str(), word(*supervised), word(*enabled)]);
     }
     output::line(&table.trim_fmt())
 }

@@ -1,6 +1,8 @@
 //! The command line: one file a command. It prints and carries, and decides nothing.
 
 mod args;
+mod background;
+mod boot;
 mod completion;
 mod config;
 mod confirm;
@@ -36,6 +38,7 @@ mod supervise;
 mod takeover;
 mod traffic;
 mod up;
+mod variables;
 mod version;
 mod wait;
 
@@ -104,6 +107,10 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Show the whole thing, on an engine with no image and no registry
     Demo(demo::DemoArgs),
+    /// Start the project at boot, by a systemd unit
+    Enable(boot::EnableArgs),
+    /// Do not start the project at boot; what runs goes on
+    Disable(boot::DisableArgs),
     /// Supervise in the foreground, for systemd (Type=notify)
     Supervise(supervise::SuperviseArgs),
     /// Print a script that completes commands in a shell
@@ -243,6 +250,8 @@ async fn dispatch(context: &Context, command: Command) -> Result<(), CliError> {
         Command::Config(args) => config::run(context, args),
         Command::Doctor(args) => doctor::run(context, args).await,
         Command::Demo(args) => demo::run(context, args).await,
+        Command::Enable(args) => boot::enable(context, args).await,
+        Command::Disable(args) => boot::disable(context, args).await,
         Command::Supervise(args) => supervise::run(context, args).await,
         Command::Completion(args) => completion::run(&args),
         Command::Version(args) => version::run(context, args).await,

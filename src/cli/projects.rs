@@ -61,6 +61,16 @@ pub async fn name_them(context: &Context, error: LoadError) -> LoadError {
     error.with_help(&format!("or name a project, as in `sameport -p {first} ps`: this engine has {shown}"))
 }
 
+/// The projects of which something runs.
+///
+/// # Errors
+/// When the engine does not answer.
+pub async fn running(context: &Context, docker: &Docker) -> Result<Vec<ProjectName>, EngineError> {
+    let runs = |checked: &Checked| checked.ours.iter().any(|owned| owned.row.state == "running");
+    let all = containers(context, docker).await?.into_iter();
+    Ok(all.filter(|(_, checked)| runs(checked)).map(|(name, _)| name).collect())
+}
+
 /// What carries the labels of these projects and is not ours.
 ///
 /// # Errors

@@ -5,13 +5,13 @@ use std::time::Duration;
 use sameport::{
     compose::{self, Loaded, Severity},
     files::{Files, Watch, WatchError},
-    spec::{Project, ProjectName},
+    spec::ProjectName,
     supervisor::{EventKind, Mistake, Reading, WatchAsked},
 };
 use sha2::{Digest, Sha256};
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{context::Context, error::CliError, session::Session};
+use super::{context::Context, error::CliError, session::Session, variables};
 
 /// After the engine could not be asked about a file that has changed.
 const RETRY: Duration = Duration::from_secs(5);
@@ -94,18 +94,19 @@ impl<'a> Reload<'a> {
     /// Reads the files.
     ///
     /// # Errors
-    /// With what is wrong in them, or when they are of another project by now.
-    pub fn load(&mut self) -> Result<Project, CliError> {
+    /// With what is wrong in them, when they are of another project by now, or when a variable is missing.
+    pub fn load(&mut self) -> Result<Loaded, CliError> {
         let (loaded, files) = self.context.read();
         if let Some(watch) = &mut self.watch {
             watch.follow(files.clone());
         }
         self.files = files;
-        let project = loaded?.project;
-        match project.name == self.name {
-            true => Ok(project),
+        let loaded = loaded?;
+        variables::check(&self.context.state(&self.name)?.load()?.state, &loaded.variables)?;
+        match loaded.project.name == self.name {
+            true => Ok(loaded),
             false => Err(CliError::failed(
-                format!("the file is of the project {} now, and not of {}", project.name, self.name),
+                format!("the file is of the project {} now, and not of {}", loaded.project.name, self.name),
                 Some(
                     "a project cannot change its name: `sameport down` removes the one, `sameport up` makes the other",
                 ),

@@ -15,8 +15,9 @@ use sameport::{
         protocol::Line,
         schema::{Diagnostic, Event, EventKind, Level},
     },
+    compose::Loaded,
     engine::docker::Docker,
-    spec::{Project, ProjectName},
+    spec::ProjectName,
     supervisor::{self, Apply, Request, lock::Lock},
 };
 use sd_notify::NotifyState;
@@ -29,12 +30,14 @@ use super::{
     reload::Reload,
     session::Session,
     signals::{Signals, Wanted},
+    variables,
 };
 
 /// Arguments of `sameport supervise`.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:
   sameport -f /srv/shop/compose.yaml supervise --watch
+  sameport -f /srv/shop/compose.yaml supervise --resume     after a reboot
 
 SIGHUP reads the file anew; with `--watch`, so does a change of it. SIGTERM ends the supervisor and
 leaves everything running; `sameport down` removes it.")]
@@ -42,6 +45,9 @@ pub struct SuperviseArgs {
     /// Read the file anew whenever it changes, or a file of variables does
     #[arg(long)]
     watch: bool,
+    /// Go on with what was asked for last (`up`, `scale`, `stop`, `rollout`), and apply the file only if it never was
+    #[arg(long)]
+    resume: bool,
     /// Print the log as JSON
     #[arg(long)]
     json: bool,
@@ -59,8 +65,8 @@ const LARGEST_LOG: u64 = 4 << 20;
 pub async fn run(context: &Context, args: SuperviseArgs) -> Result<(), CliError> {
     let mut signals = Signals::new()?;
     let (loaded, files) = context.read();
-    let project = loaded?.project;
-    let name = project.name.clone();
+    let loaded = loaded?;
+    let name = loaded.project.name.clone();
     let mut reload = Reload::new(context, &name, files);
     if args.watch {
         reload.watch()?;
@@ -72,11 +78,24 @@ pub async fn run(context: &Context, args: SuperviseArgs) -> Result<(), CliError>
     log(context, &name, &args)?;
     let lock = Lock::acquire(&context.paths()?.lock(&name))?;
     let Some(docker) = engine(&mut signals).await? else { return Ok(()) };
-    let mut session = Session::begin_locked(context, &name, Some(&project), docker.clone(), lock).await?;
+    // A damaged state tells nothing; the file is applied then, to what the containers show.
+    let state = context.state(&name)?.load()?.state;
+    let missing = variables::check(&state, &loaded.variables);
+    let mut session =
+        Session::begin_locked(context, &name, Some(&loaded.project), docker.clone(), lock).await?;
     // What was asked for at the last `up` stays: services in the background are applied by who calls.
-    let begin =
-        if args.background { Request::Load(Box::new(project)) } else { wish(&docker, project).await? };
+    let was_applied = !state.versions.is_empty();
+    let begin = match &missing {
+        Ok(()) if args.resume && was_applied => Request::Resume(Box::new(loaded.project)),
+        Ok(()) if args.background && !args.resume => Request::Load(Box::new(loaded.project)),
+        Ok(()) => wish(&docker, &loaded).await?,
+        // What runs is another version than the file means here.
+        Err(_) => Request::Resume(Box::new(loaded.project)),
+    };
     session.ask(begin).await?;
+    if let Err(error) = &missing {
+        reload.refused(error).into_iter().for_each(|event| session.tell(event));
+    }
     let journal = tokio::spawn(journal(session.events().await?));
     reload.hear(&session, anew(&args));
     notify(&[NotifyState::Ready]);
@@ -117,7 +136,7 @@ async fn supervise(
             },
         }
         notify(&[NotifyState::Reloading]);
-        let applied = async { session.ask(wish(docker, reload.load()?).await?).await };
+        let applied = async { session.ask(wish(docker, &reload.load()?).await?).await };
         match applied.await {
             Ok(()) => {
                 reload.taken();
@@ -131,9 +150,13 @@ async fn supervise(
 }
 
 /// What a file asks for. Images that are not there are fetched when they are needed.
-async fn wish(docker: &Docker, project: Project) -> Result<Request, CliError> {
-    let found = pull::look(docker, &project).await?;
-    Ok(Request::Apply(Box::new(Apply { images: found.ids, ..Apply::all(project, who()) })))
+async fn wish(docker: &Docker, loaded: &Loaded) -> Result<Request, CliError> {
+    let found = pull::look(docker, &loaded.project).await?;
+    Ok(Request::Apply(Box::new(Apply {
+        images: found.ids,
+        variables: loaded.variables.set.clone(),
+        ..Apply::all(loaded.project.clone(), who())
+    })))
 }
 
 /// The engine, however long it takes to come up; none when the user wants an end before.

@@ -90,6 +90,11 @@ enum Owner {
 }
 
 impl Unit {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The command that restarts it.
     fn restart(&self) -> String {
         match self.owner {
@@ -121,7 +126,8 @@ impl Unit {
         paths.filter_map(unit).next()
     }
 
-    fn of_holder(holder: &Holder) -> Option<Self> {
+    /// The unit whose main process holds a lock.
+    pub fn of_holder(holder: &Holder) -> Option<Self> {
         // A process that is gone is in no unit.
         let groups = fs::read_to_string(format!("/proc/{}/cgroup", holder.pid?)).ok()?;
         Self::of(&groups, &holder.command)
@@ -183,7 +189,7 @@ pub async fn replace(context: &Context, project: &ProjectName, which: Replace) -
 }
 
 /// Who holds a lock; none when it is free.
-fn holder(lock: &Path) -> Option<Holder> {
+pub fn holder(lock: &Path) -> Option<Holder> {
     match Lock::acquire(lock) {
         Err(LockError::Held { holder }) => Some(holder),
         // Whoever needs the lock finds out by itself what is wrong with it.
@@ -192,7 +198,7 @@ fn holder(lock: &Path) -> Option<Holder> {
 }
 
 /// Waits until a lock is free.
-async fn wait_for(lock: &Path) -> Result<(), CliError> {
+pub async fn wait_for(lock: &Path) -> Result<(), CliError> {
     let deadline = Instant::now() + LEAVING;
     loop {
         match Lock::acquire(lock) {

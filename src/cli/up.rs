@@ -1,25 +1,21 @@
 //! `sameport up`.
 
-use std::{
-    collections::BTreeMap,
-    fs, io,
-    os::unix::process::CommandExt,
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use std::{cell::Cell, collections::BTreeMap, time::Duration};
 
 use clap::Args;
 use sameport::{
-    api::{Client, convert},
+    api::convert,
+    compose::Loaded,
     engine::docker::{Docker, START_INTERVAL},
     plan::Orphans,
     spec::{Project, ProjectName, Service, ServiceName},
-    supervisor::{Apply, EventKind, Reading, Request, lock::Lock},
+    supervisor::{Apply, EventKind, Reading, Request},
 };
-use tokio::time::Instant;
 
 use super::{
     args::{Count, time},
+    background::{self, Start},
+    boot::{self, Boot, Setup},
     confirm,
     context::{Context, who},
     dry_run,
@@ -76,60 +72,109 @@ pub struct UpArgs {
     services: Vec<ServiceName>,
 }
 
-/// How long a supervisor in the background may take to begin.
-const BEGIN: Duration = Duration::from_secs(10);
-
 /// Runs `sameport up`.
 pub async fn run(context: &Context, args: UpArgs) -> Result<(), CliError> {
     let scale = confirm::counts(&args.scale)?;
     let (loaded, files) = context.read();
     let loaded = loaded?;
     let seen = args.watch.then(|| reload::reading(&loaded, &files));
-    let project = loaded.project;
-    let name = project.name.clone();
+    let name = loaded.project.name.clone();
     let mut reload = Reload::new(context, &name, files);
     if args.watch {
         reload.watch()?;
     }
     if !args.yes {
-        confirm::large(context, &scale, &project).await?;
+        confirm::large(context, &scale, &loaded.project).await?;
     }
     let docker = context.engine().await?;
-    start_intervals(&docker, &project)?;
+    start_intervals(&docker, &loaded.project)?;
     if context.is_dry_run() {
-        let images = dry_run::images(&docker, &project, args.pull).await?;
-        let request = Wish { context, args: &args, scale, images, seen: None }.of(project);
+        let images = dry_run::images(&docker, &loaded.project, args.pull).await?;
+        let request = Wish::new(context, &args, scale, images, None).of(&loaded);
         return dry_run::show(context, &name, None, request).await;
     }
     // Also before an image is fetched.
-    layout::check(context, &name, Some(&project), &docker).await?;
-    let finder = Finder::of(context, &name, Some(&project));
+    layout::check(context, &name, Some(&loaded.project), &docker).await?;
+    let finder = Finder::of(context, &name, Some(&loaded.project));
     let mut signals = Signals::new()?;
-    let fetched = pull(&docker, &project, &args.services, args.pull);
+    let fetched = pull(&docker, &loaded.project, &args.services, args.pull);
     let images = tokio::select! {
         fetched = fetched => fetched?,
         () = signals.end() => return Err(CliError::Interrupted),
     };
-    let wish = Wish { context, args: &args, scale, images, seen };
+    let wish = Wish::new(context, &args, scale, images, seen);
     takeover::replace(context, &name, Replace::Older).await?;
     match Session::running(context, &name).await? {
         Some(session) if args.detach || args.wait => {
-            in_background(&session, project, &wish, &mut signals).await
+            let done = in_background(&session, &loaded, &wish, &mut signals).await;
+            both(done, boot_after_up(&wish, &name, false).await)
         }
-        Some(session) => beside(session, &docker, finder, project, &wish, &mut signals).await,
+        Some(session) => beside(session, &docker, finder, &loaded, &wish, &mut signals).await,
         None if args.detach || args.wait => {
             takeover::check(context, &docker, &name)?;
             let damage = context.state(&name)?.load()?.damage;
-            let session = spawn(context, &name, &args).await?;
-            let done = in_background(&session, project, &wish, &mut signals).await;
-            match damage {
+            let project = context.project_args();
+            let start = Start { project, environment: BTreeMap::new(), resume: false, watch: args.watch };
+            let session = background::spawn(context, &name, &start).await?;
+            let done = in_background(&session, &loaded, &wish, &mut signals).await;
+            let done = match damage {
                 Some(_) => state::tell_reset_of_other(&session).await.and(done),
                 None => done,
-            }
+            };
+            both(done, boot_after_up(&wish, &name, true).await)
         }
         None => {
-            let session = Session::begin(context, &project, docker.clone()).await?;
-            in_foreground(&mut reload, session, &docker, &finder, project, &wish, &mut signals).await
+            let session = Session::begin(context, &loaded.project, docker.clone()).await?;
+            in_foreground(&mut reload, session, &docker, &finder, &loaded, &wish, &mut signals).await
+        }
+    }
+}
+
+/// The first error; the second one is told.
+fn both(done: Result<(), CliError>, then: Result<(), CliError>) -> Result<(), CliError> {
+    match (done, then) {
+        (Err(error), Err(other)) => {
+            output::note(&other.render().unwrap_or_default())?;
+            Err(error)
+        }
+        (done, then) => done.and(then),
+    }
+}
+
+/// Where the project is enabled, the supervisor of its unit takes the place of one in the background, and one that was started
+/// with other variables or options is restarted; both go on with what was asked for. Where it is not, whoever has just
+/// `begun` a supervisor learns that nothing starts it at boot.
+async fn boot_after_up(wish: &Wish<'_>, name: &ProjectName, begun: bool) -> Result<(), CliError> {
+    let context = wish.context;
+    match Boot::of_this_user() {
+        Ok(boot) if boot.is_there() && boot.is_ours(name) => {
+            boot::hand_over(context, &context.paths()?, &boot, name, wish.renewed.get()).await?;
+            match Session::running(context, name).await? {
+                Some(session) => wish.watch(&session).await,
+                None => Ok(()),
+            }
+        }
+        _ if begun => boot::hint(context, name),
+        _ => Ok(()),
+    }
+}
+
+/// Keeps the unit of an enabled project as this command was called: the next boot is to mean the same.
+async fn renew_unit(wish: &Wish<'_>, loaded: &Loaded) -> Result<(), CliError> {
+    let context = wish.context;
+    let Ok(boot) = Boot::of_this_user() else { return Ok(()) };
+    if !boot.is_there() || !boot.is_ours(&loaded.project.name) {
+        return Ok(());
+    }
+    let renewed = async { Setup::of(context, boot, loaded, None)?.write().await };
+    match renewed.await {
+        Ok(renewed) => {
+            wish.renewed.set(renewed);
+            Ok(())
+        }
+        Err(error) => {
+            let error = error.render().unwrap_or_default();
+            output::note(&format!("warning: after a reboot the project may not be as it is now\n{error}"))
         }
     }
 }
@@ -159,14 +204,26 @@ struct Wish<'a> {
     images: Found,
     /// What another process shall watch.
     seen: Option<Reading>,
+    /// Whether the project's unit is another one than before.
+    renewed: Cell<bool>,
 }
 
-impl Wish<'_> {
+impl<'a> Wish<'a> {
+    fn new(
+        context: &'a Context,
+        args: &'a UpArgs,
+        scale: BTreeMap<ServiceName, u32>,
+        images: Found,
+        seen: Option<Reading>,
+    ) -> Self {
+        Self { context, args, scale, images, seen, renewed: Cell::new(false) }
+    }
+
     /// Asks the supervisor for it.
-    async fn ask(&self, session: &Session, project: Project) -> Result<(), CliError> {
+    async fn ask(&self, session: &Session, loaded: &Loaded) -> Result<(), CliError> {
         // Before anything changes it is found out whether the files can be watched.
         self.watch(session).await?;
-        session.ask(self.of(project)).await?;
+        session.ask(self.of(loaded)).await?;
         // And what has changed since they were read here, once this is done.
         self.watch(session).await
     }
@@ -178,7 +235,7 @@ impl Wish<'_> {
         }
     }
 
-    fn of(&self, project: Project) -> Request {
+    fn of(&self, loaded: &Loaded) -> Request {
         let args = self.args;
         Request::Apply(Box::new(Apply {
             services: args.services.clone(),
@@ -188,18 +245,20 @@ impl Wish<'_> {
             images: self.images.ids.clone(),
             renew: self.images.renewed.clone(),
             recreate_pod: args.recreate_pod,
-            ..Apply::all(project, who())
+            variables: loaded.variables.set.clone(),
+            ..Apply::all(loaded.project.clone(), who())
         }))
     }
 }
 
 async fn in_background(
     session: &Session,
-    project: Project,
+    loaded: &Loaded,
     wish: &Wish<'_>,
     signals: &mut Signals,
 ) -> Result<(), CliError> {
-    wish.ask(session, project).await?;
+    wish.ask(session, loaded).await?;
+    renew_unit(wish, loaded).await?;
     let args = wish.args;
     let until = if args.wait { Until::Steady } else { Until::Started };
     let done = tokio::select! {
@@ -238,11 +297,12 @@ async fn beside(
     session: Session,
     docker: &Docker,
     finder: Finder,
-    project: Project,
+    loaded: &Loaded,
     wish: &Wish<'_>,
     signals: &mut Signals,
 ) -> Result<(), CliError> {
-    wish.ask(&session, project).await?;
+    wish.ask(&session, loaded).await?;
+    renew_unit(wish, loaded).await?;
     output::note("a supervisor runs in the background: Ctrl-C ends this display, and nothing else")?;
     let show = async {
         wait::until(wish.context, &session, Until::Up, None).await?;
@@ -259,11 +319,12 @@ async fn in_foreground(
     session: Session,
     docker: &Docker,
     finder: &Finder,
-    project: Project,
+    loaded: &Loaded,
     wish: &Wish<'_>,
     signals: &mut Signals,
 ) -> Result<(), CliError> {
-    session.ask(wish.of(project)).await?;
+    session.ask(wish.of(loaded)).await?;
+    renew_unit(wish, loaded).await?;
     reload.hear(&session, "Ctrl-C where it runs ends it, and stops everything");
     let end = attend(reload, &session, docker, finder, wish, signals).await;
     let stopped = match session.has_ended().await {
@@ -322,12 +383,13 @@ async fn attend(
 
 /// The file once more. What was said of the first time, such as `--scale` or `--recreate-pod`, was said of that: it would undo
 /// what others have asked for since, or take down what nobody was asked about.
-fn anew(args: &UpArgs, images: Found, project: Project) -> Request {
+fn anew(args: &UpArgs, images: Found, loaded: Loaded) -> Request {
     Request::Apply(Box::new(Apply {
         services: args.services.clone(),
         images: images.ids,
         renew: images.renewed,
-        ..Apply::all(project, who())
+        variables: loaded.variables.set,
+        ..Apply::all(loaded.project, who())
     }))
 }
 
@@ -339,9 +401,9 @@ async fn apply_anew(
     wish: &Wish<'_>,
 ) -> Result<(), CliError> {
     let applied = async {
-        let project = reload.load()?;
-        let images = pull(docker, &project, &wish.args.services, wish.args.pull).await?;
-        session.ask(anew(wish.args, images, project)).await
+        let loaded = reload.load()?;
+        let images = pull(docker, &loaded.project, &wish.args.services, wish.args.pull).await?;
+        session.ask(anew(wish.args, images, loaded)).await
     };
     match applied.await {
         Ok(()) => {
@@ -386,48 +448,4 @@ async fn stop(
         }
     }
     Ok(())
-}
-
-/// Begins a supervisor in the background, and waits until it answers.
-async fn spawn(context: &Context, name: &ProjectName, args: &UpArgs) -> Result<Session, CliError> {
-    // So that who holds the lock is told at once, and by us.
-    drop(Lock::acquire(&context.paths()?.lock(name))?);
-    let log = context.paths()?.log(name);
-    let mut child = launch(context, name, args)?;
-    let deadline = Instant::now() + BEGIN;
-    loop {
-        if let Some(client) = Client::connect(&context.paths()?.socket(name)).await? {
-            return Ok(Session::Other(client));
-        }
-        let ended = child.try_wait().map_err(CliError::io("the supervisor"))?;
-        if ended.is_some() || Instant::now() > deadline {
-            let words = fs::read_to_string(&log).unwrap_or_default();
-            let last: Vec<_> = words.lines().rev().take(5).collect();
-            let last: Vec<_> = last.into_iter().rev().collect();
-            return Err(CliError::failed(
-                format!("the supervisor in the background did not begin: {}", last.join("\n")),
-                Some(&format!("its log is {}", log.display())),
-            ));
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-fn launch(context: &Context, name: &ProjectName, args: &UpArgs) -> Result<Child, CliError> {
-    let path = context.paths()?.log(name);
-    let fail =
-        |error: io::Error| CliError::io(format!("cannot begin the supervisor ({})", path.display()))(error);
-    let log = fs::OpenOptions::new().create(true).append(true).open(&path).map_err(fail)?;
-    let program = std::env::current_exe().map_err(fail)?;
-    Command::new(program)
-        .args(context.project_args())
-        .args(["supervise", "--background"])
-        .args(args.watch.then_some("--watch"))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(log)
-        // Ctrl-C in this terminal is not meant for it.
-        .process_group(0)
-        .spawn()
-        .map_err(fail)
 }

@@ -36,6 +36,10 @@ pub(super) struct Found {
     pub directory: PathBuf,
     /// The process's variables, and those of `.env` below them.
     pub environment: BTreeMap<String, String>,
+    /// The files of variables that were read.
+    pub env_files: Vec<PathBuf>,
+    /// What they alone say.
+    pub env_file_values: BTreeMap<String, String>,
     /// Profiles that are on.
     pub profiles: BTreeSet<String>,
 }
@@ -79,7 +83,7 @@ pub(super) fn find(options: &Options, report: &Report) -> Result<Found, LoadErro
     let first = options.files.first().filter(|f| f.as_os_str() != "-").and_then(|f| f.parent());
     let home = options.project_directory.as_deref().or(first).unwrap_or(Path::new(""));
     let home = absolute(&options.current_dir, home);
-    let mut read = read_env_files(options, &home, &mut environment, report)?;
+    let mut env_files = read_env_files(options, &home, &mut environment, report)?;
     let files = files(options, &environment, report)?;
     let beside = match files.first() {
         Some(file) if file.as_os_str() != "-" => file.parent().map(Path::to_path_buf),
@@ -90,14 +94,15 @@ pub(super) fn find(options: &Options, report: &Report) -> Result<Found, LoadErro
         (None, Some(beside)) => beside,
         (None, None) => options.current_dir.clone(),
     };
-    if !read && directory != home {
-        read = read_env_files(options, &directory, &mut environment, report)?;
+    if env_files.paths.is_empty() && directory != home {
+        env_files = read_env_files(options, &directory, &mut environment, report)?;
     }
-    tracing::debug!(directory = %directory.display(), dot_env = read, "project found");
+    tracing::debug!(directory = %directory.display(), dot_env = !env_files.paths.is_empty(), "project found");
     let named = environment.get("COMPOSE_PROFILES").map(String::as_str).unwrap_or_default();
     let profiles = options.profiles.iter().map(String::as_str).chain(named.split(','));
     let profiles = profiles.map(str::trim).filter(|p| !p.is_empty()).map(str::to_owned).collect();
-    Ok(Found { files, directory, environment, profiles })
+    let EnvFiles { paths: env_files, values: env_file_values } = env_files;
+    Ok(Found { files, directory, environment, env_files, env_file_values, profiles })
 }
 
 /// The Compose files that the options, the environment or the folders name.
@@ -144,13 +149,20 @@ fn one_of(folder: &Path, names: &[&str], report: &Report) -> Option<PathBuf> {
     Some(best)
 }
 
-/// Adds the variables of the env files below those that are there; whether there was a file.
+/// Files of variables, and what they say.
+#[derive(Default)]
+struct EnvFiles {
+    paths: Vec<PathBuf>,
+    values: BTreeMap<String, String>,
+}
+
+/// Adds the variables of the env files below those that are there.
 fn read_env_files(
     options: &Options,
     home: &Path,
     environment: &mut BTreeMap<String, String>,
     report: &Report,
-) -> Result<bool, LoadError> {
+) -> Result<EnvFiles, LoadError> {
     let off = environment.get("COMPOSE_DISABLE_ENV_FILE").is_some_and(|v| matches!(v.as_str(), "1" | "true"));
     let named = environment.get("COMPOSE_ENV_FILES").cloned().unwrap_or_default();
     let files: Vec<PathBuf> = if !options.env_files.is_empty() {
@@ -163,16 +175,18 @@ fn read_env_files(
         if off || !report.is_file(&usual) { Vec::new() } else { vec![usual] }
     };
     let process = environment.clone();
-    let mut read = BTreeMap::new();
+    let mut read = BTreeMap::<String, String>::new();
     for file in &files {
         let (source, at) = open(file, report)?;
-        let lookup = |name: &str| process.get(name).or_else(|| read.get(name)).cloned();
+        let lookup =
+            |name: &str| report.variable(name, process.get(name).or_else(|| read.get(name)).cloned());
         let found = env_file::read(&source, at, Format::Compose, &lookup, report);
         read.extend(found);
     }
+    let values = read.clone();
     read.extend(process);
     *environment = read;
-    Ok(!files.is_empty())
+    Ok(EnvFiles { paths: files, values })
 }
 
 /// Reads a whole file, or standard input for `-`.
@@ -261,6 +275,8 @@ mod tests {
                 files: vec![],
                 directory: folder.into(),
                 environment: BTreeMap::new(),
+                env_files: vec![],
+                env_file_values: BTreeMap::new(),
                 profiles: BTreeSet::new(),
             };
             assert_eq!(found.directory_name().ok().as_ref().map(ProjectName::as_str), expected, "{folder}");

@@ -26,6 +26,7 @@ mod yaml;
 use std::{collections::BTreeMap, path::PathBuf};
 
 pub use diagnostic::{Diagnostic, LoadError, Related, Severity};
+pub use report::Variables;
 
 use self::{
     node::Node,
@@ -64,6 +65,14 @@ pub struct Loaded {
     pub warnings: Vec<Diagnostic>,
     /// The Compose files that were read, in the order of merging.
     pub files: Vec<PathBuf>,
+    /// What relative paths in them start from, absolute.
+    pub directory: PathBuf,
+    /// The files of variables that were read, absolute.
+    pub env_files: Vec<PathBuf>,
+    /// What those files alone say.
+    pub env_file_values: BTreeMap<String, String>,
+    /// The variables that the files name.
+    pub variables: Variables,
     /// The resolved file: valid Compose YAML that loads to the same project from anywhere.
     pub rendered: String,
 }
@@ -108,7 +117,16 @@ fn load_into(options: &Options, report: &Report) -> Result<Loaded, LoadError> {
             "write `services:` with a service below it",
         ));
     };
-    Ok(Loaded { project, warnings, files: found.files, rendered: render::render(&document) })
+    Ok(Loaded {
+        project,
+        warnings,
+        files: found.files,
+        directory: found.directory,
+        env_files: found.env_files,
+        env_file_values: found.env_file_values,
+        variables: report.variables(),
+        rendered: render::render(&document),
+    })
 }
 
 /// The name of the project alone, for commands that need nothing else. When the command line or the
@@ -135,7 +153,7 @@ pub fn project_name(options: &Options) -> Result<ProjectName, LoadError> {
 /// All documents of all files, filled in and merged.
 fn documents(found: &find::Found, report: &Report) -> Result<Node, LoadError> {
     let mut merged: Option<Node> = None;
-    let lookup = |name: &str| found.environment.get(name).cloned();
+    let lookup = |name: &str| report.variable(name, found.environment.get(name).cloned());
     for file in &found.files {
         let (source, at) = find::open(file, report)?;
         let read = yaml::read(&source, at, report).unwrap_or_default();

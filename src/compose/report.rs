@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::BTreeSet,
     path::Path,
 };
 
@@ -29,9 +30,19 @@ const MOST_BYTES: usize = 4 << 20;
 pub(super) struct Report {
     pub sources: Sources,
     files: RefCell<Files>,
+    variables: RefCell<Variables>,
     spelled: Cell<usize>,
     read: Cell<usize>,
     found: RefCell<Found>,
+}
+
+/// Which variables the files of a project name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Variables {
+    /// Those that have a value, be it an empty one.
+    pub set: BTreeSet<String>,
+    /// Those that have none, also where the file has a default for them.
+    pub unset: BTreeSet<String>,
 }
 
 #[derive(Debug, Default)]
@@ -142,6 +153,21 @@ impl Report {
             self.note(path, None);
         }
         found
+    }
+
+    /// Notes that a file names a variable, and gives its value as it came.
+    pub fn variable<T>(&self, name: &str, value: Option<T>) -> Option<T> {
+        let mut variables = self.variables.borrow_mut();
+        let names = if value.is_some() { &mut variables.set } else { &mut variables.unset };
+        if !names.contains(name) {
+            names.insert(name.to_owned());
+        }
+        value
+    }
+
+    /// All variables that files named so far.
+    pub fn variables(&self) -> Variables {
+        self.variables.borrow().clone()
     }
 
     /// All files that were looked at so far.

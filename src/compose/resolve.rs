@@ -32,11 +32,11 @@ pub(super) fn resolve(
     if let Some(Value::Map(services)) = top.get_mut("services").map(|entry| &mut entry.node.value) {
         for entry in services.values_mut() {
             for command in merge::commands(&mut entry.node) {
-                fill_in(command, found);
+                fill_in(command, found, report);
             }
             let Value::Map(service) = &mut entry.node.value else { continue };
             environment(service, found, report)?;
-            paths(service, found);
+            paths(service, found, report);
         }
     }
     resources(top, "networks", name, at);
@@ -77,7 +77,7 @@ fn environment(service: &mut Map, found: &Found, report: &Report) -> Result<(), 
     let Value::Map(variables) = &mut given.node.value else { return Ok(()) };
     for (name, mut entry) in std::mem::take(variables) {
         if entry.node.is_null()
-            && let Some(value) = found.environment.get(&name)
+            && let Some(value) = report.variable(&name, found.environment.get(&name))
         {
             entry.node.value = Value::Scalar(Scalar::text(value));
         }
@@ -88,14 +88,14 @@ fn environment(service: &mut Map, found: &Found, report: &Report) -> Result<(), 
 }
 
 /// Fills in names without a value in the `environment` of a hook or job.
-fn fill_in(command: &mut Node, found: &Found) {
+fn fill_in(command: &mut Node, found: &Found, report: &Report) {
     let Value::Map(map) = &mut command.value else { return };
     let Some(Value::Map(variables)) = map.get_mut("environment").map(|entry| &mut entry.node.value) else {
         return;
     };
     for (name, entry) in variables {
         if entry.node.is_null()
-            && let Some(value) = found.environment.get(name)
+            && let Some(value) = report.variable(name, found.environment.get(name))
         {
             entry.node.value = Value::Scalar(Scalar::text(value));
         }
@@ -131,7 +131,7 @@ fn read_env_file(
         }
     };
     let Some(path) = path else { return Ok(()) };
-    let file = find::absolute(&found.directory, &home(Path::new(&path), found));
+    let file = find::absolute(&found.directory, &home(Path::new(&path), found, report));
     if !report.is_file(&file) {
         if required {
             report.push(
@@ -143,11 +143,8 @@ fn read_env_file(
     }
     let (source, at) = find::open(&file, report)?;
     let lookup = |name: &str| {
-        found
-            .environment
-            .get(name)
-            .cloned()
-            .or_else(|| read.get(name).map(|(value, _): &(String, At)| value.clone()))
+        let here = || read.get(name).map(|(value, _): &(String, At)| value.clone());
+        report.variable(name, found.environment.get(name).cloned().or_else(here))
     };
     let values = env_file::read(&source, at, format, &lookup, report);
     read.extend(values.into_iter().map(|(name, value)| (name, (value, item.at))));
@@ -155,7 +152,7 @@ fn read_env_file(
 }
 
 /// Makes the host's side of bind mounts absolute.
-fn paths(service: &mut Map, found: &Found) {
+fn paths(service: &mut Map, found: &Found, report: &Report) {
     let Some(Value::List(mounts)) = service.get_mut("volumes").map(|entry| &mut entry.node.value) else {
         return;
     };
@@ -164,7 +161,7 @@ fn paths(service: &mut Map, found: &Found) {
             Value::Scalar(scalar) => {
                 let Some(short) = volumes::split(&scalar.text) else { continue };
                 let Some(source) = short.source.filter(|source| volumes::is_path(source)) else { continue };
-                let source = host_path(source, found);
+                let source = host_path(source, found, report);
                 let mode = short.mode.map(|mode| format!(":{mode}")).unwrap_or_default();
                 scalar.text = format!("{source}:{}{mode}", short.target);
             }
@@ -174,7 +171,7 @@ fn paths(service: &mut Map, found: &Found) {
                     && let Some(source) = text(map, "source")
                     && let Some(entry) = map.get_mut("source")
                 {
-                    entry.node.value = Value::Scalar(Scalar::text(host_path(&source, found)));
+                    entry.node.value = Value::Scalar(Scalar::text(host_path(&source, found, report)));
                 }
             }
             Value::List(_) => {}
@@ -182,15 +179,16 @@ fn paths(service: &mut Map, found: &Found) {
     }
 }
 
-fn host_path(path: &str, found: &Found) -> String {
-    find::absolute(&found.directory, &home(Path::new(path), found)).to_string_lossy().into_owned()
+fn host_path(path: &str, found: &Found, report: &Report) -> String {
+    find::absolute(&found.directory, &home(Path::new(path), found, report)).to_string_lossy().into_owned()
 }
 
 /// `~` as the home of the user.
-fn home(path: &Path, found: &Found) -> std::path::PathBuf {
-    match (path.strip_prefix("~"), found.environment.get("HOME")) {
-        (Ok(rest), Some(home)) => Path::new(home).join(rest),
-        _ => path.to_owned(),
+fn home(path: &Path, found: &Found, report: &Report) -> std::path::PathBuf {
+    let Ok(rest) = path.strip_prefix("~") else { return path.to_owned() };
+    match report.variable("HOME", found.environment.get("HOME")) {
+        Some(home) => Path::new(home).join(rest),
+        None => path.to_owned(),
     }
 }
 

@@ -6,13 +6,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::spec::ProjectName;
+use crate::{spec::ProjectName, systemd};
 
 /// The folders of this user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paths {
     runtime: PathBuf,
     state: PathBuf,
+    /// Instead of `runtime` for projects that the host's systemd starts, where that is another folder.
+    enabled: Option<PathBuf>,
 }
 
 /// A folder that cannot be used.
@@ -26,6 +28,9 @@ pub struct PathError {
 impl Paths {
     /// The folders as the environment says: `$XDG_RUNTIME_DIR/sameport` and `$XDG_STATE_HOME/sameport`, for root
     /// `/run/sameport` and `/var/lib/sameport`. They are made with mode 0700.
+    ///
+    /// For root, a project that `sameport enable` has systemd start is in `/run/sameport` also in a login that has a
+    /// runtime folder of its own: systemd knows of no login.
     ///
     /// # Errors
     /// When a folder cannot be made, or belongs to somebody else.
@@ -46,28 +51,42 @@ impl Paths {
         });
         let runtime = runtime.join("sameport");
         let state = state.map_or_else(|| runtime.clone(), |dir| dir.join("sameport"));
-        let paths = Self { runtime, state };
+        let is_of_login = uid.is_root() && runtime.starts_with("/run/user");
+        let enabled = is_of_login.then(|| PathBuf::from("/run/sameport"));
+        let paths = Self { runtime, state, enabled };
         own_folder(&paths.runtime)?;
         own_folder(&paths.state)?;
+        paths.enabled.as_deref().map_or(Ok(()), own_folder)?;
         Ok(paths)
     }
 
     /// The control socket of a project's supervisor.
     #[must_use]
     pub fn socket(&self, project: &ProjectName) -> PathBuf {
-        self.runtime.join(format!("{project}.sock"))
+        self.runtime_of(project).join(format!("{project}.sock"))
     }
 
     /// The lock that a project's supervisor holds.
     #[must_use]
     pub fn lock(&self, project: &ProjectName) -> PathBuf {
-        self.runtime.join(format!("{project}.lock"))
+        self.runtime_of(project).join(format!("{project}.lock"))
     }
 
     /// What must outlive a project's supervisor.
     #[must_use]
     pub fn state(&self, project: &ProjectName) -> PathBuf {
         self.state.join(format!("{project}.json"))
+    }
+
+    /// The variables that systemd gives a project's supervisor.
+    #[must_use]
+    pub fn variables(&self, project: &ProjectName) -> PathBuf {
+        self.state.join(format!("{project}.env"))
+    }
+
+    fn runtime_of(&self, project: &ProjectName) -> &Path {
+        let unit = Path::new(systemd::UNITS).join(systemd::unit_name(project));
+        self.enabled.as_deref().filter(|_| unit.is_file()).unwrap_or(&self.runtime)
     }
 
     /// What a project's supervisor in the background prints.

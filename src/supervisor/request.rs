@@ -23,6 +23,8 @@ use crate::{
 pub enum Request {
     /// Know this file, and pursue nothing of it: what is not asked for stays as it is.
     Load(Box<Project>),
+    /// Know this file, and go on with what was asked for last, as far as it is remembered.
+    Resume(Box<Project>),
     /// Read the files anew whenever they change: those that were read before, and mean the same to both.
     Watch(Reading),
     /// Make it so: this is the file from now on.
@@ -95,6 +97,9 @@ pub struct Apply {
     pub renew: BTreeSet<Image>,
     /// Whether a pod whose namespaces have to be made anew may be taken down for it.
     pub recreate_pod: bool,
+    /// The names of the variables that the file uses and that have a value.
+    #[serde(default)]
+    pub variables: BTreeSet<String>,
 }
 
 impl Apply {
@@ -111,6 +116,7 @@ impl Apply {
             images: BTreeMap::new(),
             renew: BTreeSet::new(),
             recreate_pod: false,
+            variables: BTreeSet::new(),
         }
     }
 }

@@ -146,6 +146,11 @@ impl Wish {
                 self.pursue(*project);
                 Ok(())
             }
+            Request::Resume(project) => {
+                check_counts(&project)?;
+                self.resume(*project);
+                Ok(())
+            }
             Request::Apply(apply) => {
                 self.apply(*apply, now)?;
                 self.retry_jobs(observed);
@@ -196,7 +201,18 @@ impl Wish {
     }
 
     fn apply(&mut self, apply: Apply, now: Timestamp) -> Result<(), Rejection> {
-        let Apply { mut project, services, scale, orphans, by, again, images, renew, recreate_pod } = apply;
+        let Apply {
+            mut project,
+            services,
+            scale,
+            orphans,
+            by,
+            again,
+            images,
+            renew,
+            recreate_pod,
+            variables,
+        } = apply;
         check_counts(&project)?;
         for (name, replicas) in &scale {
             check_scale(&project, name, *replicas)?;
@@ -232,6 +248,7 @@ impl Wish {
             }
         }
         state.versions.retain(|_, versions| !versions.revisions.is_empty());
+        state.variables = variables;
         // A full disk keeps nobody from being supervised: what the file says, it says again.
         self.keep(state);
 
@@ -383,6 +400,14 @@ impl Wish {
             };
             self.desired.goals.insert(name, goal);
         }
+        self.reflect();
+    }
+
+    /// Pursues what was asked for last. Services that were never applied stay as they are, and so do replicas that ended and
+    /// that their restart rule does not start again.
+    fn resume(&mut self, project: Project) {
+        self.recall(project);
+        self.desired.goals.retain(|name, _| self.state.versions.contains_key(name));
         self.reflect();
     }
 

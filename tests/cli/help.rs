@@ -4,7 +4,7 @@ use insta::assert_snapshot;
 
 use crate::support::Home;
 
-const COMMANDS: [&str; 23] = [
+const COMMANDS: [&str; 25] = [
     "up",
     "down",
     "ls",
@@ -25,6 +25,8 @@ const COMMANDS: [&str; 23] = [
     "config",
     "doctor",
     "demo",
+    "enable",
+    "disable",
     "supervise",
     "completion",
     "version",

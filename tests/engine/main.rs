@@ -10,6 +10,7 @@ mod support;
 
 mod before;
 mod beside;
+mod boot;
 mod changes;
 mod clients;
 mod connections;

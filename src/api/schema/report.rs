@@ -19,6 +19,8 @@ pub struct ProjectSummary {
     pub containers: BTreeMap<String, usize>,
     /// Whether a supervisor of this user runs.
     pub supervised: bool,
+    /// Whether systemd starts a supervisor of this user at boot: `sameport enable`.
+    pub enabled: bool,
 }
 
 /// Something that carries sameport's labels and that sameport did not make. It is never touched.

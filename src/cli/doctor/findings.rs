@@ -11,6 +11,8 @@ use sameport::{
     kernel::trial::{Feature, Trial},
 };
 
+use crate::cli::boot;
+
 /// What was found out about a host.
 #[derive(Debug)]
 pub struct Facts {
@@ -20,6 +22,8 @@ pub struct Facts {
     pub engine: Result<EngineInfo, EngineError>,
     /// What carries our labels and is not ours.
     pub foreign: Result<Vec<Foreign>, EngineError>,
+    /// What starts projects at boot.
+    pub boot: boot::Facts,
     /// Whether we have folders for our own things.
     pub folders: Result<(), String>,
     /// The kernel's release.
@@ -78,7 +82,7 @@ pub fn judge(facts: &Facts) -> Vec<Check> {
     findings.extend([port(facts), migration(facts)]);
     findings.extend(facts.trials.iter().map(|trial| steering(facts, trial)));
     findings.push(privileges(facts));
-    findings.extend([folders(facts), backlog(facts), files(facts)]);
+    findings.extend([folders(facts), boot(&facts.boot), backlog(facts), files(facts)]);
     findings.extend(foreign(facts));
     findings
 }
@@ -295,6 +299,38 @@ fn folders(facts: &Facts) -> Check {
     }
 }
 
+fn boot(facts: &boot::Facts) -> Check {
+    let consequence = "after a reboot nothing of a project runs until `sameport up`";
+    if !facts.is_there {
+        return limited(
+            "boot",
+            "no systemd runs that could start projects at boot",
+            consequence,
+            "have what starts services on this host run `sameport -f FILE supervise --resume`; for a user: \
+             `sudo loginctl enable-linger USER`",
+        );
+    }
+    if let Some(name) = facts.not_enabled.first() {
+        let found = format!("not started at boot: {}", facts.not_enabled.join(", "));
+        return limited(
+            "boot",
+            found,
+            consequence,
+            &format!("`sameport -p {name} enable`, where its file is"),
+        );
+    }
+    match &facts.ends_with_login {
+        Some(user) => limited(
+            "boot",
+            format!("the systemd of {user} runs only while {user} is logged in"),
+            "projects that are enabled start at a login, and lose their supervisor at logout",
+            &format!("`sudo loginctl enable-linger {user}`"),
+        ),
+        None if facts.enabled.is_empty() => ok("boot", "systemd; `sameport enable` has it start a project"),
+        None => ok("boot", format!("systemd starts {}", facts.enabled.join(", "))),
+    }
+}
+
 fn backlog(facts: &Facts) -> Check {
     match facts.backlog {
         Some(most) if most < ENOUGH_BACKLOG => limited(
@@ -346,11 +382,22 @@ mod tests {
             trials: vec![Trial { feature: Feature::Programs, result: Ok(()) }],
             bpffs: Some("/sys/fs/bpf".into()),
             foreign: Ok(Vec::new()),
+            boot: started(&[]),
             is_root: true,
             can_see_processes: true,
             can_administer_networks: true,
             backlog: Some(4096),
             files: Some(1 << 20),
+        }
+    }
+
+    /// systemd is there, and these projects are not enabled.
+    fn started(not_enabled: &[&str]) -> boot::Facts {
+        boot::Facts {
+            is_there: true,
+            ends_with_login: None,
+            enabled: vec!["blog".to_owned()],
+            not_enabled: not_enabled.iter().map(|name| (*name).to_owned()).collect(),
         }
     }
 
@@ -396,6 +443,18 @@ mod tests {
             (Facts { can_migrate: false, ..good() }, ("migration", CheckLevel::Limited)),
             (Facts { foreign: Ok(vec![stranger()]), ..good() }, ("foreign", CheckLevel::Limited)),
             (Facts { foreign: Err(gone()), ..good() }, ("foreign", CheckLevel::Limited)),
+            (Facts { boot: started(&["shop"]), ..good() }, ("boot", CheckLevel::Limited)),
+            (
+                Facts { boot: boot::Facts { is_there: false, ..started(&[]) }, ..good() },
+                ("boot", CheckLevel::Limited),
+            ),
+            (
+                Facts {
+                    boot: boot::Facts { ends_with_login: Some("ann".to_owned()), ..started(&[]) },
+                    ..good()
+                },
+                ("boot", CheckLevel::Limited),
+            ),
             (Facts { backlog: Some(128), ..good() }, ("backlog", CheckLevel::Limited)),
             (Facts { files: Some(256), ..good() }, ("files", CheckLevel::Limited)),
             (tried(Feature::Programs), ("BPF", CheckLevel::Limited)),

@@ -18,6 +18,7 @@ use sameport::{
 use findings::Facts;
 
 use super::{
+    boot,
     context::Context,
     error::{CliError, styled},
     output, projects,
@@ -63,6 +64,10 @@ async fn collect(context: &Context) -> Facts {
         Ok(docker) => projects::foreign(context, docker).await,
         Err(_) => Ok(Vec::new()),
     };
+    let running = match &docker {
+        Ok(docker) => projects::running(context, docker).await.unwrap_or_default(),
+        Err(_) => Vec::new(),
+    };
     let engine = async { docker?.info().await }.await;
     let number = |path: &str| std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok());
     // Before it is told where pins are: bpffs is mounted for it.
@@ -71,6 +76,7 @@ async fn collect(context: &Context) -> Facts {
         address,
         engine,
         foreign,
+        boot: boot::facts(&running),
         folders: context.paths().map(drop).map_err(|error| error.to_string()),
         kernel: capability::release(),
         share_port: capability::share_port().map_err(|error| error.to_string()),

@@ -61,6 +61,18 @@ impl Surroundings {
         }
     }
 
+    /// The name of the context in use, where `DOCKER_HOST` does not say otherwise.
+    ///
+    /// # Errors
+    /// When Docker's settings cannot be read.
+    pub fn context_in_use(&self) -> Result<Option<String>, EngineError> {
+        match (&self.context, &self.config) {
+            (Some(name), _) => Ok(Some(name.clone())),
+            (None, Some(config)) => current_context(&config.join("config.json")),
+            (None, None) => Ok(None),
+        }
+    }
+
     /// Where the engine is.
     ///
     /// # Errors
@@ -71,11 +83,7 @@ impl Surroundings {
             return Ok(Endpoint { host: host.clone(), certificates: certificates.flatten() });
         }
         let Some(config) = &self.config else { return Ok(usual()) };
-        let context = match &self.context {
-            Some(name) => Some(name.clone()),
-            None => current_context(&config.join("config.json"))?,
-        };
-        match context.as_deref() {
+        match self.context_in_use()?.as_deref() {
             None | Some("default" | "") => Ok(usual()),
             Some(name) => from_context(config, name),
         }

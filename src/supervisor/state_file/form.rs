@@ -90,6 +90,8 @@ struct StateForm {
     post_start: BTreeMap<String, PostStartForm>,
     #[serde(default)]
     restart_after: BTreeSet<String>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    variables: BTreeSet<String>,
     #[serde(default)]
     versions: BTreeMap<String, VersionsForm>,
 }
@@ -104,6 +106,7 @@ impl From<&State> for StateForm {
             interrupted_jobs,
             post_start,
             restart_after,
+            variables,
             versions,
         } = state;
         let text = |name: &ServiceName| name.as_str().to_owned();
@@ -119,6 +122,7 @@ impl From<&State> for StateForm {
             interrupted_jobs: interrupted_jobs.iter().map(|(id, at)| (id.0.clone(), *at)).collect(),
             post_start: post_start.iter().map(|(id, progress)| (id.0.clone(), (*progress).into())).collect(),
             restart_after: restart_after.iter().map(text).collect(),
+            variables: variables.clone(),
             versions: versions.iter().map(|(name, versions)| (text(name), versions.into())).collect(),
         }
     }
@@ -137,6 +141,7 @@ impl TryFrom<StateForm> for State {
             interrupted_jobs,
             post_start,
             restart_after,
+            variables,
             versions,
         } = form;
         let slots = |slots: BTreeMap<u32, u32>| {
@@ -151,6 +156,7 @@ impl TryFrom<StateForm> for State {
             interrupted_jobs: interrupted_jobs.into_iter().map(|(id, at)| (ContainerId(id), at)).collect(),
             post_start: post_start.into_iter().map(|(id, it)| (ContainerId(id), it.into())).collect(),
             restart_after: names(restart_after)?,
+            variables,
             versions: named(versions, Versions::try_from)?,
         })
     }

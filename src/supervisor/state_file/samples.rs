@@ -255,6 +255,7 @@ pub fn everything() -> State {
             (id("2f"), post_start(Stage::Done)),
         ]),
         restart_after: BTreeSet::from([name("web")]),
+        variables: BTreeSet::new(),
         versions,
     }
 }

@@ -299,3 +299,38 @@ fn a_look_before_anything_is_asked_for_forgets_nobody_who_is_to_be_restarted() {
     wish.catch_up(&mut Observed::default());
     assert_eq!(file.load().unwrap().state.restart_after, BTreeSet::new(), "nobody of it runs");
 }
+
+#[test]
+fn a_supervisor_that_resumes_goes_on_with_what_was_asked_for_last_and_applies_nothing() {
+    let mut user = User::new();
+    user.asks(Request::Scale(BTreeMap::from([(name("web"), 5)]))).unwrap();
+    user.asks(Request::Stop { services: vec![name("jobs")], grace: None }).unwrap();
+    let before = user.wish.state.versions.clone();
+
+    // The file was changed meanwhile, or a variable in it is not set any more, and it has one service more.
+    let mut changed = project();
+    for service in changed.services.values_mut() {
+        service.container.image = Image("app:".to_owned());
+    }
+    let new = service("new", 1, &[]);
+    changed.services.insert(new.name.clone(), new);
+    let mut wish = User::wish_in(&user.folder);
+    wish.take(Request::Resume(Box::new(changed)), &Observed::default(), Timestamp::UNIX_EPOCH).unwrap();
+
+    assert_eq!(wish.desired.goals.get(&name("web")), Some(&Goal::Run { replicas: 5 }));
+    assert_eq!(wish.desired.goals.get(&name("db")), Some(&Goal::Run { replicas: 1 }));
+    assert_eq!(wish.desired.goals.get(&name("jobs")), Some(&Goal::Stop));
+    assert_eq!(wish.desired.goals.get(&name("new")), None);
+    assert!(wish.desired.rollouts.is_empty() && wish.state.versions == before);
+    let web = &wish.desired.project.services[&name("web")];
+    assert_eq!(web.container.image, Image("app:1".to_owned()));
+}
+
+#[test]
+fn the_variables_of_the_last_apply_are_remembered() {
+    let mut user = User::new();
+    let variables = BTreeSet::from(["TAG".to_owned()]);
+    let with_tag = Apply { variables: variables.clone(), ..apply(project()) };
+    user.asks(Request::Apply(Box::new(with_tag))).unwrap();
+    assert_eq!(User::wish_in(&user.folder).state.variables, variables);
+}

@@ -1,0 +1,76 @@
+//! A supervisor in the background: a process of its own, which outlives the command that begins it.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fs, io,
+    os::unix::process::CommandExt,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use sameport::{api::Client, spec::ProjectName, supervisor::lock::Lock};
+use tokio::time::Instant;
+
+use super::{context::Context, error::CliError, session::Session};
+
+/// How long it may take to begin.
+const BEGIN: Duration = Duration::from_secs(10);
+
+/// How a supervisor is begun.
+pub struct Start {
+    /// The arguments by which it means the same project.
+    pub project: Vec<OsString>,
+    /// Variables besides those of this process.
+    pub environment: BTreeMap<String, String>,
+    /// Whether it goes on with what was asked for last; else it waits for what is asked.
+    pub resume: bool,
+    /// Whether it applies the file as soon as it changes.
+    pub watch: bool,
+}
+
+/// Begins a supervisor in the background, and waits until it answers.
+pub async fn spawn(context: &Context, name: &ProjectName, start: &Start) -> Result<Session, CliError> {
+    // So that who holds the lock is told at once, and by us.
+    drop(Lock::acquire(&context.paths()?.lock(name))?);
+    let log = context.paths()?.log(name);
+    let mut child = launch(context, name, start)?;
+    let deadline = Instant::now() + BEGIN;
+    loop {
+        if let Some(client) = Client::connect(&context.paths()?.socket(name)).await? {
+            return Ok(Session::Other(client));
+        }
+        let ended = child.try_wait().map_err(CliError::io("the supervisor"))?;
+        if ended.is_some() || Instant::now() > deadline {
+            let words = fs::read_to_string(&log).unwrap_or_default();
+            let last: Vec<_> = words.lines().rev().take(5).collect();
+            let last: Vec<_> = last.into_iter().rev().collect();
+            return Err(CliError::failed(
+                format!("the supervisor in the background did not begin: {}", last.join("\n")),
+                Some(&format!("its log is {}", log.display())),
+            ));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn launch(context: &Context, name: &ProjectName, start: &Start) -> Result<Child, CliError> {
+    let path = context.paths()?.log(name);
+    let fail =
+        |error: io::Error| CliError::io(format!("cannot begin the supervisor ({})", path.display()))(error);
+    let log = fs::OpenOptions::new().create(true).append(true).open(&path).map_err(fail)?;
+    let program = std::env::current_exe().map_err(fail)?;
+    Command::new(program)
+        .args(&start.project)
+        .args(["supervise", "--background"])
+        .args(start.resume.then_some("--resume"))
+        .args(start.watch.then_some("--watch"))
+        .envs(&start.environment)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        // Ctrl-C in this terminal is not meant for it.
+        .process_group(0)
+        .spawn()
+        .map_err(fail)
+}

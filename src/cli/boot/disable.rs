@@ -1,0 +1,131 @@
+//! `sameport disable`, and what `down` does to a project that is enabled.
+
+use std::{collections::BTreeMap, ffi::OsString, fs};
+
+use clap::Args;
+use sameport::{
+    spec::ProjectName,
+    systemd::{self, Record},
+};
+
+use super::{Boot, Found, remove, systemctl};
+use crate::cli::{
+    background::{self, Start},
+    context::Context,
+    error::CliError,
+    output,
+    takeover::{self, Unit},
+};
+
+/// Arguments of `sameport disable`.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Example:\n  sameport -p shop disable     what runs goes on, supervised in the background"
+)]
+pub struct DisableArgs {}
+
+/// Runs `sameport disable`.
+pub async fn run(context: &Context, _: DisableArgs) -> Result<(), CliError> {
+    let name = context.project()?;
+    let boot = Boot::of_this_user()?;
+    let Some(text) = unit_of(&boot, &name)? else {
+        return match boot.template(&name) {
+            Some(unit) => Err(CliError::failed(
+                format!("{unit} starts project `{name}` at boot, and was not written by `sameport enable`"),
+                Some(&format!("{} disable {unit}", boot.systemctl())),
+            )),
+            None => output::note(&format!("project `{name}` is not enabled")),
+        };
+    };
+    let unit = systemd::unit_name(&name);
+    if context.is_dry_run() {
+        return output::note(&format!("would disable {unit}, and remove {}", boot.path(&name).display()));
+    }
+    let holder = takeover::holder(&context.paths()?.lock(&name));
+    let is_running = holder.as_ref().and_then(Unit::of_holder).is_some_and(|of| of.name() == unit);
+    let start = is_running.then(|| resumed(context, &name, systemd::record(&text)));
+    systemctl::run(boot.manager, &["disable", "--now", &unit]).await?;
+    let removed = forget(context, &boot, &name).await;
+    // Whatever else failed: what runs stays supervised.
+    if let Some(start) = start {
+        background::spawn(context, &name, &start).await?;
+    }
+    removed?;
+    output::note(&format!("project `{name}` does not start at boot any more"))?;
+    match is_running {
+        true => {
+            output::note("what runs goes on; its supervisor is in the background, as after `sameport up -d`")
+        }
+        false => Ok(()),
+    }
+}
+
+/// A project that was taken down is not started at the next boot.
+///
+/// # Errors
+/// When its unit cannot be disabled.
+pub async fn after_down(context: &Context, name: &ProjectName) -> Result<(), CliError> {
+    let Ok(boot) = Boot::of_this_user() else { return Ok(()) };
+    if let Some(unit) = boot.template(name) {
+        return output::note(&format!(
+            "{unit} still starts the project at boot; `{} disable --now {unit}` ends that",
+            boot.systemctl()
+        ));
+    }
+    let Found::Ours(_) = boot.find(name)? else { return Ok(()) };
+    let unit = systemd::unit_name(name);
+    let disabled = async {
+        systemctl::run(boot.manager, &["disable", "--now", &unit]).await?;
+        forget(context, &boot, name).await
+    };
+    disabled.await.map_err(|error: CliError| {
+        CliError::failed(
+            format!("all is removed, but project `{name}` still starts at boot: {error}"),
+            Some(&format!("`sameport -p {name} disable`")),
+        )
+    })?;
+    output::note(&format!("project `{name}` does not start at boot any more"))
+}
+
+/// The text of a project's unit, if there is one; refused where it is not of us.
+fn unit_of(boot: &Boot, name: &ProjectName) -> Result<Option<String>, CliError> {
+    match boot.find(name)? {
+        Found::Ours(text) => Ok(Some(text)),
+        Found::Nothing => Ok(None),
+        Found::Foreign => Err(CliError::failed(
+            format!(
+                "{} was not written by `sameport enable`, and is left as it is",
+                boot.path(name).display()
+            ),
+            Some(&format!("`{} disable {}` disables it", boot.systemctl(), systemd::unit_name(name))),
+        )),
+    }
+}
+
+/// Removes the files of a unit that is disabled.
+async fn forget(context: &Context, boot: &Boot, name: &ProjectName) -> Result<(), CliError> {
+    remove(&boot.path(name))?;
+    remove(&context.paths()?.variables(name))?;
+    systemctl::run(boot.manager, &["daemon-reload"]).await
+}
+
+/// A supervisor in the background that reads what the unit's has read.
+fn resumed(context: &Context, name: &ProjectName, record: Option<Record>) -> Start {
+    let Some(record) = record else {
+        return Start {
+            project: context.project_args(),
+            environment: BTreeMap::new(),
+            resume: true,
+            watch: false,
+        };
+    };
+    let kept = context.paths().ok().and_then(|paths| fs::read_to_string(paths.variables(name)).ok());
+    let mut environment = kept.and_then(|text| systemd::parse(&text)).unwrap_or_default();
+    environment.extend(record.environment);
+    Start {
+        project: record.args.into_iter().map(OsString::from).collect(),
+        environment,
+        resume: true,
+        watch: record.watch,
+    }
+}

@@ -1,0 +1,127 @@
+//! How systemd quotes: systemd.syntax(7), systemd.service(5) on command lines, systemd.unit(5) on specifiers.
+
+use std::path::Path;
+
+/// A text that cannot be written so that systemd reads the same.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what} has {reason}, which systemd cannot read")]
+pub struct Unwritable {
+    /// What has it, such as ``variable `TAG` ``.
+    pub what: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl Unwritable {
+    pub(super) fn new(what: &str, reason: impl Into<String>) -> Self {
+        Self { what: what.to_owned(), reason: reason.into() }
+    }
+
+    fn control(what: &str, character: char) -> Self {
+        Self::new(what, format!("the control character {}", character.escape_unicode()))
+    }
+}
+
+/// A word of a command line. `what` names it in an error.
+pub(super) fn argument(text: &str, what: &str) -> Result<String, Unwritable> {
+    quoted(text, what, |character| match character {
+        // A variable would be put in.
+        '$' => Some("$$"),
+        other => specifier(other),
+    })
+}
+
+/// The program of a command line: systemd puts no variables in there, so a dollar cannot be doubled.
+pub(super) fn program(path: &Path) -> Result<String, Unwritable> {
+    let text = utf8(path, "the path of sameport")?;
+    if text.contains('$') {
+        return Err(Unwritable::new("the path of sameport", "a `$`"));
+    }
+    quoted(text, "the path of sameport", specifier)
+}
+
+/// A word of a list, such as those of `Environment=` and `ReadWritePaths=`.
+pub(super) fn word(text: &str, what: &str) -> Result<String, Unwritable> {
+    quoted(text, what, specifier)
+}
+
+/// A path that stands alone and unquoted, and in which `*`, `?` and `[` are wildcards: `EnvironmentFile=`.
+pub(super) fn pattern(path: &Path) -> Result<String, Unwritable> {
+    let what = format!("the path {}", path.display());
+    let text = utf8(path, &what)?;
+    if let Some(character) = text.chars().find(|c| c.is_control()) {
+        return Err(Unwritable::control(&what, character));
+    }
+    if let Some(character) = text.chars().find(|c| "*?[\\\"'".contains(*c)) {
+        return Err(Unwritable::new(&what, format!("a `{character}`")));
+    }
+    if text.ends_with(' ') {
+        return Err(Unwritable::new(&what, "a space at its end"));
+    }
+    Ok(text.replace('%', "%%"))
+}
+
+/// A path as text.
+pub(super) fn utf8<'a>(path: &'a Path, what: &str) -> Result<&'a str, Unwritable> {
+    path.to_str().ok_or_else(|| Unwritable::new(what, "bytes that are not UTF-8"))
+}
+
+fn specifier(character: char) -> Option<&'static str> {
+    match character {
+        '%' => Some("%%"),
+        '"' => Some("\\\""),
+        '\\' => Some("\\\\"),
+        '\n' => Some("\\n"),
+        '\t' => Some("\\t"),
+        _ => None,
+    }
+}
+
+fn quoted(
+    text: &str,
+    what: &str,
+    escape: impl Fn(char) -> Option<&'static str>,
+) -> Result<String, Unwritable> {
+    let mut out = String::from('"');
+    for character in text.chars() {
+        match escape(character) {
+            Some(escaped) => out.push_str(escaped),
+            None if character.is_control() => return Err(Unwritable::control(what, character)),
+            None => out.push(character),
+        }
+    }
+    out.push('"');
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_a_command_line_are_quoted() {
+        for (text, wanted) in [
+            ("/srv/shop/compose.yaml", r#""/srv/shop/compose.yaml""#),
+            ("/srv/my shop", r#""/srv/my shop""#),
+            ("100% \"x\" \\ $HOME ${A}", r#""100%% \"x\" \\ $$HOME $${A}""#),
+            ("a\nExecStart=/bin/sh", r#""a\nExecStart=/bin/sh""#),
+            ("", r#""""#),
+            (";", r#"";""#),
+            ("ä", "\"ä\""),
+        ] {
+            assert_eq!(argument(text, "it").as_deref(), Ok(wanted), "{text:?}");
+        }
+        assert_eq!(word("$A %h", "it").as_deref(), Ok(r#""$A %%h""#));
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_refused_by_name() {
+        let message = argument("a\u{1b}[2J", "the file a").unwrap_err().to_string();
+        assert_eq!(message, "the file a has the control character \\u{1b}, which systemd cannot read");
+        for path in ["/a\nb", "/a*", "/a?", "/[a]", "/a\\b", "/a ", "/a\"b"] {
+            assert!(pattern(Path::new(path)).is_err(), "{path:?}");
+        }
+        assert_eq!(pattern(Path::new("/var/lib/a b/50%.env")).as_deref(), Ok("/var/lib/a b/50%%.env"));
+        assert!(program(Path::new("/opt/$x/sameport")).is_err());
+    }
+}

@@ -1,0 +1,314 @@
+//! The unit of a project.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::quote::{self, Unwritable};
+use crate::spec::ProjectName;
+
+/// By its first line a unit is known to be ours.
+const MARKER: &str =
+    "# Written by `sameport enable`, and removed by `sameport disable`. Changes belong into a drop-in.";
+/// What begins the line that has a [`Record`].
+const RECORD: &str = "# sameport: ";
+
+/// Which systemd starts it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manager {
+    /// That of the host, as root.
+    System,
+    /// That of a user.
+    User,
+}
+
+/// What we have to know again of a unit that we wrote.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Arguments by which sameport means the project, with absolute paths.
+    pub args: Vec<String>,
+    /// Variables by which it finds the engine and its own folders. None of them is secret.
+    pub environment: BTreeMap<String, String>,
+    /// The file with the variables of the Compose file, if it needs any.
+    pub variables: Option<PathBuf>,
+    /// Whether a changed file is applied as soon as it is saved.
+    pub watch: bool,
+}
+
+/// The unit that starts a project's supervisor at boot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unit {
+    /// Of which project.
+    pub project: ProjectName,
+    /// Which systemd starts it.
+    pub manager: Manager,
+    /// sameport, absolute.
+    pub program: PathBuf,
+    /// How it is called.
+    pub record: Record,
+    /// Folders that it writes to besides those that systemd makes.
+    pub writable: Vec<PathBuf>,
+}
+
+/// The name of a project's unit.
+#[must_use]
+pub fn unit_name(project: &ProjectName) -> String {
+    format!("sameport-{project}.service")
+}
+
+/// Whether a unit was written by [`Unit::render`].
+#[must_use]
+pub fn is_ours(text: &str) -> bool {
+    text.lines().next() == Some(MARKER)
+}
+
+/// What a unit of ours says of itself; none where it is not of us.
+#[must_use]
+pub fn record(text: &str) -> Option<Record> {
+    if !is_ours(text) {
+        return None;
+    }
+    serde_json::from_str(text.lines().nth(1)?.strip_prefix(RECORD)?).ok()
+}
+
+impl Unit {
+    /// Its text.
+    ///
+    /// # Errors
+    /// When a path or a name in it cannot be written so that systemd reads the same.
+    pub fn render(&self) -> Result<String, Unwritable> {
+        let Self { project, manager, record, .. } = self;
+        let mut lines = vec![
+            MARKER.to_owned(),
+            // JSON has no line breaks in texts: none of them can become a line of the unit.
+            format!(
+                "{RECORD}{}",
+                serde_json::to_string(record)
+                    .map_err(|error| Unwritable::new("the unit", error.to_string()))?
+            ),
+            String::new(),
+            "[Unit]".to_owned(),
+            format!("Description=sameport, project {project}"),
+        ];
+        lines.extend(
+            match manager {
+                Manager::System => &[
+                    "Wants=docker.service network-online.target",
+                    "After=docker.service network-online.target",
+                ][..],
+                // Where the user runs the engine, too.
+                Manager::User => &["Wants=docker.service", "After=docker.service"],
+            }
+            .iter()
+            .map(|line| (*line).to_owned()),
+        );
+        lines.extend([
+            "# However often it fails, it is tried again.".to_owned(),
+            "StartLimitIntervalSec=0".to_owned(),
+            String::new(),
+            "[Service]".to_owned(),
+            "Type=notify".to_owned(),
+        ]);
+        for (name, value) in &record.environment {
+            let assignment = quote::word(&format!("{name}={value}"), &format!("variable `{name}`"))?;
+            lines.push(format!("Environment={assignment}"));
+        }
+        if let Some(path) = &record.variables {
+            // Without the file nothing starts: the Compose file would mean something else.
+            lines.push(format!("EnvironmentFile={}", quote::pattern(path)?));
+        }
+        lines.extend([
+            format!("ExecStart={}", self.command()?),
+            "ExecReload=/bin/kill -HUP $MAINPID".to_owned(),
+            "# After `sameport down` there is nothing to supervise.".to_owned(),
+            "Restart=on-failure".to_owned(),
+            "RestartSec=1".to_owned(),
+            "# The engine may take its time.".to_owned(),
+            "TimeoutStartSec=infinity".to_owned(),
+            "# Only the supervisor is in this unit's control group; the replicas are in Docker's.".to_owned(),
+            "KillMode=process".to_owned(),
+        ]);
+        if *manager == Manager::System {
+            lines.extend(self.hardening()?);
+        }
+        lines.extend([
+            String::new(),
+            "[Install]".to_owned(),
+            format!("WantedBy={}", manager.target()),
+            String::new(),
+        ]);
+        Ok(lines.join("\n"))
+    }
+
+    fn command(&self) -> Result<String, Unwritable> {
+        let mut words = vec![quote::program(&self.program)?];
+        for argument in &self.record.args {
+            words.push(quote::argument(argument, &format!("`{}`", argument.escape_debug()))?);
+        }
+        words.push("supervise --resume".to_owned());
+        if self.record.watch {
+            words.push("--watch".to_owned());
+        }
+        Ok(words.join(" "))
+    }
+
+    /// As `config/sameport@.service` has it. A user's systemd can do none of it without taking away what a program with
+    /// file capabilities may do.
+    fn hardening(&self) -> Result<Vec<String>, Unwritable> {
+        let mut lines: Vec<String> = [
+            "RuntimeDirectory=sameport",
+            "RuntimeDirectoryMode=0700",
+            "RuntimeDirectoryPreserve=yes",
+            "StateDirectory=sameport",
+            "StateDirectoryMode=0700",
+            "",
+            "NoNewPrivileges=yes",
+            "# What sharing ports in the kernel takes, and nothing else.",
+            "CapabilityBoundingSet=CAP_BPF CAP_NET_ADMIN CAP_SYS_ADMIN CAP_PERFMON CAP_SYS_PTRACE CAP_CHOWN CAP_NET_BIND_SERVICE CAP_DAC_READ_SEARCH",
+            "# Programs and maps are pinned there, and outlive this unit.",
+            "ReadWritePaths=/sys/fs/bpf",
+        ]
+        .map(str::to_owned)
+        .into();
+        for path in &self.writable {
+            let text = quote::utf8(path, &format!("the path {}", path.display()))?;
+            lines.push(format!(
+                "ReadWritePaths={}",
+                quote::word(text, &format!("the path {}", path.display()))?
+            ));
+        }
+        // With it the host's /tmp is not there.
+        if !self.uses_tmp() {
+            lines.push("PrivateTmp=yes".to_owned());
+        }
+        lines.extend(
+            [
+                "ProtectSystem=strict",
+                "ProtectHome=read-only",
+                "ProtectKernelTunables=yes",
+                "ProtectKernelModules=yes",
+                "ProtectControlGroups=yes",
+                "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK",
+                "LockPersonality=yes",
+                "MemoryDenyWriteExecute=yes",
+            ]
+            .map(str::to_owned),
+        );
+        Ok(lines)
+    }
+
+    fn uses_tmp(&self) -> bool {
+        let is_tmp = |text: &str| ["/tmp/", "/var/tmp/"].iter().any(|folder| text.contains(folder));
+        let record = &self.record;
+        let texts = record.args.iter().chain(record.environment.values()).map(String::as_str);
+        let paths = self.writable.iter().chain(std::iter::once(&self.program));
+        texts.chain(paths.filter_map(|path| path.to_str())).any(is_tmp)
+    }
+}
+
+impl Manager {
+    /// What wants the unit, and so starts it.
+    #[must_use]
+    pub fn target(self) -> &'static str {
+        match self {
+            Self::System => "multi-user.target",
+            Self::User => "default.target",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unit() -> Unit {
+        let args = [
+            "--project-name",
+            "shop",
+            "--file",
+            "/srv/shop/compose.yaml",
+            "--project-directory",
+            "/srv/shop",
+        ];
+        Unit {
+            project: "shop".parse().unwrap(),
+            manager: Manager::System,
+            program: "/usr/local/bin/sameport".into(),
+            record: Record {
+                args: args.map(str::to_owned).into(),
+                environment: BTreeMap::from([("DOCKER_CONTEXT".to_owned(), "default".to_owned())]),
+                variables: Some("/var/lib/sameport/shop.env".into()),
+                watch: false,
+            },
+            writable: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_unit_of_the_host() {
+        insta::assert_snapshot!(unit().render().unwrap());
+    }
+
+    #[test]
+    fn a_unit_of_a_user_has_no_sandbox() {
+        let unit = Unit {
+            manager: Manager::User,
+            record: Record { variables: None, watch: true, ..unit().record },
+            ..unit()
+        };
+        insta::assert_snapshot!(unit.render().unwrap());
+    }
+
+    #[test]
+    fn what_was_written_is_known_again() {
+        let text = unit().render().unwrap();
+        assert_eq!(record(&text), Some(unit().record));
+        assert!(is_ours(&text) && !is_ours("[Unit]\n") && !is_ours(""));
+        assert_eq!(record(&format!("[Unit]\n{text}")), None);
+    }
+
+    #[test]
+    fn no_path_becomes_a_line_of_the_unit() {
+        let path = "/srv/a\nExecStartPre=/bin/evil\n%h \"$USER\"/compose.yaml";
+        let mut hostile = unit();
+        hostile.record.args = vec!["--file".to_owned(), path.to_owned()];
+        hostile.record.environment.insert("DOCKER_CONFIG".to_owned(), path.to_owned());
+        let text = hostile.render().unwrap();
+        assert_eq!(text.lines().count(), unit().render().unwrap().lines().count() + 1);
+        assert!(!text.lines().any(|line| line.starts_with("ExecStartPre")), "{text}");
+        assert!(
+            text.contains(
+                r#""--file" "/srv/a\nExecStartPre=/bin/evil\n%%h \"$$USER\"/compose.yaml" supervise"#
+            ),
+            "{text}"
+        );
+        assert_eq!(record(&text), Some(hostile.record));
+        let mut escape = unit();
+        escape.record.args.push("\u{1b}[2J".to_owned());
+        assert!(escape.render().is_err());
+    }
+
+    #[test]
+    fn a_project_below_tmp_is_seen() {
+        let mut here = unit();
+        assert!(here.render().unwrap().contains("PrivateTmp=yes"));
+        here.record.args.push("/tmp/shop/compose.yaml".to_owned());
+        assert!(!here.render().unwrap().contains("PrivateTmp"));
+    }
+
+    #[test]
+    fn systemd_reads_it_where_it_is_installed() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut unit = unit();
+        unit.program = "/bin/true".into();
+        unit.record.args.push("/srv/100% \"my\" $shop\n;".to_owned());
+        let path = folder.path().join(unit_name(&unit.project));
+        std::fs::write(&path, unit.render().unwrap()).unwrap();
+        let verify =
+            std::process::Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&path).output();
+        // Where it is not, tests/vm/reboot has a whole systemd read one.
+        let Ok(output) = verify else { return };
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(!told.contains("shop.service:"), "{told}");
+    }
+}
