@@ -154,7 +154,7 @@ async fn wish(docker: &Docker, loaded: &Loaded) -> Result<Request, CliError> {
     let found = pull::look(docker, &loaded.project).await?;
     Ok(Request::Apply(Box::new(Apply {
         images: found.ids,
-        variables: loaded.variables.set.clone(),
+        variables: loaded.variables.given.clone(),
         ..Apply::all(loaded.project.clone(), who())
     })))
 }

@@ -245,7 +245,7 @@ impl<'a> Wish<'a> {
             images: self.images.ids.clone(),
             renew: self.images.renewed.clone(),
             recreate_pod: args.recreate_pod,
-            variables: loaded.variables.set.clone(),
+            variables: loaded.variables.given.clone(),
             ..Apply::all(loaded.project.clone(), who())
         }))
     }

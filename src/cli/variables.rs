@@ -4,8 +4,8 @@ use sameport::{compose::Variables, supervisor::State};
 
 use super::error::CliError;
 
-/// Refuses a file in which a variable has no value that had one when the file was applied last: it would mean another
-/// version, which nobody asked for. A supervisor that cron, a service manager or another shell began has other variables
+/// Refuses a file in which a variable has no value that whoever applied the file last had in the environment: it would mean
+/// another version, which nobody asked for. A value that was in a file and is not any more was taken away by somebody. A supervisor that cron, a service manager or another shell began has other variables
 /// than the shell of `sameport up`.
 ///
 /// # Errors
@@ -18,7 +18,7 @@ pub fn check(state: &State, variables: &Variables) -> Result<(), CliError> {
     let (noun, verb) = if missing.len() == 1 { ("variable", "is") } else { ("variables", "are") };
     Err(CliError::failed(
         format!(
-            "{noun} {} {verb} not set for this supervisor, but had a value when the file was last applied; the running \
+            "{noun} {} {verb} not set for this supervisor, and had a value from the environment when the file was last applied; the running \
              version stays",
             list(&missing)
         ),
@@ -29,7 +29,7 @@ pub fn check(state: &State, variables: &Variables) -> Result<(), CliError> {
     ))
 }
 
-/// The variables that had a value when the file was applied last, that the file names, and that have none here.
+/// The variables that whoever applied the file last had in the environment, that the file names, and that have no value here.
 pub fn missing<'a>(state: &'a State, variables: &'a Variables) -> Vec<&'a str> {
     variables.unset.intersection(&state.variables).map(String::as_str).collect()
 }

@@ -124,7 +124,7 @@ fn load_into(options: &Options, report: &Report) -> Result<Loaded, LoadError> {
         directory: found.directory,
         env_files: found.env_files,
         env_file_values: found.env_file_values,
-        variables: report.variables(),
+        variables: report.variables(&options.environment),
         rendered: render::render(&document),
     })
 }

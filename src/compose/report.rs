@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::Path,
 };
 
@@ -30,7 +30,7 @@ const MOST_BYTES: usize = 4 << 20;
 pub(super) struct Report {
     pub sources: Sources,
     files: RefCell<Files>,
-    variables: RefCell<Variables>,
+    variables: RefCell<Named>,
     spelled: Cell<usize>,
     read: Cell<usize>,
     found: RefCell<Found>,
@@ -39,10 +39,17 @@ pub(super) struct Report {
 /// Which variables the files of a project name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Variables {
-    /// Those that have a value, be it an empty one.
-    pub set: BTreeSet<String>,
+    /// Those whose value, be it an empty one, is that of the process.
+    pub given: BTreeSet<String>,
     /// Those that have none, also where the file has a default for them.
     pub unset: BTreeSet<String>,
+}
+
+/// The variables that were looked for, and whether there was a value.
+#[derive(Debug, Default)]
+struct Named {
+    set: BTreeSet<String>,
+    unset: BTreeSet<String>,
 }
 
 #[derive(Debug, Default)]
@@ -165,9 +172,11 @@ impl Report {
         value
     }
 
-    /// All variables that files named so far.
-    pub fn variables(&self) -> Variables {
-        self.variables.borrow().clone()
+    /// All variables that files named so far, where the process has these.
+    pub fn variables(&self, process: &BTreeMap<String, String>) -> Variables {
+        let named = self.variables.borrow();
+        let given = named.set.iter().filter(|name| process.contains_key(*name)).cloned().collect();
+        Variables { given, unset: named.unset.clone() }
     }
 
     /// All files that were looked at so far.

@@ -97,7 +97,7 @@ pub struct Apply {
     pub renew: BTreeSet<Image>,
     /// Whether a pod whose namespaces have to be made anew may be taken down for it.
     pub recreate_pod: bool,
-    /// The names of the variables that the file uses and that have a value.
+    /// The names of the variables that the file uses and that whoever asks has in the environment.
     #[serde(default)]
     pub variables: BTreeSet<String>,
 }

@@ -163,7 +163,7 @@ impl Setup {
 
 /// The variables of the process that the file uses, and that files of variables do not set to the same.
 fn variables(loaded: &Loaded, process: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let names = loaded.variables.set.iter().map(String::as_str).chain(COMPOSE);
+    let names = loaded.variables.given.iter().map(String::as_str).chain(COMPOSE);
     names
         .filter_map(|name| {
             let value = process.get(name)?;

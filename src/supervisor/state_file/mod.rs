@@ -44,7 +44,7 @@ pub struct State {
     pub post_start: BTreeMap<ContainerId, PostStart>,
     /// Services that are to be restarted, because one that they depend on is.
     pub restart_after: BTreeSet<ServiceName>,
-    /// The variables that the file used and that had a value when it was applied last.
+    /// The variables that the file used and that whoever applied it last had in the environment.
     pub variables: BTreeSet<String>,
     /// The versions that services had and have.
     pub versions: BTreeMap<ServiceName, Versions>,
