@@ -253,12 +253,13 @@ async fn change(
     }
     let (_, session) = Session::for_change(context).await?;
     let mut signals = Signals::new()?;
+    let events = session.events().await?;
     session.ask(request).await?;
     let done = match after {
         // A supervisor of our own would end with us.
         After::Return if matches!(session, Session::Other(_)) => Ok(()),
         After::Return | After::Wait => tokio::select! {
-            done = wait::rollout(context, &session, &service) => done,
+            done = wait::rollout(context, &session, events, &service) => done,
             () = signals.end() => Err(match session.is_own() {
                 false => CliError::midway(
                     "the rollout goes on",

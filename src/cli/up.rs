@@ -388,7 +388,7 @@ fn anew(args: &UpArgs, images: Found, loaded: Loaded) -> Request {
         services: args.services.clone(),
         images: images.ids,
         renew: images.renewed,
-        variables: loaded.variables.set,
+        variables: loaded.variables.given,
         ..Apply::all(loaded.project, who())
     }))
 }

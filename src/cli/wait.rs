@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use jiff::Timestamp;
 use sameport::{
     api::{
@@ -213,12 +213,17 @@ fn is_steady(replica: &Replica) -> bool {
         || age.is_some_and(|age| Duration::try_from(age).is_ok_and(|age| age >= STEADY))
 }
 
-/// Shows what happens until a service has come to another version, or does not go on by itself.
+/// Shows what happens until a service has come to another version, or does not go on by itself. `events` are those since before
+/// that was asked for.
 ///
 /// # Errors
 /// When it went back because the new version failed, is paused for that, or somebody wants another version meanwhile.
-pub async fn rollout(context: &Context, session: &Session, service: &ServiceName) -> Result<(), CliError> {
-    let mut events = session.events().await?;
+pub async fn rollout(
+    context: &Context,
+    session: &Session,
+    mut events: impl Stream<Item = Result<Line, CliError>> + Unpin,
+    service: &ServiceName,
+) -> Result<(), CliError> {
     let mut progress = Progress::new(context.data());
     let mut shown = Ok(());
     let followed = Followed::new(service, &session.status().await?);
