@@ -165,7 +165,9 @@ impl Unit {
             "NoNewPrivileges=yes",
             "# What sharing ports in the kernel takes, and nothing else.",
             "CapabilityBoundingSet=CAP_BPF CAP_NET_ADMIN CAP_SYS_ADMIN CAP_PERFMON CAP_SYS_PTRACE CAP_CHOWN CAP_NET_BIND_SERVICE CAP_DAC_READ_SEARCH",
-            "# Programs and maps are pinned there, and outlive this unit.",
+            "# Programs and maps are pinned in bpffs, and outlive this unit. ProtectKernelTunables= would make it read-only, also",
+            "# where ReadWritePaths= names it.",
+            "ReadOnlyPaths=/sys /proc/sys -/proc/sysrq-trigger -/proc/irq -/proc/fs",
             "ReadWritePaths=/sys/fs/bpf",
         ]
         .map(str::to_owned)
@@ -185,7 +187,6 @@ impl Unit {
             [
                 "ProtectSystem=strict",
                 "ProtectHome=read-only",
-                "ProtectKernelTunables=yes",
                 "ProtectKernelModules=yes",
                 "ProtectControlGroups=yes",
                 "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK",
