@@ -168,7 +168,8 @@ impl Unit {
             "# Programs and maps are pinned in bpffs, and outlive this unit. ProtectKernelTunables= would make it read-only, also",
             "# where ReadWritePaths= names it.",
             "ReadOnlyPaths=/sys /proc/sys -/proc/sysrq-trigger -/proc/irq -/proc/fs",
-            "ReadWritePaths=/sys/fs/bpf",
+            "# So are the settings of networks, of which each pod has its own: its source ports are among them.",
+            "ReadWritePaths=/sys/fs/bpf /proc/sys/net",
         ]
         .map(str::to_owned)
         .into();

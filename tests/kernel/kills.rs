@@ -158,6 +158,7 @@ fn when_all_are_killed_at_once_nobody_is_refused() {
     assert_eq!(refused, 0);
     // The one that each of them works on; and now and then one that moves to a replica which ends in the same instant
     // (`inet_csk_reqsk_queue_add` then finds that it listens no more), or whose handshake ends in it.
-    assert!(lost <= ROUNDS * REPLICAS * 5 / 4, "{lost} lost");
+    let most = if wait::is_emulated() { ROUNDS * REPLICAS * 2 } else { ROUNDS * REPLICAS * 5 / 4 };
+    assert!(lost <= most, "{lost} lost");
     assert!(counted.migrated > 500, "{counted:?}");
 }

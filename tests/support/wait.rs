@@ -15,6 +15,11 @@ pub fn slowly(time: Duration) -> Duration {
     time * slowness.unwrap_or(1)
 }
 
+/// Whether this machine is an emulated one, on which what happens at one instant elsewhere takes its time.
+pub fn is_emulated() -> bool {
+    slowly(Duration::from_secs(1)) > Duration::from_secs(1)
+}
+
 /// Looks again and again until there is something; what `look` says in the meantime is shown when time is up.
 pub fn until<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
     let (begin, most) = (Instant::now(), slowly(LONG).min(4 * LONG));
