@@ -11,7 +11,7 @@ use sameport::{
     },
     engine::{Engine, docker::Docker},
     plan::versions::{Rejected, Steps, Versions},
-    spec::{Image, ServiceName, Share},
+    spec::{Image, Project, ServiceName, Share},
     supervisor::{Change, Request, RolloutRequest},
 };
 
@@ -283,21 +283,24 @@ async fn versions(
     context: &Context,
     service: &ServiceName,
 ) -> Result<(Versions, Option<schema::Rollout>), CliError> {
-    let project = context.load()?.project;
-    let name = project.name.clone();
-    if !project.services.contains_key(service) {
+    let (name, loaded) = context.load_if_possible()?;
+    // What is remembered of versions is in the state file, whoever supervises.
+    let mut remembered = state::warn_of_damage(context, &name)?;
+    let versions = remembered.versions.remove(service);
+    let is_in_file = loaded.as_ref().is_some_and(|loaded| loaded.project.services.contains_key(service));
+    if versions.is_none() && !is_in_file {
         return Err(CliError::Usage {
             message: format!("there is no service `{service}`"),
             help: "`sameport config --services` lists the services of the file".to_owned(),
         });
     }
-    // What is remembered of versions is in the state file, whoever supervises.
-    let docker = context.engine().await?;
-    let mut loaded = state::warn_of_damage(context, &name)?;
-    let versions = loaded.versions.remove(service).unwrap_or_default();
+    let versions = versions.unwrap_or_default();
     let status = match Session::running(context, &name).await? {
         Some(session) => session.status().await?,
-        None => project_status::look(context, &docker, project).await?,
+        None => {
+            let file = loaded.map_or_else(|| Project::empty(name), |loaded| loaded.project);
+            project_status::look(context, &context.engine().await?, file).await?
+        }
     };
     let rollout = status.rollouts.into_iter().find(|rollout| rollout.service == service.as_str());
     Ok((versions, rollout))

@@ -359,7 +359,8 @@ fn another_user_of_the_engine_lists_and_removes_what_is_there() {
         let (state, count) = status.trim_end_matches(')').split_once('(').unwrap();
         let count: u64 = count.parse().unwrap();
         serde_json::json!([{
-            "name": project.name, "status": status, "supervised": supervised, "containers": { state: count },
+            "name": project.name, "status": status, "supervised": supervised, "enabled": false,
+            "containers": { state: count },
         }])
     };
     assert_eq!(listed(project.try_run(&ls)), of(true, "running(2)"));

@@ -214,6 +214,8 @@ fn a_project_that_runs_is_changed_by_its_name_also_where_its_file_is_gone() {
     project.run(&["-p", name, "stop", "-t", "0", "talker"]);
     project.run(&["-p", name, "start", "talker"]);
     assert_eq!(running(), 3);
+    let history = project.run(&["-p", name, "rollout", "history", "talker"]);
+    assert_eq!(history.lines().count(), 2, "{history}");
     let plan = project.run(&["-p", name, "--dry-run", "scale", "talker=1"]);
     assert!(plan.contains("talker-3"), "{plan}");
 
