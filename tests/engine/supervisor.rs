@@ -128,7 +128,7 @@ fn an_interrupted_down_leaves_the_rest_as_it_is() {
     down.signal(Signal::SIGINT);
     assert_eq!(down.exit_code(), Some(130), "{}", down.printed());
     assert!(down.printed().contains("is left as it is"), "{}", down.printed());
-    assert!(project.supervisor().is_none());
+    wait::until("its supervisor is gone, too", || check(project.supervisor().is_none(), project.log()));
     assert_eq!(project.processes(), before);
     // Those that nobody had told to end serve as before.
     assert_eq!(project.serves(2).answers.len(), 2);
