@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, reason = "this is what it is for")]
 
 use std::{
+    collections::BTreeMap,
     error::Error,
     time::{Duration, Instant},
 };
@@ -13,7 +14,7 @@ use std::{
 use futures_util::future;
 use sameport::{
     engine::{
-        ContainerId, CreateContainer, Engine, Labels, Namespaces, RemoveVolumes, Role,
+        ContainerId, CreateContainer, Engine, IpcNamespace, Labels, Namespaces, RemoveVolumes, Role,
         docker::{Docker, Surroundings},
         sandbox,
     },
@@ -79,7 +80,9 @@ async fn round(docker: &Docker, container: &Container) -> Result<(Duration, Dura
     let mut replicas = Vec::new();
     for slot in Slot::first(REPLICAS) {
         let role = Role::Replica { service: "web".parse()?, slot };
-        replicas.push(create(format!("{project}-{slot}"), role, Namespaces::Join(sandbox.clone()))?);
+        let ipc = IpcNamespace::Own { shm_size: None, sysctls: BTreeMap::new() };
+        let namespaces = Namespaces::Join { sandbox: sandbox.clone(), ipc };
+        replicas.push(create(format!("{project}-{slot}"), role, namespaces)?);
     }
     let begin = Instant::now();
     let started = future::join_all(replicas.iter().map(|replica| launch(docker, replica))).await;

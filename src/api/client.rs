@@ -14,7 +14,10 @@ use tokio::net::UnixStream;
 
 use crate::supervisor::Request;
 
-use super::protocol::{EVENTS, Line, REQUEST, Reply};
+use super::{
+    protocol::{EVENTS, HISTORY, Line, REQUEST, Reply},
+    schema::Event,
+};
 
 /// Speaks to the supervisor of a project.
 #[derive(Clone, Debug)]
@@ -90,6 +93,19 @@ impl Client {
                 }
             });
         Ok(lines.boxed())
+    }
+
+    /// What happened so far. None: the supervisor is of a release that only tells it as the beginning of [`Self::events`].
+    ///
+    /// # Errors
+    /// When the supervisor does not answer.
+    pub async fn history(&self) -> Result<Option<Vec<Event>>, ClientError> {
+        let response = self.send(Method::GET, HISTORY, Vec::new()).await?;
+        if response.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        let text = answered(response).await?;
+        serde_json::from_slice(&text).map(Some).map_err(|e| ClientError::Misunderstood(e.to_string()))
     }
 
     async fn call(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Incoming, ClientError> {

@@ -14,5 +14,5 @@ mod server;
 pub mod version;
 
 pub use client::{Client, ClientError};
-pub use server::{Server, answer, bind, follow};
-pub use version::{Standing, Version};
+pub use server::{Server, answer, bind, follow, past};
+pub use version::{EngineIdentity, Standing, Version};

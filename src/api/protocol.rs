@@ -9,6 +9,8 @@ use super::schema::{Event, Preview, Rejection, Status};
 pub const REQUEST: &str = "/v3/request";
 /// Where events come from.
 pub const EVENTS: &str = "/v3/events";
+/// Where the events so far come from.
+pub const HISTORY: &str = "/v3/history";
 
 /// What a supervisor answers to a request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

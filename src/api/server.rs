@@ -29,8 +29,9 @@ use crate::{
 
 use super::{
     convert::{self, ProjectContext},
-    protocol::{EVENTS, Line, REQUEST, Reply},
-    version::{DETACH, VERSION, Version},
+    protocol::{EVENTS, HISTORY, Line, REQUEST, Reply},
+    schema,
+    version::{DETACH, EngineIdentity, VERSION, Version},
 };
 
 /// Between two looks whether the socket is still there.
@@ -43,12 +44,17 @@ pub struct Server {
     task: JoinHandle<()>,
 }
 
-/// Answers for a supervisor on the socket at `path`, with mode 0600. Whoever calls holds the project's lock: a
+/// Answers for a supervisor of a project on that engine on the socket at `path`, with mode 0600. Whoever calls holds the project's lock: a
 /// file that is there already was left behind by a supervisor that is no more.
 ///
 /// # Errors
 /// When there can be no socket.
-pub fn bind(path: &Path, project: &ProjectName, handle: Handle) -> io::Result<Server> {
+pub fn bind(
+    path: &Path,
+    project: &ProjectName,
+    handle: Handle,
+    engine: Option<EngineIdentity>,
+) -> io::Result<Server> {
     match fs::remove_file(path) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -57,10 +63,12 @@ pub fn bind(path: &Path, project: &ProjectName, handle: Handle) -> io::Result<Se
     let listener = listen(path)?;
     let journal = handle.journal().clone();
     let (_, live) = journal.follow();
+    let version = Version { engine: engine.map(Box::new), ..Version::own() };
     let routes = Router::new()
         .route(REQUEST, post(request))
         .route(EVENTS, get(events))
-        .route(VERSION, get(async || Json(Version::own())))
+        .route(HISTORY, get(history))
+        .route(VERSION, get(async || Json(version)))
         .route(DETACH, post(detach))
         .fallback(unknown)
         // Who may use the socket may ask for a project of any size.
@@ -173,6 +181,12 @@ pub async fn answer(project: &ProjectName, handle: &Handle, request: Request) ->
     })
 }
 
+/// What happened so far in a supervisor of this process.
+#[must_use]
+pub fn past(handle: &Handle) -> Vec<schema::Event> {
+    handle.journal().follow().0.iter().map(convert::event).collect()
+}
+
 /// What happened so far in a supervisor of this process, and what happens until it ends, as its socket tells it.
 pub fn follow(handle: &Handle) -> impl Stream<Item = Line> + Send + use<> {
     let (past, live) = handle.journal().follow();
@@ -199,6 +213,10 @@ async fn detach(State(supervisor): State<Supervisor>) -> Response {
 /// A command of another release is told so.
 async fn unknown() -> (StatusCode, String) {
     (StatusCode::NOT_FOUND, format!("the supervisor speaks {}", Version::own()))
+}
+
+async fn history(State(supervisor): State<Supervisor>) -> Json<Vec<schema::Event>> {
+    Json(past(&supervisor.handle))
 }
 
 async fn events(State(supervisor): State<Supervisor>) -> Response {

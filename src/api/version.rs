@@ -30,6 +30,18 @@ pub struct Version {
     /// Its release, such as `0.1.0`; releases that spoke protocol 1 did not tell.
     #[serde(default)]
     pub release: Option<String>,
+    /// Which engine its project is on; earlier releases did not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<Box<EngineIdentity>>,
+}
+
+/// Which engine it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineIdentity {
+    /// Where it was reached: the same engine may be reached in several ways.
+    pub address: String,
+    /// What tells it from all others, however it is reached.
+    pub id: Option<String>,
 }
 
 /// A supervisor, seen from a command of this release.
@@ -49,7 +61,7 @@ impl Version {
     /// That of this release.
     #[must_use]
     pub fn own() -> Self {
-        Self { protocol: PROTOCOL, release: Some(env!("CARGO_PKG_VERSION").to_owned()) }
+        Self { protocol: PROTOCOL, release: Some(env!("CARGO_PKG_VERSION").to_owned()), engine: None }
     }
 
     /// How a supervisor of this version stands to this release.
@@ -90,7 +102,7 @@ impl Client {
     pub async fn version(&self) -> Result<Version, ClientError> {
         let response = self.send(Method::GET, VERSION, Vec::new()).await?;
         if response.status() == StatusCode::NOT_FOUND {
-            return Ok(Version { protocol: 1, release: None });
+            return Ok(Version { protocol: 1, release: None, engine: None });
         }
         let text = answered(response).await?;
         serde_json::from_slice(&text).map_err(|e| ClientError::Misunderstood(e.to_string()))
@@ -125,7 +137,7 @@ mod tests {
             (PROTOCOL - 1, Some(own), Standing::OlderProtocol),
             (PROTOCOL + 1, Some(own), Standing::NewerProtocol),
         ] {
-            let version = Version { protocol, release: release.map(str::to_owned) };
+            let version = Version { protocol, release: release.map(str::to_owned), engine: None };
             assert_eq!(version.standing(), wanted, "{version}");
         }
     }
@@ -141,6 +153,6 @@ mod tests {
     fn a_version_may_tell_more_than_we_know() {
         let version: Version =
             serde_json::from_str(r#"{"protocol": 7, "release": "3.0.0", "features": []}"#).unwrap();
-        assert_eq!(version, Version { protocol: 7, release: Some("3.0.0".to_owned()) });
+        assert_eq!(version, Version { protocol: 7, release: Some("3.0.0".to_owned()), engine: None });
     }
 }

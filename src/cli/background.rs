@@ -9,10 +9,17 @@ use std::{
     time::Duration,
 };
 
-use sameport::{api::Client, spec::ProjectName, supervisor::lock::Lock};
+use sameport::{
+    api::Client,
+    spec::ProjectName,
+    supervisor::{
+        engine_lock::{self, EngineLockError},
+        lock::Lock,
+    },
+};
 use tokio::time::Instant;
 
-use super::{context::Context, error::CliError, session::Session};
+use super::{context::Context, error::CliError, session::Session, takeover};
 
 /// How long it may take to begin.
 const BEGIN: Duration = Duration::from_secs(10);
@@ -31,8 +38,15 @@ pub struct Start {
 
 /// Begins a supervisor in the background, and waits until it answers.
 pub async fn spawn(context: &Context, name: &ProjectName, start: &Start) -> Result<Session, CliError> {
-    // So that who holds the lock is told at once, and by us.
-    drop(Lock::acquire(&context.paths()?.lock(name))?);
+    // So that who holds a lock is told at once, and by us.
+    let lock = context.paths()?.lock(name);
+    drop(Lock::acquire(&lock)?);
+    let docker = context.engine().await?;
+    if let Some(owner) = engine_lock::owner(&docker, name).await?
+        && !owner.is_of_this_user()
+    {
+        return Err(EngineLockError::Held { project: name.clone(), owner: Box::new(owner) }.into());
+    }
     let log = context.paths()?.log(name);
     let mut child = launch(context, name, start)?;
     let deadline = Instant::now() + BEGIN;
@@ -41,7 +55,17 @@ pub async fn spawn(context: &Context, name: &ProjectName, start: &Start) -> Resu
             return Ok(Session::Other(client));
         }
         let ended = child.try_wait().map_err(CliError::io("the supervisor"))?;
-        if ended.is_some() || Instant::now() > deadline {
+        let mut is_begun = false;
+        if ended.is_some() {
+            // Another command like this one was faster.
+            if let Some(session) = Session::running(context, name).await? {
+                return Ok(session);
+            }
+            // Its supervisor is about to answer.
+            is_begun =
+                takeover::holder(&lock).is_some() || engine_lock::owner(&docker, name).await?.is_some();
+        }
+        if (ended.is_some() && !is_begun) || Instant::now() > deadline {
             let words = fs::read_to_string(&log).unwrap_or_default();
             let last: Vec<_> = words.lines().rev().take(5).collect();
             let last: Vec<_> = last.into_iter().rev().collect();

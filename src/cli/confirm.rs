@@ -58,14 +58,16 @@ pub async fn large(
         let running = found.iter().filter(|replica| replica.running).count();
         let running = u32::try_from(running).unwrap_or(u32::MAX);
         let in_file = file.services.get(service).map_or(0, |service| service.replicas);
-        if is_large(*replicas, running.max(in_file)) && !ask(service, running, *replicas).await? {
+        let question = format!("{running} replicas of `{service}` are running. Run {replicas}? [y/N] ");
+        if is_large(*replicas, running.max(in_file)) && !ask(question).await? {
             return Err(CliError::failed("not confirmed; nothing changed", None));
         }
     }
     Ok(())
 }
 
-fn is_on_terminal() -> bool {
+/// Whether somebody can be asked.
+pub fn is_on_terminal() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
@@ -73,8 +75,11 @@ fn is_large(replicas: u32, usual: u32) -> bool {
     replicas > FEW && replicas > usual.saturating_mul(TIMES)
 }
 
-async fn ask(service: &ServiceName, running: u32, replicas: u32) -> Result<bool, CliError> {
-    let question = format!("{running} replicas of `{service}` are running. Run {replicas}? [y/N] ");
+/// Whether the answer to a question is yes.
+///
+/// # Errors
+/// When it cannot be asked.
+pub async fn ask(question: String) -> Result<bool, CliError> {
     let mut out = anstream::stderr();
     out.write_all(question.as_bytes()).and_then(|()| out.flush()).map_err(CliError::io("cannot ask"))?;
     let read = tokio::task::spawn_blocking(|| {

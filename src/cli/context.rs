@@ -12,7 +12,10 @@ use clap::{Args, ValueEnum};
 use sameport::{
     clock::Clock,
     compose::{self, Loaded},
-    engine::{docker::Docker, ownership::Expected},
+    engine::{
+        docker::{Docker, Endpoint, Surroundings},
+        ownership::Expected,
+    },
     files::Files,
     kernel::netns,
     spec::{Project, ProjectName},
@@ -198,6 +201,11 @@ impl Context {
         Ok(compose::project_name(&self.options())?)
     }
 
+    /// The folder that relative paths in the project's file start from, if there is such a file.
+    pub fn directory(&self) -> Option<PathBuf> {
+        compose::directory(&self.options())
+    }
+
     /// What is known of the names of what is a project's own: from its file, if there is one, and from what is remembered
     /// of it.
     pub fn expected(&self, name: &ProjectName, file: Option<&Project>) -> Expected {
@@ -209,6 +217,11 @@ impl Context {
         });
         file.into_iter().for_each(|file| expected.note(file));
         expected
+    }
+
+    /// Where the engine is.
+    pub fn endpoint(&self) -> Result<Endpoint, CliError> {
+        Ok(Surroundings::from_env().endpoint()?)
     }
 
     /// The engine.

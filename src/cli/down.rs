@@ -1,11 +1,12 @@
 //! `sameport down`.
 
-use std::time::Duration;
+use std::{fs, io, time::Duration};
 
 use clap::Args;
 use sameport::{
+    kernel::Pins,
     spec::{Project, ProjectName},
-    supervisor::{Request, StateError},
+    supervisor::{Request, StateError, lock::Lock, paths::Paths},
 };
 
 use super::{
@@ -26,11 +27,15 @@ use super::{
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   sameport down                 stop and remove all that `up` made here
-  sameport -p shop down -v      by the project's name, and the data in its volumes, too")]
+  sameport -p shop down -v      by the project's name, and the data in its volumes, too
+  sameport -p shop down -v --purge     and the supervisor's log: nothing of the project is left")]
 pub struct DownArgs {
     /// Remove named volumes, too: the data in them is gone then
     #[arg(short, long)]
     volumes: bool,
+    /// Also remove what is kept to find out what happened: the supervisor's log, and a copy of a damaged state file
+    #[arg(long)]
+    purge: bool,
     /// How long a replica may take to end, whatever the file says
     #[arg(short, long, value_name = "TIME", value_parser = time)]
     timeout: Option<Duration>,
@@ -45,6 +50,9 @@ pub async fn run(context: &Context, args: DownArgs) -> Result<(), CliError> {
     let (name, loaded) = context.load_if_possible()?;
     let request = Request::Down { volumes: args.volumes, grace: args.timeout };
     if context.is_dry_run() {
+        if args.purge {
+            would_purge(context, &name)?;
+        }
         return dry_run::show(context, &name, loaded.map(|loaded| loaded.project), request).await;
     }
     takeover::replace(context, &name, Replace::Incompatible).await?;
@@ -63,8 +71,65 @@ pub async fn run(context: &Context, args: DownArgs) -> Result<(), CliError> {
         }
     }
     state::tell_reset(&session).await?;
-    session.leave_gone(context, &name).await?;
-    boot::after_down(context, &name).await
+    let lock = session.leave_gone(context, &name).await?;
+    boot::after_down(context, &name).await?;
+    clear(context, &name, lock, &args)
+}
+
+/// Removes the files of a project that is gone. Nobody begins it anew meanwhile: its lock is held.
+fn clear(context: &Context, name: &ProjectName, lock: Option<Lock>, args: &DownArgs) -> Result<(), CliError> {
+    let Some(lock) = lock else {
+        return match args.purge {
+            true => Err(CliError::failed(
+                "the project is removed, but its log stays: another supervisor has begun",
+                Some(&format!("`sameport -p {name} down --purge` once more")),
+            )),
+            false => Ok(()),
+        };
+    };
+    if context.endpoint()?.is_local() {
+        clear_kernel(name)?;
+    }
+    if args.purge {
+        purge(&context.paths()?, name)?;
+    }
+    Ok(lock.remove()?)
+}
+
+/// Lets go of what a supervisor could not, such as one that may open no more files. What is in the kernel here is of projects
+/// of this host's engine.
+fn clear_kernel(name: &ProjectName) -> Result<(), CliError> {
+    if !Pins::exist(name) {
+        return Ok(());
+    }
+    // It can be that of a project of the same name on another engine.
+    Pins::clear(name).or_else(|error| {
+        output::note(&format!("warning: something of the project is left in the kernel: {error}"))
+    })
+}
+
+/// Removes all that `down` keeps.
+fn purge(paths: &Paths, name: &ProjectName) -> Result<(), CliError> {
+    for path in paths.kept(name) {
+        let removed = match fs::remove_file(&path) {
+            // In the place of a state file there may be anything.
+            Err(error) if error.kind() == io::ErrorKind::IsADirectory => fs::remove_dir(&path),
+            removed => removed,
+        };
+        match removed {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(CliError::io(format!("cannot remove {}", path.display()))(error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn would_purge(context: &Context, name: &ProjectName) -> Result<(), CliError> {
+    let mut kept = context.paths()?.kept(name);
+    kept.retain(|path| path.symlink_metadata().is_ok());
+    kept.iter().try_for_each(|path| output::note(&format!("would remove {}", path.display())))
 }
 
 /// The supervisor that ends what is there. What is remembered is not needed for that.

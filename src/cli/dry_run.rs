@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sameport::{
     api::{
         convert,
-        schema::{Action, ErrorCondition, Gap, Preview, Seconds, Step, TargetKind},
+        schema::{Action, ErrorCondition, Gap, Preview, Seconds, ServiceOrder, Step, TargetKind},
     },
     engine::docker::Docker,
     spec::{Image, Project, ProjectName},
@@ -103,6 +103,8 @@ fn text(preview: &Preview) -> Vec<String> {
         }
         lines.push(table.trim_fmt());
     }
+    let order = |found: &ServiceOrder| convert::replacement_order(&found.service, &found.order);
+    lines.extend(preview.orders.iter().map(order));
     lines.extend(preview.gaps.iter().map(gap));
     lines.extend(preview.errors.iter().map(error));
     lines

@@ -13,10 +13,12 @@ use sameport::{
     engine::EngineError,
     files::WatchError,
     kernel::KernelError,
-    supervisor::{self, Ended, LookError, StateError, lock::LockError, paths::PathError},
+    supervisor::{
+        self, Ended, LookError, StateError, engine_lock::EngineLockError, lock::LockError, paths::PathError,
+    },
 };
 
-use super::takeover::OtherRelease;
+use super::{other_engine::OtherEngine, takeover::OtherRelease};
 
 /// Why a command did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +35,9 @@ pub enum CliError {
     /// The project is supervised by another process.
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// The project is supervised by another process, perhaps on another host.
+    #[error(transparent)]
+    EngineLock(#[from] EngineLockError),
     /// The supervisor refuses.
     #[error(transparent)]
     Rejected(#[from] Rejection),
@@ -42,6 +47,9 @@ pub enum CliError {
     /// The supervisor that runs is of another release.
     #[error(transparent)]
     OtherRelease(#[from] OtherRelease),
+    /// The supervisor that runs is of a project on another engine.
+    #[error(transparent)]
+    OtherEngine(#[from] OtherEngine),
     /// What is in the kernel cannot be taken over.
     #[error(transparent)]
     Kernel(#[from] KernelError),
@@ -122,7 +130,9 @@ impl CliError {
         match self {
             Self::Load(_) | Self::Usage { .. } => 2,
             Self::Rejected(Rejection { code, .. }) if is_usage(*code) => 2,
-            Self::Engine(error) | Self::Demo(DemoError::Engine(error)) => engine_code(error),
+            Self::Engine(error)
+            | Self::EngineLock(EngineLockError::Engine(error))
+            | Self::Demo(DemoError::Engine(error)) => engine_code(error),
             Self::Interrupted
             | Self::InterruptedMidway { .. }
             | Self::Demo(DemoError::Interrupted | DemoError::Abandoned) => 130,
@@ -175,7 +185,9 @@ impl CliError {
                  `sameport down` ends it"
                     .to_owned(),
             ),
+            Self::EngineLock(error) => error.help(),
             Self::OtherRelease(error) => Some(error.help()),
+            Self::OtherEngine(error) => Some(error.help()),
             Self::Kernel(error) => error.help().map(str::to_owned),
             Self::State(error) => Some(error.help()),
             Self::Watch(error) => Some(error.help().to_owned()),

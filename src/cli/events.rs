@@ -2,7 +2,10 @@
 
 use clap::Args;
 use futures_util::StreamExt;
-use sameport::api::{protocol::Line, schema::EventKind};
+use sameport::api::{
+    protocol::Line,
+    schema::{Event, EventKind},
+};
 
 use super::{
     context::Context,
@@ -26,28 +29,24 @@ pub struct EventsArgs {
 /// Runs `sameport events`.
 pub async fn run(context: &Context, args: EventsArgs) -> Result<(), CliError> {
     let name = context.project()?;
-    let Some(session) = Session::running(context, &name).await? else {
-        return Err(CliError::failed(
-            format!("no supervisor is running for project `{name}`; no events available"),
-            Some("`sameport up -d` starts one"),
-        ));
+    let session = Session::required(context, &name, "; no events available").await?;
+    let show = |event: &Event| match context.data() {
+        Some(format) => format.streamed(event),
+        None => event::with_time(event).map_or(Ok(()), |text| output::line(&text)),
     };
+    if args.no_follow {
+        return session.history().await?.iter().try_for_each(show);
+    }
     let mut events = session.events().await?;
     let mut signals = Signals::new()?;
     loop {
         let line = tokio::select! {
             line = events.next() => line,
             () = signals.end() => return Err(CliError::Interrupted),
-            // The past comes at once.
-            () = tokio::time::sleep(std::time::Duration::from_millis(300)), if args.no_follow => return Ok(()),
         };
         let Some(line) = line else { return Ok(()) };
         match line? {
-            Line::Live(_) if args.no_follow => return Ok(()),
-            Line::History(event) | Line::Live(event) => match context.data() {
-                Some(format) => format.streamed(&event)?,
-                None => event::with_time(&event).map_or(Ok(()), |text| output::line(&text))?,
-            },
+            Line::History(event) | Line::Live(event) => show(&event)?,
             Line::Missed { events } => output::note(&format!("warning: {events} events are missing here"))?,
         }
     }

@@ -4,9 +4,13 @@ use std::{collections::BTreeMap, str::FromStr};
 
 use clap::Args;
 use sameport::{
-    api::{Client, schema::ProjectSummary},
+    api::{
+        Client,
+        schema::{ProjectSummary, SupervisorProcess, Time},
+    },
     engine::{Role, ownership::Owned},
     spec::ProjectName,
+    supervisor::{engine_lock, owner::Owner},
 };
 
 use super::{boot::Boot, context::Context, error::CliError, output, projects};
@@ -63,8 +67,8 @@ impl Filter {
     }
 }
 
-/// A project by its containers. Sandboxes do nothing, and count only where there is nothing else.
-fn summary(name: &ProjectName, ours: &[Owned], supervised: bool, enabled: bool) -> ProjectSummary {
+/// How many containers are in which state. Sandboxes do nothing, and count only where there is nothing else.
+fn containers(ours: &[Owned]) -> BTreeMap<String, usize> {
     let states = |is_counted: fn(&Role) -> bool| {
         let mut states = BTreeMap::<_, usize>::new();
         for owned in ours.iter().filter(|owned| is_counted(&owned.labels.role)) {
@@ -72,15 +76,36 @@ fn summary(name: &ProjectName, ours: &[Owned], supervised: bool, enabled: bool) 
         }
         states
     };
-    let mut containers = states(|role| *role != Role::Sandbox);
-    if containers.is_empty() {
-        containers = states(|_| true);
-    }
+    let counted = states(|role| *role != Role::Sandbox);
+    if counted.is_empty() { states(|_| true) } else { counted }
+}
+
+/// The same in words.
+fn words(containers: &BTreeMap<String, usize>) -> String {
     let mut shown: Vec<_> = containers.iter().collect();
     // What runs comes first.
     shown.sort_by_key(|(state, _)| (state.as_str() != "running", state.as_str()));
     let shown: Vec<_> = shown.into_iter().map(|(state, count)| format!("{state}({count})")).collect();
-    ProjectSummary { name: name.to_string(), status: shown.join(", "), containers, supervised, enabled }
+    shown.join(", ")
+}
+
+/// The folder of a project's file: as its supervisor says, else as is remembered of what this user applied last.
+fn folder(context: &Context, name: &ProjectName, owner: Option<&Owner>) -> Option<String> {
+    let remembered = || context.state(name).ok()?.load().ok()?.state.folder;
+    let folder = owner.and_then(|owner| owner.folder.clone()).or_else(remembered);
+    folder.map(|folder| folder.display().to_string())
+}
+
+/// Whether a project is supervised, and by which user's supervisor if it is not one of this user's.
+fn supervised(project: &ProjectSummary, owner: Option<&Owner>) -> String {
+    match owner {
+        Some(owner) if !owner.is_of_this_user() => format!("{}@{}", owner.user, owner.host),
+        _ => word(project.supervised).to_owned(),
+    }
+}
+
+fn word(is_so: bool) -> &'static str {
+    if is_so { "yes" } else { "no" }
 }
 
 fn runs(project: &ProjectSummary) -> bool {
@@ -91,27 +116,46 @@ fn runs(project: &ProjectSummary) -> bool {
 pub async fn run(context: &Context, args: LsArgs) -> Result<(), CliError> {
     let docker = context.engine().await?;
     let boot = Boot::of_this_user().ok();
+    let owners: BTreeMap<_, _> = engine_lock::owners(&docker).await?.into_iter().collect();
     let mut listed = Vec::new();
     for (name, checked) in projects::containers(context, &docker).await? {
         let is_wanted = args.filter.is_empty() || args.filter.iter().any(|filter| filter.matches(&name));
         if !is_wanted || checked.ours.is_empty() {
             continue;
         }
-        let supervised = Client::connect(&context.paths()?.socket(&name)).await?.is_some();
-        let enabled = boot.as_ref().is_some_and(|boot| boot.is_enabled(&name));
-        listed.push(summary(&name, &checked.ours, supervised, enabled));
+        let owner = owners.get(&name);
+        // One of an earlier release holds no lock on the engine.
+        let is_here = Client::connect(&context.paths()?.socket(&name)).await?.is_some();
+        let containers = containers(&checked.ours);
+        let project = ProjectSummary {
+            name: name.to_string(),
+            status: words(&containers),
+            containers,
+            folder: folder(context, &name, owner),
+            supervised: is_here || owner.is_some(),
+            supervisor: owner.map(|owner| SupervisorProcess {
+                host: owner.host.clone(),
+                pid: owner.pid,
+                user_name: owner.user.clone(),
+                since: Time(owner.since),
+            }),
+            enabled: boot.as_ref().is_some_and(|boot| boot.is_enabled(&name)),
+        };
+        listed.push((project, owner));
     }
-    listed.retain(|project| args.all || runs(project));
+    listed.retain(|(project, _)| args.all || runs(project));
     if args.quiet {
-        return listed.iter().try_for_each(|project| output::line(&project.name));
+        return listed.iter().try_for_each(|(project, _)| output::line(&project.name));
     }
     if let Some(format) = context.data() {
-        return format.array(&listed);
+        let projects: Vec<_> = listed.into_iter().map(|(project, _)| project).collect();
+        return format.array(&projects);
     }
-    let mut table = output::table::plain(&["NAME", "STATUS", "SUPERVISED", "ENABLED"]);
-    for ProjectSummary { name, status, supervised, enabled, .. } in &listed {
-        let word = |is_so: bool| if is_so { "yes" } else { "no" };
-        table.add_row([name.as_str(), status.as_str(), word(*supervised), word(*enabled)]);
+    let mut table = output::table::plain(&["NAME", "STATUS", "FOLDER", "SUPERVISED", "ENABLED"]);
+    for (project, owner) in &listed {
+        let folder = project.folder.as_deref().unwrap_or("-");
+        let supervised = supervised(project, *owner);
+        table.add_row([&project.name, &project.status, folder, &supervised, word(project.enabled)]);
     }
     output::line(&table.trim_fmt())
 }

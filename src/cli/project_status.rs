@@ -10,7 +10,7 @@ use sameport::{
     },
     engine::{ContainerId, Engine, EngineError, docker::Docker},
     spec::{Project, ProjectName},
-    supervisor,
+    supervisor::{self, engine_lock},
 };
 
 use super::{
@@ -24,6 +24,8 @@ use super::{
 
 /// How long the engine may take to tell what the supervisor does not know, where there is one.
 const AT_ONCE: Duration = Duration::from_millis(800);
+/// The same where the supervisor knows that the engine does not answer.
+const IF_IT_IS_BACK: Duration = Duration::from_millis(200);
 
 /// The status of the project that is meant, with the replicas that its file does not have and with its published ports.
 ///
@@ -38,7 +40,8 @@ pub async fn status(context: &Context) -> Result<(Status, Option<Project>), CliE
             let mut status = session.status().await?;
             let finder = Finder::of(context, &name, file.as_ref());
             // What the supervisor knows is shown, whether or not the engine answers.
-            match tokio::time::timeout(AT_ONCE, of_engine(context, finder, &mut status)).await {
+            let patience = status.engine_unreachable_since.map_or(AT_ONCE, |_| IF_IT_IS_BACK);
+            match tokio::time::timeout(patience, of_engine(context, finder, &mut status)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(CliError::Engine(error))) => note_silence(&session, &mut status, &error).await?,
                 Ok(Err(error)) => return Err(error),
@@ -53,8 +56,15 @@ pub async fn status(context: &Context) -> Result<(Status, Option<Project>), CliE
             Status { supervised: true, ..look(context, &docker, by_file()).await? }
         }
         Readable::Nobody => {
-            state::warn_of_damage(context, &name)?;
-            look(context, &context.engine().await?, by_file()).await?
+            let docker = context.engine().await?;
+            let owner = engine_lock::owner(&docker, &name).await?;
+            match &owner {
+                Some(owner) => output::note(&format!(
+                    "project `{name}` is supervised by {owner}; what only that process knows is not shown"
+                ))?,
+                None => state::warn_of_damage(context, &name).map(drop)?,
+            }
+            Status { supervised: owner.is_some(), ..look(context, &docker, by_file()).await? }
         }
     };
     let finder = Finder::of(context, &name, file.as_ref());

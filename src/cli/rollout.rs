@@ -275,8 +275,7 @@ async fn change(
         },
     };
     let done = state::tell_reset(&session).await.and(done);
-    session.leave().await;
-    done
+    session.leave().await.and(done)
 }
 
 async fn versions(

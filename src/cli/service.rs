@@ -13,6 +13,7 @@ use super::{
     error::CliError,
     selector::{self, Written},
     session::Session,
+    shared_data,
     signals::Signals,
     state,
     wait::{self, Until},
@@ -68,6 +69,7 @@ pub async fn scale(context: &Context, args: ScaleArgs) -> Result<(), CliError> {
     let counts = confirm::counts(&args.counts)?;
     if let (false, (_, Some(loaded))) = (args.yes, context.load_if_possible()?) {
         confirm::large(context, &counts, &loaded.project).await?;
+        shared_data::check(context, &loaded.project, &counts, args.yes).await?;
     }
     ask(context, Request::Scale(counts)).await
 }
@@ -109,6 +111,5 @@ async fn ask(context: &Context, request: Request) -> Result<(), CliError> {
         }),
     };
     let done = state::tell_reset(&session).await.and(done);
-    session.leave().await;
-    done
+    session.leave().await.and(done)
 }

@@ -1,31 +1,46 @@
 //! The supervisor that a command speaks to: the one that runs, or one in this process.
 
 use std::{
-    sync::{Arc, Weak},
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock, Weak},
     time::Duration,
 };
 
 use futures_util::{StreamExt, stream::BoxStream};
 use sameport::{
     api::{
-        self, Client, ClientError, convert,
+        self, Client, ClientError,
         protocol::{Line, Reply},
         schema::{self, Preview, Status},
     },
     clock::Clock,
     engine::docker::Docker,
     spec::{Project, ProjectName},
-    supervisor::{self, EventKind, Handle, Request, WatchAsked, lock::Lock},
+    supervisor::{
+        self, EventKind, Handle, Request, WatchAsked,
+        engine_lock::{self, EngineLock, EngineLockError},
+        lock::Lock,
+        owner::Owner,
+    },
 };
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
 
-use super::{context::Context, error::CliError, layout, output, takeover};
+use super::{context::Context, error::CliError, layout, other_engine, output, takeover};
 
 /// How long a supervisor that has just begun may take to open its socket.
 const OPENING: Duration = Duration::from_secs(2);
 
 /// Between two looks whether the lock is still there.
 const GLANCE: Duration = Duration::from_millis(250);
+
+/// How long the engine may take to tell who supervises a project, where that is not needed.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+/// A supervisor that does not tell where the past ends tells it without such a pause.
+const PAST: Duration = Duration::from_millis(300);
 
 /// How long those who listen to a supervisor that has ended may take to hear the last of it.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -35,7 +50,7 @@ pub enum Session {
     /// Another process.
     Other(Client),
     /// This one.
-    Own(Own),
+    Own(Box<Own>),
 }
 
 /// Who can tell a command where a project stands.
@@ -55,7 +70,24 @@ pub struct Own {
     clock: Clock,
     task: JoinHandle<()>,
     server: api::Server,
+    engine_lock: EngineLock,
+    /// Why it has ended, if another one has taken its place.
+    superseded: Arc<OnceLock<EngineLockError>>,
     _lock: Arc<Lock>,
+}
+
+/// Has a supervisor end when another one has taken its place. What runs goes on.
+async fn give_way(
+    error: oneshot::Receiver<EngineLockError>,
+    handle: Handle,
+    superseded: Arc<OnceLock<EngineLockError>>,
+) {
+    let Ok(error) = error.await else { return };
+    tracing::error!(%error, "another supervisor has taken over; ending");
+    // There is one who sets it.
+    let _ = superseded.set(error);
+    // One that has ended is as good.
+    let _ = handle.request(Request::Detach).await;
 }
 
 /// Puts a lock back that is removed, as long as somebody has it.
@@ -78,13 +110,39 @@ async fn hold(lock: Weak<Lock>) {
 impl Session {
     /// The supervisor that runs, if there is one.
     pub async fn running(context: &Context, project: &ProjectName) -> Result<Option<Self>, CliError> {
-        let socket = context.paths()?.socket(project);
+        let usual = context.paths()?.socket(project);
+        if let Some(session) = Self::at(context, &usual, project).await? {
+            return Ok(Some(session));
+        }
+        match Self::elsewhere(context, project).await {
+            Some(socket) if socket != usual => Self::at(context, &socket, project).await,
+            _ => Ok(None),
+        }
+    }
+
+    /// The socket of this user's supervisor that was started with another runtime folder, as by cron.
+    async fn elsewhere(context: &Context, project: &ProjectName) -> Option<PathBuf> {
+        let owner = Self::owner(context, project).await?;
+        owner.is_of_this_user().then_some(owner.socket)
+    }
+
+    /// Who supervises a project, if the engine says so at once: who needs the engine learns of its silence elsewhere.
+    async fn owner(context: &Context, project: &ProjectName) -> Option<Owner> {
+        let look = async { engine_lock::owner(&context.engine().await.ok()?, project).await.ok()? };
+        tokio::time::timeout(AT_ONCE, look).await.ok()?
+    }
+
+    async fn at(context: &Context, socket: &Path, project: &ProjectName) -> Result<Option<Self>, CliError> {
         let deadline = tokio::time::Instant::now() + OPENING;
         loop {
-            let Some(client) = Client::connect(&socket).await? else { return Ok(None) };
+            let Some(client) = Client::connect(socket).await? else { return Ok(None) };
             let answered = async {
-                if let Err(other) = takeover::understands(&client, project).await? {
-                    return Ok(Err(other));
+                let version = client.version().await?;
+                if let Err(other) = takeover::understands(&version, project) {
+                    return Ok(Err(other.into()));
+                }
+                if let Err(error) = other_engine::check(context, project, &version).await {
+                    return Ok(Err(error));
                 }
                 client.request(&Request::Status).await.map(Ok)
             };
@@ -96,7 +154,7 @@ impl Session {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
                 Err(error) => return Err(error.into()),
-                Ok(Err(other)) => return Err(other.into()),
+                Ok(Err(error)) => return Err(error),
                 Ok(Ok(_)) => return Ok(Some(Self::Other(client))),
             }
         }
@@ -116,6 +174,22 @@ impl Session {
         }
     }
 
+    /// The supervisor that runs, for a command that can do nothing without one; `so` says that.
+    pub async fn required(context: &Context, project: &ProjectName, so: &str) -> Result<Self, CliError> {
+        if let Some(session) = Self::running(context, project).await? {
+            return Ok(session);
+        }
+        match Self::owner(context, project).await {
+            Some(owner) => {
+                Err(EngineLockError::Held { project: project.clone(), owner: Box::new(owner) }.into())
+            }
+            None => Err(CliError::failed(
+                format!("no supervisor is running for project `{project}`{so}"),
+                Some("`sameport up -d` starts one"),
+            )),
+        }
+    }
+
     /// A supervisor in this process; refused when there is another one, or as [`Self::begin_locked`].
     pub async fn begin(context: &Context, file: &Project, docker: Docker) -> Result<Self, CliError> {
         let lock = Lock::acquire(&context.paths()?.lock(&file.name))?;
@@ -131,18 +205,37 @@ impl Session {
         docker: Docker,
         lock: Lock,
     ) -> Result<Self, CliError> {
+        docker.keep_descriptors();
         // Nothing of it begins, not even without the kernel, where a newer release has had it.
         takeover::check(context, &docker, project)?;
         layout::check(context, project, file, &docker).await?;
         let settings = context.settings(project, &docker)?;
         let clock = settings.clock;
-        let (handle, task) = supervisor::start(Arc::new(docker), project.clone(), settings)?;
         let path = context.paths()?.socket(project);
-        let server = api::bind(&path, project, handle.clone())
+        let owner = Owner::this_process(&path, context.directory().as_deref(), clock.now());
+        let (tell, told) = oneshot::channel();
+        // Nobody needs to hear it who has ended.
+        let on_superseded = |error| drop(tell.send(error));
+        // Before the lock has connections of its own: there may be few descriptors.
+        let engine = other_engine::identity(&docker).await;
+        let engine_lock = EngineLock::acquire(docker.clone(), project, owner, on_superseded).await?;
+        let (handle, task) = supervisor::start(Arc::new(docker), project.clone(), settings)?;
+        let server = api::bind(&path, project, handle.clone(), Some(engine))
             .map_err(CliError::io(format!("cannot open the control socket {}", path.display())))?;
         let lock = Arc::new(lock);
         tokio::spawn(hold(Arc::downgrade(&lock)));
-        Ok(Self::Own(Own { project: project.clone(), handle, clock, task, server, _lock: lock }))
+        let superseded = Arc::default();
+        tokio::spawn(give_way(told, handle.clone(), Arc::clone(&superseded)));
+        Ok(Self::Own(Box::new(Own {
+            project: project.clone(),
+            handle,
+            clock,
+            task,
+            server,
+            engine_lock,
+            superseded,
+            _lock: lock,
+        })))
     }
 
     /// The supervisor that runs, or one in this process that knows the file, if there is one, and pursues
@@ -160,7 +253,17 @@ impl Session {
             match Lock::acquire(&context.paths()?.lock(project)) {
                 Ok(lock) => {
                     let docker = context.engine().await?;
-                    let session = Self::begin_locked(context, project, file.as_ref(), docker, lock).await?;
+                    let begun = Self::begin_locked(context, project, file.as_ref(), docker, lock).await;
+                    let session = match begun {
+                        // It has just begun, in another runtime folder.
+                        Err(CliError::EngineLock(EngineLockError::Held { owner, .. }))
+                            if owner.is_of_this_user() && tokio::time::Instant::now() < deadline =>
+                        {
+                            tokio::time::sleep(Duration::from_millis(50)).await;
+                            continue;
+                        }
+                        begun => begun?,
+                    };
                     if let Some(file) = file {
                         session.ask(Request::Load(Box::new(file))).await?;
                     }
@@ -259,8 +362,25 @@ impl Session {
     pub fn told(&self) -> Vec<schema::Event> {
         match self {
             Self::Other(_) => Vec::new(),
-            Self::Own(own) => own.handle.journal().follow().0.iter().map(convert::event).collect(),
+            Self::Own(own) => api::past(&own.handle),
         }
+    }
+
+    /// What happened so far.
+    pub async fn history(&self) -> Result<Vec<schema::Event>, CliError> {
+        let Self::Other(client) = self else { return Ok(self.told()) };
+        if let Some(history) = client.history().await? {
+            return Ok(history);
+        }
+        let (mut events, mut history) = (client.events().await?, Vec::new());
+        while let Ok(Some(line)) = tokio::time::timeout(PAST, events.next()).await {
+            match line? {
+                Line::History(event) => history.push(event),
+                Line::Live(_) => break,
+                Line::Missed { .. } => {}
+            }
+        }
+        Ok(history)
     }
 
     /// Those who want the file watched by this process, if the supervisor is here.
@@ -307,8 +427,7 @@ impl Session {
         if let Self::Other(client) = &self {
             client.request(&Request::Detach).await?;
         }
-        self.leave().await;
-        Ok(())
+        self.leave().await
     }
 
     /// Whether it ends with this process.
@@ -317,8 +436,12 @@ impl Session {
     }
 
     /// Leaves it: one in this process ends, and everything goes on running.
-    pub async fn leave(self) {
-        let Self::Own(Own { handle, task, server, _lock, .. }) = self else { return };
+    ///
+    /// # Errors
+    /// When it has ended because another supervisor had taken its place.
+    pub async fn leave(self) -> Result<(), CliError> {
+        let Self::Own(own) = self else { return Ok(()) };
+        let Own { handle, task, server, engine_lock, superseded, _lock, .. } = *own;
         if !task.is_finished() {
             // It may end by itself at this moment; that is as good.
             let _ = handle.request(Request::Detach).await;
@@ -326,16 +449,30 @@ impl Session {
         }
         drop(handle);
         server.finish(FAREWELL).await;
+        engine_lock.release().await;
+        superseded.get().cloned().map_or(Ok(()), |error| Err(error.into()))
     }
 
-    /// Leaves a supervisor that ends, and waits until another one could begin.
-    pub async fn leave_gone(self, context: &Context, project: &ProjectName) -> Result<(), CliError> {
-        let lock = context.paths()?.lock(project);
-        self.leave().await;
+    /// Leaves a supervisor that ends, and waits for its lock; none if somebody else has that by then, or it cannot be had.
+    pub async fn leave_gone(
+        self,
+        context: &Context,
+        project: &ProjectName,
+    ) -> Result<Option<Lock>, CliError> {
+        let path = context.paths()?.lock(project);
+        self.leave().await?;
         let deadline = tokio::time::Instant::now() + OPENING;
-        while Lock::acquire(&lock).is_err() && tokio::time::Instant::now() < deadline {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+        loop {
+            match Lock::acquire(&path) {
+                Ok(lock) => return Ok(Some(lock)),
+                Err(_) if tokio::time::Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "the lock of the project stays");
+                    return Ok(None);
+                }
+            }
         }
-        Ok(())
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -17,8 +18,9 @@ use sameport::{
     },
     compose::Loaded,
     engine::docker::Docker,
+    kernel,
     spec::ProjectName,
-    supervisor::{self, Apply, Request, lock::Lock},
+    supervisor::{self, Apply, Request, lock::Lock, paths::former_log},
 };
 use sd_notify::NotifyState;
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
@@ -58,6 +60,9 @@ pub struct SuperviseArgs {
 
 /// Between two tries to reach the engine, as at the start of a host.
 const RETRY: Duration = Duration::from_secs(1);
+/// Between two times at which memory is given back that is not needed any more: to begin, and each change, take more for a
+/// moment than a supervisor needs while nothing happens.
+const TIDY: Duration = Duration::from_secs(5);
 /// A log in the background starts anew at this size; the last one is kept beside it.
 const LARGEST_LOG: u64 = 4 << 20;
 
@@ -97,13 +102,15 @@ pub async fn run(context: &Context, args: SuperviseArgs) -> Result<(), CliError>
         reload.refused(error).into_iter().for_each(|event| session.tell(event));
     }
     let journal = tokio::spawn(journal(session.events().await?));
+    let tidy = tokio::spawn(tidy());
     reload.hear(&session, anew(&args));
     notify(&[NotifyState::Ready]);
     let end = supervise(&mut reload, &docker, &mut session, &mut signals).await;
     notify(&[NotifyState::Stopping]);
-    session.leave().await;
+    let left = session.leave().await;
     journal.abort();
-    end
+    tidy.abort();
+    left.and(end)
 }
 
 /// How this supervisor is begun anew, for another file or with other variables.
@@ -155,6 +162,7 @@ async fn wish(docker: &Docker, loaded: &Loaded) -> Result<Request, CliError> {
     Ok(Request::Apply(Box::new(Apply {
         images: found.ids,
         variables: loaded.variables.given.clone(),
+        folder: Some(loaded.directory.clone()),
         ..Apply::all(loaded.project.clone(), who())
     })))
 }
@@ -177,6 +185,14 @@ async fn engine(signals: &mut Signals) -> Result<Option<Docker>, CliError> {
             () = tokio::time::sleep(RETRY) => {}
             () = signals.end() => return Ok(None),
         }
+    }
+}
+
+/// Gives memory back, again and again.
+async fn tidy() {
+    loop {
+        tokio::time::sleep(TIDY).await;
+        kernel::give_memory_back();
     }
 }
 
@@ -263,7 +279,7 @@ fn log(context: &Context, name: &ProjectName, args: &SuperviseArgs) -> Result<()
     result.map_err(|error| CliError::failed(format!("cannot write a log: {error}"), None))
 }
 
-/// A log that cannot fill the disk.
+/// A log that cannot fill the disk, and that is begun anew where somebody removes it.
 #[derive(Clone)]
 struct SmallLog {
     path: PathBuf,
@@ -282,8 +298,16 @@ impl Write for SmallLog {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut held = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let (file, size) = &mut *held;
-        if *size > LARGEST_LOG {
-            fs::rename(&self.path, self.path.with_extension("log.1"))?;
+        // Lines are few, and a look is one system call.
+        let is_removed =
+            fs::symlink_metadata(&self.path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+        if *size > LARGEST_LOG && !is_removed {
+            fs::rename(&self.path, former_log(&self.path))?;
+        }
+        if *size > LARGEST_LOG || is_removed {
+            if let Some(folder) = self.path.parent() {
+                fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+            }
             *file = OpenOptions::new().create(true).append(true).open(&self.path)?;
             *size = 0;
         }

@@ -11,7 +11,7 @@ use sameport::{
 };
 use tokio::time::Instant;
 
-use super::{context::Context, error::CliError, output};
+use super::{context::Context, error::CliError, other_engine, output};
 
 /// How long a supervisor that was asked to leave may take.
 const LEAVING: Duration = Duration::from_secs(15);
@@ -144,17 +144,13 @@ pub fn check(context: &Context, docker: &Docker, project: &ProjectName) -> Resul
 }
 
 /// Refuses a supervisor that does not understand this command.
-pub async fn understands(
-    client: &Client,
-    project: &ProjectName,
-) -> Result<Result<(), OtherRelease>, ClientError> {
-    let version = client.version().await?;
-    let project = project.clone();
-    Ok(match version.standing() {
+pub fn understands(version: &Version, project: &ProjectName) -> Result<(), OtherRelease> {
+    let (project, version) = (project.clone(), version.clone());
+    match version.standing() {
         Standing::Same | Standing::OlderRelease => Ok(()),
         Standing::OlderProtocol => Err(OtherRelease::Older { project, version }),
         Standing::NewerProtocol => Err(OtherRelease::Newer { project, version }),
-    })
+    }
 }
 
 /// Has a supervisor of an older release end, if there is one, and leave everything running: the caller begins another
@@ -167,6 +163,7 @@ pub async fn replace(context: &Context, project: &ProjectName, which: Replace) -
         Err(ClientError::BrokenOff(_) | ClientError::Ended | ClientError::NotRunning { .. }) => return Ok(()),
         Err(error) => return Err(error.into()),
     };
+    other_engine::check(context, project, &version).await?;
     let is_replaced = match version.standing() {
         Standing::OlderProtocol => true,
         Standing::OlderRelease => which == Replace::Older,

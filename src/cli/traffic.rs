@@ -126,12 +126,7 @@ async fn would(session: &Session, weights: Vec<Weight>) -> Result<(), CliError> 
 
 async fn session(context: &Context) -> Result<Session, CliError> {
     let name = context.project()?;
-    Session::running(context, &name).await?.ok_or_else(|| {
-        CliError::failed(
-            format!("no supervisor is running for project `{name}`"),
-            Some("`sameport up -d` starts one"),
-        )
-    })
+    Session::required(context, &name, "").await
 }
 
 /// What goes on at a replica, as long as it runs.

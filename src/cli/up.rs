@@ -25,6 +25,7 @@ use super::{
     reload::{self, Reload},
     replicas::Finder,
     session::Session,
+    shared_data,
     signals::{Signals, Wanted},
     state,
     takeover::{self, Replace},
@@ -86,6 +87,7 @@ pub async fn run(context: &Context, args: UpArgs) -> Result<(), CliError> {
     if !args.yes {
         confirm::large(context, &scale, &loaded.project).await?;
     }
+    shared_data::check(context, &loaded.project, &scale, args.yes).await?;
     let docker = context.engine().await?;
     start_intervals(&docker, &loaded.project)?;
     if context.is_dry_run() {
@@ -246,6 +248,7 @@ impl<'a> Wish<'a> {
             renew: self.images.renewed.clone(),
             recreate_pod: args.recreate_pod,
             variables: loaded.variables.given.clone(),
+            folder: Some(loaded.directory.clone()),
             ..Apply::all(loaded.project.clone(), who())
         }))
     }
@@ -257,12 +260,13 @@ async fn in_background(
     wish: &Wish<'_>,
     signals: &mut Signals,
 ) -> Result<(), CliError> {
+    let events = session.events().await?;
     wish.ask(session, loaded).await?;
     renew_unit(wish, loaded).await?;
     let args = wish.args;
     let until = if args.wait { Until::Steady } else { Until::Started };
     let done = tokio::select! {
-        done = wait::services(wish.context, session, until, args.wait_timeout, &args.services) => done,
+        done = wait::services(wish.context, session, events, until, args.wait_timeout, &args.services) => done,
         () = signals.end() => {
             return Err(CliError::midway(
                 "the supervisor goes on in the background with what was asked for",
@@ -301,11 +305,12 @@ async fn beside(
     wish: &Wish<'_>,
     signals: &mut Signals,
 ) -> Result<(), CliError> {
+    let events = session.events().await?;
     wish.ask(&session, loaded).await?;
     renew_unit(wish, loaded).await?;
     output::note("a supervisor runs in the background: Ctrl-C ends this display, and nothing else")?;
     let show = async {
-        wait::until(wish.context, &session, Until::Up, None).await?;
+        wait::services(wish.context, &session, events, Until::Up, None, &[]).await?;
         logs::follow_all(wish.context, docker, finder, &wish.args.services).await
     };
     tokio::select! {
@@ -331,8 +336,7 @@ async fn in_foreground(
         true => Ok(()),
         false => stop(&session, docker, finder, wish, signals).await,
     };
-    session.leave().await;
-    stopped.and(end)
+    session.leave().await.and(stopped).and(end)
 }
 
 /// Shows what happens and does what is wanted, until that is an end.
@@ -389,6 +393,7 @@ fn anew(args: &UpArgs, images: Found, loaded: Loaded) -> Request {
         images: images.ids,
         renew: images.renewed,
         variables: loaded.variables.given,
+        folder: Some(loaded.directory),
         ..Apply::all(loaded.project, who())
     }))
 }

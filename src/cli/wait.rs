@@ -1,6 +1,6 @@
 //! Following a supervisor until what was asked for is there.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::{Stream, StreamExt};
 use jiff::Timestamp;
@@ -34,6 +34,10 @@ pub enum Until {
 const OFTEN: u32 = 3;
 /// How long a replica without a health check has to stay up to be trusted. nginx tries for its port so long.
 const STEADY: Duration = Duration::from_secs(3);
+/// How long the supervisor may take to read the last words of what has failed.
+const REPORT: Duration = Duration::from_secs(2);
+/// How long events may take that were recorded before the end was seen.
+const LAST_EVENTS: Duration = Duration::from_millis(100);
 /// Between two looks, unless it is told that all is as wanted.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -47,26 +51,27 @@ pub async fn until(
     until: Until,
     limit: Option<Duration>,
 ) -> Result<(), CliError> {
-    services(context, session, until, limit, &[]).await
+    services(context, session, session.events().await?, until, limit, &[]).await
 }
 
 /// As [`until`], for a command that names services, or none where it means all: who has ended in failure and was not meant is
-/// no failure of it.
+/// no failure of it. `events` are those since before it was asked for.
 ///
 /// # Errors
 /// As [`until`].
 pub async fn services(
     context: &Context,
     session: &Session,
+    mut events: impl Stream<Item = Result<Line, CliError>> + Unpin,
     until: Until,
     limit: Option<Duration>,
     named: &[ServiceName],
 ) -> Result<(), CliError> {
     let deadline = limit.map(|limit| Instant::now() + limit);
-    let mut events = session.events().await?;
     let mut progress = Progress::new(context.data());
     let mut steadiness = Steadiness::default();
     let mut shown = Ok(());
+    let (mut before, mut failed_at) = (None, None);
     // Who is asked where the kernel counts no listeners.
     let docker = match until {
         Until::Steady => Some(context.engine().await?),
@@ -111,18 +116,43 @@ pub async fn services(
                     None => Vec::new(),
                 };
                 if unbound.is_empty() {
+                    // What has come about was told before, on a connection of its own.
+                    let end = Instant::now() + LAST_EVENTS;
+                    while status.converged
+                        && let Ok(Some(Ok(line))) = tokio::time::timeout_at(end, events.next()).await
+                    {
+                        let Line::Live(event) = line else { continue };
+                        if shown.is_ok() {
+                            shown = progress.event(&event);
+                        }
+                        if matches!(event.kind, EventKind::Converged) {
+                            break;
+                        }
+                    }
                     return shown;
                 }
             }
-            if let Some(failure) = failure(&status) {
-                return Err(failure);
+            if let Some(failure) = failure(&status, before.get_or_insert_with(|| exits(&status))) {
+                let since = *failed_at.get_or_insert_with(Instant::now);
+                if is_reported(&status) || since.elapsed() >= REPORT {
+                    return Err(failure);
+                }
             }
         }
         if deadline.is_some_and(|deadline| Instant::now() > deadline) {
             let limit = limit.unwrap_or_default();
             let waited_for = match until {
                 Until::Gone => String::new(),
-                _ => awaited(&session.status().await?, &unbound),
+                _ => {
+                    let status = session.status().await?;
+                    // On a slow machine nobody may have been asked by then. Without an answer it is told what was seen last.
+                    if let Some(docker) = &docker
+                        && let Ok(missing) = listeners::missing(docker, &status).await
+                    {
+                        unbound = missing;
+                    }
+                    awaited(&status, &unbound)
+                }
             };
             return Err(CliError::failed(
                 format!("not done within {limit:?}{waited_for}"),
@@ -295,8 +325,24 @@ fn hopeless(status: &Status) -> Option<CliError> {
     Some(CliError::failed(format!("{}: {}", error.target, error.error), error.help.as_deref()))
 }
 
-/// What keeps failing, if something does.
-fn failure(status: &Status) -> Option<CliError> {
+/// How often in a row each replica has ended.
+fn exits(status: &Status) -> BTreeMap<String, u32> {
+    status.replicas.iter().map(|replica| (replica.replica.clone(), replica.exits)).collect()
+}
+
+/// Whether the last words of all that has failed for good were read.
+fn is_reported(status: &Status) -> bool {
+    status.replicas.iter().all(|replica| match &replica.state {
+        ReplicaState::Failed { exit } => {
+            replica.last_termination.as_ref().is_some_and(|ended| ended.exit == *exit)
+        }
+        _ => true,
+    })
+}
+
+/// What keeps failing, if something does. Who runs, and has not ended again since it was waited for, may have had its last
+/// end whenever it was: whether it stays up is seen later.
+fn failure(status: &Status, before: &BTreeMap<String, u32>) -> Option<CliError> {
     // Some of it goes back to a version that does not fail.
     if !status.rollouts.iter().all(Rollout::waits_for_command) {
         return hopeless(status);
@@ -312,6 +358,10 @@ fn failure(status: &Status) -> Option<CliError> {
                 return Some(CliError::failed(message, Some("its restart rule allows no further try")));
             }
             _ => {}
+        }
+        let runs = replica.state.is_up() || replica.state == ReplicaState::Starting;
+        if runs && before.get(name).is_some_and(|before| replica.exits <= *before) {
+            continue;
         }
         let Some(ended) = &replica.last_termination else { continue };
         if let Some(conflict) = &ended.user_conflict {
@@ -404,7 +454,10 @@ mod tests {
             let named: Vec<_> = named.iter().map(|name| name.parse().unwrap()).collect();
             assert_eq!(is_enough(&failed, until, &named), wanted, "{until:?} {named:?}");
         }
-        assert_eq!(failure(&failed).unwrap().to_string(), "web-1 failed: exit code 3, without a word");
+        assert_eq!(
+            failure(&failed, &exits(&failed)).unwrap().to_string(),
+            "web-1 failed: exit code 3, without a word"
+        );
     }
 
     #[test]
@@ -436,12 +489,49 @@ mod tests {
                 "log": [], "exclusive_port": { "port": 30_001, "protocol": "tcp" },
             });
             status.replicas[0].last_termination = Some(serde_json::from_value(termination).unwrap());
-            failure(&status).map(|error| error.to_string())
+            failure(&status, &BTreeMap::new()).map(|error| error.to_string())
         };
         assert_eq!(ended(OFTEN - 1), None);
         let told = ended(OFTEN).unwrap();
         assert!(told.contains("web-1 asked for port 30001/tcp, which is exclusive"), "{told}");
         assert!(told.contains("x-sameport: { ports: { \"30001\": shared } }"), "{told}");
+    }
+
+    #[test]
+    fn the_last_words_of_a_failure_are_those_of_its_last_end() {
+        let exit = |code| serde_json::json!({ "exit_code": code, "out_of_memory": false, "error": null, "at": "1970-01-01T00:00:00Z" });
+        let mut failed = status(false, 1);
+        failed.replicas[0].state =
+            serde_json::from_value(serde_json::json!({ "state": "failed", "exit": exit(3) })).unwrap();
+        assert!(!is_reported(&failed));
+        for (code, wanted) in [(1, false), (3, true)] {
+            let termination = serde_json::json!({ "exit": exit(code), "log": ["boom"] });
+            failed.replicas[0].last_termination = Some(serde_json::from_value(termination).unwrap());
+            assert_eq!(is_reported(&failed), wanted, "exit code {code}");
+        }
+        failed.replicas[0].state = ReplicaState::Running;
+        failed.replicas[0].last_termination = None;
+        assert!(is_reported(&failed), "nothing has failed");
+    }
+
+    #[test]
+    fn ends_from_before_are_no_failure_of_who_is_up_again() {
+        let mut ended = status(false, OFTEN);
+        let termination = serde_json::json!({
+            "exit": { "exit_code": 0, "out_of_memory": false, "error": null, "at": "1970-01-01T00:00:00Z" },
+            "log": [],
+        });
+        ended.replicas[0].last_termination = Some(serde_json::from_value(termination).unwrap());
+        let before = exits(&ended);
+        assert!(failure(&ended, &before).is_none(), "it is up");
+        let mut again = ended.clone();
+        again.replicas[0].exits += 1;
+        let told = failure(&again, &before).unwrap().to_string();
+        assert_eq!(told, "web-1 keeps ending: exit code 0, without a word");
+        ended.replicas[0].state = ReplicaState::Starting;
+        assert!(failure(&ended, &before).is_none(), "it begins");
+        ended.replicas[0].state = ReplicaState::Unhealthy;
+        assert!(failure(&ended, &before).is_some());
     }
 
     #[test]

@@ -85,7 +85,7 @@ pub(super) const SERVICE: Table = &[
     ("hostname", Honoured),
     ("image", Honoured),
     ("init", Honoured),
-    ("ipc", Ignored(POD)),
+    ("ipc", Honoured),
     ("isolation", Ignored("it is for Windows")),
     ("label_file", Ignored("write the labels under `labels`")),
     ("labels", Honoured),

@@ -150,6 +150,12 @@ pub fn project_name(options: &Options) -> Result<ProjectName, LoadError> {
     name_of(&document, &found, options, &report)
 }
 
+/// The folder that relative paths in a project's file start from; none where there is no file.
+#[must_use]
+pub fn directory(options: &Options) -> Option<PathBuf> {
+    find::find(options, &Report::default()).ok().map(|found| found.directory)
+}
+
 /// All documents of all files, filled in and merged.
 fn documents(found: &find::Found, report: &Report) -> Result<Node, LoadError> {
     let mut merged: Option<Node> = None;

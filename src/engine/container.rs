@@ -67,6 +67,8 @@ pub struct Inspection {
     pub limits: Limits,
     /// The image's content id.
     pub image_id: String,
+    /// Where volumes are mounted in it that it may write to.
+    pub volumes: BTreeSet<String>,
     /// Where it is in its life.
     pub state: ContainerState,
     /// Addresses that the engine gave it, by network.
@@ -221,6 +223,22 @@ pub struct CreateContainer {
     pub namespaces: Namespaces,
 }
 
+/// The IPC namespace of a container that joins the network of a sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IpcNamespace {
+    /// Its own.
+    Own {
+        /// Size of its `/dev/shm` in bytes; `None` is the engine's 64 MiB.
+        shm_size: Option<u64>,
+        /// Kernel settings of it.
+        sysctls: BTreeMap<String, String>,
+    },
+    /// That of the sandbox.
+    Sandbox,
+    /// The host's.
+    Host,
+}
+
 /// The namespaces of a container to be made.
 #[derive(Clone, Debug)]
 pub enum Namespaces {
@@ -232,8 +250,13 @@ pub enum Namespaces {
         /// pod is on the default bridge or has no network.
         networks: Vec<(String, NetworkAttachment)>,
     },
-    /// Network and IPC of that sandbox.
-    Join(ContainerId),
+    /// The network of a sandbox.
+    Join {
+        /// Which one.
+        sandbox: ContainerId,
+        /// Its IPC namespace.
+        ipc: IpcNamespace,
+    },
     /// The host's network, with settings of the pod that still apply.
     Host(Box<Pod>),
 }

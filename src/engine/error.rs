@@ -33,6 +33,12 @@ pub enum EngineError {
         /// The engine's own words.
         message: String,
     },
+    /// An address or a subnet of a network is somebody else's.
+    #[error("{message}")]
+    AddressTaken {
+        /// The engine's own words.
+        message: String,
+    },
     /// It cannot be reached, or went away in the middle of a call.
     #[error("cannot reach the container engine at {address}: {reason}")]
     Unreachable {
@@ -96,6 +102,9 @@ impl EngineError {
             Self::PortTaken { .. } => {
                 Some("another program has this port of the host: stop it, or publish another port")
             }
+            Self::AddressTaken { .. } => Some(
+                "another container has this address, or another network this subnet: remove it, or choose another one in the file",
+            ),
             Self::Gone { .. }
             | Self::Conflict { .. }
             | Self::Busy { .. }

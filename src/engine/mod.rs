@@ -3,7 +3,11 @@
 //! Two implementations: [`docker::Docker`] speaks to a real one, [`memory::Memory`] simulates one in virtual
 //! time. Everything that can go wrong in an engine is classified here, once, as an [`EngineError`].
 
-use std::{collections::BTreeMap, future::Future, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    time::Duration,
+};
 
 use futures_util::stream::BoxStream;
 use jiff::Timestamp;
@@ -20,11 +24,12 @@ mod labels;
 pub mod memory;
 mod nonce;
 pub mod ownership;
+mod program;
 pub mod sandbox;
 
 pub use container::{
     Connections, ContainerId, ContainerState, CreateContainer, Endpoint, Exit, Health, HostSettings,
-    Inspection, Namespaces, Process, Summary,
+    Inspection, IpcNamespace, Namespaces, Process, Summary,
 };
 pub use error::{EngineError, tells_of_host_fault};
 pub use exec::{ExecOptions, LAST_LINES, Ran, Tail};
@@ -111,6 +116,8 @@ pub struct ImageInfo {
     pub user: String,
     /// Whether it has a health check.
     pub healthcheck: bool,
+    /// Where its containers get anonymous volumes (`VOLUME`).
+    pub volumes: BTreeSet<String>,
     /// Its labels, which every container of it has, too.
     pub labels: BTreeMap<String, String>,
 }

@@ -80,12 +80,17 @@ pub enum KernelError {
     },
 }
 
+/// Whether the system had no memory or descriptor left for this process.
+#[must_use]
+pub fn is_shortage(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
+}
+
 impl KernelError {
     /// Whether there was no memory or descriptor left to find anything out with: nothing was learned.
     #[must_use]
     pub fn is_shortage(&self) -> bool {
-        matches!(self, Self::Io { source, .. }
-            if matches!(source.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)))
+        matches!(self, Self::Io { source, .. } if is_shortage(source))
     }
 
     /// What the user can do about it, where that is known.

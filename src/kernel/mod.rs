@@ -32,8 +32,8 @@ mod whole;
 mod wrr;
 
 pub use counters::Counters;
-pub use error::KernelError;
+pub use error::{KernelError, is_shortage};
 pub use netns::Netns;
 pub use pins::Pins;
 pub(crate) use raw::asynchronous;
-pub use raw::save_memory;
+pub use raw::{give_memory_back, save_memory};

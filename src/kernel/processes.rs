@@ -104,6 +104,8 @@ pub struct Search {
     seen: BTreeMap<u64, (u32, i32)>,
     is_over: bool,
     is_interrupted: bool,
+    /// Whether it began before the present look: what was opened since, it has not seen.
+    is_old: bool,
 }
 
 impl Search {
@@ -116,6 +118,7 @@ impl Search {
             seen: BTreeMap::new(),
             is_over: false,
             is_interrupted: false,
+            is_old: false,
         }
     }
 
@@ -123,6 +126,19 @@ impl Search {
     #[must_use]
     pub fn is_interrupted(&self) -> bool {
         self.is_interrupted
+    }
+
+    /// Ends a look. Returns whether it is of use for the next one: there was not enough time, or it has found more than was
+    /// asked for so far.
+    pub fn end_look(&mut self) -> bool {
+        self.is_old = true;
+        self.is_interrupted || !self.seen.is_empty()
+    }
+
+    /// Whether it may have missed what has been opened meanwhile.
+    #[must_use]
+    pub fn is_old(&self) -> bool {
+        self.is_old
     }
 
     /// A descriptor of our own for a socket. Whoever gets it has to close it soon: as long as it is open, so is the socket.
@@ -262,6 +278,22 @@ impl Handle {
             Err(errno) => Err(KernelError::io(format!("give a socket to user {user}"))(errno.into())),
         }
     }
+}
+
+/// Descriptors of a replica that are looked at for a file: whoever has more has it elsewhere.
+const MOST_DESCRIPTORS: usize = 65_536;
+
+/// Whether one of these processes has a file open for writing: that of this device and inode.
+#[must_use]
+pub fn has_open_for_writing(processes: &[u32], file: (u64, u64)) -> bool {
+    let lists = processes.iter().filter_map(|pid| fs::read_dir(format!("/proc/{pid}/fd")).ok());
+    let mut open = lists.flatten().flatten().take(MOST_DESCRIPTORS);
+    open.any(|entry| {
+        let is_it = fs::metadata(entry.path()).is_ok_and(|at| (at.dev(), at.ino()) == file);
+        // The permissions of the link are those with which it was opened.
+        let mode = || fs::symlink_metadata(entry.path()).map_or(0, |link| link.mode());
+        is_it && mode() & 0o200 != 0
+    })
 }
 
 /// The inode of the socket that a link in `/proc/PID/fd` names, if it is one.

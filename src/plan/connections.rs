@@ -79,7 +79,12 @@ impl Planner<'_> {
     /// Puts the connections of a sandbox right that runs, one after the other. Where the engine refuses that for good, the
     /// pod is made anew.
     pub(super) fn connect(&mut self, name: &PodName, sandbox: &Container) {
-        let Some(drift) = self.drift(name, sandbox) else { return };
+        let Some(drift) = self.drift(name, sandbox) else {
+            if sandbox.connections.is_some() {
+                self.plan.connected.insert(sandbox.id.clone());
+            }
+            return;
+        };
         let target = Target::Sandbox(name.clone());
         let history = self.observed.history.get(&target);
         let (network, attachment) = drift.parts();
@@ -179,7 +184,8 @@ pub struct Connects {
     /// How often of late.
     count: u32,
     last: Option<Timestamp>,
-    /// Whether it was connected anew though it was connected: that interrupts the pod, and is done once.
+    /// Whether it was connected anew though it was connected, and that has put nothing right so far: it interrupts the pod, and
+    /// is done once.
     pub(super) reconnected: bool,
 }
 

@@ -1,6 +1,10 @@
 //! What was tried on one target, and how it went: the memory that a fair back-off needs.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -250,6 +254,13 @@ impl History {
         // A sandbox that is no more is asked after no more.
         self.connects.retain(|(known, _), _| known == id);
         self.connects.entry((id.clone(), network.to_owned())).or_default().note(reconnects, now);
+    }
+
+    /// Those are connected as they should be: what is wrong later is somebody's doing, and not what connecting anew could not
+    /// put right.
+    pub(super) fn note_connected(&mut self, connected: &BTreeSet<ContainerId>) {
+        let right = self.connects.iter_mut().filter(|((id, _), _)| connected.contains(id));
+        right.for_each(|(_, connects)| connects.reconnected = false);
     }
 
     pub(super) fn connects(&self, id: &ContainerId, network: &str) -> Option<&Connects> {

@@ -27,6 +27,8 @@ mod hooks;
 mod illness;
 mod limits;
 mod observed;
+mod order;
+mod outage;
 mod proof;
 mod replica;
 mod resource;
@@ -52,6 +54,8 @@ pub use history::{Answer, Autopsy, Errors, ExclusivePort, History, PortNotShared
 pub use hooks::{PostStart, Stage};
 pub use illness::{Ailment, Illness, Replacement};
 pub use observed::{Container, Observed, Owner};
+pub use order::{BindSource, OrderReason, ReplacementOrder, hold_in_rollout, replacement_order};
+pub use outage::Outages;
 pub use proof::{Counted, Proof};
 pub use rollout::{Approach, Direction, Former, Rollout};
 pub use rotation::{Sharing, WEIGHT, WEIGHT_MAX, Weights};
@@ -75,6 +79,8 @@ pub struct Plan {
     pub replaced: BTreeMap<ContainerId, Illness>,
     /// Replicas that are ready.
     pub ready: BTreeSet<ContainerId>,
+    /// Sandboxes that are connected as they should be.
+    pub connected: BTreeSet<ContainerId>,
 }
 
 /// Decides what to do next.

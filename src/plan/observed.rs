@@ -9,7 +9,7 @@ use crate::{
     spec::{Hooks, Limits, PodName, ServiceName, Slot},
 };
 
-use super::{Counted, History, Illness, PostStart, Sharing, Signs, Target, Verb};
+use super::{BindSource, Counted, History, Illness, PostStart, Sharing, Signs, Target, Verb};
 
 /// Everything that a plan depends on besides the wish and the time.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +38,8 @@ pub struct Observed {
     pub ready_since: BTreeMap<ContainerId, Timestamp>,
     /// What the kernel shows of services that are on their way to another version.
     pub signs: BTreeMap<ServiceName, Signs>,
+    /// What is at the host's end of bind mounts that replicas may write to, by path, as far as it is known.
+    pub bind_sources: BTreeMap<String, BindSource>,
 }
 
 /// Who made a network or volume.
@@ -68,6 +70,8 @@ pub struct Container {
     pub limits: Limits,
     /// Whether another program has made it anew, in the place of one that we made: of another image, as a rule.
     pub recreated: bool,
+    /// Where volumes are mounted in it that it may write to.
+    pub volumes: BTreeSet<String>,
     /// How a sandbox is connected; none of others, and where the engine does not tell.
     pub connections: Option<Connections>,
     /// Where it is in its life. The times in it are the engine's, whose clock may be anywhere: they tell one
@@ -117,6 +121,11 @@ impl Observed {
         for id in ready {
             self.ready_since.entry(id.clone()).or_insert(now);
         }
+    }
+
+    /// Takes note of sandboxes that are connected as they should be.
+    pub fn note_connected(&mut self, connected: &BTreeSet<ContainerId>) {
+        self.history.values_mut().for_each(|history| history.note_connected(connected));
     }
 
     /// What has been counted of connections in a pod, where somebody counts.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::{
     engine::{ContainerState, Exit, Health, RemoveVolumes},
-    spec::{Service, Slot},
+    spec::{Order, Service, Slot},
 };
 
 use super::{
@@ -164,21 +164,30 @@ impl Planner<'_> {
                 self.discard(target, successor, StopTime::of(service));
             } else {
                 self.keep_alive(service, slot, successor);
-                let may_go = self.beside(service).is_none() && !self.is_paused(service);
+                let may_go = self.beside(service).is_none()
+                    && !self.is_paused(service)
+                    && self.flaw(service, successor) != Flaw::CutOff;
                 if may_go && self.has_proved_itself(service, successor) {
                     self.discard_kept(target, incumbent, StopTime::of(service));
                     return;
                 }
             }
-        } else if self.beside(service).is_some() || !self.goes_first(service) {
-            if pace.start(slot) {
-                self.launch(Arc::new(service.clone()), slot, Seat::Successor);
-            }
         } else {
-            let serves = self.is_available(service, incumbent);
-            if if serves { pace.take_down(slot) } else { pace.start(slot) } {
-                self.discard_kept(target, incumbent, StopTime::of(service));
-                return;
+            let order =
+                if self.beside(service).is_some() { Some(Order::StartFirst) } else { self.order(service) };
+            match order {
+                Some(Order::StartFirst) if pace.start(slot) => {
+                    self.launch(Arc::new(service.clone()), slot, Seat::Successor);
+                }
+                Some(Order::StopFirst) => {
+                    let serves = self.is_available(service, incumbent);
+                    if if serves { pace.take_down(slot) } else { pace.start(slot) } {
+                        self.discard_kept(target, incumbent, self.time_to_make_way(service, incumbent));
+                        return;
+                    }
+                }
+                // Its turn comes later, or it is known in a moment which goes first.
+                Some(Order::StartFirst) | None => {}
             }
         }
         if matches!(incumbent.state, ContainerState::Dead) {
@@ -204,7 +213,7 @@ impl Planner<'_> {
                 if stop {
                     // Of a restart that was asked for, and only of that.
                     let timeout = self.desired.restart_timeout(container);
-                    self.retire(target, container, StopTime::of(service).or(timeout));
+                    self.retire(target, container, self.time_to_make_way(service, container).or(timeout));
                 } else if !self.treat(service, &target, container) {
                     self.prepare(container);
                     let name = self.desired.project.replica_name(service, slot);
@@ -233,6 +242,10 @@ impl Planner<'_> {
             {
                 self.act(Action::Remove { target, id, volumes: RemoveVolumes::Keep });
             }
+            // It can only join the network of a sandbox that is no more.
+            ContainerState::Created | ContainerState::Exited(_) if self.is_unbound(service, container) => {
+                self.act(Action::Remove { target, id, volumes: RemoveVolumes::Keep });
+            }
             ContainerState::Created => {
                 if self.can_be_launched(service) {
                     self.act(Action::Start { target, id });
@@ -242,7 +255,9 @@ impl Planner<'_> {
             ContainerState::Dead => {
                 self.act(Action::Remove { target, id, volumes: RemoveVolumes::Keep });
             }
-            ContainerState::Running(_) if self.is_spoilt_by_hooks(container) => {
+            ContainerState::Running(_)
+                if self.flaw(service, container) == Flaw::CutOff || self.is_spoilt_by_hooks(container) =>
+            {
                 self.retire(target, container, StopTime::of(service));
             }
             ContainerState::Running(_) => {
@@ -352,6 +367,16 @@ impl Planner<'_> {
             }
         }
         spare
+    }
+
+    /// How long a replica may take that makes way for another one, which begins only then. While no other one serves, it is
+    /// told to end at once: new connections wait until the next one is ready, and would wait for the drain as well.
+    fn time_to_make_way(&self, service: &Service, container: &Container) -> StopTime {
+        let mut others = self.observed.service(&service.name).filter(|(_, other)| other.id != container.id);
+        let is_served =
+            others.any(|(_, other)| self.is_available(service, other) && !self.retiring.contains(&other.id));
+        let time = StopTime::of(service);
+        if is_served { time } else { time.without_drain() }
     }
 
     fn settles_at(&self, container: &Container) -> Option<Timestamp> {

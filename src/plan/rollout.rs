@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use crate::{
     engine::{ContainerId, Role},
-    spec::{FailureAction, Generation, Order, Service, Share, Slot, Update},
+    spec::{FailureAction, Generation, Service, Share, Slot, Update},
 };
 
 use super::{Container, Goal, Planner, WEIGHT_MAX, history::later};
@@ -101,13 +101,21 @@ impl Pace {
     }
 }
 
-impl Planner<'_> {
+impl super::Desired {
     /// The rules that a service is replaced by now.
-    pub(super) fn rules_of<'s>(&self, service: &'s Service) -> &'s Update {
-        match self.desired.rollouts.get(&service.name) {
+    #[must_use]
+    pub fn update_rules<'s>(&self, service: &'s Service) -> &'s Update {
+        match self.rollouts.get(&service.name) {
             Some(Rollout { direction: Direction::Back, .. }) => &service.rollback,
             _ => &service.update,
         }
+    }
+}
+
+impl Planner<'_> {
+    /// The rules that a service is replaced by now.
+    pub(super) fn rules_of<'s>(&self, service: &'s Service) -> &'s Update {
+        self.desired.update_rules(service)
     }
 
     /// The version that has proved itself, where another one is on its way. One of which nothing is there was never
@@ -134,11 +142,6 @@ impl Planner<'_> {
     /// Whether nothing of a service is to be replaced for now.
     pub(super) fn is_paused(&self, service: &Service) -> bool {
         self.desired.rollouts.get(&service.name).is_some_and(|rollout| rollout.paused)
-    }
-
-    /// Whether the old one goes first.
-    pub(super) fn goes_first(&self, service: &Service) -> bool {
-        service.order(self.rules_of(service)) == Order::StopFirst
     }
 
     /// How many slots may be begun now.

@@ -17,10 +17,13 @@ use crate::{
         sockets::Transport,
         steering::{PodReport, PodWish, ReplicaReport, ReplicaWish, Report, Rules, Wishes},
     },
-    spec::{PodName, Protocol, Service, ServiceName, Slot},
+    spec::{Order, PodName, Protocol, Service, ServiceName, Slot},
 };
 
-use super::{Action, Container, Goal, Phase, Planner, Target, Verb, history::later, stop_time::StopTime};
+use super::{
+    Action, Container, Goal, Phase, Planner, Target, Verb, history::later, order::hold_in_rollout,
+    stop_time::StopTime,
+};
 
 /// Who shares the ports of pods that leave it open, and what is seen of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -210,7 +213,16 @@ impl Planner<'_> {
         // Who comes to a service that is being taken away waits for nothing.
         let is_wanted = self.desired.phase == Phase::Up
             && !matches!(self.desired.goals.get(&service.name), Some(Goal::Stop));
-        Rules { balance: service.balance, hold: if is_wanted { service.hold } else { Duration::ZERO } }
+        Rules { balance: service.balance, hold: if is_wanted { self.hold(service) } else { Duration::ZERO } }
+    }
+
+    /// How long new connections wait while nobody is ready.
+    fn hold(&self, service: &Service) -> Duration {
+        let is_replaced = self.desired.rollouts.contains_key(&service.name)
+            && !self.is_paused(service)
+            && self.order(service) == Some(Order::StopFirst)
+            && !self.observed.service(&service.name).any(|(_, replica)| self.is_available(service, replica));
+        if is_replaced { hold_in_rollout(service, self.rules_of(service)) } else { service.hold }
     }
 
     fn replica_wish(&self, container: &Container) -> Option<ReplicaWish> {

@@ -83,11 +83,13 @@ impl Planner<'_> {
         }
     }
 
-    /// The sandbox that replicas of the pod can join now.
+    /// The sandbox that replicas of the pod can join now. One that somebody has paused does as well as any: its process has
+    /// nothing to do.
     pub(super) fn open_sandbox(&self, name: &PodName) -> Option<&Container> {
-        self.observed.sandboxes(name).into_iter().find(|c| {
-            self.is_current(c) && matches!(c.state, ContainerState::Running(_)) && self.is_prepared(c)
-        })
+        self.observed
+            .sandboxes(name)
+            .into_iter()
+            .find(|c| self.is_current(c) && c.process().is_some() && self.is_prepared(c))
     }
 
     /// The sandbox that replicas of the pod shall belong to, whether it runs or not.

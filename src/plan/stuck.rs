@@ -219,7 +219,7 @@ mod tests {
             let pulse =
                 (*queue > 0 || is_stopped).then_some(Pulse { stopped: is_stopped, frozen: is_stopped, cpu });
             let ports = BTreeMap::from([(HTTP, traffic)]);
-            (id(number), ReplicaReport { pid: 42, weight: 100, ports, pulse })
+            (id(number), ReplicaReport { pid: 42, address: None, weight: 100, ports, pulse })
         });
         let pod = PodReport { replicas: replicas.collect(), ..PodReport::default() };
         Report { pods: BTreeMap::from([("web".parse().unwrap(), pod)]) }

@@ -219,6 +219,12 @@ pub enum Impossible {
     /// Where the kernel does not choose, nobody gets a share.
     #[error("the kernel does not choose among its replicas, so none can get a part of the traffic")]
     NotSteered,
+    /// Two versions beside each other would write to the same data.
+    #[error("two versions beside each other would write to {target} at once")]
+    SharedData {
+        /// Where the data is mounted.
+        target: String,
+    },
 }
 
 impl Versions {

@@ -14,7 +14,7 @@ pub use thresholds::{Opinion, Thresholds};
 
 use crate::{
     engine::EngineError,
-    kernel::{KernelError, Netns, replica_addr},
+    kernel::{KernelError, Netns, is_shortage, replica_addr},
     spec::{Probe, ProbeKind},
 };
 
@@ -55,6 +55,21 @@ pub enum ProbeError {
     /// Its pod cannot be entered.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+}
+
+impl ProbeError {
+    /// Whether the replica was not asked at all: this process or the engine could not do it just then. Nothing was learned.
+    #[must_use]
+    pub fn was_not_asked(&self) -> bool {
+        match self {
+            Self::Io(error) => is_shortage(error),
+            Self::Kernel(error) => error.is_shortage(),
+            Self::Engine(error) => error.is_passing(),
+            Self::NotHttp | Self::Status(_) | Self::Exit { .. } | Self::TimedOut(_) | Self::StillRuns => {
+                false
+            }
+        }
+    }
 }
 
 /// The last line that a check has written, as far as a message has room for it.
@@ -160,6 +175,26 @@ mod tests {
             let output = output.lines().map(str::to_owned).collect();
             let error = ProbeError::Exit { code: 1, output };
             assert_eq!(error.to_string(), wanted);
+        }
+    }
+
+    #[test]
+    fn who_could_not_ask_has_learned_nothing() {
+        let system = |errno| io::Error::from_raw_os_error(errno);
+        let engine = |message: &str| EngineError::Refused { message: message.to_owned() };
+        let unreachable = EngineError::Unreachable { address: "a".to_owned(), reason: "b".to_owned() };
+        for (error, not_asked) in [
+            (ProbeError::Io(system(libc::EMFILE)), true),
+            (ProbeError::Io(system(libc::ENFILE)), true),
+            (ProbeError::Kernel(KernelError::io("enter it")(system(libc::EMFILE))), true),
+            (unreachable.into(), true),
+            (ProbeError::Io(system(libc::ECONNREFUSED)), false),
+            (ProbeError::Io(io::ErrorKind::TimedOut.into()), false),
+            (ProbeError::Kernel(KernelError::io("enter it")(system(libc::ENOENT))), false),
+            (engine("no such program").into(), false),
+            (ProbeError::Status(503), false),
+        ] {
+            assert_eq!(error.was_not_asked(), not_asked, "{error:?}");
         }
     }
 

@@ -88,6 +88,21 @@ pub struct Container {
     pub platform: Option<String>,
     /// The OCI runtime, such as `runc`; `None` is the engine's own.
     pub runtime: Option<String>,
+    /// Its IPC namespace; `None`: its own, but in a pod with a name of its own that of the pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipc: Option<Ipc>,
+}
+
+/// An IPC namespace: shared memory (`/dev/shm`), semaphores and message queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ipc {
+    /// Each replica has its own, which ends with it.
+    Own,
+    /// That of the pod, which all of its replicas share.
+    Pod,
+    /// That of the host.
+    Host,
 }
 
 /// A file system mounted into a container.
@@ -246,6 +261,7 @@ impl Container {
             logging: None,
             platform: None,
             runtime: None,
+            ipc: None,
         }
     }
 

@@ -21,8 +21,8 @@ mod template;
 mod update;
 
 pub use container::{
-    Container, Device, HealthTest, Healthcheck, Image, LogDriver, Mount, MountSource, PullPolicy, Resources,
-    Ulimit,
+    Container, Device, HealthTest, Healthcheck, Image, Ipc, LogDriver, Mount, MountSource, PullPolicy,
+    Resources, Ulimit,
 };
 pub use generation::Generation;
 pub use hook::{Before, Hook, Hooks};

@@ -36,7 +36,7 @@ pub struct Pod {
     pub extra_hosts: Vec<String>,
     /// Kernel settings of the network and IPC namespaces.
     pub sysctls: BTreeMap<String, String>,
-    /// Size of the shared `/dev/shm` in bytes; `None` is the engine's 64 MiB.
+    /// Size of `/dev/shm` in bytes, that of each replica or the one that they share; `None` is the engine's 64 MiB.
     pub shm_size: Option<u64>,
 }
 
@@ -60,6 +60,14 @@ impl Pod {
     pub fn declared(&self) -> impl Iterator<Item = (u16, Protocol)> + '_ {
         let published = self.ports.iter().map(|binding| (binding.container_port, binding.protocol));
         published.chain(self.expose.iter().copied())
+    }
+
+    /// Kernel settings of IPC namespaces (namespaces(7)).
+    pub fn ipc_sysctls(&self) -> impl Iterator<Item = (&String, &String)> {
+        self.sysctls.iter().filter(|(name, _)| {
+            let of_kernel = ["kernel.msg", "kernel.sem", "kernel.shm"];
+            name.starts_with("fs.mqueue.") || of_kernel.iter().any(|prefix| name.starts_with(prefix))
+        })
     }
 
     /// Whether the pod has namespaces of its own, and so a sandbox that holds them.

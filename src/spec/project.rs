@@ -6,10 +6,11 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::{
-    Network, NetworkKey, Pod, PodName, PortSet, Probe, ProjectName, Protocol, Service, ServiceName, Sharing,
-    Slot, Volume, VolumeKey,
+    Ipc, Network, NetworkKey, Pod, PodName, PortSet, Probe, ProjectName, Protocol, Service, ServiceName,
+    Sharing, Slot, Volume, VolumeKey,
 };
 
 /// The second byte of the addresses of single replicas of a pod's first service; `kernel/bpf/sameport.h` has it too.
@@ -130,6 +131,17 @@ impl Project {
         format!("{}-next", self.replica_name(service, slot))
     }
 
+    /// The engine's name of the volume that replicas in a slot have at a path, one after the other, where neither the file nor
+    /// the image names one: the project's and the service's, the slot, the last part of the path, and some of its hash.
+    #[must_use]
+    pub fn slot_volume(&self, service: &Service, slot: Slot, target: &str) -> String {
+        let last = target.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+        let last: String =
+            last.chars().filter(|c| c.is_ascii_alphanumeric() || "_-".contains(*c)).take(32).collect();
+        let hash: String = Sha256::digest(target).iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        format!("{}_{}-{slot}_{last}-{hash}", self.name, service.name)
+    }
+
     /// The name of the container that holds the namespaces of `pod`.
     #[must_use]
     pub fn sandbox_name(&self, pod: &PodName) -> String {
@@ -140,6 +152,18 @@ impl Project {
     #[must_use]
     pub fn before_name(&self, service: &ServiceName) -> String {
         format!("{}-{service}-before", self.name)
+    }
+
+    /// In which IPC namespace replicas of a service are.
+    #[must_use]
+    pub fn ipc(&self, service: &Service) -> Ipc {
+        let default = if self.has_own_name(&service.pod) { Ipc::Pod } else { Ipc::Own };
+        service.container.ipc.unwrap_or(default)
+    }
+
+    /// Whether a pod is named in the file, and not after a service whose network others join.
+    fn has_own_name(&self, pod: &PodName) -> bool {
+        self.services.keys().all(|service| PodName::from(service) != *pod)
     }
 
     /// The services whose replicas are in `pod`.

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Balance, Before, Canary, Container, Generation, Hooks, MountSource, Order, PodName, PortSet, Probes,
-    PullPolicy, Restart, ServiceName, Sharing, Unhealthy, Update,
+    Balance, Before, Canary, Container, Generation, Hooks, PodName, PortSet, Probes, PullPolicy, Restart,
+    ServiceName, Sharing, Unhealthy, Update,
     form::{DeclaredForm, VersionForm},
 };
 
@@ -87,17 +87,6 @@ impl Service {
     #[must_use]
     pub fn declared(&self) -> Generation {
         Generation::of(&DeclaredForm::new(&self.generation(), self.canary.as_ref()))
-    }
-
-    /// Whether an old replica goes before its successor comes, by given rules. Where they say nothing the successor
-    /// comes first, unless each replica has a volume to itself: two processes at a time would spoil their data.
-    #[must_use]
-    pub fn order(&self, rules: &Update) -> Order {
-        let is_shared_anyway = |name: &str| self.replicas > 1 && !name.contains("{{");
-        let has_data = self.container.mounts.iter().any(|mount| {
-            matches!(&mount.source, MountSource::Volume { name, .. } if !mount.read_only && !is_shared_anyway(name))
-        });
-        rules.order.unwrap_or(if has_data { Order::StopFirst } else { Order::StartFirst })
     }
 
     /// This service as another version of it: with that one's container, and the rules of this one.

@@ -13,7 +13,7 @@ pub struct Update {
     pub parallelism: u32,
     /// Between the end of one slot and the beginning of the next.
     pub delay: Duration,
-    /// Which of the two comes first; `None` lets the service decide, see [`super::Service::order`].
+    /// Which of the two comes first; `None`: what the service is decides, see [`crate::plan::replacement_order`].
     pub order: Option<Order>,
     /// How long a new replica is watched once it is ready. Only then the old one goes.
     pub monitor: Duration,

@@ -1,13 +1,15 @@
 //! Carries out one action. Dull on purpose: whatever there is to decide, the plan has decided.
 
 use crate::{
-    engine::{ContainerId, CreateContainer, Engine, EngineError, Labels, Namespaces, Role, sandbox},
+    engine::{
+        ContainerId, CreateContainer, Engine, EngineError, IpcNamespace, Labels, Namespaces, Role, sandbox,
+    },
     kernel::capability,
     plan::{Action, attachments},
-    spec::{Container, Hook, Hooks, Pod, PodName, Project, Service, ServiceName, Slot},
+    spec::{Container, Hook, Hooks, Ipc, Pod, PodName, Project, Service, ServiceName, Slot},
 };
 
-use super::{EventKind, hooks, image, last_words::LastWords};
+use super::{EventKind, hooks, image, last_words::LastWords, slot_volumes};
 
 /// Carries out an action of a plan for `project`, with the commands that belong to it. Tells what happened besides.
 ///
@@ -146,6 +148,10 @@ async fn launch_replica<E: Engine>(
     };
     let mut own = service.container.for_slot(slot);
     own.image = image::to_use(engine, &own).await?;
+    if image::is_missing(engine, &own.image).await? {
+        image::fetch(engine, service, &own.image).await?;
+    }
+    let own = slot_volumes::named(engine, project, (service, slot), own).await?;
     let container = CreateContainer {
         name,
         labels: Labels {
@@ -156,7 +162,7 @@ async fn launch_replica<E: Engine>(
         },
         hooks: service.hooks.for_slot(slot),
         container: own,
-        namespaces: inside(sandbox, pod),
+        namespaces: inside(project, service, pod, sandbox),
     };
     launch(engine, service, &container).await
 }
@@ -186,16 +192,22 @@ async fn launch_job<E: Engine>(
         },
         hooks: Hooks::default(),
         container: before.container(&service.container),
-        namespaces: inside(sandbox, pod),
+        namespaces: inside(project, service, pod, sandbox),
     };
     launch(engine, service, &container).await
 }
 
-fn inside(sandbox: Option<&ContainerId>, pod: &Pod) -> Namespaces {
-    match sandbox {
-        Some(id) => Namespaces::Join(id.clone()),
-        None => Namespaces::Host(Box::new(pod.clone())),
-    }
+fn inside(project: &Project, service: &Service, pod: &Pod, sandbox: Option<&ContainerId>) -> Namespaces {
+    let Some(sandbox) = sandbox else { return Namespaces::Host(Box::new(pod.clone())) };
+    let ipc = match project.ipc(service) {
+        Ipc::Own => IpcNamespace::Own {
+            shm_size: pod.shm_size,
+            sysctls: pod.ipc_sysctls().map(|(name, value)| (name.clone(), value.clone())).collect(),
+        },
+        Ipc::Pod => IpcNamespace::Sandbox,
+        Ipc::Host => IpcNamespace::Host,
+    };
+    Namespaces::Join { sandbox: sandbox.clone(), ipc }
 }
 
 async fn launch<E: Engine>(

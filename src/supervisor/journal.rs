@@ -5,6 +5,7 @@ use std::{
     ops::Deref,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -15,7 +16,9 @@ use super::{Mistake, StateReset};
 use crate::{
     engine::ownership::Foreign,
     kernel::steering::{OtherUser, Stranger},
-    plan::{ExclusivePort, Failure, Proof, Target, Verb, status::ExitStatus, versions::Underway},
+    plan::{
+        ExclusivePort, Failure, Proof, ReplacementOrder, Target, Verb, status::ExitStatus, versions::Underway,
+    },
     spec::{FailureAction, Image, PodName, Protocol, ServiceName, Share, Slot},
 };
 
@@ -325,6 +328,11 @@ pub enum Milestone {
         /// Where it leads.
         underway: Underway,
     },
+    /// It is known in which order it replaces replicas.
+    Order {
+        /// Which, and why.
+        order: ReplacementOrder,
+    },
     /// The new version gets more from now on.
     Step {
         /// How much.
@@ -347,6 +355,8 @@ pub enum Milestone {
         underway: Underway,
         /// What became of connections meanwhile, where somebody counts them.
         proof: Option<Proof>,
+        /// How long no replica was ready meanwhile, as far as the supervisor has seen it.
+        outage: Option<Duration>,
     },
 }
 

@@ -72,42 +72,69 @@ impl Lock {
     pub fn restore(&self) -> Result<bool, LockError> {
         let mut held = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let fail = |source| LockError::Io { path: self.path.clone(), source };
-        let own = held.metadata().map_err(fail)?;
-        match fs::metadata(&self.path) {
-            Ok(there) if (there.dev(), there.ino()) == (own.dev(), own.ino()) => return Ok(false),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if let Some(folder) = self.path.parent() {
-                    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(fail)?;
-                }
-            }
-            Err(error) => return Err(fail(error)),
+        if is_at(&held, &self.path).map_err(fail)? {
+            return Ok(false);
+        }
+        if let Some(folder) = self.path.parent() {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(fail)?;
         }
         *held = lock(&self.path)?;
         Ok(true)
+    }
+
+    /// Removes the file, and lets go of the lock: of a project that is gone nothing is left. Who waits for it meanwhile makes
+    /// another file.
+    ///
+    /// # Errors
+    /// When the file cannot be removed.
+    pub fn remove(self) -> Result<(), LockError> {
+        let held = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let fail = |source| LockError::Io { path: self.path.clone(), source };
+        if is_at(&held, &self.path).map_err(fail)? {
+            fs::remove_file(&self.path).map_err(fail)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a file that is open is the one at that path.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let own = file.metadata()?;
+    match fs::metadata(path) {
+        Ok(there) => Ok((there.dev(), there.ino()) == (own.dev(), own.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
 fn lock(path: &Path) -> Result<Flock<File>, LockError> {
     let fail = |source| LockError::Io { path: path.to_owned(), source };
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
-        .map_err(fail)?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(mut file) => {
-            if let Err(error) = say_who(&mut file) {
-                // On a full disk nobody can be told who it is, but it is held all the same.
-                tracing::warn!(%error, path = %path.display(), "the lock does not say who holds it");
+    loop {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(fail)?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(mut file) => {
+                // Who had it may have removed it since it was opened here.
+                if !is_at(&file, path).map_err(fail)? {
+                    continue;
+                }
+                if let Err(error) = say_who(&mut file) {
+                    // On a full disk nobody can be told who it is, but it is held all the same.
+                    tracing::warn!(%error, path = %path.display(), "the lock does not say who holds it");
+                }
+                return Ok(file);
             }
-            Ok(file)
+            Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
+                return Err(LockError::Held { holder: holder(&mut file) });
+            }
+            Err((_, errno)) => return Err(fail(errno.into())),
         }
-        Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => Err(LockError::Held { holder: holder(&mut file) }),
-        Err((_, errno)) => Err(fail(errno.into())),
     }
 }
 
@@ -173,5 +200,32 @@ mod tests {
         assert!(matches!(lock.restore(), Err(LockError::Held { .. })));
         drop(other);
         assert!(lock.restore().unwrap());
+    }
+
+    #[test]
+    fn of_a_lock_that_is_removed_no_file_is_left_and_two_never_have_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("shop.lock");
+        Lock::acquire(&path).unwrap().remove().unwrap();
+        assert!(!path.exists());
+        // Each takes it and removes it, again and again: so it is often removed between another one's `open` and `flock`.
+        let holders = std::sync::atomic::AtomicU32::new(0);
+        let taken: u32 = std::thread::scope(|scope| {
+            let take = || {
+                let mut taken = 0;
+                for _ in 0..2000 {
+                    let Ok(lock) = Lock::acquire(&path) else { continue };
+                    assert_eq!(holders.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
+                    taken += 1;
+                    holders.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                    lock.remove().unwrap();
+                }
+                taken
+            };
+            let all: Vec<_> = (0..4).map(|_| scope.spawn(take)).collect();
+            all.into_iter().map(|one| one.join().unwrap()).sum()
+        });
+        assert!(taken > 100, "{taken}");
+        assert!(!path.exists());
     }
 }

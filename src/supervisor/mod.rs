@@ -8,7 +8,9 @@
 
 mod act;
 mod before;
+mod bind_sources;
 mod diagnosis;
+pub mod engine_lock;
 mod hooks;
 mod illness;
 mod image;
@@ -17,12 +19,14 @@ mod kernel;
 mod last_words;
 pub mod lock;
 mod observe;
+pub mod owner;
 pub mod paths;
 mod preview;
 mod probes;
 mod reading;
 mod request;
 mod run;
+mod slot_volumes;
 mod state_file;
 mod traffic;
 mod vanished;

@@ -289,6 +289,7 @@ impl<E: Engine> Observer<E> {
             joined: inspection.host.joined(),
             image_id: Some(inspection.image_id).filter(|id| !id.is_empty()),
             limits: inspection.limits,
+            volumes: inspection.volumes,
             recreated: false,
             connections,
             state: inspection.state,

@@ -84,6 +84,14 @@ impl Paths {
         self.state.join(format!("{project}.env"))
     }
 
+    /// What is left when the project is removed, as far as it is there: what its supervisors have printed, and what was or is
+    /// in the place of the state file.
+    #[must_use]
+    pub fn kept(&self, project: &ProjectName) -> Vec<PathBuf> {
+        let (log, state) = (self.log(project), self.state(project));
+        vec![former_log(&log), log, damaged_state(&state), state_beside(&state), state]
+    }
+
     fn runtime_of(&self, project: &ProjectName) -> &Path {
         let unit = Path::new(systemd::UNITS).join(systemd::unit_name(project));
         self.enabled.as_deref().filter(|_| unit.is_file()).unwrap_or(&self.runtime)
@@ -94,6 +102,24 @@ impl Paths {
     pub fn log(&self, project: &ProjectName) -> PathBuf {
         self.state.join(format!("{project}.log"))
     }
+}
+
+/// Where a log goes when another one begins.
+#[must_use]
+pub fn former_log(log: &Path) -> PathBuf {
+    log.with_extension("log.1")
+}
+
+/// Where a damaged state file goes.
+#[must_use]
+pub fn damaged_state(state: &Path) -> PathBuf {
+    state.with_extension("json.bad")
+}
+
+/// Where a state file is written before it takes its place.
+#[must_use]
+pub fn state_beside(state: &Path) -> PathBuf {
+    state.with_extension("json.new")
 }
 
 fn own_folder(path: &Path) -> Result<(), PathError> {

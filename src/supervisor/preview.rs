@@ -12,14 +12,14 @@ use serde::{Deserialize, Serialize};
 use crate::{
     engine::{ContainerId, ContainerState, Exit, Health, Labels, Process, Role},
     plan::{
-        Action, Container, Goal, Observed, Owner, Phase, Plan, PostStart, Sharing, Stage, Target, Verb,
-        assess, plan,
+        Action, Approach, Container, Goal, Observed, Owner, Phase, Plan, PostStart, ReplacementOrder,
+        Sharing, Stage, Target, Verb, assess, hold_in_rollout, plan, replacement_order,
         status::{Trouble, status},
     },
     spec::{Generation, Pod, PodName, Protocol, Service, ServiceName},
 };
 
-use super::{Rejection, Request, Wish, traffic};
+use super::{Rejection, Request, Wish, bind_sources, traffic};
 
 /// Whatever needs more steps than that is cut off.
 const MOST: usize = 10_000;
@@ -31,6 +31,8 @@ const HORIZON: Duration = Duration::from_secs(7 * 24 * 3600);
 pub struct Preview {
     /// In this order.
     pub steps: Vec<Step>,
+    /// In which order the replicas of each service are replaced that gets another version.
+    pub orders: Vec<(ServiceName, ReplacementOrder)>,
     /// Services that nobody serves for a while.
     pub gaps: Vec<Gap>,
     /// What is in the way, now or then.
@@ -85,6 +87,7 @@ pub fn preview(
     observed.sharing = Sharing::ByImages;
     observed.illnesses.clear();
     observed.signs.clear();
+    observed.bind_sources = bind_sources::now(&wish.desired, &observed.containers);
     // By the engine's clock, which may be ahead of ours: a new process is younger than those that run.
     let newest = observed.containers.values().filter_map(Container::started_at).max();
     let mut course = Course {
@@ -131,6 +134,7 @@ impl Course {
             traffic::note_out(&wishes, &mut self.observed.out_since, self.now);
             self.observed.note_ready(&ready, self.now);
             self.note_gaps(&ready);
+            self.note_orders();
             if actions.is_empty() && told.is_empty() {
                 let Some(next) = wake.into_iter().chain(step).min().filter(|next| *next > self.now) else {
                     return;
@@ -191,6 +195,20 @@ impl Course {
         self.preview.steps.push(Step { after, verb: action.verb(), target, name, image, grace });
     }
 
+    fn note_orders(&mut self) {
+        let desired = &self.wish.desired;
+        for (name, rollout) in &desired.rollouts {
+            let is_known = self.preview.orders.iter().any(|(known, _)| known == name);
+            let Some(service) = desired.project.services.get(name) else { continue };
+            if is_known || rollout.approach != Approach::Rolling {
+                continue;
+            }
+            let rules = desired.update_rules(service);
+            let order = replacement_order(desired, &self.observed, service, rules);
+            self.preview.orders.extend(order.map(|order| (name.clone(), order)));
+        }
+    }
+
     /// A service that was served and shall be, and that nobody serves.
     fn note_gaps(&mut self, ready: &BTreeSet<ContainerId>) {
         let serving: BTreeSet<_> = self
@@ -219,7 +237,10 @@ impl Course {
                 self.preview.gaps.push(Gap {
                     service: name.clone(),
                     new_pod,
-                    hold: service.hold,
+                    hold: match desired.rollouts.contains_key(name) {
+                        true => hold_in_rollout(service, desired.update_rules(service)),
+                        false => service.hold,
+                    },
                     serves_udp,
                 });
             }
@@ -360,6 +381,7 @@ impl Course {
             image_id: service.and_then(|service| service.container.image_id.clone()),
             hooks: hooks.unwrap_or_default(),
             limits: limits.unwrap_or_default(),
+            volumes: BTreeSet::new(),
             recreated: false,
             connections: None,
             state,

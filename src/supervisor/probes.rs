@@ -39,6 +39,8 @@ type Key = (Life, Aim);
 struct Subject {
     /// None where a command is run.
     to: Option<(Ipv4Addr, u16)>,
+    /// Whether that leads to it: before, another replica would be asked, or nobody.
+    is_reached: bool,
     probe: Probe,
 }
 
@@ -171,7 +173,8 @@ impl Probes {
                 )),
                 false => None,
             };
-            Some(Subject { to, probe: probe.clone() })
+            let is_reached = to.is_none_or(|(address, _)| leads(sharing, container, address));
+            Some(Subject { to, is_reached, probe: probe.clone() })
         };
         let is_up = probes.startup.as_ref().and_then(subject).is_none() || self.up.contains(&life);
         let aims = Aim::ALL.into_iter().filter(|aim| (*aim == Aim::Startup) != is_up);
@@ -240,6 +243,15 @@ fn life(container: &Container) -> Option<Life> {
     }
 }
 
+/// Whether the kernel shows that an address is the replica's. A supervisor that has just begun has yet to see to that, and one
+/// that has taken the place of another replica is to get that one's.
+fn leads(sharing: &Sharing, container: &Container, address: Ipv4Addr) -> bool {
+    let Sharing::ByKernel(report) = sharing else { return false };
+    let found = report.pods.get(&container.labels.pod).and_then(|pod| pod.replicas.get(&container.id));
+    let process = container.process().map(|process| process.pid);
+    found.is_some_and(|replica| replica.address == Some(address) && Some(replica.pid) == process)
+}
+
 fn worse(one: Opinion, other: Opinion) -> Opinion {
     match (one, other) {
         (Opinion::Failing, _) | (_, Opinion::Failing) => Opinion::Failing,
@@ -266,12 +278,23 @@ async fn watch(
 ) {
     let ((id, pid), aim) = key.clone();
     let mut thresholds = Thresholds::new(aim, &subject.probe).with(opinion);
+    if !subject.is_reached {
+        // Once it is, another task takes over.
+        return std::future::pending().await;
+    }
     let mut asker = Asker { id: id.clone(), pid, check, last: None };
     let begun = Instant::now();
     let mut failing: Option<Instant> = None;
     loop {
         let asked_at = Instant::now();
         let answer = asker.ask(&subject).await;
+        if let Err(error) = &answer
+            && error.was_not_asked()
+        {
+            tracing::debug!(%error, container = %id, ?aim, "a probe cannot be made");
+            tokio::time::sleep(probe::first_pause(&subject.probe)).await;
+            continue;
+        }
         let opinion = thresholds.note(answer.is_ok(), asked_at.duration_since(begun));
         let failing = match answer {
             Ok(()) => {
@@ -352,6 +375,7 @@ mod tests {
     use super::*;
     use crate::{
         engine::{Labels, Process},
+        kernel::steering::{PodReport, ReplicaReport, Report},
         spec::{Probes as Spec, Project, Slot},
     };
 
@@ -403,6 +427,7 @@ mod tests {
             hooks: crate::spec::Hooks::default(),
             limits: crate::spec::Limits::default(),
             recreated: false,
+            volumes: std::collections::BTreeSet::new(),
             connections: None,
             state: ContainerState::Running(Process {
                 pid: u32::MAX,
@@ -475,6 +500,68 @@ mod tests {
         assert_eq!(probes.complaint(&container).unwrap().aim, Aim::Liveness);
     }
 
+    #[tokio::test]
+    async fn nobody_is_asked_at_an_address_that_does_not_lead_to_him_yet() {
+        let project = project(readiness());
+        let container = running(&project);
+        let service = project.services.values().next().unwrap();
+        let address = project.own_address(service, Slot::new(1).unwrap()).unwrap();
+        let elsewhere = Ipv4Addr::new(127, 77, 0, 99);
+        for (pid, found, leads_there) in [
+            (u32::MAX, Some(address), true),
+            (u32::MAX, Some(elsewhere), false),
+            (u32::MAX, None, false),
+            (7, Some(address), false),
+        ] {
+            let replica = ReplicaReport { pid, address: found, ..ReplicaReport::default() };
+            let pod = PodReport {
+                replicas: BTreeMap::from([(container.id.clone(), replica)]),
+                ..PodReport::default()
+            };
+            let report = Report { pods: BTreeMap::from([(service.pod.clone(), pod)]) };
+            let subjects = silent().subjects(
+                &Desired::all(project.clone()),
+                &Sharing::ByKernel(report.into()),
+                &container,
+            );
+            assert_eq!(subjects[0].1.is_reached, leads_there, "{pid} {found:?}");
+        }
+        let nothing = Sharing::ByKernel(Arc::default());
+        let subjects = silent().subjects(&Desired::all(project.clone()), &nothing, &container);
+        assert!(!subjects[0].1.is_reached, "nothing is seen yet");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_engine_that_cannot_be_reached_says_nothing_about_a_replica() {
+        let is_there = Arc::new(std::sync::atomic::AtomicBool::new(true));
+        let (reachable, asked) = (Arc::clone(&is_there), Arc::new(AtomicU32::new(0)));
+        let count = Arc::clone(&asked);
+        let mut probes = Probes::by(Arc::new(move |_, _, _| {
+            count.fetch_add(1, Ordering::Relaxed);
+            let unreachable = EngineError::Unreachable { address: "a".to_owned(), reason: "b".to_owned() };
+            let answer = reachable.load(Ordering::Relaxed).then_some(Ran { code: 0, output: Vec::new() });
+            async move { answer.ok_or(unreachable) }.boxed()
+        }));
+        let probe = Probe { failures: 1, ..Probe::of(ProbeKind::Exec { command: vec!["alive".to_owned()] }) };
+        let project =
+            project(Spec { readiness: Some(probe.clone()), liveness: Some(probe), ..Spec::default() });
+        let mut observed = Observed::default();
+        let container = running(&project);
+        observed.containers.insert(container.id.clone(), container.clone());
+        let desired = Desired::all(project);
+        probes.see(&desired, &mut observed);
+        while health(&observed) != Health::Healthy {
+            probes.changed().await;
+            probes.apply(&mut observed.containers);
+        }
+        is_there.store(false, Ordering::Relaxed);
+        let before = asked.load(Ordering::Relaxed);
+        let changed = timeout(Duration::from_secs(60), probes.changed()).await;
+        assert!(changed.is_err() && asked.load(Ordering::Relaxed) > before + 5);
+        probes.apply(&mut observed.containers);
+        assert_eq!((health(&observed), probes.complaint(&container)), (Health::Healthy, None));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_command_that_does_not_end_is_a_bad_answer_and_is_not_run_twice_at_once() {
         let runs = Arc::new(AtomicU32::new(0));
@@ -489,7 +576,7 @@ mod tests {
             last: None,
         };
         let probe = Probe::of(ProbeKind::Exec { command: vec!["sleep".to_owned()] });
-        let subject = Subject { to: None, probe };
+        let subject = Subject { to: None, is_reached: true, probe };
         let begun = Instant::now();
         assert!(matches!(asker.ask(&subject).await, Err(ProbeError::TimedOut(_))));
         assert_eq!(begun.elapsed(), Probe::TIMEOUT);

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -100,6 +101,9 @@ pub struct Apply {
     /// The names of the variables that the file uses and that whoever asks has in the environment.
     #[serde(default)]
     pub variables: BTreeSet<String>,
+    /// The folder that relative paths in the file start from, if that is known.
+    #[serde(default)]
+    pub folder: Option<PathBuf>,
 }
 
 impl Apply {
@@ -117,6 +121,7 @@ impl Apply {
             renew: BTreeSet::new(),
             recreate_pod: false,
             variables: BTreeSet::new(),
+            folder: None,
         }
     }
 }
@@ -261,7 +266,7 @@ pub enum Rejection {
     #[error("the project is going down")]
     GoingDown,
     /// It could not be remembered over a restart of the supervisor.
-    #[error("cannot write {path}: {reason}")]
+    #[error("cannot write {path}: {reason}; nothing changed")]
     NotSaved {
         /// The file.
         path: String,

@@ -1,5 +1,8 @@
 //! The loop: look, plan, act, and wait for a reason to look again.
 
+mod act;
+mod look;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -18,20 +21,22 @@ use crate::{
     clock::Clock,
     engine::{ContainerId, ContainerState, Engine, EngineError, EngineEvent, Role, ownership::ForeignKind},
     plan::{
-        Action, Answer, Container, Observed, Phase, Plan, PostStart, Replacement, Sharing, Signals, Stage,
-        Target, assess, plan, status, versions::Versions,
+        Action, Approach, Container, Observed, Outages, Phase, Plan, Sharing, Signals, Target, assess, plan,
+        replacement_order, status, versions::Versions,
     },
     spec::{ProjectName, ServiceName},
 };
 
 use super::{
     Asked, EventKind, Handle, Journal, Kernel, Milestone, NetnsOf, Reply, Request, StateError, StateFile,
-    Wish, act, before, hooks,
+    Wish,
+    bind_sources::{self, BindSources},
     illness::Illnesses,
     journal::Pen,
     observe::{Dirty, Observer, Snapshot},
     preview::preview,
     probes::Probes,
+    state_file::Removal,
     traffic::{self, Traffic},
     vanished::{Glances, ProcessView},
     watch,
@@ -85,6 +90,7 @@ pub fn start<E: Engine>(
     let glances = Glances::new(Arc::clone(&processes));
     let observer = Observer::new(Arc::clone(&engine), settings.netns_of, processes, settings.clock);
     let probed = Arc::clone(&engine);
+    let removal = Removal::of(settings.state.clone());
     let mut wish = Wish::new(project, settings.state)?;
     if let Some(damage) = wish.damage() {
         tracing::warn!("{damage}");
@@ -105,12 +111,14 @@ pub fn start<E: Engine>(
         seen: false,
         ended: BTreeSet::new(),
         reachable: true,
+        told_silent: false,
         answered_at: settings.clock.now(),
         looking_since: None,
         converged: false,
         foreign: BTreeSet::new(),
         unsaved: false,
         save_at: Instant::now(),
+        removal,
         unlisted: BTreeSet::new(),
         doubted: None,
         glances,
@@ -122,6 +130,9 @@ pub fn start<E: Engine>(
         probes: Probes::new(probed),
         illnesses: Illnesses::default(),
         signals: Signals::default(),
+        bind_sources: BindSources::new(),
+        outages: Outages::default(),
+        ordered: BTreeMap::new(),
     };
     Ok((handle, tokio::spawn(supervisor.run(asked))))
 }
@@ -141,6 +152,8 @@ struct Supervisor<E> {
     /// Targets whose action has ended since the last look began.
     ended: BTreeSet<Target>,
     reachable: bool,
+    /// Whether it was told that the engine fails or is late, and not yet that it answers in time again.
+    told_silent: bool,
     /// When the engine answered last; before it has, when the supervisor began.
     answered_at: Timestamp,
     /// Since when the look takes that is under way.
@@ -151,6 +164,7 @@ struct Supervisor<E> {
     /// Whether it was told that the state cannot be written, and when that is tried again.
     unsaved: bool,
     save_at: Instant,
+    removal: Removal,
     /// What was told of as missing from the engine's list.
     unlisted: BTreeSet<ContainerId>,
     /// Containers whose process may have gone, and when to look at them again.
@@ -164,6 +178,10 @@ struct Supervisor<E> {
     probes: Probes,
     illnesses: Illnesses,
     signals: Signals,
+    bind_sources: BindSources,
+    outages: Outages,
+    /// Rollouts of which it was told in which order they replace replicas: when they began.
+    ordered: BTreeMap<ServiceName, Timestamp>,
 }
 
 /// What has ended.
@@ -182,6 +200,7 @@ impl<E: Engine> Supervisor<E> {
             let wake = self.wake();
             let (events, traffic, probes) = (&mut self.events, &mut self.traffic, &mut self.probes);
             let (glances, containers) = (&mut self.glances, &self.observed.containers);
+            let (removal, wish, sources) = (&mut self.removal, &self.wish, &mut self.bind_sources);
             tokio::select! {
                 biased;
                 request = asked.recv() => match request {
@@ -204,8 +223,16 @@ impl<E: Engine> Supervisor<E> {
                 () = probes.changed() => self.probed(),
                 event = next(events) => self.happened(event),
                 missing = glances.missing(|| running(containers)) => self.dirty.containers.extend(missing),
+                found = sources.found(|| bind_sources::wanted(&wish.desired, containers)) => {
+                    self.observed.bind_sources = found;
+                }
+                () = removal.seen(|| wish.is_written()) => {
+                    tracing::warn!("the state file was removed, and is written again");
+                    self.wish.save_again();
+                }
                 () = tokio::time::sleep_until(wake) => {}
             }
+            self.tell_of_silence();
             self.act();
             self.save();
             if self.is_gone() {
@@ -252,6 +279,7 @@ impl<E: Engine> Supervisor<E> {
                 }
                 self.tell_of_new_rollouts(&before);
                 self.begin_to_steer();
+                self.bind_sources.forget();
                 // What failed before may succeed under the new wish: try at once.
                 self.observed.history.values_mut().for_each(crate::plan::History::succeeded);
                 self.dirty = Dirty::EVERYTHING;
@@ -261,12 +289,6 @@ impl<E: Engine> Supervisor<E> {
             }
             Err(rejection) => Reply::Rejected(rejection),
         }
-    }
-
-    /// When the engine answered last, if it has not answered a look that should have ended by now, or refuses to.
-    fn silent_since(&self) -> Option<Timestamp> {
-        let is_late = self.looking_since.is_some_and(|since| since.elapsed() >= LATE);
-        (!self.reachable || is_late).then_some(self.answered_at)
     }
 
     fn tell_of_new_rollouts(&mut self, before: &BTreeMap<ServiceName, Versions>) {
@@ -316,11 +338,33 @@ impl<E: Engine> Supervisor<E> {
         }
         let before = self.wish.desired.versions.clone();
         let (told, wake) = self.wish.conclude(outcomes, &self.observed, now);
-        for (service, milestone) in told {
+        for (service, mut milestone) in told {
+            if let Milestone::Done { outage, .. } = &mut milestone {
+                *outage = self.outages.of(&service, now);
+            }
             self.journal.record(now, EventKind::Rollout { service, milestone });
         }
         self.tell_of_new_rollouts(&before);
         wake
+    }
+
+    /// Tells of each rollout in which order it replaces replicas, as soon as that is known.
+    fn tell_of_orders(&mut self) {
+        let rollouts = &self.wish.desired.rollouts;
+        self.ordered.retain(|name, began| rollouts.get(name).is_some_and(|rollout| rollout.began == *began));
+        for (name, rollout) in rollouts {
+            let Some(service) = self.wish.desired.project.services.get(name) else { continue };
+            if rollout.approach != Approach::Rolling || self.ordered.contains_key(name) {
+                continue;
+            }
+            let rules = self.wish.desired.update_rules(service);
+            if let Some(order) = replacement_order(&self.wish.desired, &self.observed, service, rules) {
+                self.ordered.insert(name.clone(), rollout.began);
+                let milestone = Milestone::Order { order };
+                let kind = EventKind::Rollout { service: name.clone(), milestone };
+                self.journal.record(self.clock.now(), kind);
+            }
+        }
     }
 
     /// Has the kernel share the project's ports, if it wants that.
@@ -361,49 +405,6 @@ impl<E: Engine> Supervisor<E> {
         }
     }
 
-    /// Begins to look at the engine, if there is a reason to and the last look has ended.
-    fn look(&mut self) {
-        let now = Instant::now();
-        if now >= self.resync_at {
-            self.dirty.in_turn = true;
-            self.dirty.resources = true;
-            self.resync_at = now + RESYNC;
-        }
-        if let Some((_, doubted)) = self.doubted.take_if(|(time, _)| *time <= self.clock.now()) {
-            self.dirty.containers.extend(doubted);
-        }
-        if now < self.look_at || (self.dirty == Dirty::NOTHING && self.ended.is_empty()) {
-            return;
-        }
-        let Some(mut observer) = self.observer.take() else { return };
-        let dirty = std::mem::replace(&mut self.dirty, Dirty::NOTHING);
-        let settled = std::mem::take(&mut self.ended);
-        let (desired, expected) = (self.wish.desired.clone(), self.wish.expected());
-        // Before the file is read, what is ours by a name in it cannot be told from what is not.
-        let knows_names = self.wish.knows_names();
-        self.looking_since = Some(Instant::now());
-        let subscribe = self.events.is_none();
-        let engine = Arc::clone(&self.engine);
-        self.seen = true;
-        self.tasks.spawn(async move {
-            let result = async {
-                // Listening first: what happens during the look is heard.
-                let events = match subscribe {
-                    true => Some(engine.events(&desired.project.name).await?),
-                    false => None,
-                };
-                let dirty = if subscribe { &Dirty::EVERYTHING } else { &dirty };
-                let mut snapshot = observer.look(&desired, &expected, dirty).await?;
-                if !knows_names {
-                    snapshot.foreign.clear();
-                }
-                Ok((snapshot, events))
-            }
-            .await;
-            Task::Looked { observer, settled, result }
-        });
-    }
-
     /// When to go on if nothing happens before.
     fn wake(&self) -> Instant {
         let mut wake = self.resync_at;
@@ -414,299 +415,14 @@ impl<E: Engine> Supervisor<E> {
         if self.wish.unsaved().is_some() {
             wake = wake.min(self.save_at);
         }
+        if let (Some(since), false) = (self.looking_since, self.told_silent) {
+            wake = wake.min(since + LATE);
+        }
         if let Some(time) = self.plan.wake.into_iter().chain(doubted).min() {
             // A timer fires on the millisecond: never before the time, or it would fire again and again.
             wake = wake.min(self.clock.instant(time) + Duration::from_millis(1));
         }
         wake
-    }
-
-    fn ended(&mut self, task: Task<E>) {
-        match task {
-            Task::Looked { observer, settled, result } => {
-                self.observer = Some(observer);
-                self.looking_since = None;
-                match result {
-                    Ok((snapshot, events)) => {
-                        self.look_at = Instant::now() + LOOK_PAUSE;
-                        self.events = events.or(self.events.take());
-                        self.saw(snapshot, &settled);
-                    }
-                    Err(error) => {
-                        self.look_at = Instant::now() + RETRY_PAUSE;
-                        self.dirty = Dirty::EVERYTHING;
-                        self.ended.extend(settled);
-                        self.lost(&error);
-                    }
-                }
-            }
-            Task::Acted { action, result } => self.acted(&action, result),
-            Task::Told(told) => {
-                let history = self.observed.history.entry(told.target).or_default();
-                let events = match told.excuse {
-                    Some(excuse) if history.excuse(&excuse.container, excuse.started_at) => {
-                        vec![excuse.event]
-                    }
-                    _ => {
-                        history.autopsy = Some(told.autopsy);
-                        told.events
-                    }
-                };
-                events.into_iter().for_each(|event| self.journal.record(event.time, event.kind));
-            }
-        }
-    }
-
-    fn lost(&mut self, error: &EngineError) {
-        self.events = None;
-        if std::mem::replace(&mut self.reachable, false) {
-            self.journal.record(self.clock.now(), EventKind::EngineLost { reason: error.to_string() });
-        }
-    }
-
-    fn saw(&mut self, snapshot: Snapshot, settled: &BTreeSet<Target>) {
-        let now = self.clock.now();
-        self.answered_at = now;
-        if !std::mem::replace(&mut self.reachable, true) {
-            self.journal.record(now, EventKind::EngineBack);
-        }
-        let before = std::mem::replace(&mut self.observed.containers, snapshot.containers);
-        if self.wish.awaits_recovery()
-            && let Some(reset) = self.wish.recover(&mut self.observed, now)
-        {
-            self.journal.record(now, EventKind::StateReset { reset });
-        }
-        self.follow_promoted(&before);
-        self.probes.see(&self.wish.desired, &mut self.observed);
-        self.observed.networks = snapshot.networks;
-        self.observed.volumes = snapshot.volumes;
-        self.observed.foreign = snapshot.foreign;
-        self.doubted = snapshot.again;
-        self.tell_of_foreign(now);
-        self.tell_of_unlisted(snapshot.unlisted, now);
-        self.tell_of_recreated(&before, now);
-        for id in snapshot.lost {
-            if before.get(&id).is_some_and(|before| before.process().is_some())
-                && let Some(container) = self.observed.containers.get(&id)
-            {
-                let target = self.wish.desired.target_of(container);
-                self.journal.record(now, EventKind::ProcessLost { target });
-            }
-        }
-        self.observed.busy.retain(|target, _| !settled.contains(target));
-        self.wish.catch_up(&mut self.observed);
-        self.steered(None);
-        let seen = watch::compare(&self.wish.desired, &before, &mut self.observed);
-        for kind in seen.events {
-            self.journal.record(now, kind);
-        }
-        for failure in before::failures(&self.wish.desired, &mut self.observed) {
-            let engine = Arc::clone(&self.engine);
-            self.tasks.spawn(async move { Task::Told(before::autopsy(&*engine, failure, now).await) });
-        }
-        for death in seen.deaths {
-            let engine = Arc::clone(&self.engine);
-            self.tasks.spawn(async move { Task::Told(watch::autopsy(&*engine, death, now).await) });
-        }
-    }
-
-    /// Names what carries our labels and is not ours, each once.
-    fn tell_of_foreign(&mut self, now: Timestamp) {
-        let told = std::mem::take(&mut self.foreign);
-        for foreign in &self.observed.foreign {
-            if !told.contains(&foreign.key()) {
-                self.journal.record(now, EventKind::ForeignFound { foreign: foreign.clone() });
-            }
-            self.foreign.insert(foreign.key());
-        }
-    }
-
-    /// Names replicas that another program has made anew.
-    fn tell_of_recreated(&mut self, before: &BTreeMap<ContainerId, Container>, now: Timestamp) {
-        for container in self.observed.containers.values() {
-            let is_told = before.get(&container.id).is_some_and(|before| before.recreated);
-            if let (Role::Replica { service, slot }, true, false) =
-                (&container.labels.role, container.recreated, is_told)
-            {
-                let image = container.image_id.clone().unwrap_or_default();
-                let (service, slot) = (service.clone(), *slot);
-                self.journal.record(now, EventKind::Recreated { service, slot, image });
-            }
-        }
-    }
-
-    /// Names those that run and that the engine's list lacks, each once.
-    fn tell_of_unlisted(&mut self, unlisted: BTreeSet<ContainerId>, now: Timestamp) {
-        let names: Vec<_> = unlisted
-            .difference(&self.unlisted)
-            .filter_map(|id| Some(self.observed.containers.get(id)?.name.clone()))
-            .collect();
-        if !names.is_empty() {
-            self.journal.record(now, EventKind::Unlisted { containers: names });
-        }
-        self.unlisted = unlisted;
-    }
-
-    /// Who has taken the place of another one brings along what happened to it.
-    fn follow_promoted(&mut self, before: &BTreeMap<ContainerId, Container>) {
-        let desired = &self.wish.desired;
-        for (id, container) in &self.observed.containers {
-            let Some(was) = before.get(id).map(|was| desired.target_of(was)) else { continue };
-            let is = desired.target_of(container);
-            if was != is
-                && let Some(history) = self.observed.history.remove(&was)
-            {
-                self.observed.history.insert(is, history);
-            }
-        }
-    }
-
-    fn happened(&mut self, event: Option<EngineEvent>) {
-        match event {
-            Some(EngineEvent::Container(id)) => {
-                self.dirty.containers.insert(id);
-            }
-            // Those of others are told, too.
-            Some(EngineEvent::Connection(id)) if self.observed.containers.contains_key(&id) => {
-                self.dirty.containers.insert(id);
-            }
-            Some(EngineEvent::Connection(_)) => {}
-            Some(EngineEvent::Resource) => self.dirty.resources = true,
-            None => {
-                // The engine went away, or the stream broke off: look, and listen anew.
-                self.events = None;
-                self.dirty = Dirty::EVERYTHING;
-                self.look_at = self.look_at.max(Instant::now() + LOOK_PAUSE);
-            }
-        }
-    }
-
-    /// Begins all that is planned.
-    fn act(&mut self) {
-        // What is not known cannot be acted on; and a plan from before must not wake us again and again.
-        self.plan = Plan::default();
-        if !self.reachable || !self.seen {
-            return;
-        }
-        let now = self.clock.now();
-        // The file may have said something new.
-        self.probed();
-        let found = self.illnesses.examine(&self.wish.desired, &mut self.observed, &self.probes, now);
-        found.events.into_iter().for_each(|event| self.journal.record(now, event));
-        let wake = self.conclude(now);
-        self.plan = plan(&self.wish.desired, &self.observed, now);
-        self.plan.wake = self.plan.wake.into_iter().chain(found.wake).chain(wake).min();
-        traffic::note_out(&self.plan.wishes, &mut self.observed.out_since, now);
-        self.observed.note_ready(&self.plan.ready, now);
-        self.wish.note_served(&self.observed);
-        self.traffic.want(std::mem::take(&mut self.plan.wishes));
-        let free = AT_ONCE.saturating_sub(self.observed.busy.len());
-        let actions: Vec<_> = self.plan.actions.drain(..).take(free).collect();
-        for action in actions {
-            let target = action.target();
-            if let Action::Stop { id, .. } = &action
-                && let Some(started_at) = self.observed.containers.get(id).and_then(|c| c.started_at())
-            {
-                let history = self.observed.history.entry(target.clone()).or_default();
-                match self.plan.replaced.get(id) {
-                    Some(illness) => {
-                        let why = Replacement { why: illness.why(now), at: now };
-                        if let Target::Replica(service, slot) = &target {
-                            let (service, slot, why) = (service.clone(), *slot, why.why.clone());
-                            self.journal.record(now, EventKind::Replaced { service, slot, why });
-                        }
-                        history.replace(id, started_at, illness.well_for, why);
-                    }
-                    None => history.forgive(id, started_at),
-                }
-            }
-            let hooks = hooks::of(&action, &self.observed);
-            let last_words = self.traffic.last_words(&action, &self.observed);
-            self.wish.note_begun(&action, &self.observed);
-            if let Action::Prepare { id, started_at } = &action {
-                let progress = PostStart { started_at: *started_at, stage: Stage::Begun };
-                self.wish.note_post_start(id, progress, &mut self.observed);
-            }
-            self.observed.busy.insert(target.clone(), action.verb());
-            let kind = EventKind::Begun { verb: action.verb(), target: self.named(target) };
-            self.journal.record(now, kind);
-            let engine = Arc::clone(&self.engine);
-            let project = self.wish.desired.project.clone();
-            self.tasks.spawn(async move {
-                let result = act::act(&*engine, &project, &action, &hooks, last_words).await;
-                Task::Acted { action, result }
-            });
-        }
-        self.note_convergence(now);
-    }
-
-    fn acted(&mut self, action: &Action, result: Result<Option<EventKind>, EngineError>) {
-        let (now, verb, target) = (self.clock.now(), action.verb(), action.target());
-        self.ended.insert(target.clone());
-        match action {
-            Action::EnsureNetwork { .. }
-            | Action::EnsureVolume { .. }
-            | Action::RemoveNetwork(_)
-            | Action::RemoveVolume(_) => self.dirty.resources = true,
-            Action::Start { id, .. }
-            | Action::Rename { id, .. }
-            | Action::RestoreName { id, .. }
-            | Action::Connect { id, .. }
-            | Action::Stop { id, .. }
-            | Action::Update { id, .. }
-            | Action::Remove { id, .. } => {
-                self.dirty.containers.insert(id.clone());
-            }
-            Action::Prepare { id, started_at } => {
-                if result.is_ok() {
-                    let progress = PostStart { started_at: *started_at, stage: Stage::Done };
-                    self.wish.note_post_start(id, progress, &mut self.observed);
-                }
-            }
-            Action::LaunchSandbox(_) | Action::LaunchReplica { .. } | Action::LaunchBefore { .. } => {}
-        }
-        let history = self.observed.history.entry(target.clone()).or_default();
-        let kind = match result {
-            Ok(besides) => {
-                history.succeeded();
-                if let Action::Update { id, changes, .. } = action {
-                    history.note_limits(id, changes, Answer::Accepted);
-                }
-                if let Action::Connect { id, network, reconnects, .. } = action {
-                    history.note_connect(id, network, *reconnects, now);
-                }
-                besides.into_iter().for_each(|kind| self.journal.record(now, kind));
-                EventKind::Done { verb, target: self.named(target) }
-            }
-            Err(error) => {
-                if let (Action::Update { id, changes, .. }, false) = (action, error.is_passing()) {
-                    history.note_limits(id, changes, Answer::Refused);
-                }
-                let (message, help) = (error.to_string(), error.help().map(str::to_owned));
-                history.failed(&target, error, now);
-                self.dirty.all = true;
-                EventKind::Failed { verb, target: self.named(target), error: message, help }
-            }
-        };
-        self.journal.record(now, kind);
-    }
-
-    /// A target as users know it: commands in a container are the replica's own.
-    fn named(&self, target: Target) -> Target {
-        let Target::Hooks(id) = &target else { return target };
-        self.observed.containers.get(id).map_or(target.clone(), |container| self.observed.target(container))
-    }
-
-    fn note_convergence(&mut self, now: Timestamp) {
-        let idle = self.observed.busy.is_empty() && self.dirty == Dirty::NOTHING && self.observer.is_some();
-        if self.wish.desired.phase != Phase::Up || self.wish.desired.goals.is_empty() || !idle {
-            return;
-        }
-        let converged = status::status(&self.wish.desired, &self.observed, now).converged;
-        if converged && !self.converged {
-            self.journal.record(now, EventKind::Converged);
-        }
-        self.converged = converged;
     }
 
     /// Whether a project that shall go is gone.

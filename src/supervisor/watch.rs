@@ -427,6 +427,7 @@ mod tests {
             hooks: Hooks::default(),
             limits: Limits::default(),
             recreated: false,
+            volumes: std::collections::BTreeSet::new(),
             connections: None,
             since: Timestamp::UNIX_EPOCH,
             netns: None,

@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
-    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -11,19 +10,23 @@ use jiff::Timestamp;
 use crate::{
     engine::{ContainerState, RemoveVolumes, ownership::Expected},
     plan::{
-        self, Desired, Goal, Observed, Outcome, Phase, Sharing,
+        self, Desired, Goal, Observed, Outcome, Phase,
         versions::{Asked, Impossible, Step},
     },
     spec::{Project, ProjectName, Service, ServiceName},
 };
 
 use super::{
-    Apply, Change, Milestone, Rejection, Request, RolloutRequest, Selector, Weight,
+    Apply, Change, Milestone, Rejection, Request, RolloutRequest,
     state_file::{Damage, FileError, Loaded, Scale, State, StateError, StateFile},
 };
 
+mod checks;
+mod commands;
 mod progress;
 mod recover;
+
+use checks::{check_beside, check_counts, check_scale, known, with_dependencies};
 
 pub use recover::StateReset;
 
@@ -152,7 +155,7 @@ impl Wish {
                 Ok(())
             }
             Request::Apply(apply) => {
-                self.apply(*apply, now)?;
+                self.apply(*apply, observed, now)?;
                 self.retry_jobs(observed);
                 Ok(())
             }
@@ -200,7 +203,7 @@ impl Wish {
         }
     }
 
-    fn apply(&mut self, apply: Apply, now: Timestamp) -> Result<(), Rejection> {
+    fn apply(&mut self, apply: Apply, observed: &Observed, now: Timestamp) -> Result<(), Rejection> {
         let Apply {
             mut project,
             services,
@@ -212,10 +215,15 @@ impl Wish {
             renew,
             recreate_pod,
             variables,
+            folder,
         } = apply;
         check_counts(&project)?;
         for (name, replicas) in &scale {
             check_scale(&project, name, *replicas)?;
+        }
+        let wanted = Desired::all(project.clone());
+        for service in project.services.values().filter(|service| service.canary.is_some()) {
+            check_beside(&wanted, observed, service)?;
         }
         let selected = if services.is_empty() {
             project.services.keys().cloned().collect()
@@ -249,6 +257,7 @@ impl Wish {
         }
         state.versions.retain(|_, versions| !versions.revisions.is_empty());
         state.variables = variables;
+        state.folder = folder;
         // A full disk keeps nobody from being supervised: what the file says, it says again.
         self.keep(state);
 
@@ -321,6 +330,7 @@ impl Wish {
             Change::Start { image, image_id, steps } => {
                 if steps.is_some() {
                     self.steered(&name, observed).map_err(|_| reject(Impossible::NotSteered))?;
+                    check_beside(&self.desired, observed, file)?;
                 }
                 versions.start(file, image, image_id, steps, &asked("rollout"));
                 state.stopped.remove(&name);
@@ -362,7 +372,7 @@ impl Wish {
             match outcome {
                 Outcome::Done => {
                     let proof = versions.finish(observed.counted(&file.pod), now);
-                    told.push((name, Milestone::Done { underway, proof }));
+                    told.push((name, Milestone::Done { underway, proof, outage: None }));
                     // What waited for it may begin.
                     if file.canary.is_some() {
                         versions.apply(file, false, &Asked { now, by: "sameport", cause: "canary" });
@@ -409,115 +419,6 @@ impl Wish {
         self.recall(project);
         self.desired.goals.retain(|name, _| self.state.versions.contains_key(name));
         self.reflect();
-    }
-
-    fn scale(&mut self, counts: &BTreeMap<ServiceName, u32>) -> Result<(), Rejection> {
-        let project = &self.desired.project;
-        let mut state = self.state.clone();
-        for (name, replicas) in counts {
-            check_scale(project, name, *replicas)?;
-            let file = project.services.get(name).map_or(0, |service| service.replicas);
-            state.scale.insert(name.clone(), Scale { file, replicas: *replicas });
-            state.stopped.remove(name);
-        }
-        self.remember(state)?;
-        for (name, replicas) in counts {
-            self.desired.goals.insert(name.clone(), Goal::Run { replicas: *replicas });
-        }
-        self.reflect();
-        Ok(())
-    }
-
-    fn stop(&mut self, services: Vec<ServiceName>, timeout: Option<Duration>) -> Result<(), Rejection> {
-        let services = self.named(services)?;
-        let mut state = self.state.clone();
-        state.stopped.extend(services.iter().cloned());
-        self.remember(state)?;
-        for service in services {
-            match timeout {
-                Some(timeout) => self.desired.stop_timeouts.insert(service.clone(), timeout),
-                None => self.desired.stop_timeouts.remove(&service),
-            };
-            self.desired.goals.insert(service, Goal::Stop);
-        }
-        Ok(())
-    }
-
-    fn weigh(&mut self, weights: Vec<Weight>, observed: &Observed) -> Result<(), Rejection> {
-        let mut state = self.state.clone();
-        for Weight { service, slot, weight } in weights {
-            self.known(&service)?;
-            self.steered(&service, observed)?;
-            let is_wanted = matches!(self.desired.goals.get(&service),
-                Some(Goal::Run { replicas }) if slot.number() <= *replicas);
-            if !is_wanted && observed.replicas(&service, slot).is_empty() {
-                return Err(Rejection::UnknownReplica { service, slot });
-            }
-            let slots = state.weights.entry(service).or_default();
-            if weight == plan::WEIGHT {
-                slots.remove(&slot);
-            } else {
-                slots.insert(slot, weight.min(plan::WEIGHT_MAX));
-            }
-        }
-        state.weights.retain(|_, slots| !slots.is_empty());
-        self.remember(state)?;
-        self.desired.weights = self.state.weights.clone();
-        Ok(())
-    }
-
-    /// Whether the kernel chooses among the replicas of a service.
-    fn steered(&self, name: &ServiceName, observed: &Observed) -> Result<(), Rejection> {
-        let pod = self.desired.project.services.get(name).map(|service| &service.pod);
-        let reason = match &observed.sharing {
-            _ if !pod.is_some_and(|pod| self.desired.project.wants_kernel(pod)) => {
-                "its file says `sharing: application`, or it is on the network of the host".to_owned()
-            }
-            Sharing::ByKernel(_) => return Ok(()),
-            Sharing::NoKernel(reason) => reason.clone(),
-            Sharing::ByImages => "nothing of it runs yet".to_owned(),
-        };
-        Err(Rejection::NotSteered { service: name.clone(), reason })
-    }
-
-    fn restart(
-        &mut self,
-        replicas: Vec<Selector>,
-        grace: Option<Duration>,
-        observed: &Observed,
-    ) -> Result<(), Rejection> {
-        let replicas = if replicas.is_empty() {
-            self.desired
-                .goals
-                .keys()
-                .map(|service| Selector { service: service.clone(), slot: None })
-                .collect()
-        } else {
-            replicas
-        };
-        let (mut services, mut superseded) = (BTreeSet::new(), BTreeMap::new());
-        for Selector { service, slot } in replicas {
-            self.known(&service)?;
-            let found: Vec<_> = observed
-                .service(&service)
-                .filter(|(n, _)| slot.is_none_or(|slot| slot == *n))
-                .filter_map(|(_, c)| Some(((c.id.clone(), c.started_at()?), grace)))
-                .collect();
-            if let (Some(slot), true) = (slot, found.is_empty()) {
-                return Err(Rejection::UnknownReplica { service, slot });
-            }
-            superseded.extend(found);
-            services.insert(service);
-        }
-        let mut state = self.state.clone();
-        state.stopped.retain(|name| !services.contains(name));
-        self.remember(state)?;
-        for name in services {
-            let replicas = self.replicas(&name);
-            self.desired.goals.insert(name, Goal::Run { replicas });
-        }
-        self.desired.superseded.extend(superseded);
-        Ok(())
     }
 
     /// Forgets wishes that have come true, and lets ended replicas start that were asked to. To be called after
@@ -598,53 +499,6 @@ impl Wish {
         }
         Ok(())
     }
-}
-
-fn known(project: &Project, name: &ServiceName) -> Result<(), Rejection> {
-    if project.services.contains_key(name) {
-        return Ok(());
-    }
-    let known = project.services.keys().map(ToString::to_string).collect();
-    Err(Rejection::UnknownService { name: name.clone(), known })
-}
-
-fn check_scale(project: &Project, name: &ServiceName, replicas: u32) -> Result<(), Rejection> {
-    known(project, name)?;
-    let fixed = project.services.get(name).is_some_and(|service| service.container_name.is_some());
-    if fixed && replicas > 1 {
-        return Err(Rejection::FixedName { service: name.clone() });
-    }
-    check_count(name, replicas)
-}
-
-/// Whether a file that came over the control socket keeps to what is checked where files are read.
-fn check_counts(project: &Project) -> Result<(), Rejection> {
-    project.services.values().try_for_each(|service| check_count(&service.name, service.replicas))
-}
-
-fn check_count(service: &ServiceName, replicas: u32) -> Result<(), Rejection> {
-    let most = Service::MOST_REPLICAS;
-    if replicas > most {
-        return Err(Rejection::TooMany { service: service.clone(), replicas, most });
-    }
-    Ok(())
-}
-
-fn with_dependencies(
-    project: &Project,
-    services: Vec<ServiceName>,
-) -> Result<BTreeSet<ServiceName>, Rejection> {
-    let mut selected = BTreeSet::new();
-    let mut open = services;
-    while let Some(name) = open.pop() {
-        known(project, &name)?;
-        if let Some(service) = project.services.get(&name)
-            && selected.insert(name)
-        {
-            open.extend(service.depends_on.keys().filter(|d| project.services.contains_key(*d)).cloned());
-        }
-    }
-    Ok(selected)
 }
 
 #[cfg(test)]

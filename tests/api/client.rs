@@ -56,6 +56,24 @@ async fn a_project_of_several_megabytes_is_taken() {
 }
 
 #[tokio::test]
+async fn the_events_so_far_end() {
+    let shop = Shop::new();
+    let _open = shop.open();
+    let client = shop.client().await;
+    client.request(&apply(shop.project(2))).await.unwrap();
+    converged(&client).await;
+    let history = client.history().await.unwrap().unwrap();
+    let mut events = client.events().await.unwrap();
+    let mut told = Vec::new();
+    while told.len() < history.len() {
+        let Line::History(event) = events.next().await.unwrap().unwrap() else { panic!("not all are told") };
+        told.push(event);
+    }
+    assert_eq!(history, told);
+    assert!(history.iter().any(|event| matches!(event.kind, EventKind::Converged)), "{history:?}");
+}
+
+#[tokio::test]
 async fn events_are_those_so_far_and_then_those_to_come() {
     let shop = Shop::new();
     let _open = shop.open();

@@ -60,7 +60,7 @@ impl Shop {
         };
         let engine = Arc::new(self.engine.clone());
         let (handle, task) = supervisor::start(engine, "shop".parse().unwrap(), settings).unwrap();
-        let server = api::bind(&self.socket(), &"shop".parse().unwrap(), handle.clone()).unwrap();
+        let server = api::bind(&self.socket(), &"shop".parse().unwrap(), handle.clone(), None).unwrap();
         Open { handle, task, server }
     }
 

@@ -62,7 +62,9 @@ async fn a_supervisor_tells_its_version() {
 #[tokio::test]
 async fn the_paths_carry_the_protocol() {
     let prefix = format!("/v{}/", version::PROTOCOL);
-    assert!(protocol::REQUEST.starts_with(&prefix) && protocol::EVENTS.starts_with(&prefix));
+    for path in [protocol::REQUEST, protocol::EVENTS, protocol::HISTORY] {
+        assert!(path.starts_with(&prefix), "{path}");
+    }
 }
 
 #[tokio::test]

@@ -224,6 +224,31 @@ fn shared_memory_belongs_to_the_sandbox_where_there_is_one() {
 }
 
 #[test]
+fn each_replica_has_its_own_ipc_namespace_unless_the_file_says_otherwise() {
+    let web = |ipc: &str, pod: &str| {
+        let project = project(&file(&format!(
+            "services:\n  web: {{image: a, {ipc}x-sameport: {{pod: {pod}}}}}\n  side: {{image: b, network_mode: \"service:web\"}}\n"
+        )));
+        project["services"]["web"]["container"]["ipc"].clone()
+    };
+    for (ipc, in_own_pod) in [
+        ("", Value::Null),
+        ("ipc: private, ", Value::Null),
+        ("ipc: shareable, ", json!("pod")),
+        ("ipc: \"service:side\", ", json!("pod")),
+        ("ipc: host, ", json!("host")),
+    ] {
+        assert_eq!(web(ipc, "web"), in_own_pod, "{ipc}");
+    }
+    // In a pod with a name of its own that of the pod is what is not said.
+    for (ipc, in_named_pod) in
+        [("", Value::Null), ("ipc: private, ", json!("own")), ("ipc: shareable, ", Value::Null)]
+    {
+        assert_eq!(web(ipc, "shared"), in_named_pod, "{ipc}");
+    }
+}
+
+#[test]
 fn external_networks_and_volumes_keep_their_names() {
     let project = project(&file(
         "services:\n  web: {image: a, networks: [a, b, c], volumes: [\"v:/v\"]}\nnetworks:\n  a: {external: true}\n  b: {external: true, name: other}\n  c: {external: {name: old}}\nvolumes:\n  v: {external: true}\n",

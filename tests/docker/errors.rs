@@ -2,7 +2,7 @@
 
 use sameport::{
     engine::{
-        ContainerId, Engine, EngineError, Namespaces,
+        ContainerId, Engine, EngineError, IpcNamespace, Namespaces,
         docker::{Docker, Endpoint},
     },
     spec::{Container, Image, Network, Pod, PodNetwork, PortBinding, Protocol},
@@ -42,7 +42,7 @@ async fn what_is_not_there_is_gone_and_named() {
     assert!(matches!(error, EngineError::Gone { .. }), "{error:?}");
 
     // Some engines find out when it is made, some when it is started.
-    let joiner = create(shell(""), Namespaces::Join(missing.clone()));
+    let joiner = create(shell(""), Namespaces::Join { sandbox: missing.clone(), ipc: IpcNamespace::Sandbox });
     let error = match bench.docker.create(&joiner).await {
         Ok(id) => bench.docker.start(&id).await.unwrap_err(),
         Err(error) => error,
@@ -54,7 +54,7 @@ async fn what_is_not_there_is_gone_and_named() {
 async fn whoever_joins_what_does_not_run_is_in_conflict_with_its_state() {
     let bench = Workbench::new().await;
     let host = bench.docker.create(&bench.replica(1, shell(""), nowhere())).await.unwrap();
-    let joiner = bench.replica(2, shell(""), Namespaces::Join(host));
+    let joiner = bench.replica(2, shell(""), Namespaces::Join { sandbox: host, ipc: IpcNamespace::Sandbox });
     let error = match bench.docker.create(&joiner).await {
         Ok(id) => bench.docker.start(&id).await.unwrap_err(),
         Err(error) => error,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use sameport::{
-    engine::{Engine, Namespaces},
+    engine::{ContainerId, Engine, IpcNamespace, Namespaces},
     spec::{Network, NetworkAttachment, Pod, PodNetwork},
 };
 
@@ -41,34 +41,56 @@ async fn it_costs_next_to_nothing_and_ends_at_once() {
     assert_eq!(bench.ended(&id).await, 0, "it ended on its stop signal");
 }
 
+/// In the network of a sandbox, with an IPC namespace of its own.
+fn joining(sandbox: &ContainerId) -> Namespaces {
+    let ipc = IpcNamespace::Own {
+        shm_size: Some(1 << 20),
+        sysctls: [("kernel.shmmni".to_owned(), "77".to_owned())].into(),
+    };
+    Namespaces::Join { sandbox: sandbox.clone(), ipc }
+}
+
 #[tokio::test]
-async fn replicas_share_its_network_and_memory_and_nothing_else() {
+async fn replicas_share_its_network_and_if_they_are_told_to_its_memory() {
     let bench = Workbench::new().await;
     let sandbox = bench.sandbox(Pod { network: PodNetwork::None, ..Pod::default() }, Vec::new()).await;
-    let join = || Namespaces::Join(sandbox.clone());
-    let one = bench.start(&bench.replica(1, shell("sleep 1000"), join())).await;
-    let two = bench.start(&bench.replica(2, shell("sleep 1000"), join())).await;
+    let sharing = || Namespaces::Join { sandbox: sandbox.clone(), ipc: IpcNamespace::Sandbox };
+    let mut ids = vec![sandbox.clone()];
+    for (slot, namespaces) in
+        [joining(&sandbox), joining(&sandbox), sharing(), sharing()].into_iter().enumerate()
+    {
+        let slot = u32::try_from(slot + 1).unwrap();
+        ids.push(bench.start(&bench.replica(slot, shell("sleep 1000"), namespaces)).await);
+    }
     let mut pids = Vec::new();
-    for id in [&sandbox, &one, &two] {
+    for id in &ids {
         pids.push(bench.process(id).await.pid);
     }
     let namespace = |pid: u32, kind: &str| fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap();
-    for (kind, shared) in [("net", true), ("ipc", true), ("pid", false), ("mnt", false)] {
-        for other in [pids[0], pids[2]] {
-            assert_eq!(namespace(pids[1], kind) == namespace(other, kind), shared, "{kind}");
+    let shares = |one: usize, other: usize, kind| namespace(pids[one], kind) == namespace(pids[other], kind);
+    for (kind, shared) in [("net", true), ("pid", false), ("mnt", false)] {
+        for (one, other) in [(0, 1), (1, 2), (0, 3), (3, 4)] {
+            assert_eq!(shares(one, other, kind), shared, "{kind} of {one} and {other}");
         }
     }
-    // The same /dev/shm, too: POSIX shared memory lives there.
-    bench.sh(&one, "echo hello > /dev/shm/word");
-    assert_eq!(bench.sh(&two, "cat /dev/shm/word"), "hello");
-    assert_eq!(bench.docker.inspect(&one).await.unwrap().host.joined(), Some(sandbox));
+    for (one, other, shared) in [(0, 1, false), (1, 2, false), (0, 3, true), (3, 4, true)] {
+        assert_eq!(shares(one, other, "ipc"), shared, "{one} and {other}");
+    }
+    // /dev/shm, too: POSIX shared memory lives there.
+    bench.sh(&ids[1], "echo one > /dev/shm/word");
+    bench.sh(&ids[3], "echo three > /dev/shm/word");
+    let word = "cat /dev/shm/word || echo none";
+    assert_eq!([2, 4].map(|place: usize| bench.sh(&ids[place], word)), ["none", "three"]);
+    let size = bench.sh(&ids[1], "grep /dev/shm /proc/mounts; cat /proc/sys/kernel/shmmni");
+    assert!(size.contains("size=1024k") && size.ends_with("77"), "{size}");
+    assert_eq!(bench.docker.inspect(&ids[1]).await.unwrap().host.joined(), Some(sandbox));
 }
 
 #[tokio::test]
 async fn waiting_connections_may_move_between_its_replicas() {
     let bench = Workbench::new().await;
     let sandbox = bench.sandbox(Pod { network: PodNetwork::None, ..Pod::default() }, Vec::new()).await;
-    let one = bench.start(&bench.replica(1, shell("sleep 1000"), Namespaces::Join(sandbox))).await;
+    let one = bench.start(&bench.replica(1, shell("sleep 1000"), joining(&sandbox))).await;
     assert_eq!(bench.sh(&one, "cat /proc/sys/net/ipv4/tcp_migrate_req"), "1");
 }
 
@@ -98,7 +120,7 @@ async fn what_belongs_to_the_pod_is_seen_by_its_replicas() {
     };
     let sandbox = bench.sandbox(pod, networks.clone()).await;
     let replica = shell("sleep 1000");
-    let one = bench.start(&bench.replica(1, replica, Namespaces::Join(sandbox.clone()))).await;
+    let one = bench.start(&bench.replica(1, replica, joining(&sandbox))).await;
     assert_eq!(bench.sh(&one, "cat /proc/sys/net/core/somaxconn"), "777");
     assert_eq!(bench.sh(&one, "cat /etc/hostname"), "shop");
     let hosts = bench.sh(&one, "cat /etc/hosts");

@@ -1,5 +1,6 @@
 //! Somebody takes a pod's connections away by hand, and it gets them back.
 
+use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 
 use super::support::{
@@ -22,16 +23,21 @@ fn a_pod_that_is_taken_off_its_network_is_connected_again_and_no_replica_ends() 
     });
     project.serves(2);
     assert_eq!(project.processes(), before, "nothing was replaced for it");
-    // Whoever connects it by hand forgets its names.
-    project.docker.run(&["network", "disconnect", &network, &sandbox]);
-    // The supervisor may be faster, and then it is connected already.
-    let _ = project.docker.try_run(&["network", "connect", &network, &sandbox]);
-    wait::until("the pod has its names again", || {
-        let networks = networks(&project, &sandbox);
-        let aliases = networks[&network]["Aliases"].clone();
-        check(aliases.as_array().is_some_and(|aliases| aliases.contains(&"web".into())), networks)
-    });
-    project.serves(2);
+    // Whoever connects it by hand forgets its names, more than once.
+    for _ in 0..3 {
+        let supervisor = project.supervisor().unwrap();
+        // It is not to be faster.
+        kill(supervisor, Signal::SIGSTOP).unwrap();
+        project.docker.run(&["network", "disconnect", &network, &sandbox]);
+        project.docker.run(&["network", "connect", &network, &sandbox]);
+        kill(supervisor, Signal::SIGCONT).unwrap();
+        wait::until("the pod has its names again", || {
+            let networks = networks(&project, &sandbox);
+            let aliases = networks[&network]["Aliases"].clone();
+            check(aliases.as_array().is_some_and(|aliases| aliases.contains(&"web".into())), networks)
+        });
+        project.serves(2);
+    }
     assert_eq!(project.processes(), before, "nothing was replaced for it");
     let status = project.status();
     assert!(status.converged, "{status:#?}");

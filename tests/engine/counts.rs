@@ -11,7 +11,7 @@ const SLEEPERS: &str =
     "services:\n  web:\n    image: ${NGINX}\n    command: [sleep, \"1000\"]\n    stop_grace_period: 0s\n";
 
 /// What a terminal shows of a command that gets an answer typed, and its exit code.
-fn answered(mut command: Command, answer: &str) -> (String, Option<i32>) {
+pub fn answered(mut command: Command, answer: &str) -> (String, Option<i32>) {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(answer.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();

@@ -1,98 +1,19 @@
 //! What sameport has not made it never stops, removes or obeys, whatever its labels say.
 
-use std::{fs, process::Command, thread, time::Duration};
+use std::{fs, path::Path, process::Command, thread, time::Duration};
 
 use sameport::engine::{Labels, ownership::ForeignReason};
 use serde_json::Value;
 
 use super::support::{
-    docker::Docker,
     images,
+    made::{Made, copied},
     project::{Finished, Project},
     wait::{self, check},
 };
 
 /// Without any event the supervisor looks that often.
 const RESYNC: Duration = Duration::from_secs(30);
-
-/// Something on the engine that no project makes; it goes when this is dropped.
-struct Made<'a> {
-    docker: &'a Docker,
-    remove: &'static [&'static str],
-    name: String,
-}
-
-impl<'a> Made<'a> {
-    /// Runs a container: `docker run -d --name`.
-    fn container(docker: &'a Docker, name: &str, args: &[&str]) -> Self {
-        // What `docker run` leaves if it fails goes, too.
-        let made = Self { docker, remove: &["rm", "-fv"], name: name.to_owned() };
-        docker.run(&[&["run", "-d", "--name", name], args].concat());
-        made
-    }
-
-    /// Makes an image of a container, with more labels.
-    fn image(docker: &'a Docker, name: &str, container: &str, labels: &[(&str, &str)]) -> Self {
-        let made = Self { docker, remove: &["rmi", "-f"], name: name.to_owned() };
-        let labels: Vec<_> = labels.iter().map(|(key, value)| format!("LABEL {key}='{value}'")).collect();
-        let changes: Vec<_> = labels.iter().flat_map(|label| ["--change", label.as_str()]).collect();
-        docker.run(&[&["commit"], &changes[..], &[container, name]].concat());
-        made
-    }
-
-    fn network(docker: &'a Docker, name: &str, labels: &[String]) -> Self {
-        Self::create(docker, &["network", "create"], &["network", "rm"], name, labels)
-    }
-
-    fn volume(docker: &'a Docker, name: &str, labels: &[String]) -> Self {
-        Self::create(docker, &["volume", "create"], &["volume", "rm"], name, labels)
-    }
-
-    fn create(
-        docker: &'a Docker,
-        create: &[&str],
-        remove: &'static [&'static str],
-        name: &str,
-        labels: &[String],
-    ) -> Self {
-        let labels: Vec<_> = labels.iter().flat_map(|label| ["--label", label.as_str()]).collect();
-        docker.run(&[create, &labels[..], &[name]].concat());
-        Self { docker, remove, name: name.to_owned() }
-    }
-
-    fn rename(&mut self, name: &str) {
-        self.docker.run(&["rename", &self.name, name]);
-        name.clone_into(&mut self.name);
-    }
-
-    /// When its process started; it has to run.
-    fn started_at(&self) -> String {
-        let state = self.docker.inspect(&self.name)["State"].take();
-        assert_eq!(state["Running"], true, "{} runs", self.name);
-        state["StartedAt"].to_string()
-    }
-
-    /// Volumes that it has mounted.
-    fn volumes(&self) -> Vec<String> {
-        let mounts = self.docker.inspect(&self.name)["Mounts"].take();
-        mounts.as_array().unwrap().iter().map(|mount| mount["Name"].as_str().unwrap().to_owned()).collect()
-    }
-}
-
-impl Drop for Made<'_> {
-    fn drop(&mut self) {
-        if let Err(error) = self.docker.try_run(&[self.remove, &[&self.name]].concat()) {
-            eprintln!("{error}");
-        }
-    }
-}
-
-/// The labels of a container of a project, as arguments of `docker run`, but for those with these keys.
-fn copied(docker: &Docker, container: &str, but: &[&str]) -> Vec<String> {
-    let labels = docker.inspect(container)["Config"]["Labels"].take();
-    let labels = labels.as_object().unwrap().iter().filter(|(key, _)| !but.contains(&key.as_str()));
-    labels.map(|(key, value)| format!("--label={key}={}", value.as_str().unwrap())).collect()
-}
 
 /// A command of another user of the engine, who has neither our state nor our supervisor.
 fn of_another_user(project: &Project, args: &[&str]) -> Finished {
@@ -104,13 +25,11 @@ fn of_another_user(project: &Project, args: &[&str]) -> Finished {
 
 /// What `events` tells of what is not ours: names and reasons.
 fn told_of_foreign(project: &Project) -> Vec<(String, String)> {
-    let text = project.run(&["events", "--no-follow", "--format", "json"]);
-    let events = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let of = |event: Value| {
         let text = |key: &str| event["resource"][key].as_str().map(str::to_owned);
         Some((text("name")?, text("reason")?)).filter(|_| event["event"] == "foreign_resource")
     };
-    let mut told: Vec<_> = events.filter_map(of).collect();
+    let mut told: Vec<_> = project.events().into_iter().filter_map(of).collect();
     told.sort();
     told
 }
@@ -136,9 +55,7 @@ services:
     });
     let hooks = serde_json::json!({ "post_start": [hook.clone()], "pre_stop": [hook] }).to_string();
     // It never runs: nothing that its process leaves is in the image.
-    let name = format!("{}-plain", project.name);
-    let plain = Made { docker, remove: &["rm", "-fv"], name };
-    docker.run(&["create", "--name", &plain.name, &images::build("nginx")]);
+    let plain = Made::created(docker, &format!("{}-plain", project.name), &[&images::build("nginx")]);
     let tag = format!("{}-hooked", project.name);
     let _image = Made::image(docker, &tag, &plain.name, &[(Labels::HOOKS, &hooks)]);
     fs::create_dir(project.path("data")).unwrap();
@@ -188,11 +105,7 @@ fn who_has_the_labels_of_a_replica_or_a_sandbox_from_an_image_is_left_alone() {
     strangers[1].rename(&format!("{name}-web-3"));
     strangers[2].rename(&format!("{name}-web-2-next"));
     let started: Vec<_> = strangers.iter().map(Made::started_at).collect();
-    volumes.extend(strangers.iter().flat_map(Made::volumes).map(|name| Made {
-        docker,
-        remove: &["volume", "rm", "-f"],
-        name,
-    }));
+    volumes.extend(strangers.iter().flat_map(Made::volumes).map(|name| Made::left_volume(docker, &name)));
     assert_eq!(volumes.len(), 4);
     let are_untouched = || {
         assert_eq!(strangers.iter().map(Made::started_at).collect::<Vec<_>>(), started);
@@ -355,17 +268,28 @@ fn another_user_of_the_engine_lists_and_removes_what_is_there() {
         serde_json::from_str(&finished.stdout).unwrap()
     };
     let ls = ["ls", "--filter", &filter, "--format", "json"];
-    let of = |supervised: bool, status: &str| {
+    let folder = project.path("").canonicalize().unwrap();
+    let supervisor = project.supervisor().unwrap();
+    let of = |supervisor: &Value, folder: Option<&Path>, status: &str| {
         let (state, count) = status.trim_end_matches(')').split_once('(').unwrap();
         let count: u64 = count.parse().unwrap();
         serde_json::json!([{
-            "name": project.name, "status": status, "supervised": supervised, "enabled": false,
-            "containers": { state: count },
+            "name": project.name, "status": status, "folder": folder, "supervised": !supervisor.is_null(),
+            "supervisor": supervisor, "enabled": false, "containers": { state: count },
         }])
     };
-    assert_eq!(listed(project.try_run(&ls)), of(true, "running(2)"));
+    let first = listed(project.try_run(&ls));
+    let owner = &first[0]["supervisor"];
+    assert_eq!(
+        (&owner["pid"], &owner["user_name"]),
+        (&supervisor.as_raw().into(), &"root".into()),
+        "{first}"
+    );
+    assert_eq!(first, of(owner, Some(&folder), "running(2)"));
     project.kill_supervisor();
-    assert_eq!(listed(of_another_user(&project, &ls)), of(false, "running(2)"));
+    // Who has applied it remembers the folder; to others only its supervisor could tell it.
+    assert_eq!(listed(project.try_run(&ls)), of(&Value::Null, Some(&folder), "running(2)"));
+    assert_eq!(listed(of_another_user(&project, &ls)), of(&Value::Null, None, "running(2)"));
     let table = of_another_user(&project, &["ls", "--filter", &filter]);
     assert!(table.stdout.contains("running(2)"), "{table:#?}");
     project.run(&["stop"]);

@@ -265,21 +265,11 @@ services:
 "#;
     let project = Project::new(compose);
     let without = |args: &[&str]| {
-        let inside = project.command(args);
-        let mut command = std::process::Command::new("setpriv");
-        for (key, value) in inside.get_envs() {
-            command.env(key, value.unwrap());
-        }
-        command.current_dir(inside.get_current_dir().unwrap());
-        command
-            .arg("--bounding-set=-bpf,-sys_admin,-net_admin")
-            .arg(inside.get_program())
-            .args(inside.get_args());
-        command.output().unwrap()
+        project.try_run_by_setpriv(&["--bounding-set=-bpf,-sys_admin,-net_admin"], None, args)
     };
     let output = without(&["up", "-d", "--wait"]);
-    let printed = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(0), "{printed}");
+    let printed = output.stderr;
+    assert_eq!(output.code, Some(0), "{printed}");
     let lines: Vec<_> =
         printed.lines().filter(|line| line.contains("the kernel does not share ports")).collect();
     assert_eq!(lines.len(), 1, "{printed}");
@@ -293,8 +283,8 @@ services:
 
     project.write(&compose.replace("    deploy", "    x-sameport: { sharing: kernel }\n    deploy"));
     let output = without(&["up", "-d", "--wait"]);
-    let printed = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{printed}");
+    let printed = output.stderr;
+    assert_eq!(output.code, Some(1), "{printed}");
     assert!(printed.contains("cannot be started") && printed.contains("doctor"), "{printed}");
 }
 

@@ -91,7 +91,7 @@ def answer_connection(listener, label):
 
 def answer_on(connection, peer, label):
     connection.setblocking(True)
-    connection.settimeout(5)
+    connection.settimeout(5 * float(os.environ.get("SAMEPORT_SLOWNESS", 1)))
     told = dict(who=ME, label=label, at=connection.getsockname()[0], peer=peer[:2])
     try:
         connection.sendall(json.dumps(told).encode() + b'\n')

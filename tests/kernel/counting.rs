@@ -3,18 +3,20 @@
 use std::{
     collections::BTreeMap,
     io::Write,
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     ops::Range,
+    process::Command,
     sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     time::Duration,
 };
 
-use sameport::kernel::Counters;
+use sameport::kernel::{Counters, Netns};
 use socket2::{Domain, Socket, Type};
 
 use super::{
+    network::{V4, V6, process},
     pod::Pod,
-    server::{PORT, StopAtEnd, answers, ask, http, own, python, shared, stay},
+    server::{PORT, StopAtEnd, answers, ask, http, http_at, own, python, shared, stay},
     support::wait::{self, check},
 };
 
@@ -48,6 +50,42 @@ fn connections_are_counted_while_they_are_open_however_they_end() {
     drop(half);
     nothing_is_left(&pod);
     assert_eq!(pod.traffic(PORT)[&1].total, 9);
+}
+
+/// Nobody can tell the replica that its clients are gone, and it would get no others as long as they count.
+#[test]
+fn connections_of_an_address_that_the_pod_has_lost_end_and_those_of_others_go_on() {
+    let mut pod = Pod::wired();
+    pod.start(1, &mut http_at("::", false));
+    pod.listening(1, PORT);
+    let ip = |script: &str| {
+        let mut shell = Command::new("sh");
+        shell.args(["-ec", script]);
+        assert!(process(pod.sandbox(), None, &shell).status().unwrap().success(), "{script}");
+    };
+    // It is not removed with the other, of which it would be a secondary address if it had its mask.
+    let brief = "ip addr add 10.77.3.9/32 dev eth0";
+    ip(brief);
+    let outside = Netns::of(pod.outside_pid()).unwrap();
+    let connect = |address: &str| {
+        let address = SocketAddr::new(address.parse().unwrap(), PORT.1);
+        let mut stream = outside.within(|| Ok(TcpStream::connect(address).unwrap())).unwrap();
+        stay(&mut stream);
+        stream
+    };
+    let lost = [V4, V4, V6].map(connect);
+    let mut others = vec![connect("10.77.3.9"), pod.connect(shared()).unwrap()];
+    stay(&mut others[1]);
+    wait::until("five are counted", || check(pod.live(PORT)[&1] == 5, pod.traffic(PORT)));
+    ip(&format!("ip addr del 10.77.3.9/32 dev eth0; {brief}"));
+    ip(&format!(
+        "ip addr del {V4}/24 dev eth0; ip addr del {V6}/64 dev eth0; ip addr add 10.77.3.3/24 dev eth0"
+    ));
+    wait::until("three have ended", || check(pod.live(PORT)[&1] == 2, pod.traffic(PORT)));
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(pod.live(PORT)[&1], 2, "no others end");
+    drop((others, lost));
+    nothing_is_left(&pod);
 }
 
 /// Whoever asks a replica at its own address is a probe, or a health check of its own.

@@ -15,7 +15,7 @@ use super::{
 fn begin(pod: &Pod) -> TcpStream {
     let mut client = pod.connect(shared()).unwrap();
     client.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
-    client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    client.set_read_timeout(Some(wait::slowly(Duration::from_secs(20)))).unwrap();
     client
 }
 

@@ -156,7 +156,7 @@ fn timed<T>(what: &str, count: u32, work: impl FnMut(u32) -> T) -> Vec<T> {
     let done: Vec<T> = (0..count).map(work).collect();
     let each = begin.elapsed() / count;
     eprintln!("{what}: {:.1} s, {:.1} ms each", begin.elapsed().as_secs_f64(), each.as_secs_f64() * 1000.0);
-    assert!(each < MOST_TIME, "{what}: {each:?}");
+    assert!(each < wait::slowly(MOST_TIME), "{what}: {each:?}");
     done
 }
 
@@ -168,7 +168,8 @@ fn take_descriptors() {
 
 #[test]
 fn more_projects_than_the_kernel_takes_programs_serve() {
-    serve(PROJECTS);
+    // All supervisors together look at what is pinned more often than an emulated processor can.
+    serve(if wait::is_emulated() { PROJECTS / 7 } else { PROJECTS });
 }
 
 #[test]

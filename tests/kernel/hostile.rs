@@ -33,8 +33,10 @@ const KNOWN: Duration = Duration::from_millis(500);
 const WORST: Duration = Duration::from_secs(2);
 /// Of 2,000 listeners so many are opened at least: some ports are in use.
 const MANY: u64 = 1900;
-/// So often each is measured.
-const TIMES: usize = 5;
+/// How often each is measured; on an emulated machine, each takes half a minute.
+fn times() -> usize {
+    if wait::is_emulated() { 1 } else { 5 }
+}
 
 fn serve(agent: &mut Agent, port: (Transport, u16)) {
     agent.call("listen", json!({"address": "0.0.0.0", "port": port.1, "label": "server"}));
@@ -143,7 +145,7 @@ impl Scene {
         let share = 100.0 * (after.cpu - before.cpu).as_secs_f64() / took.as_secs_f64();
         let looks = after.looks - before.looks;
         let mut figures = Figures { share, looks, sibling: vec![], same_pod: vec![], other_pod: vec![] };
-        for _ in 0..TIMES {
+        for _ in 0..times() {
             figures.sibling.push(self.restart(1, PORT));
             figures.same_pod.push(self.restart(SIDECAR + 1, SIDE_PORT));
             figures.other_pod.push(self.restart_other());
@@ -177,7 +179,9 @@ impl Figures {
     }
 
     fn check(&self, case: &str) {
-        assert!(self.share < SHARE * f64::from(TOLERANCE), "{case}: {self}");
+        // The same work is a larger share of a processor that is emulated.
+        let share = if wait::is_emulated() { 100.0 } else { SHARE * f64::from(TOLERANCE) };
+        assert!(self.share < share, "{case}: {self}");
         for (who, times) in self.times() {
             let (median, worst) = middle_and_worst(times);
             let [known, latest] = [KNOWN, WORST].map(|limit| wait::slowly(limit * TOLERANCE));

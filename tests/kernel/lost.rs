@@ -122,7 +122,7 @@ pub fn asked(pod: &mut Pod, work: impl FnOnce(&mut Pod)) -> (Duration, u32) {
             let work = || {
                 while !stop.load(Ordering::Relaxed) {
                     let answer = TcpStream::connect(shared()).and_then(|mut stream| {
-                        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+                        stream.set_read_timeout(Some(slowly(Duration::from_secs(5))))?;
                         ask(&mut stream)
                     });
                     if answer.is_ok_and(|answer| !answer.is_empty()) {

@@ -11,7 +11,7 @@ use std::{
 
 use sameport::kernel::sockets::Transport;
 
-use super::pod::Pod;
+use super::{pod::Pod, support::wait};
 
 /// Where the servers listen.
 pub const PORT: (Transport, u16) = (Transport::Tcp, 8080);
@@ -91,7 +91,7 @@ pub fn ask(stream: &mut TcpStream) -> io::Result<String> {
 
 /// Opens a connection that stays open, and tells who has it.
 pub fn stay(stream: &mut TcpStream) -> String {
-    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    stream.set_read_timeout(Some(wait::slowly(Duration::from_secs(5)))).unwrap();
     stream.write_all(b"GET /stay HTTP/1.0\r\n\r\n").unwrap();
     let mut text = String::new();
     let mut buffer = [0; 512];

@@ -110,7 +110,8 @@ impl SimulatedKernel {
                 let flows = Traffic { udp_idle: last.map(idle), ..usual };
                 settled &= !flows.has_flows();
                 let ports = BTreeMap::from([((Transport::Tcp, 80), traffic), ((Transport::Udp, 53), flows)]);
-                let report = ReplicaReport { pid: replica.pid, weight: replica.weight, ports, pulse: None };
+                let (pid, address, weight) = (replica.pid, Some(replica.address), replica.weight);
+                let report = ReplicaReport { pid, address, weight, ports, pulse: None };
                 pod.replicas.insert(replica.id.clone(), report);
             }
             report.pods.insert(name.clone(), pod);

@@ -13,7 +13,7 @@ use sameport::{
         ContainerId, ContainerState, Labels, Role,
         memory::{Call, Faults, Memory, OnChange},
     },
-    plan::{Orphans, Verb, versions::Steps},
+    plan::{Desired, Observed, Orphans, Verb, replacement_order, versions::Steps},
     spec::{FailureAction, Generation, Image, Order, Project, ServiceName, Share, Sharing, Slot},
     supervisor::{
         Apply, Change, Handle, Kernel, NoKernel, Preview, Reply, Request, RolloutRequest, Selector, Settings,
@@ -606,7 +606,9 @@ impl Simulation {
     /// How many replicas of a service must run while it is on its way to another version.
     fn least(&self, name: &ServiceName) -> u32 {
         let service = &self.project.services[name];
-        match (service.order(&service.update), service.update.parallelism) {
+        let desired = Desired::all(self.project.clone());
+        let found = replacement_order(&desired, &Observed::default(), service, &service.update);
+        match (found.unwrap().order, service.update.parallelism) {
             (Order::StartFirst, _) => service.replicas,
             (Order::StopFirst, 0) => 0,
             (Order::StopFirst, at_once) => service.replicas.saturating_sub(at_once),

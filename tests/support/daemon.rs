@@ -1,4 +1,4 @@
-//! A Docker daemon of a test's own, which it may kill and restart.
+//! A Docker daemon of a test's own with a containerd of its own, which it may kill and restart.
 //!
 //! It runs in a network namespace of its own, because a second daemon rewrites the packet filter's rules of the
 //! first; all that it keeps is in one folder. It and all its containers are gone when it is dropped.
@@ -11,6 +11,8 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Arc,
+    thread,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -21,7 +23,7 @@ use nix::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{certificates, docker::Docker, images, wait};
+use super::{certificates, disk::SmallDisk, docker::Docker, images, wait};
 
 /// What the daemon does with its containers when it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +39,8 @@ pub struct Daemon {
     folder: TempDir,
     network: Arc<File>,
     process: Child,
+    containerd: Child,
+    disk: Option<SmallDisk>,
 }
 
 impl Daemon {
@@ -46,6 +50,23 @@ impl Daemon {
         let daemon = Self::with(|_| keep);
         daemon.load_image();
         daemon
+    }
+
+    /// Starts one as [`Self::start`], whose containers go on without it and whose data is on a small [`Self::disk`].
+    pub fn on_small_disk(size: &str) -> Self {
+        let mut disk = None;
+        let mut daemon = Self::with(|folder| {
+            disk = Some(SmallDisk::at(&folder.join("data"), size));
+            serde_json::json!({ "live-restore": true })
+        });
+        daemon.load_image();
+        daemon.disk = disk;
+        daemon
+    }
+
+    /// Where its data is.
+    pub fn disk(&self) -> &SmallDisk {
+        self.disk.as_ref().expect("its disk is small")
     }
 
     /// Starts one that listens on a port of its network, too: for everybody.
@@ -86,8 +107,7 @@ impl Daemon {
             "pidfile": path("dockerd.pid"),
             "hosts": [format!("unix://{}", path("docker.sock"))],
             "storage-driver": Docker::default().run(&["info", "--format", "{{.Driver}}"]),
-            "containerd-namespace": "sameport-test",
-            "containerd-plugins-namespace": "sameport-test-plugins",
+            "containerd": path("containerd.sock"),
             // The daemon's default for shutting down is 15 s.
             "shutdown-timeout": 5,
         });
@@ -98,8 +118,9 @@ impl Daemon {
             }
         }
         fs::write(folder.path().join("daemon.json"), config.to_string()).unwrap();
+        let containerd = launch_containerd(&folder);
         let process = launch(&folder, &network);
-        let daemon = Self { folder, network, process };
+        let daemon = Self { folder, network, process, containerd, disk: None };
         daemon.wait_until_it_answers();
         daemon
     }
@@ -117,8 +138,39 @@ impl Daemon {
     /// Ends it as an operator does, and starts it again.
     pub fn restart(&mut self) {
         self.stop();
+        self.begin();
+    }
+
+    /// Starts it again after [`Self::stop`] or [`Self::kill`].
+    pub fn begin(&mut self) {
         self.process = launch(&self.folder, &self.network);
         self.wait_until_it_answers();
+    }
+
+    /// Kills it; its containerd goes on.
+    pub fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Kills its containerd, but not the shims that containers are the children of.
+    pub fn kill_containerd(&mut self) {
+        self.containerd.kill().unwrap();
+        self.containerd.wait().unwrap();
+    }
+
+    /// Kills the shim that is the parent of a container's first process.
+    pub fn kill_shim(&self, container: Pid) {
+        let stat = fs::read_to_string(format!("/proc/{container}/stat")).unwrap();
+        let (_, fields) = stat.rsplit_once(") ").unwrap();
+        let shim = Pid::from_raw(fields.split(' ').nth(1).unwrap().parse().unwrap());
+        assert!(self.processes().contains(&shim), "{shim} is a shim");
+        kill(shim, Signal::SIGKILL).unwrap();
+    }
+
+    /// Starts its containerd again after [`Self::kill_containerd`].
+    pub fn begin_containerd(&mut self) {
+        self.containerd = launch_containerd(&self.folder);
     }
 
     /// It answers nobody, until [`Self::thaw`].
@@ -137,7 +189,7 @@ impl Daemon {
 
     /// Ends it as an operator does.
     pub fn stop(&mut self) {
-        kill(Pid::from_raw(i32::try_from(self.process.id()).unwrap()), Signal::SIGTERM).unwrap();
+        kill(self.pid(), Signal::SIGTERM).unwrap();
         wait::until("the private daemon ends", || match self.process.try_wait().unwrap() {
             Some(_) => Ok(()),
             None => Err(self.log()),
@@ -219,8 +271,16 @@ impl Drop for Daemon {
             let ids: Vec<_> = ids.lines().collect();
             let _ = docker.try_run(&[&["rm", "-fv"], &ids[..]].concat());
         }
-        let _ = kill(Pid::from_raw(i32::try_from(self.process.id()).unwrap_or(i32::MAX)), Signal::SIGTERM);
+        let _ = kill(self.pid(), Signal::SIGTERM);
+        let begin = Instant::now();
+        // One whose containerd was killed can wait for it for half a minute.
+        while begin.elapsed() < Duration::from_secs(5) && matches!(self.process.try_wait(), Ok(None)) {
+            thread::sleep(Duration::from_millis(50));
+        }
+        let _ = self.process.kill();
         let _ = self.process.wait();
+        let _ = self.containerd.kill();
+        let _ = self.containerd.wait();
         for _ in 0..50 {
             let left = self.processes();
             left.iter().for_each(|pid| {
@@ -230,7 +290,7 @@ impl Drop for Daemon {
             if left.is_empty() {
                 break;
             }
-            std::thread::sleep(std::time::Duration::from_millis(100));
+            thread::sleep(Duration::from_millis(100));
         }
         for mount in mounts_under(self.folder.path()) {
             let _ = Command::new("umount").arg("-l").arg(mount).output();
@@ -255,8 +315,33 @@ fn new_network() -> File {
     file
 }
 
+fn launch_containerd(folder: &TempDir) -> Child {
+    let path = |name: &str| folder.path().join(name);
+    let config = format!(
+        "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\
+         [grpc]\naddress = {:?}\n",
+        path("data/containerd"),
+        path("exec/containerd"),
+        path("containerd.sock"),
+    );
+    fs::write(path("containerd.toml"), config).unwrap();
+    let log = log_file(folder, "containerd.log");
+    Command::new("containerd")
+        .arg("--config")
+        .arg(path("containerd.toml"))
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap()
+}
+
+fn log_file(folder: &TempDir, name: &str) -> File {
+    File::options().create(true).append(true).open(folder.path().join(name)).unwrap()
+}
+
 fn launch(folder: &TempDir, network: &File) -> Child {
-    let log = File::options().create(true).append(true).open(folder.path().join("dockerd.log")).unwrap();
+    let log = log_file(folder, "dockerd.log");
     let namespace = format!("/proc/{}/fd/{}", std::process::id(), network.as_raw_fd());
     Command::new("nsenter")
         .arg(format!("--net={namespace}"))

@@ -68,9 +68,9 @@ impl Docker {
         i32::try_from(pid).unwrap()
     }
 
-    /// Removes everything that carries a project's label, as far as it can.
+    /// Removes everything that carries a project's label, and its supervisor's lock, as far as it can.
     pub fn remove_project(&self, name: &str) -> Result<(), String> {
-        self.remove(&of_project(name))
+        self.remove(&of_project(name)).and(self.remove(&lock_of_project(name)))
     }
 
     /// Removes everything that a filter finds, as far as it can.
@@ -88,6 +88,11 @@ impl Docker {
         }
         Ok(())
     }
+}
+
+/// The filter for the lock that a project's supervisor holds on the engine.
+pub fn lock_of_project(name: &str) -> String {
+    format!("name=^/{name}\\.supervisor$")
 }
 
 /// The filter for what carries a project's label.

@@ -4,9 +4,10 @@ use std::{
     collections::BTreeMap,
     fmt,
     io::{self, Read, Write},
+    mem,
     net::{SocketAddr, TcpStream},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
@@ -16,9 +17,9 @@ use std::{
 pub mod kept;
 
 /// How long a client waits for anything.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How many clients send at once.
-const CLIENTS: u32 = 4;
+pub const PATIENCE: Duration = Duration::from_secs(10);
+/// How many clients with a connection per request send at once.
+pub const CLIENTS: u32 = 4;
 
 /// Why a request got no answer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -99,7 +100,10 @@ pub fn request(address: SocketAddr) -> Result<String, Failure> {
 
 /// Sends one request for that path on a connection of its own, and returns the name of the replica that answered.
 pub fn request_path(address: SocketAddr, path: &str) -> Result<String, Failure> {
-    let mut stream = connect(address)?;
+    ask(connect(address)?, path)
+}
+
+fn ask(mut stream: TcpStream, path: &str) -> Result<String, Failure> {
     stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").as_bytes())?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes)?;
@@ -183,6 +187,15 @@ pub fn one_by_one(requests: u32, request: impl Fn() -> Result<String, Failure>) 
     report
 }
 
+/// Opens so many connections, and only then sends a request on each.
+pub fn at_once(address: SocketAddr, requests: u32) -> Report {
+    let begin = Instant::now();
+    let streams: Vec<_> = (0..requests).map(|_| connect(address)).collect();
+    let mut report = Report::default();
+    streams.into_iter().for_each(|stream| report.note(begin, stream.and_then(|stream| ask(stream, "/get"))));
+    report
+}
+
 /// Sends so many requests, one after the other.
 pub fn send(address: SocketAddr, requests: u32) -> Report {
     let begin = Instant::now();
@@ -193,8 +206,26 @@ pub fn send(address: SocketAddr, requests: u32) -> Report {
 
 /// Requests at a constant rate from threads of their own, until it is told to stop.
 pub struct Load {
+    begin: Instant,
     stop: Arc<AtomicBool>,
-    clients: Vec<JoinHandle<Report>>,
+    clients: Vec<Client>,
+}
+
+/// A client in a thread of its own.
+struct Client {
+    thread: JoinHandle<()>,
+    seen: Arc<Mutex<Seen>>,
+}
+
+/// What a client saw.
+#[derive(Default)]
+struct Seen {
+    /// Since somebody took it last.
+    report: Report,
+    /// How many requests are over, however they ended.
+    requests: u64,
+    /// Who answered last.
+    last: Option<String>,
 }
 
 impl Load {
@@ -236,29 +267,67 @@ impl Load {
         let clients = (0..clients)
             .map(|number| {
                 let (stop, client) = (Arc::clone(&stop), client.clone());
-                thread::spawn(move || {
+                let seen = Arc::new(Mutex::new(Seen::default()));
+                let note = Arc::clone(&seen);
+                let thread = thread::spawn(move || {
                     let mut ask = client();
-                    let mut report = Report::default();
                     let mut next = Instant::now() + pause * number / clients;
                     while !stop.load(Ordering::Relaxed) {
                         thread::sleep(next.saturating_duration_since(Instant::now()));
+                        let mut report = Report::default();
                         let answer = ask(&mut report);
+                        let mut seen = note.lock().unwrap();
+                        seen.last = answer.clone().ok();
                         report.note(begin, answer);
+                        seen.report.merge(report);
+                        seen.requests += 1;
+                        drop(seen);
                         // A client that was held up goes on at its pace and does not catch up in a burst.
                         next = (next + pause).max(Instant::now());
                     }
-                    report
-                })
+                });
+                Client { thread, seen }
             })
             .collect();
-        Self { stop, clients }
+        Self { begin, stop, clients }
     }
 
-    /// Stops, and tells how it went.
+    /// How long it has been sending: the clock of the failures in its reports.
+    pub fn elapsed(&self) -> Duration {
+        self.begin.elapsed()
+    }
+
+    /// How many of its clients were answered by that replica last; of those that keep their connection, how many have it
+    /// there.
+    pub fn last_answered_by(&self, replica: &str) -> usize {
+        let answered = |client: &&Client| client.seen.lock().unwrap().last.as_deref() == Some(replica);
+        self.clients.iter().filter(answered).count()
+    }
+
+    /// What was seen since the last time, up to a request of each client that it began after this call: whatever was under
+    /// way at that moment is in it.
+    pub fn take(&self) -> Report {
+        let requests = |client: &Client| client.seen.lock().unwrap().requests;
+        // The first to end may have begun before.
+        let wanted: Vec<_> = self.clients.iter().map(|client| requests(client) + 2).collect();
+        let mut report = Report::default();
+        for (client, wanted) in self.clients.iter().zip(wanted) {
+            while requests(client) < wanted && !client.thread.is_finished() {
+                thread::sleep(Duration::from_millis(5));
+            }
+            report.merge(mem::take(&mut client.seen.lock().unwrap().report));
+        }
+        report
+    }
+
+    /// Stops, and tells how it went, or how it went since the last [`Self::take`].
     pub fn finish(mut self) -> Report {
         self.stop.store(true, Ordering::Relaxed);
         let mut report = Report::default();
-        self.clients.drain(..).for_each(|client| report.merge(client.join().unwrap()));
+        for client in self.clients.drain(..) {
+            client.thread.join().unwrap();
+            report.merge(mem::take(&mut client.seen.lock().unwrap().report));
+        }
         report
     }
 }

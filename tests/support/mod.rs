@@ -9,10 +9,13 @@
 pub mod apart;
 pub mod certificates;
 pub mod daemon;
+pub mod disk;
 pub mod docker;
 pub mod images;
 pub mod load;
+pub mod made;
 pub mod ports;
 pub mod project;
+pub mod relay;
 pub mod time_wait;
 pub mod wait;

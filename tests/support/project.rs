@@ -4,7 +4,7 @@ use std::{
     ffi::OsStr,
     fs,
     net::{Ipv4Addr, SocketAddr, UdpSocket},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
@@ -90,6 +90,12 @@ impl Project {
         project
     }
 
+    /// The same project, whose `sameport` commands find another socket than that of its engine.
+    pub fn by(mut self, socket: &Path) -> Self {
+        self.variables.push(("DOCKER_HOST", format!("unix://{}", socket.display())));
+        self
+    }
+
     /// What a variable of the file such as `${GO}` stands for.
     pub fn image(&self, name: &str) -> String {
         let found = self.variables.iter().find(|(variable, _)| *variable == name);
@@ -151,6 +157,16 @@ impl Project {
         command.output().unwrap().into()
     }
 
+    /// As [`Self::try_run`], by way of `setpriv` (1) with these settings. `program`: a copy of the binary, for whoever may not
+    /// read the one that was built.
+    pub fn try_run_by_setpriv(&self, settings: &[&str], program: Option<&Path>, args: &[&str]) -> Finished {
+        let inside = self.command(args);
+        let mut command = self.around(&inside, "setpriv");
+        command.args(settings).args(["timeout", "--foreground", "--kill-after=10", TOO_LONG]);
+        command.arg(program.map_or(inside.get_program(), Path::as_os_str)).args(inside.get_args());
+        command.output().unwrap().into()
+    }
+
     /// Runs a `sameport` command that has to succeed, and returns what it printed.
     pub fn run(&self, args: &[&str]) -> String {
         let finished = self.try_run(args);
@@ -178,6 +194,13 @@ impl Project {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"))
     }
 
+    /// What has happened so far, as `sameport events` says.
+    pub fn events(&self) -> Vec<serde_json::Value> {
+        let text = self.run(&["events", "--no-follow", "--format", "json"]);
+        let event = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line}"));
+        text.lines().map(event).collect()
+    }
+
     /// The replicas of a service, as `sameport status` says.
     pub fn replicas(&self, service: &str) -> Vec<Replica> {
         let mut replicas = self.status().replicas;
@@ -202,10 +225,12 @@ impl Project {
         found
     }
 
-    /// Everything on the engine that carries the project's label.
+    /// Everything on the engine that carries the project's label, and its supervisor's lock.
     pub fn leftovers(&self) -> Vec<String> {
         let filter = docker::of_project(&self.name);
         let mut found = self.docker.lines(&["ps", "-aq", "--filter", &filter]);
+        let lock = docker::lock_of_project(&self.name);
+        found.extend(self.docker.lines(&["ps", "-aq", "--filter", &lock]));
         found.extend(self.docker.lines(&["network", "ls", "-q", "--filter", &filter]));
         found.extend(self.docker.lines(&["volume", "ls", "-q", "--filter", &filter]));
         found
@@ -263,6 +288,11 @@ impl Project {
             let gone = self.supervisor().is_none();
             wait::check(gone, pid)
         });
+    }
+
+    /// The container that is its supervisor's lock on the engine.
+    pub fn engine_lock(&self) -> String {
+        format!("{}.supervisor", self.name)
     }
 
     /// Where its supervisor listens.
@@ -362,10 +392,15 @@ impl Foreground {
         status.code()
     }
 
+    /// Whether it is still there.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     /// Whether it is still there after that long.
     pub fn outlives(&mut self, time: Duration) -> bool {
         std::thread::sleep(time);
-        self.child.try_wait().unwrap().is_none()
+        self.is_running()
     }
 }
 

@@ -21,8 +21,13 @@ pub fn is_emulated() -> bool {
 }
 
 /// Looks again and again until there is something; what `look` says in the meantime is shown when time is up.
-pub fn until<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
-    let (begin, most) = (Instant::now(), slowly(LONG).min(4 * LONG));
+pub fn until<T>(what: &str, look: impl FnMut() -> Result<T, String>) -> T {
+    within(slowly(LONG).min(4 * LONG), what, look)
+}
+
+/// The same where it matters how long it takes.
+pub fn within<T>(most: Duration, what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
+    let begin = Instant::now();
     loop {
         match look() {
             Ok(found) => return found,

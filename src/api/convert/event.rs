@@ -2,7 +2,7 @@
 
 use crate::{
     api::schema::{
-        Action, Diagnostic, Event, EventKind, Exit, Level, RolloutPhase, TargetKind, replica_name,
+        Action, Diagnostic, Event, EventKind, Exit, Level, RolloutPhase, Seconds, TargetKind, replica_name,
     },
     engine::Health,
     spec::{FailureAction, ServiceName, Slot},
@@ -197,6 +197,7 @@ fn phase(milestone: &Milestone) -> RolloutPhase {
             version: underway.to,
             rollback: underway.back.as_ref().map(rollout::reason),
         },
+        Milestone::Order { order } => RolloutPhase::Order { order: rollout::order(order) },
         Milestone::Step { share } => RolloutPhase::Step { percent: rollout::percent(*share) },
         Milestone::Promoted => RolloutPhase::Promoted,
         Milestone::Failed { version, failure, action } => RolloutPhase::Failed {
@@ -209,9 +210,11 @@ fn phase(milestone: &Milestone) -> RolloutPhase {
             }
             .to_owned(),
         },
-        Milestone::Done { underway, proof } => {
-            RolloutPhase::Done { version: underway.to, summary: proof.map(rollout::summary) }
-        }
+        Milestone::Done { underway, proof, outage } => RolloutPhase::Done {
+            version: underway.to,
+            summary: proof.map(rollout::summary),
+            outage_seconds: outage.map(Into::into),
+        },
     }
 }
 
@@ -367,6 +370,7 @@ fn describe_rollout(service: &str, phase: &RolloutPhase) -> (Level, String) {
             Level::Info,
             format!("{service}: rolling out version {version}, from version {previous_version}"),
         ),
+        RolloutPhase::Order { order } => (Level::Info, message::replacement_order(service, order)),
         RolloutPhase::Step { percent } => {
             (Level::Info, format!("{service}: the new version gets {percent} % of the connections"))
         }
@@ -384,9 +388,12 @@ fn describe_rollout(service: &str, phase: &RolloutPhase) -> (Level, String) {
                 format!("{service}: version {version} failed, {then}: {service}-{slot}: {message}"),
             )
         }
-        RolloutPhase::Done { version, summary } => {
+        RolloutPhase::Done { version, summary, outage_seconds } => {
             let summary = summary.map(|summary| format!(": {summary}")).unwrap_or_default();
-            (Level::Info, format!("{service}: version {version} rolled out{summary}"))
+            let outage = outage_seconds.filter(|outage| *outage != Seconds::default());
+            let outage =
+                outage.map(|outage| format!("; no replica was ready for {outage}")).unwrap_or_default();
+            (Level::Info, format!("{service}: version {version} rolled out{summary}{outage}"))
         }
     }
 }

@@ -1,7 +1,10 @@
 //! Sentences that more than one command tells.
 
 use crate::{
-    api::schema::{ExclusivePort, Exit, ForeignKind, ForeignListener, ForeignResource, UserConflict},
+    api::schema::{
+        ExclusivePort, Exit, ForeignKind, ForeignListener, ForeignResource, Order, ReplacementOrder,
+        UserConflict,
+    },
     plan::{self, status::ExitStatus},
 };
 
@@ -20,6 +23,17 @@ pub fn shared_by_application(reason: &str) -> String {
         "the kernel does not share ports here ({reason}): images have to by themselves (`sharing: application`), and \
          health, load, weights and drains do not count; see `sameport doctor`"
     )
+}
+
+/// In which order a service's replicas are replaced, and why.
+#[must_use]
+pub fn replacement_order(service: &str, order: &ReplacementOrder) -> String {
+    let ReplacementOrder { order, order_message, .. } = order;
+    let order = match order {
+        Order::StartFirst => "start-first",
+        Order::StopFirst => "stop-first",
+    };
+    format!("{service}: replicas are replaced {order}: {order_message}")
 }
 
 /// A replica ended again and again because its port was another user's.

@@ -1,11 +1,13 @@
 //! What a command would do.
 
 use crate::{
-    api::schema::{Gap, Preview, Step},
+    api::schema::{Gap, Preview, ServiceOrder, Step},
+    plan,
+    spec::ServiceName,
     supervisor,
 };
 
-use super::status::error_condition;
+use super::{rollout, status::error_condition};
 
 /// What would be done, as everybody else sees it.
 #[must_use]
@@ -24,7 +26,12 @@ pub fn preview(preview: &supervisor::Preview) -> Preview {
         hold_seconds: gap.hold.into(),
         drops_datagrams: gap.serves_udp,
     };
+    let order = |(service, order): &(ServiceName, plan::ReplacementOrder)| ServiceOrder {
+        service: service.to_string(),
+        order: rollout::order(order),
+    };
     Preview {
+        orders: preview.orders.iter().map(order).collect(),
         steps: preview.steps.iter().map(step).collect(),
         gaps: preview.gaps.iter().map(gap).collect(),
         errors: preview.troubles.iter().map(error_condition).collect(),

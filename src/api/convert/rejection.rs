@@ -24,6 +24,10 @@ pub fn rejection(refusal: &supervisor::Rejection) -> Rejection {
     };
     let help = match refusal {
         R::NotWatched { help, .. } => Some(help.clone()),
+        R::NotSaved { .. } => Some(
+            "make it possible to write that file, such as by freeing space, then run this command again"
+                .to_owned(),
+        ),
         R::Closing | R::GoingDown => {
             Some("wait until that has ended, then run this command again".to_owned())
         }
@@ -34,6 +38,11 @@ pub fn rejection(refusal: &supervisor::Rejection) -> Rejection {
             "`sameport rollout history {service}` lists the versions; `sameport rollout undo {service} --to N` goes to one of \
              them whatever became of it"
         )),
+        R::Rollout { reason: Impossible::SharedData { .. }, .. } => Some(
+            "roll it out without a canary; or write `update_config: { order: start-first }` in the Compose file, if its data \
+             allows that"
+                .to_owned(),
+        ),
         _ => None,
     };
     Rejection { code, message: refusal.to_string(), help }

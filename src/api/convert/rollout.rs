@@ -2,15 +2,15 @@
 
 use crate::{
     api::schema::{
-        Failure, FailureCode, Pinned, Reason, Revision, RevisionState, Rollout, RolloutResult, RolloutStatus,
-        Steps, Summary,
+        Failure, FailureCode, Order, OrderReason, Pinned, Reason, ReplacementOrder, Revision, RevisionState,
+        Rollout, RolloutResult, RolloutStatus, Steps, Summary,
     },
     plan::{
         self, FailureReason, Proof,
         status::RolloutStatus as Progress,
         versions::{self, Versions, Why},
     },
-    spec::{ServiceName, Share},
+    spec::{self, ServiceName, Share},
 };
 
 use super::status::termination;
@@ -154,6 +154,22 @@ pub(super) fn failure(failure: &plan::Failure) -> Failure {
             _ => None,
         },
     }
+}
+
+/// In which order replicas are replaced, and why.
+pub(super) fn order(found: &plan::ReplacementOrder) -> ReplacementOrder {
+    let (order_reason, mount) = match &found.reason {
+        plan::OrderReason::File => (OrderReason::ComposeFile, None),
+        plan::OrderReason::Storage { target } => (OrderReason::Storage, Some(target.clone())),
+        plan::OrderReason::NoPort => (OrderReason::NoPort, None),
+        plan::OrderReason::Connections => (OrderReason::Connections, None),
+        plan::OrderReason::Replicas => (OrderReason::Replicas, None),
+    };
+    let order = match found.order {
+        spec::Order::StartFirst => Order::StartFirst,
+        spec::Order::StopFirst => Order::StopFirst,
+    };
+    ReplacementOrder { order, order_reason, order_message: found.reason.to_string(), mount }
 }
 
 pub(super) fn summary(proof: Proof) -> Summary {

@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Action, ExclusivePort, Exit, Failure, ForeignListener, ForeignResource, Reason, Summary, Target, Time,
-    UserConflict,
+    Action, ExclusivePort, Exit, Failure, ForeignListener, ForeignResource, Reason, ReplacementOrder,
+    Seconds, Summary, Target, Time, UserConflict,
 };
 
 /// Something that happened.
@@ -363,6 +363,12 @@ pub enum RolloutPhase {
         /// Why it rolls back; absent when it does not.
         rollback: Option<Reason>,
     },
+    /// It is known in which order it replaces replicas.
+    Order {
+        /// The order, and why.
+        #[serde(flatten)]
+        order: ReplacementOrder,
+    },
     /// The new version gets a larger share of the connections.
     Step {
         /// The share, in percent.
@@ -385,6 +391,9 @@ pub enum RolloutPhase {
         version: u32,
         /// What happened to connections meanwhile, where the kernel counts them.
         summary: Option<Summary>,
+        /// How long no replica of the service was ready meanwhile; absent if a supervisor began in between.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        outage_seconds: Option<Seconds>,
     },
 }
 

@@ -23,14 +23,14 @@ mod value;
 pub use documents::{Document, documents};
 pub use error::{ErrorReport, Rejection, RejectionCode};
 pub use event::{Diagnostic, Event, EventKind, Level, RolloutPhase};
-pub use preview::{Gap, Preview, Step};
+pub use preview::{Gap, Preview, ServiceOrder, Step};
 pub use report::{
     AppliedWeight, Check, CheckLevel, Config, EngineVersion, ForeignKind, ForeignResource, LogRecord,
-    ProjectSummary, SentSignal, Version,
+    ProjectSummary, SentSignal, SupervisorProcess, Version,
 };
 pub use rollout::{
-    Failure, FailureCode, Pinned, Reason, Revision, RevisionState, Rollout, RolloutResult, RolloutStatus,
-    Steps, Summary,
+    Failure, FailureCode, Order, OrderReason, Pinned, Reason, ReplacementOrder, Revision, RevisionState,
+    Rollout, RolloutResult, RolloutStatus, Steps, Summary,
 };
 pub use status::{
     Counters, ErrorCondition, ExclusivePort, Exit, ForeignListener, Pod, PortConflict, PortTraffic, Replaced,

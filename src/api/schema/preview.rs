@@ -3,17 +3,30 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Action, ErrorCondition, Seconds, Target};
+use super::{Action, ErrorCondition, ReplacementOrder, Seconds, Target};
 
 /// What would be done for a command.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Preview {
     /// The steps, in this order.
     pub steps: Vec<Step>,
+    /// In which order the replicas of each service are replaced that gets another version.
+    #[serde(default)]
+    pub orders: Vec<ServiceOrder>,
     /// Services that nobody serves for a while.
     pub gaps: Vec<Gap>,
     /// What is in the way, now or then.
     pub errors: Vec<ErrorCondition>,
+}
+
+/// In which order the replicas of a service are replaced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ServiceOrder {
+    /// The service.
+    pub service: String,
+    /// The order, and why.
+    #[serde(flatten)]
+    pub order: ReplacementOrder,
 }
 
 /// One step.

@@ -17,10 +17,27 @@ pub struct ProjectSummary {
     pub status: String,
     /// The same by state.
     pub containers: BTreeMap<String, usize>,
-    /// Whether a supervisor of this user runs.
+    /// The folder of its Compose file, if that is known.
+    pub folder: Option<String>,
+    /// Whether a supervisor runs.
     pub supervised: bool,
+    /// The process that supervises it; none where it is of a release before there was this key.
+    pub supervisor: Option<SupervisorProcess>,
     /// Whether systemd starts a supervisor of this user at boot: `sameport enable`.
     pub enabled: bool,
+}
+
+/// The process that supervises a project.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SupervisorProcess {
+    /// The name of its host.
+    pub host: String,
+    /// Its process id there.
+    pub pid: u32,
+    /// The name of the user that it runs as; the id where it has none.
+    pub user_name: String,
+    /// Since when it supervises the project.
+    pub since: Time,
 }
 
 /// Something that carries sameport's labels and that sameport did not make. It is never touched.

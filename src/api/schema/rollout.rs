@@ -82,6 +82,46 @@ pub struct Steps {
     pub interval_seconds: Option<Seconds>,
 }
 
+/// In which order the replicas of a service are replaced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ReplacementOrder {
+    /// The order.
+    pub order: Order,
+    /// Why.
+    pub order_reason: OrderReason,
+    /// The same in words.
+    pub order_message: String,
+    /// Where the storage is mounted that the order is for; absent for other reasons.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mount: Option<String>,
+}
+
+/// Which replica goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// The new one starts before the old one stops.
+    StartFirst,
+    /// The old one stops before the new one starts.
+    StopFirst,
+}
+
+/// Why replicas are replaced in an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OrderReason {
+    /// The Compose file says so.
+    ComposeFile,
+    /// Two replicas must not write to the same storage at once.
+    Storage,
+    /// The only replica declares no port, so there are no connections to take over.
+    NoPort,
+    /// The new replica takes over connections.
+    Connections,
+    /// There are several replicas.
+    Replicas,
+}
+
 /// Why a rollout rolls back or is paused.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]

@@ -65,14 +65,20 @@ pub async fn run(context: &Context, _: DisableArgs) -> Result<(), CliError> {
 /// # Errors
 /// When its unit cannot be disabled.
 pub async fn after_down(context: &Context, name: &ProjectName) -> Result<(), CliError> {
-    let Ok(boot) = Boot::of_this_user() else { return Ok(()) };
+    let variables = context.paths()?.variables(name);
+    let Ok(boot) = Boot::of_this_user() else { return remove(&variables) };
     if let Some(unit) = boot.template(name) {
         return output::note(&format!(
             "{unit} still starts the project at boot; `{} disable --now {unit}` ends that",
             boot.systemctl()
         ));
     }
-    let Found::Ours(_) = boot.find(name)? else { return Ok(()) };
+    match boot.find(name)? {
+        Found::Ours(_) => {}
+        // The unit was removed by hand; what it was given may be secret.
+        Found::Nothing => return remove(&variables),
+        Found::Foreign => return Ok(()),
+    }
     let unit = systemd::unit_name(name);
     let disabled = async {
         systemctl::run(boot.manager, &["disable", "--now", &unit]).await?;

@@ -13,7 +13,7 @@ use crate::cli::{
     background::{self, Start},
     context::Context,
     error::CliError,
-    output,
+    other_engine, output,
     takeover::{self, Unit},
     variables,
 };
@@ -60,7 +60,9 @@ pub async fn run(context: &Context, args: EnableArgs) -> Result<(), CliError> {
     setup.check()?;
     refuse_other_units(&paths, &name)?;
     if let Some(client) = Client::connect(&paths.socket(&name)).await? {
-        takeover::understands(&client, &name).await?.or_else(|other| match other {
+        let version = client.version().await?;
+        other_engine::check(context, &name, &version).await?;
+        takeover::understands(&version, &name).or_else(|other| match other {
             newer @ takeover::OtherRelease::Newer { .. } => Err(newer),
             _ => Ok(()),
         })?;

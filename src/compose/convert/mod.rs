@@ -7,6 +7,7 @@ mod deploy;
 mod extension;
 mod healthcheck;
 mod hooks;
+mod ipc;
 mod joined;
 mod networks;
 mod pod;
@@ -65,6 +66,7 @@ pub(super) fn project(
     }
     depends_on::check_circles(&dependencies, report);
     joined::settle(&joined, &mut made, &parts, report);
+    ipc::settle(&mut made, report);
     let mut pods: BTreeMap<PodName, Vec<pod::Part>> = BTreeMap::new();
     for (name, part) in parts {
         if let Some(draft) = made.get(&name) {

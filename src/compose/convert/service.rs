@@ -11,7 +11,7 @@ use super::{
     },
     container,
     depends_on::Dependencies,
-    deploy, extension, hooks, update, volumes,
+    deploy, extension, hooks, ipc, update, volumes,
 };
 use crate::spec::{
     Aim, DependencyCondition, PodName, PortSet, Project, Protocol, RestartCondition, Service, ServiceName,
@@ -30,6 +30,8 @@ pub(super) struct Draft {
     pub probes_at: Vec<(Aim, At)>,
     /// Where it says how long connections wait.
     pub hold_at: Option<At>,
+    /// What it says of its IPC namespace.
+    pub ipc: Option<ipc::Written>,
     /// Whether the file says when it is restarted, and where.
     restart_at: Option<At>,
 }
@@ -84,7 +86,8 @@ pub(super) fn service(
         shared_ports: extension.shared_ports,
     });
     let (sharing_at, probes_at, hold_at) = (extension.sharing_at, extension.probes_at, extension.hold_at);
-    Draft { service, pod, container_name, sharing_at, probes_at, hold_at, restart_at }
+    let ipc = ipc::written(fields);
+    Draft { service, pod, container_name, sharing_at, probes_at, hold_at, ipc, restart_at }
 }
 
 fn container_name(fields: &Fields<'_>, service: &ServiceName, replicas: u32) -> Option<(String, At)> {

@@ -32,6 +32,14 @@ pub struct Endpoint {
     pub certificates: Option<PathBuf>,
 }
 
+impl Endpoint {
+    /// Whether it is on this host, so that its containers' processes are ours to look at.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        self.host.starts_with("unix://")
+    }
+}
+
 /// What the search depends on.
 #[derive(Clone, Debug, Default)]
 pub struct Surroundings {

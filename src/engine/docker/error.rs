@@ -36,6 +36,11 @@ fn response(status: u16, message: String, what: What<'_>) -> EngineError {
         }
         409 => EngineError::Conflict { message },
         401 => EngineError::Unauthorized { message },
+        // Networks answer with it, too, where they mean a conflict.
+        403 if is_address_taken(&words) => EngineError::AddressTaken { message },
+        403 if words.contains("has active endpoints") || words.contains("endpoint with name") => {
+            EngineError::Conflict { message }
+        }
         403 => EngineError::Denied { message },
         408 | 429 | 502 | 503 | 504 => EngineError::Busy { message },
         // A container that joins one which has just gone or does not run is answered with 500 by old daemons.
@@ -63,16 +68,27 @@ fn refusal(message: String) -> EngineError {
     }
 }
 
+/// Whether this process had no descriptor for a connection to the engine.
+pub(super) fn is_short_of_files(error: &EngineError) -> bool {
+    matches!(error, EngineError::Unreachable { reason, .. } if reason.contains("(os error 24)"))
+}
+
 /// Whether containerd has a container, or a task of it, from a start in whose middle the engine was ended. No start of
 /// that container helps then, but a new one does.
 pub(super) fn tells_of_remains(words: &str) -> bool {
-    words.contains("id already in use") || (words.contains("task ") && words.contains(": already exists"))
+    words.contains("id already in use")
+        || (words.contains("task ") && words.contains(": already exists"))
+        || (words.contains("start shim: mkdir ") && words.contains(": file exists"))
 }
 
 fn is_port_taken(words: &str) -> bool {
     words.contains("port is already allocated")
         || (words.contains("address already in use") && words.contains("listen"))
         || words.contains("failed to bind host port")
+}
+
+fn is_address_taken(words: &str) -> bool {
+    words.contains("address already in use") || words.contains("pool overlaps with other one")
 }
 
 fn is_unauthorized(words: &str) -> bool {
@@ -149,6 +165,7 @@ mod tests {
             EngineError::Gone { .. } => "gone",
             EngineError::Conflict { .. } => "conflict",
             EngineError::PortTaken { .. } => "port taken",
+            EngineError::AddressTaken { .. } => "address taken",
             EngineError::Busy { .. } => "busy",
             EngineError::Unreachable { .. } => "unreachable",
             EngineError::Denied { .. } => "denied",
@@ -205,6 +222,10 @@ mod tests {
             (500, "Head \"http://r.example/v2/web/manifests/1\": no basic auth credentials", "unauthorized"),
             (500, "Get \"https://r.example/v2/\": unauthorized: authentication required", "unauthorized"),
             (403, "authorization denied by plugin", "denied"),
+            (403, "Address already in use", "address taken"),
+            (403, "Pool overlaps with other one on this address space", "address taken"),
+            (403, "error while removing network: network web id 12 has active endpoints", "conflict"),
+            (403, "endpoint with name shop-web-sandbox already exists in network shop_default", "conflict"),
             (500, "error mounting \"/x\": permission denied: unknown", "refused"),
         ] {
             assert_eq!(kind(status, message), wanted, "{status} {message}");

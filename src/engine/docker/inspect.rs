@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use bollard::models::{
     ContainerInspectResponse, ContainerState as Told, ContainerStateStatusEnum, ContainerSummary,
-    HealthStatusEnum, HostConfig, ImageInspect, NetworkSettings,
+    HealthStatusEnum, HostConfig, ImageInspect, MountPoint, NetworkSettings,
 };
 use jiff::Timestamp;
 
@@ -57,12 +57,19 @@ pub(super) fn inspection(id: &ContainerId, told: ContainerInspectResponse) -> In
         name: bare(told.name.as_deref().unwrap_or_default()),
         host,
         limits,
+        volumes: told.mounts.into_iter().flatten().filter_map(volume).collect(),
         image_id: told.image.unwrap_or_default(),
         state: told.state.map_or(ContainerState::Created, state),
         addresses,
         endpoints,
         published,
     }
+}
+
+/// Where a volume is mounted that can be written to.
+fn volume(mount: MountPoint) -> Option<String> {
+    let is_volume = mount.typ.as_deref() == Some("volume");
+    mount.destination.filter(|_| is_volume && mount.rw == Some(true))
 }
 
 /// Its place in each network. Of one that it is to join at its start the engine keeps an entry without an endpoint.
@@ -202,6 +209,7 @@ pub(super) fn image(told: ImageInspect) -> ImageInfo {
         platform: parts.into_iter().flatten().collect::<Vec<_>>().join("/"),
         exposed,
         user: config.user.unwrap_or_default(),
+        volumes: config.volumes.into_iter().flatten().collect(),
         healthcheck: config
             .healthcheck
             .and_then(|check| check.test)
@@ -249,7 +257,11 @@ mod tests {
 
     #[test]
     fn a_container_whose_start_was_broken_off_can_only_be_removed() {
-        for error in ["id already in use", "task d69423c0b4b1: already exists"] {
+        for error in [
+            "id already in use",
+            "task d69423c0b4b1: already exists",
+            "failed to start shim: mkdir /run/containerd/io.containerd.runtime.v2.task/moby/4d7d: file exists: unknown",
+        ] {
             for status in [ContainerStateStatusEnum::CREATED, ContainerStateStatusEnum::EXITED] {
                 let left = Told { error: Some(error.to_owned()), exit_code: Some(128), ..told(status) };
                 assert_eq!(state(left), ContainerState::Dead, "{error}");

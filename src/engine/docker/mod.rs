@@ -15,7 +15,6 @@ use bollard::{
     },
 };
 use futures_util::{Stream, StreamExt, TryStreamExt, stream::BoxStream};
-use tokio::sync::Semaphore;
 
 use crate::spec::{Image, Limits, Network, NetworkAttachment, ProjectName, Volume};
 
@@ -26,14 +25,18 @@ use super::{
 };
 
 mod bounded;
+mod calls;
 mod connect;
 mod error;
 mod exec;
 mod image;
 mod inspect;
+pub mod lock;
 mod mounts;
 mod stream;
 mod translate;
+
+use calls::Calls;
 
 pub(super) use connect::config_folder;
 pub use connect::{Endpoint, Surroundings};
@@ -58,7 +61,7 @@ pub struct Docker {
     api_version: Arc<str>,
     local: bool,
     /// Bounds the calls that make the daemon work; not those that wait or listen.
-    permits: Arc<Semaphore>,
+    calls: Arc<Calls>,
 }
 
 impl Docker {
@@ -101,9 +104,15 @@ impl Docker {
             client,
             address: address.as_str().into(),
             api_version: api_version.into(),
-            local: address.starts_with("unix://"),
-            permits: Arc::new(Semaphore::new(at_once)),
+            local: endpoint.is_local(),
+            calls: Arc::new(Calls::new(at_once)),
         })
+    }
+
+    /// Keeps some descriptors for connections to the engine, for a process that is to go on when the limit of open files is
+    /// lowered. To be called before it opens much else.
+    pub fn keep_descriptors(&self) {
+        self.calls.keep_descriptors();
     }
 
     /// Where it is.
@@ -118,9 +127,10 @@ impl Docker {
         what: &str,
         call: impl Future<Output = Result<T, bollard::errors::Error>> + Send,
     ) -> Result<T, EngineError> {
-        // The semaphore is never closed; were it, nothing would be bounded and nothing lost.
-        let _permit = self.permits.acquire().await.ok();
-        call.await.map_err(|e| self.classify(e, what))
+        let _permit = self.calls.turn().await;
+        let result = call.await.map_err(|e| self.classify(e, what));
+        self.calls.ended(result.as_ref().is_err_and(error::is_short_of_files)).await;
+        result
     }
 
     fn classify(&self, error: bollard::errors::Error, what: &str) -> EngineError {
@@ -173,6 +183,24 @@ impl Docker {
         let options = ListContainersOptions { all: true, filters: Some(filters), ..Default::default() };
         let rows = self.call("the engine", self.client.list_containers(Some(options))).await?;
         Ok(rows.into_iter().filter_map(inspect::summary).collect())
+    }
+
+    /// What time the engine has.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn time(&self) -> Result<Option<String>, EngineError> {
+        Ok(self.call("the engine", self.client.info()).await?.system_time)
+    }
+
+    /// What tells the engine from all others, however it is reached: its id, and its data folder, since engines of one host
+    /// have the same id up to Docker Engine 23 (from `/etc/docker/key.json`).
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn id(&self) -> Result<Option<String>, EngineError> {
+        let info = self.call("the engine", self.client.info()).await?;
+        Ok(info.id.map(|id| format!("{id} {}", info.docker_root_dir.unwrap_or_default())))
     }
 
     /// Whether the engine's API is at least of that version.
@@ -295,7 +323,7 @@ impl Engine for Docker {
     async fn events(&self, project: &ProjectName) -> Result<BoxStream<'static, EngineEvent>, EngineError> {
         // The request is sent only when the stream is read: what happens until then is asked for by its time, on
         // the engine's own clock. This call also tells now whether the engine is there.
-        let now = self.call("the engine", self.client.info()).await?.system_time;
+        let now = self.time().await?;
         let events = self.client.events(Some(stream::events(project, now.as_deref())));
         let connections = self.client.events(Some(stream::connections(now.as_deref())));
         // Where the one ends, the other is not enough.

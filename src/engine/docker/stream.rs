@@ -37,7 +37,8 @@ pub(super) fn connections(since: Option<&str>) -> EventsOptions {
     EventsOptions { since: since.and_then(from), until: None, filters: Some(filters) }
 }
 
-fn from(time: &str) -> Option<String> {
+/// A time as the engine tells it, as it wants it in a filter.
+pub(super) fn from(time: &str) -> Option<String> {
     let time = time.parse::<Timestamp>().ok()?;
     Some(format!("{}.{:09}", time.as_second(), time.subsec_nanosecond()))
 }

@@ -9,9 +9,9 @@ use bollard::models::{
 };
 
 use crate::{
-    engine::{CreateContainer, Namespaces, Nonce},
+    engine::{CreateContainer, IpcNamespace, Namespaces, Nonce},
     spec::{
-        Container, HealthTest, Healthcheck, Limits, LogDriver, NetworkAttachment, Pod, PodNetwork,
+        Container, HealthTest, Healthcheck, Ipc, Limits, LogDriver, NetworkAttachment, Pod, PodNetwork,
         PortBinding as Port, Resources,
     },
 };
@@ -24,7 +24,7 @@ pub(super) const MIGRATE: &str = "net.ipv4.tcp_migrate_req";
 
 /// By this label Watchtower is told to leave a container alone, unless the file says otherwise:
 /// <https://containrrr.dev/watchtower/container-selection/>.
-const WATCHTOWER: &str = "com.centurylinklabs.watchtower.enable";
+pub(super) const WATCHTOWER: &str = "com.centurylinklabs.watchtower.enable";
 
 /// What is asked of the daemon for a container with that nonce.
 pub(super) fn container(create: &CreateContainer, nonce: &Nonce) -> ContainerCreateBody {
@@ -34,16 +34,33 @@ pub(super) fn container(create: &CreateContainer, nonce: &Nonce) -> ContainerCre
     mounts::mount(own, &mut body, &mut host);
     match &create.namespaces {
         Namespaces::Own { pod, networks } => sandbox(pod, networks, &mut body, &mut host),
-        Namespaces::Join(id) => {
-            host.network_mode = Some(format!("container:{id}"));
-            host.ipc_mode = Some(format!("container:{id}"));
-            // It would be of the container's own, unshared IPC namespace.
-            host.shm_size = None;
+        Namespaces::Join { sandbox, ipc } => {
+            host.network_mode = Some(format!("container:{sandbox}"));
+            match ipc {
+                IpcNamespace::Own { shm_size, sysctls } => {
+                    // Shareable is what some daemons make of it that say nothing.
+                    host.ipc_mode = Some("private".to_owned());
+                    host.shm_size = signed(*shm_size);
+                    host.sysctls = (!sysctls.is_empty()).then(|| sysctls.clone().into_iter().collect());
+                }
+                IpcNamespace::Sandbox => {
+                    host.ipc_mode = Some(format!("container:{sandbox}"));
+                    host.shm_size = None;
+                }
+                IpcNamespace::Host => {
+                    host.ipc_mode = Some("host".to_owned());
+                    host.shm_size = None;
+                }
+            }
         }
         Namespaces::Host(pod) => {
             host.network_mode = Some("host".to_owned());
             names(pod, &mut body, &mut host);
             host.shm_size = signed(pod.shm_size.or(own.resources.shm_size));
+            if own.ipc == Some(Ipc::Host) {
+                host.ipc_mode = Some("host".to_owned());
+                host.shm_size = None;
+            }
         }
     }
     let mut labels: HashMap<_, _> = own.labels.clone().into_iter().collect();

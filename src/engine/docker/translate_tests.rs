@@ -25,8 +25,12 @@ fn translated(container: Container, namespaces: Namespaces) -> ContainerCreateBo
     super::container(&create(container, namespaces), &Nonce::of_number(1))
 }
 
+fn inside(ipc: IpcNamespace) -> Namespaces {
+    Namespaces::Join { sandbox: ContainerId("box".to_owned()), ipc }
+}
+
 fn joined(container: Container) -> (ContainerCreateBody, HostConfig) {
-    let mut body = translated(container, Namespaces::Join(ContainerId("box".to_owned())));
+    let mut body = translated(container, inside(IpcNamespace::Sandbox));
     let host = body.host_config.take().unwrap();
     (body, host)
 }
@@ -77,6 +81,16 @@ fn a_replica_joins_and_has_nothing_that_the_engine_refuses_there() {
     assert_eq!((body.hostname, body.domainname, body.exposed_ports), (None, None, None));
     assert_eq!((host.dns, host.extra_hosts, host.port_bindings, host.sysctls), (None, None, None, None));
     assert_eq!(host.shm_size, None);
+    let own = |sysctls: &[(&str, &str)]| {
+        let sysctls = sysctls.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let ipc = IpcNamespace::Own { shm_size: Some(1 << 20), sysctls: sysctls.collect() };
+        translated(plain(), inside(ipc)).host_config.unwrap()
+    };
+    assert_eq!((own(&[]).ipc_mode.as_deref(), own(&[]).shm_size), (Some("private"), Some(1 << 20)));
+    assert_eq!(own(&[]).sysctls, None);
+    assert_eq!(own(&[("kernel.shmmni", "77")]).sysctls.unwrap()["kernel.shmmni"], "77");
+    let of_host = translated(plain(), inside(IpcNamespace::Host)).host_config.unwrap();
+    assert_eq!(of_host.ipc_mode.as_deref(), Some("host"));
     assert_eq!(host.restart_policy.unwrap().name, Some(RestartPolicyNameEnum::NO));
 }
 

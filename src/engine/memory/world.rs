@@ -259,6 +259,7 @@ impl World {
             name: held.name.clone(),
             host: held.host.clone(),
             limits: held.limits.clone(),
+            volumes: BTreeSet::new(),
             image_id: image_id(&held.image),
             state: held.state.clone(),
             addresses: BTreeMap::new(),
@@ -286,8 +287,10 @@ impl World {
                 }));
                 ("bridge".to_owned(), pod.ports.iter().filter_map(|p| p.host_port).collect())
             }
-            Namespaces::Join(id) if !self.containers.contains_key(id) => return Err(gone(id)),
-            Namespaces::Join(id) => (format!("container:{id}"), BTreeSet::new()),
+            Namespaces::Join { sandbox: id, .. } if !self.containers.contains_key(id) => {
+                return Err(gone(id));
+            }
+            Namespaces::Join { sandbox: id, .. } => (format!("container:{id}"), BTreeSet::new()),
             Namespaces::Host(_) => ("host".to_owned(), BTreeSet::new()),
         };
         let shareable = matches!(container.namespaces, Namespaces::Own { .. });

@@ -123,6 +123,8 @@ pub struct PodReport {
 pub struct ReplicaReport {
     /// Its first process.
     pub pid: u32,
+    /// By which it is reached alone now. It is another one for a moment after it has taken the place of another replica.
+    pub address: Option<Ipv4Addr>,
     /// The weight that is in force.
     pub weight: u32,
     /// Ports that it listens on.

@@ -88,6 +88,26 @@ fn what_interrupts_a_pod_is_tried_once_and_then_told() {
 }
 
 #[test]
+fn what_connecting_anew_has_put_right_is_put_right_again_when_somebody_changes_it_again() {
+    let mut scene = connected(&[("shop_default", &[])], &[(80, 8080)]);
+    let (target, id) = (Target::Sandbox("web".parse().unwrap()), ContainerId("web-sandbox".to_owned()));
+    let now = scene.now;
+    scene.observed.history.entry(target).or_default().note_connect(&id, "shop_default", true, now);
+    assert_eq!(scene.lines(), NOTHING, "it has not helped so far");
+    let nameless = scene.container("web-sandbox").connections.clone();
+    let right =
+        connected(&[("shop_default", &["web"])], &[(80, 8080)]).container("web-sandbox").connections.clone();
+    scene.container("web-sandbox").connections = right;
+    let plan = scene.plan();
+    assert_eq!(plan.connected, BTreeSet::from([id]));
+    scene.observed.note_connected(&plan.connected);
+    scene.container("web-sandbox").connections = nameless;
+    // Not at once: nobody is raced.
+    scene.now = scene.plan().wake.unwrap();
+    assert_eq!(scene.lines(), ["connect web sandbox"]);
+}
+
+#[test]
 fn who_takes_a_pod_off_its_network_again_and_again_is_not_raced() {
     let mut scene = connected(&[], &[]);
     let (target, id) = (Target::Sandbox("web".parse().unwrap()), ContainerId("web-sandbox".to_owned()));
@@ -117,6 +137,11 @@ fn where_the_engine_refuses_for_good_the_pod_is_made_anew_and_not_for_a_taken_po
         (EngineError::Refused { message }, 3, "remove web sandbox"),
         (
             EngineError::PortTaken { message: "port is already allocated".to_owned() },
+            5,
+            "connect web sandbox",
+        ),
+        (
+            EngineError::AddressTaken { message: "Address already in use".to_owned() },
             5,
             "connect web sandbox",
         ),

@@ -7,6 +7,7 @@ mod down;
 mod hooks;
 mod illness;
 mod limits;
+mod order;
 mod replicas;
 mod restarts;
 mod rollout;
@@ -15,7 +16,10 @@ mod sandboxes;
 mod status;
 mod versions;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use jiff::{Timestamp, ToSpan};
 
@@ -24,7 +28,7 @@ use crate::{
     plan::{Container, Desired, Goal, Observed, Owner, Plan, Target, Verb, Versioned, plan},
     spec::{
         self, Balance, Dependency, DependencyCondition, Generation, Hooks, Image, Network, Pod, PortSet,
-        Project, PullPolicy, Restart, Service, Sharing, Slot, Unhealthy,
+        Project, Protocol, PullPolicy, Restart, Service, Sharing, Slot, Unhealthy,
     },
 };
 
@@ -61,7 +65,7 @@ impl Scene {
             .collect();
         let project = Project {
             name: "shop".parse().unwrap(),
-            pods: services.values().map(|s| (s.pod.clone(), Pod::default())).collect(),
+            pods: services.values().map(|s| (s.pod.clone(), pod())).collect(),
             services,
             networks: BTreeMap::from([("default".to_owned(), network())]),
             volumes: BTreeMap::new(),
@@ -175,6 +179,7 @@ impl Scene {
             hooks: replica.map(|service| service.hooks.clone()).unwrap_or_default(),
             limits: replica.map(|service| service.container.resources.limits()).unwrap_or_default(),
             recreated: false,
+            volumes: BTreeSet::new(),
             connections: None,
             since: self.since(is),
             netns: matches!(state, ContainerState::Running(_) | ContainerState::Paused(_)).then_some(NETNS),
@@ -276,6 +281,11 @@ fn service(name: &str, replicas: u32) -> Service {
         exclusive_ports: PortSet::default(),
         shared_ports: PortSet::default(),
     }
+}
+
+/// A pod with a port that others are told of.
+fn pod() -> Pod {
+    Pod { expose: BTreeSet::from([(80, Protocol::Tcp)]), ..Pod::default() }
 }
 
 fn network() -> Network {

@@ -101,6 +101,24 @@ fn a_successor_that_is_not_ready_takes_nobodys_place() {
 }
 
 #[test]
+fn a_successor_that_is_cut_off_starts_again_and_takes_nobodys_place_before() {
+    let scene = |is| Scene::up(&[("web", 2)]).roll_out("web").successor("web", 1, is);
+    let id = "shop-web-1-next";
+    for is in [Is::Up(MONITOR), Is::UpAnd(Health::Starting, 60)] {
+        let mut cut_off = scene(is);
+        cut_off.container(id).netns = Some(8);
+        let stop = "stop web-1 replacement".to_owned();
+        assert!(cut_off.lines().contains(&stop), "{:?}", cut_off.lines());
+        assert!(!cut_off.lines().contains(&"stop web-1".to_owned()), "{:?}", cut_off.lines());
+    }
+    for is in [Is::Created, Is::Exited(0, 60)] {
+        let mut unbound = scene(is);
+        unbound.container(id).joined = Some(ContainerId("gone".to_owned()));
+        assert_eq!(unbound.lines(), ["remove web-1 replacement"]);
+    }
+}
+
+#[test]
 fn so_many_at_once_and_so_long_between_them() {
     let scene = || Scene::up(&[("web", 4)]).roll_out("web");
     assert_eq!(
@@ -126,26 +144,6 @@ fn with_stop_first_nobody_goes_while_another_one_is_missing() {
     let unready = scene().replica("web", 1, Is::UpAnd(Health::Starting, 60));
     assert_eq!(unready.lines(), NOTHING);
     assert_eq!(scene().replica("web", 1, Is::Up(MONITOR)).lines(), ["stop web-2"]);
-}
-
-#[test]
-fn each_with_data_of_its_own_is_never_there_twice() {
-    let mount = |name: &str| crate::spec::Mount {
-        target: "/data".to_owned(),
-        source: crate::spec::MountSource::Volume { name: name.to_owned(), no_copy: false, subpath: None },
-        read_only: false,
-    };
-    for (name, replicas, order) in [
-        ("data", 1, Order::StopFirst),
-        ("data", 3, Order::StartFirst),
-        ("data-{{.Slot}}", 3, Order::StopFirst),
-    ] {
-        let mut service = super::service("db", replicas);
-        service.container.mounts.push(mount(name));
-        assert_eq!(service.order(&service.update), order, "{name} of {replicas}");
-        service.container.mounts[0].read_only = true;
-        assert_eq!(service.order(&service.update), Order::StartFirst);
-    }
 }
 
 #[test]

@@ -41,7 +41,7 @@ impl Scene {
         self.reports(|pod| {
             let traffic = |live| (HTTP, Traffic { live, listens: true, shared: true, ..Traffic::default() });
             let ports = live.map(traffic).into_iter().collect();
-            let replica = ReplicaReport { pid: 42, weight, ports, pulse: None };
+            let replica = ReplicaReport { pid: 42, address: None, weight, ports, pulse: None };
             pod.replicas.insert(ContainerId(format!("web-{slot}")), replica);
         })
     }

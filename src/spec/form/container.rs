@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::DurationForm;
+use super::{DurationForm, policy::IpcForm};
 use crate::spec::{
-    Container, Device, HealthTest, Healthcheck, Image, LogDriver, Mount, MountSource, Resources, Ulimit,
+    Container, Device, HealthTest, Healthcheck, Image, Ipc, LogDriver, Mount, MountSource, Resources, Ulimit,
 };
 
 /// The form of a [`Container`].
@@ -39,6 +39,8 @@ pub struct ContainerForm {
     logging: Option<LogDriverForm>,
     platform: Option<String>,
     runtime: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ipc: Option<IpcForm>,
 }
 
 impl ContainerForm {
@@ -78,6 +80,7 @@ impl From<&Container> for ContainerForm {
             logging,
             platform,
             runtime,
+            ipc,
         } = container.clone();
         Self {
             image,
@@ -106,6 +109,7 @@ impl From<&Container> for ContainerForm {
             logging: logging.map(LogDriverForm::from),
             platform,
             runtime,
+            ipc: ipc.map(IpcForm::from),
         }
     }
 }
@@ -139,6 +143,7 @@ impl From<ContainerForm> for Container {
             logging,
             platform,
             runtime,
+            ipc,
         } = form;
         Self {
             image: Image(image),
@@ -167,6 +172,7 @@ impl From<ContainerForm> for Container {
             logging: logging.map(LogDriver::from),
             platform,
             runtime,
+            ipc: ipc.map(Ipc::from),
         }
     }
 }

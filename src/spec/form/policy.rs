@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::DurationForm;
 use crate::spec::{
-    Balance, Dependency, DependencyCondition, FailureAction, Order, Probe, ProbeKind, Probes, PullPolicy,
-    Restart, RestartCondition, Share, Sharing, Unhealthy, Update,
+    Balance, Dependency, DependencyCondition, FailureAction, Ipc, Order, Probe, ProbeKind, Probes,
+    PullPolicy, Restart, RestartCondition, Share, Sharing, Unhealthy, Update,
 };
 
 /// A form of an enum without data: each variant with the word that stands for it.
@@ -46,6 +46,10 @@ words! {
 words! {
     /// The form of a [`Balance`].
     BalanceForm of Balance { "least-connections" = LeastConnections, "hash" = Hash, "random" = Random }
+}
+words! {
+    /// The form of an [`Ipc`].
+    IpcForm of Ipc { "own" = Own, "pod" = Pod, "host" = Host }
 }
 words! {
     /// The form of [`Unhealthy`].

@@ -4,7 +4,10 @@
 //! sameport could not read or would misunderstand takes a new version. Files of before there were versions have version 0,
 //! and the same keys as version 1. `docs/state.md` describes it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -92,6 +95,8 @@ struct StateForm {
     restart_after: BTreeSet<String>,
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     variables: BTreeSet<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    folder: Option<PathBuf>,
     #[serde(default)]
     versions: BTreeMap<String, VersionsForm>,
 }
@@ -107,6 +112,7 @@ impl From<&State> for StateForm {
             post_start,
             restart_after,
             variables,
+            folder,
             versions,
         } = state;
         let text = |name: &ServiceName| name.as_str().to_owned();
@@ -123,6 +129,7 @@ impl From<&State> for StateForm {
             post_start: post_start.iter().map(|(id, progress)| (id.0.clone(), (*progress).into())).collect(),
             restart_after: restart_after.iter().map(text).collect(),
             variables: variables.clone(),
+            folder: folder.clone(),
             versions: versions.iter().map(|(name, versions)| (text(name), versions.into())).collect(),
         }
     }
@@ -142,6 +149,7 @@ impl TryFrom<StateForm> for State {
             post_start,
             restart_after,
             variables,
+            folder,
             versions,
         } = form;
         let slots = |slots: BTreeMap<u32, u32>| {
@@ -157,6 +165,7 @@ impl TryFrom<StateForm> for State {
             post_start: post_start.into_iter().map(|(id, it)| (ContainerId(id), it.into())).collect(),
             restart_after: names(restart_after)?,
             variables,
+            folder,
             versions: named(versions, Versions::try_from)?,
         })
     }

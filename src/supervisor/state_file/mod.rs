@@ -2,6 +2,7 @@
 
 mod failure;
 mod form;
+mod removal;
 #[cfg(test)]
 mod samples;
 #[cfg(test)]
@@ -13,7 +14,7 @@ use std::{
     fmt,
     fs::{self, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -25,7 +26,9 @@ use crate::{
     spec::{Generation, ServiceName},
 };
 
+use super::paths;
 use form::Unreadable;
+pub use removal::Removal;
 
 /// What the user said since the file was applied.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,6 +49,8 @@ pub struct State {
     pub restart_after: BTreeSet<ServiceName>,
     /// The variables that the file used and that whoever applied it last had in the environment.
     pub variables: BTreeSet<String>,
+    /// The folder of the file that was applied last.
+    pub folder: Option<PathBuf>,
     /// The versions that services had and have.
     pub versions: BTreeMap<ServiceName, Versions>,
 }
@@ -184,7 +189,7 @@ impl StateFile {
     /// When it cannot be renamed.
     pub fn put_aside(&self) -> Result<Option<PathBuf>, FileError> {
         let Some(path) = &self.path else { return Ok(None) };
-        let aside = path.with_extension("json.bad");
+        let aside = paths::damaged_state(path);
         fs::rename(path, &aside).map_err(|source| FileError { path: path.clone(), source })?;
         Ok(Some(aside))
     }
@@ -198,25 +203,43 @@ impl StateFile {
         replace(path, state).map_err(|source| FileError { path: path.clone(), source })
     }
 
+    /// Whether there is certainly no such file, where it is kept in one.
+    fn is_absent(&self) -> bool {
+        let found = self.path.as_ref().map(fs::symlink_metadata);
+        matches!(found, Some(Err(error)) if error.kind() == io::ErrorKind::NotFound)
+    }
+
     /// Forgets everything.
     ///
     /// # Errors
     /// When the file is there and cannot be removed.
     pub fn clear(&self) -> Result<(), FileError> {
         let Some(path) = &self.path else { return Ok(()) };
-        match fs::remove_file(path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(FileError { path: path.clone(), source })
+        // One that could not be written whole may be beside it.
+        for path in [paths::state_beside(path), path.clone()] {
+            match fs::remove_file(&path) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(FileError { path, source });
+                }
+                _ => {}
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 }
 
 fn replace(path: &Path, state: &State) -> io::Result<()> {
-    let beside = path.with_extension("json.new");
+    let beside = paths::state_beside(path);
     // Environments may hold secrets.
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+    let open = || OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside);
+    let mut file = match (open(), path.parent()) {
+        // Somebody has removed the folder.
+        (Err(error), Some(folder)) if error.kind() == io::ErrorKind::NotFound => {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+            open()?
+        }
+        (opened, _) => opened?,
+    };
     // In one piece: the serializer writes word by word.
     file.write_all(&form::write(state)?)?;
     file.sync_all()?;

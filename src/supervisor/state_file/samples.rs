@@ -256,6 +256,7 @@ pub fn everything() -> State {
         ]),
         restart_after: BTreeSet::from([name("web")]),
         variables: BTreeSet::new(),
+        folder: None,
         versions,
     }
 }

@@ -155,6 +155,12 @@ impl Wish {
         });
     }
 
+    /// Whether the state is in the file, or was.
+    #[must_use]
+    pub fn is_written(&self) -> bool {
+        self.unsaved.is_none() && self.state != State::default()
+    }
+
     /// Why the state could not be written, as long as it could not.
     #[must_use]
     pub fn unsaved(&self) -> Option<&Unsaved> {

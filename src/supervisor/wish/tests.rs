@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, time::Duration};
 
-use super::*;
+use super::{super::Selector, *};
 use crate::spec::{
     Balance, Container, Dependency, DependencyCondition, Hooks, Image, Pod, PortSet, PullPolicy, Restart,
     Service, Sharing, Slot, Unhealthy,
@@ -169,11 +169,18 @@ fn what_cannot_be_wished_for_changes_nothing() {
     assert_eq!(user.goals(), before);
 }
 
+/// From here on no state can be written, until what this returns is removed.
+fn obstruct(folder: &tempfile::TempDir) -> PathBuf {
+    // It is written whole beside the file first.
+    let beside = folder.path().join("shop.json.new");
+    std::fs::create_dir(&beside).unwrap();
+    beside
+}
+
 #[test]
 fn a_state_that_cannot_be_written_is_no_wish() {
     let mut user = User::new();
-    // The folder is gone, as on a file system that broke.
-    std::fs::remove_dir_all(user.folder.path()).unwrap();
+    obstruct(&user.folder);
     let refused = user.asks(scale("web", 5)).unwrap_err();
     assert!(matches!(refused, Rejection::NotSaved { .. }), "{refused:?}");
     assert_eq!(user.goals(), "db=1, jobs=1, web=2");
@@ -181,17 +188,16 @@ fn a_state_that_cannot_be_written_is_no_wish() {
 
 #[test]
 fn a_changed_file_is_pursued_on_a_full_disk_and_the_state_is_written_once_there_is_room() {
-    let user = User::new();
-    std::fs::remove_dir_all(user.folder.path()).unwrap();
-    let User { folder, mut wish } = user;
+    let User { folder, mut wish } = User::new();
+    let obstacle = obstruct(&folder);
     let up = Apply { scale: BTreeMap::from([(name("web"), 3)]), ..apply(project()) };
     wish.take(Request::Apply(Box::new(up)), &Observed::default(), jiff::Timestamp::UNIX_EPOCH).unwrap();
     let unsaved = wish.unsaved().unwrap();
     assert_eq!(unsaved.path, folder.path().join("shop.json"));
-    assert!(unsaved.reason.contains("No such file"), "{}", unsaved.reason);
+    assert!(unsaved.reason.contains("Is a directory"), "{}", unsaved.reason);
     wish.save_again();
     assert!(wish.unsaved().is_some());
-    std::fs::create_dir(folder.path()).unwrap();
+    std::fs::remove_dir(obstacle).unwrap();
     wish.save_again();
     assert_eq!(wish.unsaved(), None);
     drop(wish);
@@ -202,13 +208,20 @@ fn a_changed_file_is_pursued_on_a_full_disk_and_the_state_is_written_once_there_
 }
 
 #[test]
+fn a_folder_that_somebody_removed_is_made_again_for_the_state() {
+    let mut user = User::new();
+    std::fs::remove_dir_all(user.folder.path()).unwrap();
+    user.asks(scale("web", 5)).unwrap();
+    assert_eq!(user.reborn_with(project()).goals(), "db=1, jobs=1, web=5");
+}
+
+#[test]
 fn an_unchanged_file_needs_no_room_for_the_state() {
     let mut user = User::new();
     user.asks(scale("web", 5)).unwrap();
     let User { folder, wish: _ } = user;
     let mut wish = User::wish_in(&folder);
-    // From here on nothing can be written.
-    std::fs::remove_dir_all(folder.path()).unwrap();
+    obstruct(&folder);
     let asked = Request::Apply(Box::new(apply(project())));
     wish.take(asked, &Observed::default(), jiff::Timestamp::UNIX_EPOCH).unwrap();
     assert_eq!(User { folder, wish }.goals(), "db=1, jobs=1, web=5");

@@ -111,6 +111,11 @@ impl Pod {
         };
         match self.know(kernel, wish, row, life.clone()) {
             Ok(Found::Here(known)) => {
+                if let Socket::Alone { life, port } = &known
+                    && !self.is_declared(*port)
+                {
+                    *self.unshared.entry(life.clone()).or_default() += 1;
+                }
                 self.sockets.insert(row.cookie, known);
             }
             Ok(Found::NotYet) => {}

@@ -4,6 +4,7 @@ mod declared;
 mod handover;
 mod kernel;
 mod listeners;
+mod lost_addresses;
 mod notices;
 mod pins;
 mod ports;
@@ -40,6 +41,7 @@ use crate::{
 };
 
 use declared::{is_exclusive, steered};
+use lost_addresses::LostAddresses;
 use ports::{flags, key, pod_key, rules};
 use residents::Resident;
 use sockets::{Entered, Socket};
@@ -88,6 +90,8 @@ pub struct Pod {
     choosers: BTreeMap<u64, (wish::Port, Instant)>,
     /// Replicas that have, or had, more listeners than there was room for.
     crowded: BTreeSet<ContainerId>,
+    /// How many listeners on undeclared ports each replica has for itself alone, while new ones are looked at.
+    unshared: BTreeMap<Life, usize>,
     /// Whether connections cannot wait at some ports because we may open too few files.
     is_short_of_files: bool,
     /// What was counted at each endpoint at the last look.
@@ -95,6 +99,7 @@ pub struct Pod {
     addresses: AddressWatch,
     /// Whether they are to be looked at anew.
     addresses_changed: bool,
+    lost_addresses: LostAddresses,
     /// When it was told, since the last look, that a control group listens on a declared port.
     told: BTreeMap<(u64, wish::Port), Instant>,
     /// Whose listeners do not wait for the next look; none: it is not known whose they are.
@@ -162,10 +167,12 @@ impl Pod {
             early_conflicts: Vec::new(),
             choosers: BTreeMap::new(),
             crowded: BTreeSet::new(),
+            unshared: BTreeMap::new(),
             is_short_of_files: false,
             reserved: None,
             counted: BTreeMap::new(),
             addresses_changed: false,
+            lost_addresses: LostAddresses::default(),
             told: BTreeMap::new(),
             payers: BTreeSet::new(),
             paying: BTreeSet::new(),
@@ -228,6 +235,7 @@ impl Pod {
         if self.addresses_changed || self.addresses.has_changed() {
             self.look_at_addresses(&mut kernel.host)?;
         }
+        self.end_connections_of_lost_addresses();
         let totals = self.totals()?;
         let rows = self.diagnosis.rows()?;
         self.forget_closed(kernel, &rows)?;

@@ -141,8 +141,29 @@ impl Pod {
         });
         // They are still to be looked at if that fails.
         addresses
-            .and_then(|addresses| host.maps.set_local(self.kernel.netns, &addresses))
+            .and_then(|addresses| {
+                self.lost_addresses.note(&addresses, Instant::now());
+                host.maps.set_local(self.kernel.netns, &addresses)
+            })
             .inspect_err(|_| self.addresses_changed = true)
+    }
+
+    /// Ends the connections of addresses that the network has lost for good.
+    pub(super) fn end_connections_of_lost_addresses(&mut self) {
+        let lost = self.lost_addresses.take_due(Instant::now());
+        if lost.is_empty() {
+            return;
+        }
+        match self.diagnosis.end_connections(&lost) {
+            Ok(0) => {}
+            Ok(ended) => {
+                tracing::info!(ended, ?lost, "ended the connections of addresses that the pod has lost")
+            }
+            // They end by the servers' time-outs.
+            Err(error) => {
+                tracing::warn!(%error, ?lost, "connections of addresses that the pod has lost still count")
+            }
+        }
     }
 }
 

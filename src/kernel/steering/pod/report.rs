@@ -107,8 +107,9 @@ impl Pod {
             .iter()
             .filter_map(|replica| {
                 let life = Life { id: replica.id.clone(), pid: replica.pid };
-                let weight = self.residents.get(&life)?.weight;
-                Some((life, ReplicaReport { pid: replica.pid, weight, ..ReplicaReport::default() }))
+                let resident = self.residents.get(&life)?;
+                let (address, weight) = (Some(resident.address), resident.weight);
+                Some((life, ReplicaReport { pid: replica.pid, address, weight, ..ReplicaReport::default() }))
             })
             .collect();
         let rows: BTreeMap<u64, &Row> = rows.iter().map(|row| (row.cookie, row)).collect();

@@ -46,7 +46,6 @@ pub(super) struct Resident {
 impl Pod {
     /// Takes note of who lives in the pod.
     pub(super) fn settle(&mut self, kernel: &mut InKernel, wish: &PodWish) -> Result<(), KernelError> {
-        let own = Cgroup::of(std::process::id())?.id;
         let wanted: BTreeMap<Life, _> = wish
             .replicas
             .iter()
@@ -77,7 +76,7 @@ impl Pod {
             // It may have ended just now: then it is no longer wanted soon.
             let Ok(cgroup) = Cgroup::of(replica.pid) else { continue };
             let member = Member { netns: self.kernel.netns, service, slot: replica.slot };
-            let is_ours = cgroup.id == own;
+            let is_ours = cgroup.id == Cgroup::of(std::process::id())?.id;
             if !is_ours {
                 kernel.host.maps.add_replica(cgroup.id, member)?;
             }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Pod, key};
+use super::{Pod, Socket, key};
 use crate::{
     kernel::{
         raw::{LISTENERS, LISTENERS_OF_ENDPOINT},
@@ -59,6 +59,18 @@ impl<'a> Shares<'a> {
 }
 
 impl Pod {
+    /// Counts the listeners on undeclared ports that each replica has for itself alone.
+    pub(super) fn count_unshared(&mut self) {
+        self.unshared.clear();
+        for socket in self.sockets.values() {
+            if let Socket::Alone { life, port } = socket
+                && !self.is_declared(*port)
+            {
+                *self.unshared.entry(life.clone()).or_default() += 1;
+            }
+        }
+    }
+
     /// Whether a listener can be steered. Those of declared ports come first: only who has more of them than there is room
     /// left for is left alone. Of others each replica has a limit, and each service leaves something for the others.
     pub(super) fn has_room(&self, wish: &PodWish, life: &Life, bound: &Bound) -> bool {
@@ -126,7 +138,8 @@ impl Pod {
     /// Whether a replica may have one more listener on undeclared ports.
     fn has_undeclared(&self, wish: &PodWish, life: &Life, service: &ServiceName) -> bool {
         let mut shares = Shares::new(MOST_OF_POD, KEPT_LISTENERS, &self.services(wish));
-        let mut own = 0;
+        // Those that are not shared take no place, but as much time to look at as the others.
+        let mut own = self.unshared.get(life).copied().unwrap_or(0);
         let undeclared = self.ports.iter().filter(|(name, _)| !self.is_declared(**name));
         for (other, part) in undeclared.flat_map(|(_, port)| &port.endpoints) {
             if other == life {

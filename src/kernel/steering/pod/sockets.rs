@@ -86,11 +86,13 @@ impl Pod {
         self.next_look = NextLook::default();
         self.is_behind = false;
         self.refreshed_groups = false;
-        self.deadline = (!is_first).then(|| cpu_time() + BUDGET);
+        self.count_unshared();
         let rows: Vec<&Row> = rows.iter().filter(|row| self.is_open(row, now)).collect();
         self.wanted = rows.iter().map(|row| row.inode).collect();
         let (mut unowned, mut error) = (Vec::new(), None);
-        for (row, owner) in self.by_turn(rows, now) {
+        let rows = self.by_turn(rows, now);
+        self.deadline = (!is_first).then(|| cpu_time() + BUDGET);
+        for (row, owner) in rows {
             if !is_first && !self.is_grown(row, owner.as_ref(), now) {
                 continue;
             }
@@ -112,7 +114,7 @@ impl Pod {
                 resident.allowance.charge(cpu_time().saturating_sub(begun), now);
             }
         }
-        self.searches.retain(|_, search| search.is_interrupted());
+        self.searches.retain(|_, search| search.end_look());
         let strangers = self.meet_strangers(kernel, &unowned);
         strangers.err().or(error)
     }
@@ -143,9 +145,18 @@ impl Pod {
             let is_later = has_former && !self.is_in_rotation(row);
             let resident = owner.as_ref().and_then(|life| self.residents.get(life));
             let used = resident.map(|resident| resident.allowance.used(now));
-            (is_later, !self.is_declared(key(&row.bound)), used)
+            (is_later, !self.is_declared(key(&row.bound)), used, self.tried_before(row))
         });
         rows
+    }
+
+    /// Since when a socket that was looked at before may be looked at again. Those that never were go first, and then whoever
+    /// has waited longest: a replica may have more of them than its allowance lets us ask again in time.
+    fn tried_before(&self, row: &Row) -> Option<Instant> {
+        match self.sockets.get(&row.cookie) {
+            Some(Socket::Refused { next, .. } | Socket::LeftAlone { next, .. }) => Some(*next),
+            _ => None,
+        }
     }
 
     /// Whether a socket is no longer new; else it is looked at later. A descriptor of ours keeps it open, and so its port
@@ -176,9 +187,13 @@ impl Pod {
     pub(super) fn duplicate(&mut self, life: &Life, row: &Row) -> Result<Found<OwnedFd>, KernelError> {
         let Some(resident) = self.residents.get(life) else { return Ok(Found::Nowhere) };
         let deadline = self.deadline;
-        let search = self.searches.entry(life.clone());
-        let search = search.or_insert_with(|| Search::new(resident.cgroup.processes()));
-        let found = search.duplicate(row.inode, &self.wanted, || has_time(deadline))?;
+        let anew = || Search::new(resident.cgroup.processes());
+        let search = self.searches.entry(life.clone()).or_insert_with(anew);
+        let mut found = search.duplicate(row.inode, &self.wanted, || has_time(deadline))?;
+        if matches!(found, Found::Nowhere) && search.is_old() {
+            *search = anew();
+            found = search.duplicate(row.inode, &self.wanted, || has_time(deadline))?;
+        }
         if matches!(found, Found::NotYet) {
             self.is_behind = true;
             let now = Instant::now();

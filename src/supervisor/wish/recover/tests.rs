@@ -48,6 +48,7 @@ fn replica(service: &Service, slot: u32, generation: Generation, state: Containe
         hooks: service.hooks.clone(),
         limits: Limits::default(),
         recreated: false,
+        volumes: std::collections::BTreeSet::new(),
         connections: None,
         state,
         since: NOW,

@@ -1,0 +1,203 @@
+//! Finds out what is at the host's end of bind mounts: it decides whether two replicas may have one at a time.
+//!
+//! It is looked at on a thread of its own. A file system of the network may not answer: what a path is called has to do then.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    os::unix::fs::MetadataExt,
+    path::Path,
+    sync::mpsc,
+    time::Duration,
+};
+
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout_at},
+};
+
+use crate::{
+    engine::{ContainerId, Role},
+    kernel::processes::{self, Cgroup},
+    plan::{BindSource, Container, Desired},
+};
+
+/// A replica may open a file later: it is looked again so soon.
+const AGAIN: Duration = Duration::from_secs(30);
+/// A look that takes longer may never end.
+const LATE: Duration = Duration::from_secs(2);
+/// So long a command waits for a look.
+const SHORT: Duration = Duration::from_millis(200);
+/// How files are called that hold data.
+const DATA: [&str; 5] = ["db", "db3", "sqlite", "sqlite3", "rdb"];
+
+/// The paths to be looked at, each with a process of every replica that has it.
+pub(super) type Wanted = BTreeMap<String, BTreeSet<u32>>;
+type Found = BTreeMap<String, BindSource>;
+
+/// What is known of paths of the host.
+#[derive(Debug)]
+pub(super) struct BindSources {
+    known: BTreeSet<String>,
+    /// The look that is under way, and when it is late.
+    look: Option<(oneshot::Receiver<Found>, Instant)>,
+    again: Instant,
+}
+
+impl BindSources {
+    pub(super) fn new() -> Self {
+        Self { known: BTreeSet::new(), look: None, again: Instant::now() }
+    }
+
+    /// What was found out so far does not count any more.
+    pub(super) fn forget(&mut self) {
+        self.known.clear();
+    }
+
+    /// Waits until something is found out. `wanted` tells of what.
+    pub(super) async fn found(&mut self, wanted: impl FnOnce() -> Wanted) -> Found {
+        let wanted = wanted();
+        let is_known = wanted.keys().eq(self.known.iter());
+        if self.look.is_none() {
+            match (is_known, wanted.is_empty()) {
+                (true, true) => std::future::pending().await,
+                (true, false) => tokio::time::sleep_until(self.again).await,
+                (false, _) => {}
+            }
+            self.known = wanted.keys().cloned().collect();
+            let (sender, receiver) = oneshot::channel();
+            // Whoever asked may have gone.
+            begin(wanted.clone(), move |found| drop(sender.send(found)));
+            self.look = Some((receiver, Instant::now() + LATE));
+        }
+        let Some((look, late)) = &mut self.look else { return Found::new() };
+        let answer = match is_known && *late <= Instant::now() {
+            true => Ok(look.await),
+            false => timeout_at(*late, look).await,
+        };
+        self.again = Instant::now() + AGAIN;
+        match answer {
+            Ok(found) => {
+                self.look = None;
+                // No thread could be had for it: a rollout must not wait for that.
+                found.unwrap_or_else(|_| by_names(&wanted))
+            }
+            // No other look begins before it has ended: there would be ever more threads.
+            Err(_) => {
+                self.known = wanted.keys().cloned().collect();
+                by_names(&wanted)
+            }
+        }
+    }
+}
+
+/// What is at the paths of a project, for somebody who only wants to know now.
+pub(super) fn now(desired: &Desired, containers: &BTreeMap<ContainerId, Container>) -> Found {
+    let wanted = wanted(desired, containers);
+    let (sender, receiver) = mpsc::channel();
+    begin(wanted.clone(), move |found| drop(sender.send(found)));
+    receiver.recv_timeout(SHORT).unwrap_or_else(|_| by_names(&wanted))
+}
+
+/// Paths of the host that replicas may write to, and processes of those that have them.
+pub(super) fn wanted(desired: &Desired, containers: &BTreeMap<ContainerId, Container>) -> Wanted {
+    let mut wanted = Wanted::new();
+    for (service, path) in desired.writable_binds() {
+        let replicas = containers.values().filter(
+            |container| matches!(&container.labels.role, Role::Replica { service: of, .. } if of == service),
+        );
+        let pids = replicas.filter_map(Container::process).map(|process| process.pid);
+        wanted.entry(path.to_owned()).or_default().extend(pids);
+    }
+    wanted
+}
+
+fn begin(wanted: Wanted, tell: impl FnOnce(Found) + Send + 'static) {
+    if wanted.is_empty() {
+        return tell(Found::new());
+    }
+    let look = move || {
+        let found = wanted.into_iter().map(|(path, pids)| {
+            let source = look(&path, &pids);
+            (path, source)
+        });
+        tell(found.collect());
+    };
+    if let Err(error) = std::thread::Builder::new().name("bind mounts".to_owned()).spawn(look) {
+        tracing::warn!(%error, "cannot look at bind mounts");
+    }
+}
+
+fn by_names(wanted: &Wanted) -> Found {
+    wanted.keys().map(|path| (path.clone(), by_name(path))).collect()
+}
+
+/// What is at a path. `pids`: processes of replicas that have it mounted.
+fn look(path: &str, pids: &BTreeSet<u32>) -> BindSource {
+    // The engine may be on another host, or makes a folder there yet.
+    let Ok(metadata) = fs::metadata(path) else { return by_name(path) };
+    if metadata.is_dir() {
+        return BindSource::Folder;
+    }
+    if !metadata.is_file() {
+        return BindSource::Other;
+    }
+    if by_name(path) == BindSource::Data {
+        return BindSource::Data;
+    }
+    let file = (metadata.dev(), metadata.ino());
+    let is_written = pids.iter().any(|pid| {
+        let processes = Cgroup::of(*pid).map_or_else(|_| vec![*pid], |group| group.processes());
+        processes::has_open_for_writing(&processes, file)
+    });
+    if is_written { BindSource::Data } else { BindSource::Other }
+}
+
+/// What a path is by its name: a file where it has an extension.
+fn by_name(path: &str) -> BindSource {
+    match Path::new(path).extension().and_then(|extension| extension.to_str()) {
+        Some(extension) if DATA.contains(&extension) => BindSource::Data,
+        Some(extension) if !extension.contains("{{") => BindSource::Other,
+        _ => BindSource::Folder,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn folders_and_files_that_are_written_to_are_data() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name).display().to_string();
+        fs::create_dir(at("data")).unwrap();
+        for name in ["app.conf", "notes.db", "journal"] {
+            fs::write(at(name), "").unwrap();
+        }
+        let _socket = UnixListener::bind(at("docker.sock")).unwrap();
+        let _read = fs::File::open(at("app.conf")).unwrap();
+        let _written = fs::File::options().append(true).open(at("journal")).unwrap();
+        let own = BTreeSet::from([std::process::id()]);
+        let wanted = || -> Wanted {
+            let names =
+                ["data", "app.conf", "notes.db", "journal", "docker.sock", "new", "new.conf", "/dev/null"];
+            let path = |name: &str| if name.starts_with('/') { name.to_owned() } else { at(name) };
+            names.iter().map(|name| (path(name), own.clone())).collect()
+        };
+        let mut sources = BindSources::new();
+        let found = sources.found(wanted).await;
+        let of = |name: &str| found[&at(name)];
+        use BindSource::{Data, Folder, Other};
+        assert_eq!(["data", "new"].map(of), [Folder; 2]);
+        assert_eq!(["notes.db", "journal"].map(of), [Data; 2]);
+        assert_eq!(["app.conf", "docker.sock", "new.conf"].map(of), [Other; 3]);
+        assert_eq!(found["/dev/null"], Other);
+        // It is known now, and only then looked at again when it is time, or when it is forgotten.
+        let soon = Duration::from_millis(50);
+        assert!(tokio::time::timeout(soon, sources.found(wanted)).await.is_err());
+        sources.forget();
+        assert_eq!(sources.found(wanted).await, found);
+    }
+}

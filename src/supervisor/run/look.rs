@@ -1,0 +1,252 @@
+//! What a look at the engine shows, and what is told of it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::{
+    super::{
+        EventKind, before,
+        observe::{Dirty, Snapshot},
+        watch,
+    },
+    LATE, LOOK_PAUSE, RESYNC, RETRY_PAUSE, Supervisor, Task,
+};
+use crate::{
+    engine::{ContainerId, Engine, EngineError, EngineEvent, Role},
+    plan::{Container, Target},
+};
+
+impl<E: Engine> Supervisor<E> {
+    /// Begins to look at the engine, if there is a reason to and the last look has ended.
+    pub(super) fn look(&mut self) {
+        let now = Instant::now();
+        if now >= self.resync_at {
+            self.dirty.in_turn = true;
+            self.dirty.resources = true;
+            self.resync_at = now + RESYNC;
+        }
+        if let Some((_, doubted)) = self.doubted.take_if(|(time, _)| *time <= self.clock.now()) {
+            self.dirty.containers.extend(doubted);
+        }
+        if now < self.look_at || (self.dirty == Dirty::NOTHING && self.ended.is_empty()) {
+            return;
+        }
+        let Some(mut observer) = self.observer.take() else { return };
+        let dirty = std::mem::replace(&mut self.dirty, Dirty::NOTHING);
+        let settled = std::mem::take(&mut self.ended);
+        let (desired, expected) = (self.wish.desired.clone(), self.wish.expected());
+        // Before the file is read, what is ours by a name in it cannot be told from what is not.
+        let knows_names = self.wish.knows_names();
+        self.looking_since = Some(Instant::now());
+        let subscribe = self.events.is_none();
+        let engine = Arc::clone(&self.engine);
+        self.seen = true;
+        self.tasks.spawn(async move {
+            let result = async {
+                // Listening first: what happens during the look is heard.
+                let events = match subscribe {
+                    true => Some(engine.events(&desired.project.name).await?),
+                    false => None,
+                };
+                let dirty = if subscribe { &Dirty::EVERYTHING } else { &dirty };
+                let mut snapshot = observer.look(&desired, &expected, dirty).await?;
+                if !knows_names {
+                    snapshot.foreign.clear();
+                }
+                Ok((snapshot, events))
+            }
+            .await;
+            Task::Looked { observer, settled, result }
+        });
+    }
+
+    pub(super) fn ended(&mut self, task: Task<E>) {
+        match task {
+            Task::Looked { observer, settled, result } => {
+                self.observer = Some(observer);
+                // An engine that answers, but late, is told of once, not at each look.
+                let in_time = !self.is_late();
+                self.looking_since = None;
+                match result {
+                    Ok((snapshot, events)) => {
+                        if in_time && std::mem::replace(&mut self.told_silent, false) {
+                            self.journal.record(self.clock.now(), EventKind::EngineBack);
+                        }
+                        self.look_at = Instant::now() + LOOK_PAUSE;
+                        self.events = events.or(self.events.take());
+                        self.saw(snapshot, &settled);
+                    }
+                    Err(error) => {
+                        self.look_at = Instant::now() + RETRY_PAUSE;
+                        self.dirty = Dirty::EVERYTHING;
+                        self.ended.extend(settled);
+                        self.lost(&error);
+                    }
+                }
+            }
+            Task::Acted { action, result } => self.acted(&action, result),
+            Task::Told(told) => {
+                let history = self.observed.history.entry(told.target).or_default();
+                let events = match told.excuse {
+                    Some(excuse) if history.excuse(&excuse.container, excuse.started_at) => {
+                        vec![excuse.event]
+                    }
+                    _ => {
+                        history.autopsy = Some(told.autopsy);
+                        told.events
+                    }
+                };
+                events.into_iter().for_each(|event| self.journal.record(event.time, event.kind));
+            }
+        }
+    }
+
+    fn lost(&mut self, error: &EngineError) {
+        self.events = None;
+        self.reachable = false;
+        self.silent(error.to_string());
+    }
+
+    /// When the engine answered last, if it has not answered a look that should have ended by now, or refuses to.
+    pub(super) fn silent_since(&self) -> Option<Timestamp> {
+        (!self.reachable || self.is_late()).then_some(self.answered_at)
+    }
+
+    /// Whether the look that is under way should have ended by now.
+    fn is_late(&self) -> bool {
+        self.looking_since.is_some_and(|since| since.elapsed() >= LATE)
+    }
+
+    /// Tells of a look that does not end: until one fails, it can take as long as the engine may take for a call.
+    pub(super) fn tell_of_silence(&mut self) {
+        if self.is_late() {
+            self.silent(format!("no answer within {} s", LATE.as_secs()));
+        }
+    }
+
+    fn silent(&mut self, reason: String) {
+        if !std::mem::replace(&mut self.told_silent, true) {
+            self.journal.record(self.clock.now(), EventKind::EngineLost { reason });
+        }
+    }
+
+    fn saw(&mut self, snapshot: Snapshot, settled: &BTreeSet<Target>) {
+        let now = self.clock.now();
+        self.answered_at = now;
+        self.reachable = true;
+        let before = std::mem::replace(&mut self.observed.containers, snapshot.containers);
+        if self.wish.awaits_recovery()
+            && let Some(reset) = self.wish.recover(&mut self.observed, now)
+        {
+            self.journal.record(now, EventKind::StateReset { reset });
+        }
+        self.follow_promoted(&before);
+        self.probes.see(&self.wish.desired, &mut self.observed);
+        self.observed.networks = snapshot.networks;
+        self.observed.volumes = snapshot.volumes;
+        self.observed.foreign = snapshot.foreign;
+        self.doubted = snapshot.again;
+        self.tell_of_foreign(now);
+        self.tell_of_unlisted(snapshot.unlisted, now);
+        self.tell_of_recreated(&before, now);
+        for id in snapshot.lost {
+            if before.get(&id).is_some_and(|before| before.process().is_some())
+                && let Some(container) = self.observed.containers.get(&id)
+            {
+                let target = self.wish.desired.target_of(container);
+                self.journal.record(now, EventKind::ProcessLost { target });
+            }
+        }
+        self.observed.busy.retain(|target, _| !settled.contains(target));
+        self.wish.catch_up(&mut self.observed);
+        self.steered(None);
+        let seen = watch::compare(&self.wish.desired, &before, &mut self.observed);
+        for kind in seen.events {
+            self.journal.record(now, kind);
+        }
+        for failure in before::failures(&self.wish.desired, &mut self.observed) {
+            let engine = Arc::clone(&self.engine);
+            self.tasks.spawn(async move { Task::Told(before::autopsy(&*engine, failure, now).await) });
+        }
+        for death in seen.deaths {
+            let engine = Arc::clone(&self.engine);
+            self.tasks.spawn(async move { Task::Told(watch::autopsy(&*engine, death, now).await) });
+        }
+    }
+
+    /// Names what carries our labels and is not ours, each once.
+    fn tell_of_foreign(&mut self, now: Timestamp) {
+        let told = std::mem::take(&mut self.foreign);
+        for foreign in &self.observed.foreign {
+            if !told.contains(&foreign.key()) {
+                self.journal.record(now, EventKind::ForeignFound { foreign: foreign.clone() });
+            }
+            self.foreign.insert(foreign.key());
+        }
+    }
+
+    /// Names replicas that another program has made anew.
+    fn tell_of_recreated(&mut self, before: &BTreeMap<ContainerId, Container>, now: Timestamp) {
+        for container in self.observed.containers.values() {
+            let is_told = before.get(&container.id).is_some_and(|before| before.recreated);
+            if let (Role::Replica { service, slot }, true, false) =
+                (&container.labels.role, container.recreated, is_told)
+            {
+                let image = container.image_id.clone().unwrap_or_default();
+                let (service, slot) = (service.clone(), *slot);
+                self.journal.record(now, EventKind::Recreated { service, slot, image });
+            }
+        }
+    }
+
+    /// Names those that run and that the engine's list lacks, each once.
+    fn tell_of_unlisted(&mut self, unlisted: BTreeSet<ContainerId>, now: Timestamp) {
+        let names: Vec<_> = unlisted
+            .difference(&self.unlisted)
+            .filter_map(|id| Some(self.observed.containers.get(id)?.name.clone()))
+            .collect();
+        if !names.is_empty() {
+            self.journal.record(now, EventKind::Unlisted { containers: names });
+        }
+        self.unlisted = unlisted;
+    }
+
+    /// Who has taken the place of another one brings along what happened to it.
+    fn follow_promoted(&mut self, before: &BTreeMap<ContainerId, Container>) {
+        let desired = &self.wish.desired;
+        for (id, container) in &self.observed.containers {
+            let Some(was) = before.get(id).map(|was| desired.target_of(was)) else { continue };
+            let is = desired.target_of(container);
+            if was != is
+                && let Some(history) = self.observed.history.remove(&was)
+            {
+                self.observed.history.insert(is, history);
+            }
+        }
+    }
+
+    pub(super) fn happened(&mut self, event: Option<EngineEvent>) {
+        match event {
+            Some(EngineEvent::Container(id)) => {
+                self.dirty.containers.insert(id);
+            }
+            // Those of others are told, too.
+            Some(EngineEvent::Connection(id)) if self.observed.containers.contains_key(&id) => {
+                self.dirty.containers.insert(id);
+            }
+            Some(EngineEvent::Connection(_)) => {}
+            Some(EngineEvent::Resource) => self.dirty.resources = true,
+            None => {
+                // The engine went away, or the stream broke off: look, and listen anew.
+                self.events = None;
+                self.dirty = Dirty::EVERYTHING;
+                self.look_at = self.look_at.max(Instant::now() + LOOK_PAUSE);
+            }
+        }
+    }
+}
