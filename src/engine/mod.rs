@@ -64,6 +64,22 @@ pub enum EngineEvent {
     Container(ContainerId),
     /// A container, of the project or not, was connected to a network or taken off one.
     Connection(ContainerId),
+    /// Somebody has sent a container a signal, or asked for its stop, and it may end of that. Whether its stop was asked for
+    /// is told within that time after its end.
+    Ending {
+        /// Which one.
+        id: ContainerId,
+        /// That time.
+        patience: Duration,
+    },
+    /// A container was stopped because somebody asked the engine for that; not because the engine itself goes down. Those that
+    /// it remembers are told at the beginning.
+    Stopped {
+        /// Which one.
+        id: ContainerId,
+        /// When, by the engine's clock.
+        at: Timestamp,
+    },
     /// A network, a volume or an image changed.
     Resource,
 }

@@ -13,7 +13,7 @@ use crate::{
     spec::{Generation, Project, ServiceName},
 };
 
-use super::{Container, Rollout, Versioned, Weights, versions::Versions};
+use super::{Container, Rollout, StoppedOutside, Versioned, Weights, versions::Versions};
 
 /// What the user wants of a project, as far as it can be wanted: the file, and what was said since.
 #[derive(Clone, Debug)]
@@ -31,6 +31,8 @@ pub struct Desired {
     pub superseded: BTreeMap<(ContainerId, Timestamp), Option<Duration>>,
     /// Processes that ended, and whose containers are started again as if for the first time: after what they depend on.
     pub in_order: BTreeSet<(ContainerId, Timestamp)>,
+    /// Replicas that somebody has stopped without us. They stay down until somebody starts them.
+    pub stopped_outside: BTreeMap<ContainerId, StoppedOutside>,
     /// Whether pods that replicas run in may be taken down, where only a new one can be what the file says.
     pub recreate_pods: bool,
     /// How long replicas of services that are to be stopped may take to end, where whoever asked said so.
@@ -65,6 +67,7 @@ impl Desired {
             orphans: Orphans::Keep,
             superseded: BTreeMap::new(),
             in_order: BTreeSet::new(),
+            stopped_outside: BTreeMap::new(),
             recreate_pods: false,
             stop_timeouts: BTreeMap::new(),
             down_timeout: None,

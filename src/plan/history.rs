@@ -129,6 +129,8 @@ pub enum Verdict {
     Completed,
     /// It failed, and the rule allows no further try.
     GivenUp,
+    /// Somebody has stopped it without sameport, then.
+    StoppedOutside(Timestamp),
 }
 
 impl History {

@@ -39,6 +39,7 @@ mod seat;
 mod signals;
 pub mod status;
 mod stop_time;
+mod stopped_outside;
 mod stuck;
 #[cfg(test)]
 mod tests;
@@ -60,6 +61,7 @@ pub use proof::{Counted, Proof};
 pub use rollout::{Approach, Direction, Former, Rollout};
 pub use rotation::{Sharing, WEIGHT, WEIGHT_MAX, Weights};
 pub use signals::{Signals, Signs, Tally, Worse};
+pub use stopped_outside::{Doubt, StoppedOutside};
 pub use stuck::{Doing, Queues, SILENCE, Stuck};
 pub use traffic::{PodSharing, PodTraffic, PortTraffic, ReplicaTraffic, WaitingAt, too_few_files};
 pub use versioned::Versioned;

@@ -9,7 +9,7 @@ use crate::{
     spec::{Hooks, Limits, PodName, ServiceName, Slot},
 };
 
-use super::{BindSource, Counted, History, Illness, PostStart, Sharing, Signs, Target, Verb};
+use super::{BindSource, Counted, Doubt, History, Illness, PostStart, Sharing, Signs, Target, Verb};
 
 /// Everything that a plan depends on besides the wish and the time.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +38,8 @@ pub struct Observed {
     pub ready_since: BTreeMap<ContainerId, Timestamp>,
     /// What the kernel shows of services that are on their way to another version.
     pub signs: BTreeMap<ServiceName, Signs>,
+    /// Processes of which it is not known yet whether their end is meant.
+    pub doubts: BTreeMap<ContainerId, Doubt>,
     /// What is at the host's end of bind mounts that replicas may write to, by path, as far as it is known.
     pub bind_sources: BTreeMap<String, BindSource>,
 }

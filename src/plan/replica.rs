@@ -224,6 +224,8 @@ impl Planner<'_> {
                     }
                 }
             }
+            // Only a new container can run in the pod by now, and none is to run.
+            ContainerState::Exited(_) if self.desired.stopped_outside_since(container).is_some() => {}
             ContainerState::Created | ContainerState::Exited(_) if unbound || container.recreated => {
                 self.act(Action::Remove { target, id, volumes: RemoveVolumes::Keep });
             }
@@ -242,6 +244,7 @@ impl Planner<'_> {
             {
                 self.act(Action::Remove { target, id, volumes: RemoveVolumes::Keep });
             }
+            ContainerState::Exited(_) if self.desired.stopped_outside_since(container).is_some() => {}
             // It can only join the network of a sandbox that is no more.
             ContainerState::Created | ContainerState::Exited(_) if self.is_unbound(service, container) => {
                 self.act(Action::Remove { target, id, volumes: RemoveVolumes::Keep });
@@ -301,8 +304,17 @@ impl Planner<'_> {
         if self.desired.is_superseded(&container.id, exit.started_at) {
             return Verdict::Again(container.since);
         }
+        if let Some(since) = self.desired.stopped_outside_since(container) {
+            return Verdict::StoppedOutside(since);
+        }
         let history = self.observed.history.get(target).cloned().unwrap_or_default();
-        history.verdict(container, exit, target, &service.restart)
+        match history.verdict(container, exit, target, &service.restart) {
+            Verdict::Again(at) => {
+                let known_at = self.observed.in_doubt_until(container);
+                Verdict::Again(known_at.map_or(at, |known_at| at.max(known_at)))
+            }
+            verdict => verdict,
+        }
     }
 
     /// Whether a replica has ended and done its work.

@@ -212,7 +212,8 @@ impl Planner<'_> {
     fn rules(&self, service: &Service) -> Rules {
         // Who comes to a service that is being taken away waits for nothing.
         let is_wanted = self.desired.phase == Phase::Up
-            && !matches!(self.desired.goals.get(&service.name), Some(Goal::Stop));
+            && !matches!(self.desired.goals.get(&service.name), Some(Goal::Stop))
+            && !self.is_stopped_outside(service);
         Rules { balance: service.balance, hold: if is_wanted { self.hold(service) } else { Duration::ZERO } }
     }
 

@@ -193,6 +193,11 @@ pub enum ReplicaState {
     },
     /// It is stopped, as wanted.
     Stopped,
+    /// Somebody has stopped it without sameport: it stays down until somebody starts it.
+    StoppedOutside {
+        /// Since when.
+        since: Timestamp,
+    },
     /// It is being removed.
     Removing,
     /// The engine will not do what is planned for it.
@@ -211,6 +216,12 @@ impl ReplicaState {
     #[must_use]
     pub fn is_up(&self) -> bool {
         matches!(self, Self::Running | Self::Healthy | Self::Completed)
+    }
+
+    /// Whether somebody has stopped it, by sameport or without it.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        matches!(self, Self::Stopped | Self::StoppedOutside { .. })
     }
 }
 
@@ -318,7 +329,7 @@ pub fn status(desired: &Desired, observed: &Observed, now: Timestamp) -> Project
     // A supervisor that has just begun sees all replicas up before the kernel knows of any.
     let in_force = is_in_force(&next.wishes, &observed.sharing);
     let idle = observed.busy.is_empty() && next.actions.is_empty() && !next.draining && in_force;
-    let up = replicas.iter().all(|r| (r.state.is_up() && r.current) || r.state == ReplicaState::Stopped);
+    let up = replicas.iter().all(|r| (r.state.is_up() && r.current) || r.state.is_stopped());
     // A replica that waits for its turn to be replaced is no action yet.
     let settled = idle && desired.superseded.is_empty() && rollouts.iter().all(RolloutStatus::rests);
     let converged = settled && up && is_as_wanted;
@@ -478,9 +489,9 @@ impl Planner<'_> {
             exits,
             started_at: container.and_then(Container::started_at),
             traffic: container.and_then(|c| self.replica_traffic(service, slot, c)),
-            replaced: history.replacement.clone().filter(|_| exits > 0 && state != ReplicaState::Stopped),
+            replaced: history.replacement.clone().filter(|_| exits > 0 && !state.is_stopped()),
             illness: container.and_then(|c| self.illness(c)).map(|illness| illness.why(self.now)),
-            autopsy: history.autopsy.filter(|_| exits > 0 && state != ReplicaState::Stopped),
+            autopsy: history.autopsy.filter(|_| exits > 0 && !state.is_stopped()),
             state,
         })
     }
@@ -574,10 +585,11 @@ impl Planner<'_> {
                     return ReplicaState::Waiting { service: name.clone(), condition };
                 }
                 let status = ExitStatus::from(exit);
-                match history.verdict(container, exit, target, &service.restart) {
+                match self.verdict(service, target, container, exit) {
                     Verdict::Again(at) => ReplicaState::Restarting { exit: status, at },
                     Verdict::Completed => ReplicaState::Completed,
                     Verdict::GivenUp => ReplicaState::Failed { exit: status },
+                    Verdict::StoppedOutside(since) => ReplicaState::StoppedOutside { since },
                 }
             }
             ContainerState::Removing | ContainerState::Dead => ReplicaState::Removing,

@@ -281,6 +281,22 @@ pub enum EventKind {
         /// The content id of the image that it chose.
         image: String,
     },
+    /// Somebody has stopped a replica without sameport: it stays down until somebody starts it.
+    StoppedOutside {
+        /// Of which service.
+        service: ServiceName,
+        /// Which one.
+        slot: Slot,
+        /// When, by the engine's clock.
+        at: Timestamp,
+    },
+    /// Somebody has frozen a replica: it gets no connections until it goes on.
+    Paused {
+        /// Of which service.
+        service: ServiceName,
+        /// Which one.
+        slot: Slot,
+    },
     /// The state cannot be written: it is known as long as this supervisor lives, and written once that can be done.
     StateNotSaved {
         /// The file.

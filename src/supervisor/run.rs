@@ -116,6 +116,7 @@ pub fn start<E: Engine>(
         looking_since: None,
         converged: false,
         foreign: BTreeSet::new(),
+        stops: BTreeMap::new(),
         unsaved: false,
         save_at: Instant::now(),
         removal,
@@ -161,6 +162,8 @@ struct Supervisor<E> {
     converged: bool,
     /// What was told of as not ours.
     foreign: BTreeSet<(ForeignKind, String)>,
+    /// Containers that somebody has asked the engine to stop, and when, until it is known what that means.
+    stops: BTreeMap<ContainerId, Timestamp>,
     /// Whether it was told that the state cannot be written, and when that is tried again.
     unsaved: bool,
     save_at: Instant,

@@ -129,25 +129,39 @@ pub fn compare(
                         health: now.health,
                     });
                 }
+                let is_paused = |container: &Container| matches!(container.state, ContainerState::Paused(_));
+                if is_paused(container) && old.is_none_or(|old| !is_paused(old)) {
+                    seen.events.push(EventKind::Paused { service: service.clone(), slot: *slot });
+                }
             }
         }
     }
-    let deaths: Vec<_> = observed.containers.values().filter_map(|c| death(desired, observed, c)).collect();
-    for (mut death, container) in deaths {
+    seen.deaths = deaths(desired, observed);
+    seen
+}
+
+/// Notes every exit in the history, and tells which are new and no doing of ours.
+pub fn deaths(desired: &Desired, observed: &mut Observed) -> Vec<Death> {
+    let ended: Vec<_> = observed.containers.values().filter_map(|c| death(desired, observed, c)).collect();
+    let mut deaths = Vec::new();
+    for (mut death, container) in ended {
         let Some(service) = desired.project.services.get(&death.service) else { continue };
         let history = observed.history.entry(death.target.clone()).or_default();
         if history.note(&container, &service.restart) {
             death.exits = history.exits;
-            seen.deaths.push(death);
+            deaths.push(death);
         }
     }
-    seen
+    deaths
 }
 
 fn death(desired: &Desired, observed: &Observed, container: &Container) -> Option<(Death, Container)> {
     let Role::Replica { service, slot } = &container.labels.role else { return None };
     let ContainerState::Exited(exit) = &container.state else { return None };
     if !matches!(desired.goals.get(service), Some(Goal::Run { replicas }) if slot.number() <= *replicas) {
+        return None;
+    }
+    if observed.in_doubt_until(container).is_some() || desired.stopped_outside_since(container).is_some() {
         return None;
     }
     let spec = desired.project.services.get(service)?;

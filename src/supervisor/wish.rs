@@ -25,6 +25,7 @@ mod checks;
 mod commands;
 mod progress;
 mod recover;
+mod stopped_outside;
 
 use checks::{check_beside, check_counts, check_scale, known, with_dependencies};
 
@@ -91,6 +92,7 @@ impl Wish {
         let desired = Desired {
             done_before: state.done_before.clone(),
             interrupted_jobs: state.interrupted_jobs.clone(),
+            stopped_outside: state.stopped_outside.clone(),
             ..Desired::all(read.clone())
         };
         let damage = damage.map(|damage| (damage, None));
@@ -164,7 +166,11 @@ impl Wish {
                 self.retry_jobs(observed);
                 Ok(())
             }
-            Request::Scale(counts) => self.scale(&counts),
+            Request::Scale(counts) => {
+                self.scale(&counts)?;
+                self.start_stopped(|service| counts.contains_key(service), observed);
+                Ok(())
+            }
             Request::Stop { services, grace } => self.stop(services, grace),
             Request::Close { grace } => {
                 self.stop(Vec::new(), grace)?;
@@ -176,6 +182,7 @@ impl Wish {
                 let mut state = self.state.clone();
                 state.stopped.retain(|stopped| !services.contains(stopped));
                 self.remember(state)?;
+                self.start_stopped(|service| services.contains(service), observed);
                 for name in services {
                     let replicas = self.replicas(&name);
                     self.desired.goals.insert(name.clone(), Goal::Run { replicas });
@@ -264,6 +271,7 @@ impl Wish {
         self.pursue(project);
         self.desired.orphans = orphans;
         self.desired.recreate_pods = recreate_pod;
+        self.start_stopped(|service| selected.contains(service), observed);
         for name in selected {
             let replicas = self.replicas(&name);
             self.desired.goals.insert(name.clone(), Goal::Run { replicas });
@@ -345,6 +353,7 @@ impl Wish {
             }
         }
         self.remember(state)?;
+        self.start_stopped(|service| *service == name, observed);
         let replicas = self.replicas(&name);
         self.desired.goals.entry(name).or_insert(Goal::Run { replicas });
         self.reflect();
@@ -431,6 +440,7 @@ impl Wish {
         let is_there = |(id, at): &(_, _)| containers.get(id).is_some_and(|c| c.started_at() == Some(*at));
         self.desired.superseded.retain(|process, _| is_there(process));
         self.desired.in_order.retain(is_there);
+        self.forget_started(observed);
         self.retry_jobs(observed);
         self.retry.clear();
         self.restart_dependents(observed);

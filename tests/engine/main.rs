@@ -51,6 +51,7 @@ mod slots;
 mod source_ports;
 mod spread;
 mod state;
+mod stopped_outside;
 mod supervisor;
 mod traffic;
 mod unmodified;

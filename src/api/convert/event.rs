@@ -102,6 +102,8 @@ fn kind(kind: &Kind) -> EventKind {
         | Kind::Health { .. }
         | Kind::Stuck { .. }
         | Kind::Recreated { .. }
+        | Kind::StoppedOutside { .. }
+        | Kind::Paused { .. }
         | Kind::Replaced { .. } => of_replica(kind),
     }
 }
@@ -157,6 +159,14 @@ fn of_replica(kind: &Kind) -> EventKind {
         Kind::Recreated { service, slot, image } => {
             let (replica, service, slot) = named(service, *slot);
             EventKind::ContainerRecreated { replica, service, slot, image: image.clone() }
+        }
+        Kind::StoppedOutside { service, slot, at } => {
+            let (replica, service, slot) = named(service, *slot);
+            EventKind::StoppedExternally { replica, service, slot, stopped_at: (*at).into() }
+        }
+        Kind::Paused { service, slot } => {
+            let (replica, service, slot) = named(service, *slot);
+            EventKind::Paused { replica, service, slot }
         }
         Kind::Replaced { service, slot, why } => {
             let (replica, service, slot) = named(service, *slot);
@@ -306,6 +316,16 @@ fn describe(kind: &EventKind) -> (Level, Option<String>) {
                  `sameport rollout {service} --image IMAGE` changes the version"
             ),
         ),
+        EventKind::StoppedExternally { replica, service, .. } => (
+            Warning,
+            format!(
+                "{replica} was stopped from outside; it stays down until `sameport start {service}`, `sameport up` or \
+                 `docker start`"
+            ),
+        ),
+        EventKind::Paused { replica, .. } => {
+            (Warning, format!("{replica} was paused from outside; it gets no connections"))
+        }
         EventKind::StateNotSaved { path, reason } => (
             Warning,
             format!(

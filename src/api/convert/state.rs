@@ -41,6 +41,10 @@ pub(super) fn describe(replica: &ReplicaStatus, now: Timestamp) -> String {
         ReplicaState::Completed => "completed".to_owned(),
         ReplicaState::Failed { exit: status } => format!("failed: {status}, given up"),
         ReplicaState::Stopped => "stopped".to_owned(),
+        ReplicaState::StoppedOutside { since } => {
+            let ago = now.duration_since(*since).max(SignedDuration::ZERO);
+            format!("stopped from outside {} ago; `sameport start {}`", age(ago), replica.service)
+        }
         ReplicaState::Removing => "being removed".to_owned(),
         ReplicaState::Blocked { error, tries: HOPELESS, .. } => format!("blocked: {}", first_line(error)),
         ReplicaState::Blocked { error, tries, .. } => {

@@ -139,6 +139,10 @@ fn replica(project: &ProjectContext<'_>, replica: &ReplicaStatus, pod: Option<&P
             .as_ref()
             .map(|replaced| Replaced { reason: replaced.why.clone(), at: replaced.at.into() }),
         unhealthy_reason: replica.illness.clone(),
+        stopped_externally_at: match &replica.state {
+            plan::status::ReplicaState::StoppedOutside { since } => Some((*since).into()),
+            _ => None,
+        },
         sharing: pod.map_or(Sharing::Application, |pod| sharing(&pod.sharing).0),
         ports: Vec::new(),
         exclusive_ports: pod.map(|pod| ranges(&pod.exclusive_ports)).unwrap_or_default(),
@@ -168,7 +172,7 @@ fn replica_state(state: &plan::status::ReplicaState) -> ReplicaState {
         S::Restarting { exit, at } => ReplicaState::Restarting { exit: exit.into(), retry_at: (*at).into() },
         S::Completed => ReplicaState::Completed,
         S::Failed { exit } => ReplicaState::Failed { exit: exit.into() },
-        S::Stopped => ReplicaState::Stopped,
+        S::Stopped | S::StoppedOutside { .. } => ReplicaState::Stopped,
         S::Removing => ReplicaState::Removing,
         S::Blocked { error, help, tries } => {
             ReplicaState::Blocked { error: error.clone(), help: help.clone(), attempts: attempts(*tries) }

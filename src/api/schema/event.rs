@@ -327,6 +327,26 @@ pub enum EventKind {
         /// The image that the other program chose, by its content id.
         image: String,
     },
+    /// Somebody has stopped a replica without sameport. It stays down until somebody starts it.
+    StoppedExternally {
+        /// The replica, `web-1`.
+        replica: String,
+        /// Its service.
+        service: String,
+        /// Its slot.
+        slot: u32,
+        /// When, by the engine's clock.
+        stopped_at: Time,
+    },
+    /// Somebody has paused a replica. It gets no new connections until it is unpaused.
+    Paused {
+        /// The replica, `web-1`.
+        replica: String,
+        /// Its service.
+        service: String,
+        /// Its slot.
+        slot: u32,
+    },
     /// The process of a container is not there, though the engine says that it runs. The container is replaced.
     ProcessLost {
         /// Whose it was.

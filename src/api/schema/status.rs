@@ -165,6 +165,8 @@ pub struct Replica {
     pub replaced: Option<Replaced>,
     /// What is wrong with it now.
     pub unhealthy_reason: Option<String>,
+    /// When another program than sameport stopped it, if that is why it is stopped: by the engine's clock.
+    pub stopped_externally_at: Option<Time>,
     /// Who makes its listeners share a port.
     pub sharing: Sharing,
     /// Ports of the host that lead to it, such as `127.0.0.1:8080->80/tcp`.

@@ -15,6 +15,8 @@ use bollard::{
     },
 };
 use futures_util::{Stream, StreamExt, TryStreamExt, stream::BoxStream};
+use jiff::Timestamp;
+use tokio::sync::watch;
 
 use crate::spec::{Image, Limits, Network, NetworkAttachment, ProjectName, Volume};
 
@@ -50,6 +52,12 @@ const AT_ONCE: usize = 16;
 /// The API from which on a health check can be asked more often at first: `start_interval` (Docker Engine 25).
 pub const START_INTERVAL: (u32, u32) = (1, 44);
 
+/// The end of an engine is known so soon after the next one has answered.
+const AFTERTHOUGHT: Duration = Duration::from_millis(100);
+
+/// An engine remembers 256 events.
+const MOST_STOPS: usize = 1024;
+
 /// How much longer than a container's time to end the daemon may take to answer.
 const STOP_SLACK: Duration = Duration::from_secs(60);
 
@@ -57,6 +65,7 @@ const STOP_SLACK: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub struct Docker {
     client: bollard::Docker,
+    endpoint: Arc<Endpoint>,
     address: Arc<str>,
     api_version: Arc<str>,
     local: bool,
@@ -102,6 +111,7 @@ impl Docker {
             client.negotiate_version().await.map_err(|e| error::classify(e, "the engine", address))?;
         Ok(Self {
             client,
+            endpoint: Arc::new(endpoint.clone()),
             address: address.as_str().into(),
             api_version: api_version.into(),
             local: endpoint.is_local(),
@@ -183,6 +193,37 @@ impl Docker {
         let options = ListContainersOptions { all: true, filters: Some(filters), ..Default::default() };
         let rows = self.call("the engine", self.client.list_containers(Some(options))).await?;
         Ok(rows.into_iter().filter_map(inspect::summary).collect())
+    }
+
+    /// Whether a stop was asked for. An engine that goes down takes no new connections first, and then stops its containers.
+    async fn asked_for(
+        self,
+        stop: Option<(ContainerId, Timestamp)>,
+        mut gone: watch::Receiver<()>,
+    ) -> Option<EngineEvent> {
+        let (id, at) = stop?;
+        let answers = async {
+            // The connections that there are would be answered to the end.
+            let client = connect::client(&self.endpoint).ok()?;
+            client.ping().await.ok()?;
+            // That can have been the next engine: the end of the one that stopped it is known then.
+            tokio::time::sleep(AFTERTHOUGHT).await;
+            Some(EngineEvent::Stopped { id, at })
+        };
+        tokio::select! {
+            biased;
+            _ = gone.changed() => None,
+            answer = tokio::time::timeout(stream::ANSWERS, answers) => answer.ok().flatten(),
+        }
+    }
+
+    /// Stops that it remembers; none where it does not answer, or does not tell its time.
+    async fn past_stops(&self, project: &ProjectName, now: Option<&str>) -> Vec<EngineEvent> {
+        let Some(now) = now else { return Vec::new() };
+        let told = self.client.events(Some(stream::past_stops(project, now)));
+        let stops = told.filter_map(async |event| stream::stop(&event.ok()?)).take(MOST_STOPS);
+        let stops = stops.map(|(id, at)| EngineEvent::Stopped { id, at }).collect::<Vec<_>>();
+        tokio::time::timeout(stream::ANSWERS, stops).await.unwrap_or_default()
     }
 
     /// What time the engine has.
@@ -330,10 +371,24 @@ impl Engine for Docker {
         let to_end = |events: BoxStream<'static, Result<_, _>>| {
             events.map(Result::ok).chain(futures_util::stream::once(async { None }))
         };
-        Ok(futures_util::stream::select(to_end(events.boxed()), to_end(connections.boxed()))
-            .take_while(|event| std::future::ready(event.is_some()))
-            .filter_map(async |event| event.and_then(stream::event))
-            .boxed())
+        let (end, gone) = watch::channel(());
+        let told = futures_util::stream::select(to_end(events.boxed()), to_end(connections.boxed()))
+            .take_while(move |event| {
+                if event.is_none() {
+                    end.send_replace(());
+                }
+                std::future::ready(event.is_some())
+            })
+            .filter_map(std::future::ready);
+        let this = self.clone();
+        let told = told.flat_map_unordered(None, move |event| {
+            let stop = stream::stop(&event);
+            let reason = this.clone().asked_for(stop, gone.clone());
+            let reason = futures_util::stream::once(reason).filter_map(std::future::ready);
+            futures_util::stream::iter(stream::event(event)).chain(reason).boxed()
+        });
+        let past = self.past_stops(project, now.as_deref()).await;
+        Ok(futures_util::stream::iter(past).chain(told).boxed())
     }
 
     async fn logs(

@@ -135,7 +135,7 @@ impl Engine for Memory {
         tokio::time::sleep(asked).await;
         let mut world = self.world();
         world.reachable()?;
-        world.exit(id, 0);
+        world.stop(id, 0);
         Ok(())
     }
 
@@ -162,6 +162,8 @@ impl Engine for Memory {
     async fn events(&self, _project: &ProjectName) -> Result<BoxStream<'static, EngineEvent>, EngineError> {
         self.call(Call::Look, |world| {
             let (sender, receiver) = mpsc::unbounded_channel();
+            // Whoever does not listen any more has not missed anything.
+            world.past_stops().for_each(|event| drop(sender.send(event)));
             world.listeners.push(sender);
             Ok(stream::unfold(receiver, |mut r| async { r.recv().await.map(|event| (event, r)) }).boxed())
         })

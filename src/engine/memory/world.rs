@@ -112,6 +112,8 @@ pub struct World {
     /// Jobs before a new version that ended well, and of which version.
     pub jobs_done: BTreeSet<(ServiceName, Generation)>,
     pub(super) listeners: Vec<UnboundedSender<EngineEvent>>,
+    /// The stops that were asked for: of which container, and when.
+    stops: Vec<(ContainerId, Timestamp)>,
     /// Labels by name.
     pub(super) networks: BTreeMap<String, BTreeMap<String, String>>,
     pub(super) volumes: BTreeMap<String, BTreeMap<String, String>>,
@@ -137,6 +139,7 @@ impl World {
             knows_nothing: false,
             jobs_done: BTreeSet::new(),
             listeners: Vec::new(),
+            stops: Vec::new(),
             networks: BTreeMap::new(),
             volumes: BTreeMap::new(),
             images: BTreeMap::new(),
@@ -516,6 +519,24 @@ impl World {
     pub(super) fn time_to_stop(&mut self, id: &ContainerId) -> Duration {
         let runs = self.containers.get(id).is_some_and(|c| matches!(c.state, ContainerState::Running(_)));
         Duration::from_millis(if runs { self.chance.u64(1..12_000) } else { 0 })
+    }
+
+    /// Ends a container's process because somebody asked for its stop, and tells so.
+    pub fn stop(&mut self, id: &ContainerId, code: i64) {
+        let runs = self.containers.get(id).is_some_and(|held| word(&held.state) == "running");
+        if !runs {
+            return;
+        }
+        self.tell(&EngineEvent::Ending { id: id.clone(), patience: Duration::from_secs(3) });
+        self.exit(id, code);
+        let stopped = (id.clone(), self.clock.now());
+        self.tell(&EngineEvent::Stopped { id: stopped.0.clone(), at: stopped.1 });
+        self.stops.push(stopped);
+    }
+
+    /// The stops that were asked for so far.
+    pub(super) fn past_stops(&self) -> impl Iterator<Item = EngineEvent> + '_ {
+        self.stops.iter().map(|(id, at)| EngineEvent::Stopped { id: id.clone(), at: *at })
     }
 
     /// Ends a container's process, if it has one.

@@ -22,6 +22,7 @@ impl<E: Engine> Supervisor<E> {
             return;
         }
         let now = self.clock.now();
+        self.settle_doubts(now);
         // The file may have said something new.
         self.probed();
         let found = self.illnesses.examine(&self.wish.desired, &mut self.observed, &self.probes, now);

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -18,7 +19,7 @@ use super::{
 };
 use crate::{
     engine::{ContainerId, Engine, EngineError, EngineEvent, Role},
-    plan::{Container, Target},
+    plan::{Container, Doubt, Target},
 };
 
 impl<E: Engine> Supervisor<E> {
@@ -165,6 +166,7 @@ impl<E: Engine> Supervisor<E> {
         self.observed.busy.retain(|target, _| !settled.contains(target));
         self.wish.catch_up(&mut self.observed);
         self.steered(None);
+        self.note_stops(now);
         let seen = watch::compare(&self.wish.desired, &before, &mut self.observed);
         for kind in seen.events {
             self.journal.record(now, kind);
@@ -173,9 +175,53 @@ impl<E: Engine> Supervisor<E> {
             let engine = Arc::clone(&self.engine);
             self.tasks.spawn(async move { Task::Told(before::autopsy(&*engine, failure, now).await) });
         }
-        for death in seen.deaths {
+        self.look_into(seen.deaths, now);
+    }
+
+    fn look_into(&mut self, deaths: Vec<watch::Death>, now: Timestamp) {
+        for death in deaths {
             let engine = Arc::clone(&self.engine);
             self.tasks.spawn(async move { Task::Told(watch::autopsy(&*engine, death, now).await) });
+        }
+    }
+
+    /// Somebody has sent a container a signal, or asked the engine to stop it: if it ends of that, it may be meant.
+    fn doubt(&mut self, id: &ContainerId, patience: Duration) {
+        let Some(started_at) = self.observed.containers.get(id).and_then(Container::started_at) else { return };
+        if self.wish.is_ended_by_us(id, started_at) {
+            return;
+        }
+        let known = self.observed.doubts.get(id).filter(|known| known.started_at == started_at);
+        let patience = known.map_or(patience, |known| known.patience.max(patience));
+        self.observed.doubts.insert(id.clone(), Doubt { started_at, patience });
+    }
+
+    /// Takes in which replicas were stopped by somebody else.
+    fn note_stops(&mut self, now: Timestamp) {
+        for (id, at) in std::mem::take(&mut self.stops) {
+            let Some(container) = self.observed.containers.get(&id) else { continue };
+            match self.wish.note_stopped(container, at) {
+                None => {
+                    self.stops.insert(id, at);
+                }
+                Some(false) => {}
+                Some(true) => {
+                    if let Role::Replica { service, slot } = &container.labels.role {
+                        let (service, slot) = (service.clone(), *slot);
+                        self.journal.record(now, EventKind::StoppedOutside { service, slot, at });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Goes on from ends of which it is known by now that nobody has meant them.
+    pub(super) fn settle_doubts(&mut self, now: Timestamp) {
+        let before = self.observed.doubts.len();
+        self.observed.settle_doubts(now);
+        if self.observed.doubts.len() != before {
+            let deaths = watch::deaths(&self.wish.desired, &mut self.observed);
+            self.look_into(deaths, now);
         }
     }
 
@@ -233,6 +279,14 @@ impl<E: Engine> Supervisor<E> {
     pub(super) fn happened(&mut self, event: Option<EngineEvent>) {
         match event {
             Some(EngineEvent::Container(id)) => {
+                self.dirty.containers.insert(id);
+            }
+            Some(EngineEvent::Ending { id, patience }) => {
+                self.doubt(&id, patience);
+                self.dirty.containers.insert(id);
+            }
+            Some(EngineEvent::Stopped { id, at }) => {
+                self.stops.insert(id.clone(), at);
                 self.dirty.containers.insert(id);
             }
             // Those of others are told, too.

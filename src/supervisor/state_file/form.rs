@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::{Scale, State, versions::VersionsForm};
 use crate::{
     engine::ContainerId,
-    plan::{PostStart, Stage, versions::Versions},
+    plan::{PostStart, Stage, StoppedOutside, versions::Versions},
     spec::{Generation, ServiceName, Slot, form::FormError},
 };
 
@@ -93,6 +93,10 @@ struct StateForm {
     post_start: BTreeMap<String, PostStartForm>,
     #[serde(default)]
     restart_after: BTreeSet<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    ending: BTreeMap<String, Timestamp>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    stopped_outside: BTreeMap<String, StoppedOutsideForm>,
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     variables: BTreeSet<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -111,6 +115,8 @@ impl From<&State> for StateForm {
             interrupted_jobs,
             post_start,
             restart_after,
+            ending,
+            stopped_outside,
             variables,
             folder,
             versions,
@@ -128,6 +134,8 @@ impl From<&State> for StateForm {
             interrupted_jobs: interrupted_jobs.iter().map(|(id, at)| (id.0.clone(), *at)).collect(),
             post_start: post_start.iter().map(|(id, progress)| (id.0.clone(), (*progress).into())).collect(),
             restart_after: restart_after.iter().map(text).collect(),
+            ending: ending.iter().map(|(id, at)| (id.0.clone(), *at)).collect(),
+            stopped_outside: stopped_outside.iter().map(|(id, it)| (id.0.clone(), (*it).into())).collect(),
             variables: variables.clone(),
             folder: folder.clone(),
             versions: versions.iter().map(|(name, versions)| (text(name), versions.into())).collect(),
@@ -148,6 +156,8 @@ impl TryFrom<StateForm> for State {
             interrupted_jobs,
             post_start,
             restart_after,
+            ending,
+            stopped_outside,
             variables,
             folder,
             versions,
@@ -164,6 +174,8 @@ impl TryFrom<StateForm> for State {
             interrupted_jobs: interrupted_jobs.into_iter().map(|(id, at)| (ContainerId(id), at)).collect(),
             post_start: post_start.into_iter().map(|(id, it)| (ContainerId(id), it.into())).collect(),
             restart_after: names(restart_after)?,
+            ending: ending.into_iter().map(|(id, at)| (ContainerId(id), at)).collect(),
+            stopped_outside: stopped_outside.into_iter().map(|(id, it)| (ContainerId(id), it.into())).collect(),
             variables,
             folder,
             versions: named(versions, Versions::try_from)?,
@@ -198,6 +210,25 @@ impl From<Scale> for ScaleForm {
 impl From<ScaleForm> for Scale {
     fn from(ScaleForm { file, replicas }: ScaleForm) -> Self {
         Self { file, replicas }
+    }
+}
+
+/// The form of [`StoppedOutside`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct StoppedOutsideForm {
+    started_at: Timestamp,
+    at: Timestamp,
+}
+
+impl From<StoppedOutside> for StoppedOutsideForm {
+    fn from(StoppedOutside { started_at, at }: StoppedOutside) -> Self {
+        Self { started_at, at }
+    }
+}
+
+impl From<StoppedOutsideForm> for StoppedOutside {
+    fn from(StoppedOutsideForm { started_at, at }: StoppedOutsideForm) -> Self {
+        Self { started_at, at }
     }
 }
 

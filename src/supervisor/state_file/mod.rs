@@ -22,7 +22,7 @@ use jiff::Timestamp;
 
 use crate::{
     engine::{ContainerId, ownership::Expected},
-    plan::{PostStart, Weights, versions::Versions},
+    plan::{PostStart, StoppedOutside, Weights, versions::Versions},
     spec::{Generation, ServiceName},
 };
 
@@ -47,6 +47,10 @@ pub struct State {
     pub post_start: BTreeMap<ContainerId, PostStart>,
     /// Services that are to be restarted, because one that they depend on is.
     pub restart_after: BTreeSet<ServiceName>,
+    /// Processes of replicas that we have told to end: when they had started.
+    pub ending: BTreeMap<ContainerId, Timestamp>,
+    /// Replicas that somebody has stopped without us.
+    pub stopped_outside: BTreeMap<ContainerId, StoppedOutside>,
     /// The variables that the file used and that whoever applied it last had in the environment.
     pub variables: BTreeSet<String>,
     /// The folder of the file that was applied last.

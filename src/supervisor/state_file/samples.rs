@@ -255,6 +255,8 @@ pub fn everything() -> State {
             (id("2f"), post_start(Stage::Done)),
         ]),
         restart_after: BTreeSet::from([name("web")]),
+        ending: BTreeMap::new(),
+        stopped_outside: BTreeMap::new(),
         variables: BTreeSet::new(),
         folder: None,
         versions,

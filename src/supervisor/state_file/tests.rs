@@ -1,4 +1,6 @@
-use std::fs;
+use std::{collections::BTreeMap, fs};
+
+use jiff::Timestamp;
 
 use super::{
     Damage, FileError, Loaded, Scale, State, StateError, StateFile,
@@ -6,7 +8,8 @@ use super::{
     samples::everything,
 };
 use crate::{
-    plan::{ExclusivePort, Failure, FailureReason, versions::Ended},
+    engine::ContainerId,
+    plan::{ExclusivePort, Failure, FailureReason, StoppedOutside, versions::Ended},
     spec::Protocol,
 };
 
@@ -59,7 +62,14 @@ fn an_exclusive_port_of_which_a_version_ended_is_kept_and_left_out_otherwise() {
 
 #[test]
 fn what_is_written_is_read_back() {
-    for state in [State::default(), everything()] {
+    let id = |id: &str| ContainerId(id.to_owned());
+    let (started_at, at) = (Timestamp::UNIX_EPOCH, Timestamp::MAX);
+    let with_stops = State {
+        ending: BTreeMap::from([(id("1f"), started_at)]),
+        stopped_outside: BTreeMap::from([(id("2f"), StoppedOutside { started_at, at })]),
+        ..State::default()
+    };
+    for state in [State::default(), everything(), with_stops] {
         assert_eq!(form::read(&form::write(&state).unwrap()).unwrap(), state);
     }
 }

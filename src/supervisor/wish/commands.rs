@@ -121,6 +121,7 @@ impl Wish {
         let mut state = self.state.clone();
         state.stopped.retain(|name| !services.contains(name));
         self.remember(state)?;
+        self.start_stopped(|service| services.contains(service), observed);
         for name in services {
             let replicas = self.replicas(&name);
             self.desired.goals.insert(name, Goal::Run { replicas });
