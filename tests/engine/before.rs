@@ -106,6 +106,7 @@ fn after_a_failure_the_old_version_goes_on_until_it_is_asked_for_anew() {
 }
 
 #[test]
+#[ignore = "takes its time: `.ci/full engine`"]
 fn a_job_that_takes_too_long_has_failed_and_the_first_start_waits_for_it() {
     let notes = Notes::new();
     let project = Project::new(&file(&notes, "one", "echo one >> /notes/log; exec sleep 1000", "2s"));

@@ -99,6 +99,7 @@ fn rejections(project: &Project) -> usize {
 }
 
 #[test]
+#[ignore = "takes its time: `.ci/full engine`"]
 fn a_supervisor_that_misses_a_variable_keeps_the_version_that_runs() {
     let project = Project::new(TAGGED);
     run(tagged(&project, Some("1"), &["up", "-d", "--wait"]));

@@ -246,6 +246,7 @@ fn nobody_notices_changes_of_go() {
 }
 
 #[test]
+#[ignore = "takes its time: `.ci/full engine`"]
 fn nobody_notices_changes_of_gunicorn() {
     nobody_notices(&HTTPBIN);
 }

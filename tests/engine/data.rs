@@ -320,6 +320,7 @@ fn an_anonymous_volume_stays_with_its_slot() {
 }
 
 #[test]
+#[ignore = "takes its time: `.ci/full engine`"]
 fn a_volume_that_only_the_image_names_stays_with_its_slot() {
     let base = super::support::images::build("redis");
     let (docker, name) =

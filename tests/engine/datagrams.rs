@@ -355,6 +355,7 @@ impl Drop for Quic<'_> {
 }
 
 #[test]
+#[ignore = "takes its time: `.ci/full engine`"]
 fn in_a_rollout_of_http_3_no_request_is_lost_and_connections_that_go_on_keep_their_replica() {
     let project = Project::new(&version("QUIC", "old", 2, "60s"));
     project.run(&["up", "-d", "--wait"]);

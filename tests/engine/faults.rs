@@ -100,11 +100,11 @@ fn back_with_other_processes(project: &Project, before: &[(String, String)]) {
 }
 
 #[test]
-fn a_replica_stopped_or_removed_by_hand_comes_back() {
+fn a_replica_killed_or_removed_by_hand_comes_back() {
     let project = Project::web(2);
     project.run(&["up", "-d", "--wait"]);
     let name = format!("{}-web-2", project.name);
-    for breaking in [&["stop", &name][..], &["rm", "-f", &name], &["kill", "-s", "TERM", &name]] {
+    for breaking in [&["kill", &name][..], &["rm", "-f", &name], &["kill", "-s", "TERM", &name]] {
         let before = project.processes();
         project.docker.run(breaking);
         wait::until(&format!("the replica is back after docker {}", breaking.join(" ")), || {

@@ -171,6 +171,7 @@ services:
 }
 
 #[test]
+#[ignore = "takes its time: `.ci/full engine`"]
 fn a_replica_that_is_merely_busy_is_not_replaced() {
     let project = Project::new(&one_thing_at_a_time("2", "2.5"));
     project.run(&["up", "-d", "--wait"]);
@@ -216,6 +217,7 @@ fn a_replica_that_hangs_by_itself_is_out_at_once_and_replaced_once_it_is_certain
 }
 
 #[test]
+#[ignore = "takes its time: `.ci/full engine`"]
 fn where_all_are_equally_busy_nobody_is_out_of_rotation() {
     let project = Project::new(&one_thing_at_a_time("1 2 3", "2"));
     project.run(&["up", "-d", "--wait"]);

@@ -166,7 +166,7 @@ fn suffer(project: &Project, attack: &[(&str, Value)]) -> Figures {
 }
 
 #[test]
-#[ignore = "takes minutes: `.ci/full hostile-engine`"]
+#[ignore = "takes its time: `.ci/full engine`"]
 fn whatever_a_replica_does_others_are_back_soon() {
     let project = Project::new(COMPOSE);
     project.run(&["up", "-d", "--wait"]);

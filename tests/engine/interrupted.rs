@@ -79,6 +79,7 @@ fn a_restart_of_the_engine_only_delays_it() {
 }
 
 #[test]
+#[ignore = "takes its time: `.ci/full engine`"]
 fn after_the_host_was_off_it_goes_on() {
     let mut daemon = Daemon::start(LiveRestore::Off);
     let project = half_way(&daemon);

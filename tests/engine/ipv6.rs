@@ -151,13 +151,14 @@ fn replicas_of_nginx_that_take_ipv6_alone_are_as_good_as_any() {
 }
 
 #[test]
+#[ignore = "takes its time: `.ci/full engine`"]
 fn replicas_of_node_that_take_both_are_reached_by_ipv6() {
     let probe = "{ tcp: true, interval: 500ms }";
     Service { image: "NODE", environment: "", probe, requests: 1000 }.check();
 }
 
 #[test]
-#[ignore = "takes minutes: `.ci/full ipv6`"]
+#[ignore = "takes its time: `.ci/full engine`"]
 fn thousands_of_requests_by_ipv6_of_each_server() {
     Service { requests: 5000, ..NGINX }.check();
     for (image, environment) in [("UVICORN", r#"UVICORN_HOST: "::""#), ("NODE", ""), ("JAVA", "")] {

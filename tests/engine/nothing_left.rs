@@ -139,6 +139,7 @@ fn down_leaves_nothing_but_the_log_whatever_is_missing() {
 }
 
 #[test]
+#[ignore = "takes its time: `.ci/full engine`"]
 fn down_leaves_nothing_but_the_log_though_no_supervisor_runs() {
     down_after(
         &[
@@ -183,6 +184,7 @@ fn down_leaves_nothing_but_the_log_though_no_supervisor_runs() {
 }
 
 #[test]
+#[ignore = "takes its time: `.ci/full engine`"]
 fn down_leaves_nothing_but_the_log_with_few_open_files() {
     down_after(
         &[

@@ -182,6 +182,7 @@ fn who_was_given_the_labels_of_a_replica_by_hand_is_left_alone() {
 }
 
 #[test]
+#[ignore = "takes its time: `.ci/full engine`"]
 fn networks_and_volumes_with_copied_labels_stay() {
     let project = Project::new(
         r#"

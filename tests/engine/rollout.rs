@@ -129,6 +129,7 @@ fn a_version_that_crashes_soon_after_its_start_changes_nothing() {
 }
 
 #[test]
+#[ignore = "takes its time: `.ci/full engine`"]
 fn a_version_that_listens_elsewhere_changes_nothing() {
     fails(&go("2", "    command: [sh, -c, \"exec httpd -f -p 9090\"]\n"), &["9090", "8080"]);
 }
@@ -174,6 +175,7 @@ fn a_version_for_another_processor_changes_nothing() {
 }
 
 #[test]
+#[ignore = "takes its time: `.ci/full engine`"]
 fn a_tag_that_means_another_image_is_a_new_version_only_when_it_is_asked_for() {
     let docker = Docker::default();
     let tagged = Tagged { docker: &docker, name: format!("localhost/spt-moving:{}", std::process::id()) };
@@ -265,6 +267,7 @@ fn a_version_that_breaks_off_its_connections_goes_as_it_came() {
 
 /// It listens long before it accepts anything: those who wait for it are probes, and when it answers them, they have gone.
 #[test]
+#[ignore = "takes its time: `.ci/full engine`"]
 fn a_version_that_takes_its_time_until_it_is_ready_is_not_blamed_for_that() {
     let file = |version, first| {
         let probe = "x-sameport: { probe: { http: /, interval: 200ms, timeout: 200ms } }";
@@ -280,6 +283,7 @@ fn a_version_that_takes_its_time_until_it_is_ready_is_not_blamed_for_that() {
 }
 
 #[test]
+#[ignore = "takes its time: `.ci/full engine`"]
 fn a_version_that_cannot_keep_up_goes_as_it_came() {
     let project = up(&python("1", ANSWER));
     let before = project.processes();

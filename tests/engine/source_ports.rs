@@ -80,13 +80,14 @@ fn rollouts(times: u32) {
 }
 
 #[test]
+#[ignore = "takes its time: `.ci/full engine`"]
 fn five_rollouts_with_twenty_eight_thousand_source_ports_in_time_wait_fail_no_bind_and_no_request() {
     rollouts(5);
 }
 
 /// Takes some minutes.
 #[test]
-#[ignore = "takes minutes: `.ci/full source-ports`"]
+#[ignore = "takes its time: `.ci/full engine`"]
 fn a_hundred_rollouts_with_twenty_eight_thousand_source_ports_in_time_wait_fail_no_bind_and_no_request() {
     rollouts(100);
 }

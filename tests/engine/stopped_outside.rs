@@ -45,7 +45,8 @@ fn runs(project: &Project, slot: u32) -> bool {
 fn known(project: &Project, slot: u32) -> Replica {
     wait::until("it is known that the replica was stopped from outside", || {
         let replicas = project.replicas("web");
-        let stopped = replicas.iter().find(|replica| replica.slot == slot && replica.stopped_externally_at.is_some());
+        let stopped =
+            replicas.iter().find(|replica| replica.slot == slot && replica.stopped_externally_at.is_some());
         stopped.cloned().ok_or_else(|| format!("{replicas:#?}"))
     })
 }
@@ -97,7 +98,9 @@ fn the_only_replica_that_is_stopped_from_outside_refuses_at_once_until_it_is_sta
     project.serves(1);
     // Whatever ends otherwise is healed as ever.
     let name = container(&project, 1);
-    for breaking in [&["kill", &name][..], &["kill", "-s", "TERM", &name], &["restart", &name], &["rm", "-f", &name]] {
+    for breaking in
+        [&["kill", &name][..], &["kill", "-s", "TERM", &name], &["restart", &name], &["rm", "-f", &name]]
+    {
         let before = project.processes();
         project.docker.run(breaking);
         wait::until(&format!("another one runs after docker {}", breaking.join(" ")), || {

@@ -81,16 +81,19 @@ fn replicas_of_go_take_turns() {
 }
 
 #[test]
+#[ignore = "takes its time: `.ci/full engine`"]
 fn replicas_of_python_take_turns() {
     take_turns("PYTHON", "", 8080, load::request);
 }
 
 #[test]
+#[ignore = "takes its time: `.ci/full engine`"]
 fn replicas_of_gunicorn_take_turns() {
     take_turns("HTTPBIN", "SHARE: \"no\"", 8080, load::request);
 }
 
 #[test]
+#[ignore = "takes its time: `.ci/full engine`"]
 fn replicas_of_uvicorn_take_turns() {
     take_turns("UVICORN", "", 8080, load::request);
 }
@@ -101,11 +104,13 @@ fn replicas_of_node_take_turns() {
 }
 
 #[test]
+#[ignore = "takes its time: `.ci/full engine`"]
 fn replicas_of_java_take_turns() {
     take_turns("JAVA", "", 8080, load::request);
 }
 
 #[test]
+#[ignore = "takes its time: `.ci/full engine`"]
 fn replicas_of_redis_take_turns() {
     take_turns("REDIS", "", 6379, load::request_redis);
 }

@@ -68,7 +68,7 @@ fn roll_out(users: &[u32], service: impl Fn(u32) -> String) {
 }
 
 #[test]
-#[ignore = "takes three minutes; part of `.ci/full users`"]
+#[ignore = "takes its time: `.ci/full engine`"]
 fn a_version_of_uvicorn_as_another_user_comes_and_nobody_notices() {
     roll_out(&USERS, |user| format!("    image: ${{UVICORN}}\n    user: \"{user}\"\n"));
 }
@@ -79,13 +79,13 @@ fn a_version_of_nginx_as_another_user_comes_and_nobody_notices() {
 }
 
 #[test]
-#[ignore = "takes three minutes; part of `.ci/full users`"]
+#[ignore = "takes its time: `.ci/full engine`"]
 fn versions_of_nginx_as_all_users_come_and_nobody_notices() {
     roll_out(&USERS, |user| format!("    image: ${{NGINX}}\n    user: \"{user}\"\n"));
 }
 
 #[test]
-#[ignore = "takes three minutes; part of `.ci/full users`"]
+#[ignore = "takes its time: `.ci/full engine`"]
 fn a_version_of_gunicorn_as_another_user_comes_and_nobody_notices() {
     roll_out(&USERS, |user| {
         format!(
@@ -115,12 +115,13 @@ fn drops_root(user: u32) -> String {
 }
 
 #[test]
+#[ignore = "takes its time: `.ci/full engine`"]
 fn an_image_that_drops_root_by_itself_gets_its_port_and_has_not_crashed() {
     roll_out(&[0, 1000, 0], drops_root);
 }
 
 #[test]
-#[ignore = "takes three minutes; part of `.ci/full users`"]
+#[ignore = "takes its time: `.ci/full engine`"]
 fn an_image_that_drops_root_to_all_users_gets_its_port_and_has_not_crashed() {
     roll_out(&USERS, drops_root);
 }

@@ -16,7 +16,7 @@ use std::{
     thread,
 };
 
-const SEEDS: u64 = 600;
+const SEEDS: u64 = 300;
 
 #[test]
 fn every_seed_converges_and_harms_nobody() {

@@ -210,6 +210,15 @@ impl Simulation {
             }
             (0..=2, Some(id)) => self.engine.world().exit(&id, 137),
             (3, Some(id)) => self.engine.world().remove(&id),
+            // Somebody stops one, and may start it again.
+            (10, Some(id)) => {
+                self.engine.world().stop(&id, 143);
+                sleep(Duration::from_millis(self.chance.u64(1..6000))).await;
+                if self.chance.bool() {
+                    // It may be gone, and its sandbox too.
+                    let _ = self.engine.world().start(&id);
+                }
+            }
             (4, _) => {
                 let live = self.chance.bool();
                 self.engine.world().go_down(live);

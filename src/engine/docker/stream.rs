@@ -64,8 +64,7 @@ pub(super) fn past_stops(project: &ProjectName, now: &str) -> EventsOptions {
 
 /// Which container was stopped, and when; none where an event is another one. An engine that goes down tells the same.
 pub(super) fn stop(told: &EventMessage) -> Option<(ContainerId, Timestamp)> {
-    let is_stop =
-        told.typ == Some(EventMessageTypeEnum::CONTAINER) && told.action.as_deref() == Some("stop");
+    let is_stop = told.typ == Some(EventMessageTypeEnum::CONTAINER) && told.action.as_deref() == Some("stop");
     let id = told.actor.as_ref()?.id.clone()?;
     let at = Timestamp::from_nanosecond(told.time_nano?.into()).ok()?;
     is_stop.then_some((ContainerId(id), at))

@@ -429,7 +429,11 @@ impl World {
         })
     }
 
-    pub(super) fn start(&mut self, id: &ContainerId) -> Result<(), EngineError> {
+    /// Starts a container.
+    ///
+    /// # Errors
+    /// When it is gone, its sandbox does not run, or its port is taken.
+    pub fn start(&mut self, id: &ContainerId) -> Result<(), EngineError> {
         let held = self.containers.get(id).ok_or_else(|| gone(id))?;
         if matches!(held.state, ContainerState::Running(_)) {
             return Ok(());

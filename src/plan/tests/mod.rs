@@ -50,6 +50,7 @@ enum Is {
 }
 
 /// A project and what the engine shows of it.
+#[derive(Clone)]
 struct Scene {
     desired: Desired,
     observed: Observed,

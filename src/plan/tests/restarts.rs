@@ -2,8 +2,11 @@ use std::time::Duration;
 
 use super::{Is, NOTHING, Scene, new_version, replica};
 use crate::{
-    engine::ContainerState,
-    plan::{backoff, status::ReplicaState},
+    engine::{ContainerId, ContainerState},
+    plan::{
+        Doubt, StoppedOutside, backoff,
+        status::{self, ReplicaState},
+    },
     spec::{Restart, RestartCondition},
 };
 
@@ -33,6 +36,55 @@ fn the_rule_says_who_starts_again() {
         let wanted = if again { vec!["start web-1"] } else { vec![] };
         assert_eq!(scene.lines(), wanted, "{condition:?} after exit code {code}");
     }
+}
+
+impl Scene {
+    /// Somebody has stopped the process of a replica that has ended.
+    fn stopped_outside(mut self, name: &str) -> Self {
+        let at = self.now;
+        let container = self.container(name);
+        let (id, started_at) = (container.id.clone(), container.started_at().unwrap());
+        self.desired.stopped_outside.insert(id, StoppedOutside { started_at, at });
+        self
+    }
+}
+
+#[test]
+fn who_is_stopped_from_outside_stays_down_whatever_the_rule_says_until_it_is_asked_for() {
+    let mut scene = ended(rule(RestartCondition::Always), Is::Exited(0, 60))
+        .stopped_outside("web-1")
+        .later(backoff::LONGEST);
+    assert_eq!(scene.lines(), NOTHING);
+    let shown = status::status(&scene.desired, &scene.observed, scene.now);
+    assert!(matches!(shown.replicas[0].state, ReplicaState::StoppedOutside { .. }));
+    assert!(shown.converged);
+    // Its sandbox is made anew: it can only run in another container by now, and shall not run.
+    let mut moved = scene.clone().sandbox("web", Is::Up(1));
+    moved.container("web-1").joined = Some(ContainerId("another".to_owned()));
+    assert_eq!(moved.lines(), NOTHING);
+    let web = scene.container("web-1").clone();
+    scene.desired.superseded.insert((web.id.clone(), web.started_at().unwrap()), None);
+    assert_eq!(scene.lines(), ["start web-1"]);
+    scene.desired.superseded.clear();
+    // Another process than the one that was stopped.
+    let ended_since = scene.replica("web", 1, Is::Exited(1, 30)).later(backoff::LONGEST);
+    assert_eq!(ended_since.lines(), ["start web-1"]);
+}
+
+#[test]
+fn while_an_end_may_be_meant_nobody_starts_again() {
+    let mut scene = ended(Restart::default(), Is::Exited(143, 1));
+    let container = scene.container("web-1").clone();
+    let patience = Duration::from_secs(3);
+    let doubt = Doubt { started_at: container.started_at().unwrap(), patience };
+    scene.observed.doubts.insert(container.id.clone(), doubt);
+    let in_time = scene.clone().later(Duration::from_millis(1500));
+    assert_eq!(in_time.lines(), NOTHING);
+    assert_eq!(in_time.plan().wake, Some(container.since + patience));
+    let mut after = scene.later(patience);
+    after.observed.settle_doubts(after.now);
+    assert!(after.observed.doubts.is_empty());
+    assert_eq!(after.lines(), ["start web-1"]);
 }
 
 #[test]

@@ -187,7 +187,9 @@ impl<E: Engine> Supervisor<E> {
 
     /// Somebody has sent a container a signal, or asked the engine to stop it: if it ends of that, it may be meant.
     fn doubt(&mut self, id: &ContainerId, patience: Duration) {
-        let Some(started_at) = self.observed.containers.get(id).and_then(Container::started_at) else { return };
+        let Some(started_at) = self.observed.containers.get(id).and_then(Container::started_at) else {
+            return;
+        };
         if self.wish.is_ended_by_us(id, started_at) {
             return;
         }

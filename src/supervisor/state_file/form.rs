@@ -175,7 +175,10 @@ impl TryFrom<StateForm> for State {
             post_start: post_start.into_iter().map(|(id, it)| (ContainerId(id), it.into())).collect(),
             restart_after: names(restart_after)?,
             ending: ending.into_iter().map(|(id, at)| (ContainerId(id), at)).collect(),
-            stopped_outside: stopped_outside.into_iter().map(|(id, it)| (ContainerId(id), it.into())).collect(),
+            stopped_outside: stopped_outside
+                .into_iter()
+                .map(|(id, it)| (ContainerId(id), it.into()))
+                .collect(),
             variables,
             folder,
             versions: named(versions, Versions::try_from)?,

@@ -29,7 +29,12 @@ pub const FAULTS: &[Fault] = &[
     }),
     fault("SIGKILL to a worker process", InHand, Nobody, 20, |scene| worker_dies(scene, Signal::SIGKILL)),
     fault("SIGSEGV to a worker process", InHand, Nobody, 20, |scene| worker_dies(scene, Signal::SIGSEGV)),
-    fault("`docker stop` of a replica", InHand, Victims, 20, |scene| docker(scene, &["stop"])),
+    fault("`docker stop` of a replica, `docker start` 2 s later", InHand, Victims, 20, |scene| {
+        let (_, container) = scene.victim();
+        scene.project.docker.run(&["stop", &container]);
+        thread::sleep(slowly(Duration::from_secs(2)));
+        scene.project.docker.run(&["start", &container]);
+    }),
     fault("`docker kill` of a replica", InHand, Victims, 20, |scene| docker(scene, &["kill"])),
     fault("`docker restart` of a replica", InHand, Victims, 20, |scene| docker(scene, &["restart"])),
     fault("`docker rm -f` of a replica", InHand, Victims, 20, |scene| docker(scene, &["rm", "-f"])),

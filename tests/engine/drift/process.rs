@@ -15,6 +15,7 @@ use super::{
 };
 
 #[test]
+#[ignore = "takes its time: `.ci/full engine`"]
 fn a_sandbox_whose_process_is_gone_is_replaced_with_its_pod_though_the_engine_says_that_it_runs() {
     let mut daemon = Daemon::start(LiveRestore::On);
     let project = Project::on(daemon.docker(), &web(3));

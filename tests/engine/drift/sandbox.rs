@@ -135,9 +135,16 @@ fn the_connections_of_a_sandbox_are_mended_in_place() {
 }
 
 #[test]
-#[ignore = "Engine 20.10 leaves an interface behind when it cannot publish, and then neither connects nor disconnects"]
+#[ignore = "takes its time: `.ci/full engine`"]
 fn a_port_that_another_program_takes_meanwhile_is_published_again_once_it_is_free() {
     let project = Project::web(2);
+    let engine = project.docker.run(&["version", "--format", "{{.Server.Version}}"]);
+    if engine.starts_with("20.") {
+        eprintln!(
+            "left out: Engine {engine} leaves an interface behind when it cannot publish, and connects no more"
+        );
+        return;
+    }
     project.run(&["up", "-d", "--wait"]);
     project.serves(2);
     let before = project.processes();

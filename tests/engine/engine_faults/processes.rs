@@ -80,7 +80,7 @@ fn without_live_restore(end: fn(&mut Daemon)) {
 }
 
 #[test]
-#[ignore = "takes half a minute; `.ci/full engine-faults` runs it"]
+#[ignore = "takes its time: `.ci/full engine`"]
 fn the_daemon_is_killed_without_live_restore_and_everything_comes_back() {
     without_live_restore(Daemon::kill);
 }
@@ -91,7 +91,7 @@ fn the_daemon_is_ended_without_live_restore_and_everything_comes_back() {
 }
 
 #[test]
-#[ignore = "takes half a minute; `.ci/full engine-faults` runs it"]
+#[ignore = "takes its time: `.ci/full engine`"]
 fn the_daemon_is_stopped_by_a_signal_and_goes_on() {
     let daemon = Daemon::start(LiveRestore::On);
     let project = up(&daemon);
@@ -109,7 +109,7 @@ fn the_daemon_is_stopped_by_a_signal_and_goes_on() {
 }
 
 #[test]
-#[ignore = "takes half a minute; `.ci/full engine-faults` runs it"]
+#[ignore = "takes its time: `.ci/full engine`"]
 fn containerd_is_killed() {
     let mut daemon = Daemon::start(LiveRestore::On);
     let project = up(&daemon);
@@ -124,6 +124,7 @@ fn containerd_is_killed() {
 
 /// The shims of containerd, which are the parents of containers' processes, tell of their ends. Without one, nobody does.
 #[test]
+#[ignore = "takes its time: `.ci/full engine`"]
 fn a_process_that_is_gone_though_the_engine_says_that_it_runs_is_replaced() {
     let mut daemon = Daemon::start(LiveRestore::On);
     let project = up(&daemon);

@@ -9,7 +9,7 @@ use super::{
 };
 
 #[test]
-#[ignore = "takes half a minute; `.ci/full engine-faults` runs it"]
+#[ignore = "takes its time: `.ci/full engine`"]
 fn the_disk_of_the_engine_is_full() {
     let daemon = Daemon::on_small_disk("400m");
     let project = Project::on(daemon.docker(), &web(3));

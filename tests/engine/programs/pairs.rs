@@ -146,6 +146,7 @@ fn node_asks_the_server_behind_it_on_localhost() {
 }
 
 #[test]
+#[ignore = "takes its time: `.ci/full engine`"]
 fn java_asks_the_server_behind_it_on_localhost() {
     as_in_containers_of_their_own(&[Pair {
         service: "java",

@@ -90,6 +90,7 @@ fn the_only_postgres_reaches_itself_on_localhost() {
 }
 
 #[test]
+#[ignore = "takes its time: `.ci/full engine`"]
 fn each_of_three_postgres_reaches_itself_on_localhost() {
     each_reaches_itself(3);
 }

@@ -115,6 +115,7 @@ fn pairs_answer(project: &Project, slots: u32) {
 }
 
 #[test]
+#[ignore = "takes its time: `.ci/full engine`"]
 fn a_proxy_in_front_asks_the_server_on_localhost_of_its_own_slot() {
     // How it is with a container that joins the network of another one.
     let app = Lone::run("gunicorn", &["-e", "REPLICA=1"], &["sh", "-c", APP]);
@@ -149,6 +150,7 @@ fn a_proxy_in_front_asks_the_server_on_localhost_of_its_own_slot() {
 }
 
 #[test]
+#[ignore = "takes its time: `.ci/full engine`"]
 fn while_the_server_of_a_slot_is_killed_its_proxy_alone_asks_others() {
     const CLIENTS: usize = 4;
     let project = up(&proxied(3, 3));
