@@ -24,3 +24,4 @@ pub mod probe;
 pub mod spec;
 pub mod supervisor;
 pub mod systemd;
+pub mod tick;

@@ -25,6 +25,7 @@ use tokio::{
 use crate::{
     spec::ProjectName,
     supervisor::{self, Ended, Event, Handle, Journal, Request},
+    tick,
 };
 
 use super::{
@@ -33,9 +34,6 @@ use super::{
     schema,
     version::{DETACH, EngineIdentity, VERSION, Version},
 };
-
-/// Between two looks whether the socket is still there.
-const GLANCE: Duration = Duration::from_millis(250);
 
 /// Answers on a project's control socket as long as it lives; the socket's file goes with it.
 #[derive(Debug)]
@@ -110,7 +108,7 @@ async fn serve(
     loop {
         tokio::select! {
             () = &mut ended => break,
-            () = tokio::time::sleep(GLANCE) => {}
+            () = tick::next() => {}
         }
         if fs::symlink_metadata(&path).map_or_else(|error| error.kind() != io::ErrorKind::NotFound, |_| true)
         {

@@ -22,6 +22,7 @@ use sameport::{
         lock::Lock,
         owner::Owner,
     },
+    tick,
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -32,9 +33,6 @@ use super::{context::Context, error::CliError, layout, other_engine, output, tak
 
 /// How long a supervisor that has just begun may take to open its socket.
 const OPENING: Duration = Duration::from_secs(2);
-
-/// Between two looks whether the lock is still there.
-const GLANCE: Duration = Duration::from_millis(250);
 
 /// How long the engine may take to tell who supervises a project, where that is not needed.
 const AT_ONCE: Duration = Duration::from_secs(1);
@@ -94,7 +92,7 @@ async fn give_way(
 async fn hold(lock: Weak<Lock>) {
     let mut told = false;
     loop {
-        tokio::time::sleep(GLANCE).await;
+        tick::next().await;
         let Some(lock) = lock.upgrade() else { return };
         match lock.restore() {
             Ok(false) => told = false,

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use crate::{
     engine::ContainerId,
     kernel::presence::{self, Presence},
+    tick::TICK,
 };
 
 /// Sees the processes of containers.
@@ -133,9 +134,6 @@ impl std::fmt::Debug for Processes {
     }
 }
 
-/// The time between two looks at all processes. Such a look is one system call for each.
-const GLANCE: Duration = Duration::from_secs(1);
-
 /// Looks now and then whether a process has gone, so that the engine is asked.
 pub struct Glances {
     view: Arc<dyn ProcessView>,
@@ -145,9 +143,9 @@ pub struct Glances {
 }
 
 impl Glances {
-    /// The first look is in a second.
+    /// The first look is in a moment. Such a look is one system call for each process.
     pub fn new(view: Arc<dyn ProcessView>) -> Self {
-        let mut timer = tokio::time::interval_at(tokio::time::Instant::now() + GLANCE, GLANCE);
+        let mut timer = tokio::time::interval_at(tokio::time::Instant::now() + TICK, TICK);
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         Self { view, timer, missed: BTreeMap::new() }
     }

@@ -12,13 +12,15 @@ use rustix::event::{PollFd, PollFlags, poll};
 use super::{
     Job,
     inbox::Inbox,
-    pace,
     project::InKernel,
     reports::{PodId, Reports},
     wish::{PodReport, PodWish, Wishes},
     worker::{Seen, Worker},
 };
-use crate::kernel::{KernelError, former, host::Look, rights};
+use crate::{
+    kernel::{KernelError, former, host::Look, rights},
+    tick,
+};
 
 /// How the names of threads begin that have rights in force.
 pub const THREAD: &str = "steering";
@@ -148,7 +150,7 @@ impl Coordinator {
             return;
         }
         let looked = self.kernel.look();
-        self.next_look_at_pins = Instant::now() + pace::PINS;
+        self.next_look_at_pins = tick::after(Instant::now());
         let error = match looked {
             Ok(Look::Whole) => None,
             Ok(Look::Mended(lost)) => {

@@ -5,12 +5,8 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::wish::PodReport;
-use crate::kernel::sockets::Transport;
+use crate::{kernel::sockets::Transport, tick};
 
-/// Looks at everything that often: what nobody told is found then.
-pub const RESYNC: Duration = Duration::from_secs(1);
-/// Looks that often whether all is pinned and attached.
-pub const PINS: Duration = Duration::from_millis(500);
 /// Looks that often while somebody waits for a change that nobody tells.
 const EAGER: Duration = Duration::from_millis(50);
 /// Looks that often while connections wait to be accepted.
@@ -18,8 +14,13 @@ const QUEUED: Duration = Duration::from_millis(100);
 /// Looks that often while connections come: so soon a queue is seen that nobody empties.
 const FLOWING: Duration = Duration::from_millis(200);
 
-/// How long to wait before the next look, after what was seen before and now.
-pub fn interval(before: &PodReport, now: &PodReport) -> Duration {
+/// When the next look is, after what was seen before and now. What nobody told is found at the next tick.
+pub fn next_look(before: &PodReport, report: &PodReport, now: Instant) -> Instant {
+    interval(before, report).map_or_else(|| tick::after(now), |pause| now + pause)
+}
+
+/// How long to wait before the next look; none while nothing goes on.
+fn interval(before: &PodReport, now: &PodReport) -> Option<Duration> {
     let traffic =
         |pod: &PodReport| pod.replicas.values().flat_map(|replica| replica.ports.clone()).collect::<Vec<_>>();
     let total = |pod| traffic(pod).iter().map(|(_, traffic)| traffic.total).sum::<u64>();
@@ -27,13 +28,13 @@ pub fn interval(before: &PodReport, now: &PodReport) -> Duration {
         traffic(pod).iter().any(|((transport, _), traffic)| *transport == Transport::Tcp && traffic.queue > 0)
     };
     if is_changing(now) {
-        EAGER
+        Some(EAGER)
     } else if waits(now) {
-        QUEUED
+        Some(QUEUED)
     } else if total(before) != total(now) {
-        FLOWING
+        Some(FLOWING)
     } else {
-        RESYNC
+        None
     }
 }
 
@@ -118,13 +119,17 @@ mod tests {
             ..Traffic::default()
         };
         for (case, now, wanted) in [
-            ("nothing", quiet.clone(), RESYNC),
-            ("connections come", shows(100, Traffic { total: 6, ..Traffic::default() }), FLOWING),
-            ("connections wait", shows(100, Traffic { total: 6, queue: 1, ..Traffic::default() }), QUEUED),
-            ("somebody drains", shows(0, Traffic { total: 5, live: 1, ..Traffic::default() }), EAGER),
-            ("datagrams come", shows(0, idle(0)), EAGER),
-            ("some may still come", shows(0, idle(4)), EAGER),
-            ("none have come for long", shows(0, idle(5)), RESYNC),
+            ("nothing", quiet.clone(), None),
+            ("connections come", shows(100, Traffic { total: 6, ..Traffic::default() }), Some(FLOWING)),
+            (
+                "connections wait",
+                shows(100, Traffic { total: 6, queue: 1, ..Traffic::default() }),
+                Some(QUEUED),
+            ),
+            ("somebody drains", shows(0, Traffic { total: 5, live: 1, ..Traffic::default() }), Some(EAGER)),
+            ("datagrams come", shows(0, idle(0)), Some(EAGER)),
+            ("some may still come", shows(0, idle(4)), Some(EAGER)),
+            ("none have come for long", shows(0, idle(5)), None),
         ] {
             assert_eq!(interval(&quiet, &now), wanted, "{case}");
         }

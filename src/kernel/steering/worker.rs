@@ -19,7 +19,10 @@ use super::{
     reports::{PodId, Reports},
     wish::{PodReport, PodWish},
 };
-use crate::kernel::{KernelError, rights};
+use crate::{
+    kernel::{KernelError, rights},
+    tick,
+};
 
 /// Between two looks at least, however much is told.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -178,8 +181,15 @@ struct Steered {
 
 impl Thread {
     fn run(mut self) -> Result<(), KernelError> {
+        let mut next_look = Instant::now();
+        let mut next_notices = next_look;
         loop {
             self.sleep();
+            thread::sleep(next_look.saturating_duration_since(Instant::now()));
+            if Instant::now() < next_notices {
+                // What is wanted does not wait, nor does a look.
+                self.wait(&[], Some(next_notices));
+            }
             let (begun, used) = (Instant::now(), cpu_time());
             let orders = self.inbox.take();
             match orders.end {
@@ -204,11 +214,10 @@ impl Thread {
             }
             drop(orders.looks);
             if has_looked {
-                thread::sleep(PAUSE.saturating_sub(begun.elapsed()));
+                next_look = begun + PAUSE;
             } else {
                 let took = cpu_time().saturating_sub(used) * COLLECT_TIMES;
-                // What is wanted does not wait, nor does a look.
-                self.wait(&[], Some(Instant::now() + took.clamp(COLLECT, COLLECT_MOST)));
+                next_notices = Instant::now() + took.clamp(COLLECT, COLLECT_MOST);
             }
         }
     }
@@ -275,7 +284,7 @@ impl Steered {
             wish,
             pod: None,
             next: NextLook { ordinary: None, urgent: Some(now) },
-            next_look_at_pins: now + pace::PINS,
+            next_look_at_pins: tick::after(now),
             lost: None,
             allowance: Allowance::new(SHARE, AT_ONCE, now),
             report: PodReport::default(),
@@ -325,15 +334,15 @@ impl Steered {
             return;
         };
         let mended = pod.mend();
-        let pause = if mended.is_ok() { pace::PINS } else { RETRY_PINS };
-        self.next_look_at_pins = Instant::now() + pause;
+        let now = Instant::now();
+        self.next_look_at_pins = if mended.is_ok() { tick::after(now) } else { now + RETRY_PINS };
         let error = match mended {
             // The coordinator makes the folder again, or tells why it cannot.
             Err(KernelError::Gone { .. }) => return,
             // What cannot be looked at is not known to be lost.
             Err(error) if error.is_shortage() => {
                 tracing::debug!(%error, pod = %id.0, "it is not looked whether a pod is whole");
-                self.next_look_at_pins = Instant::now() + pace::PINS;
+                self.next_look_at_pins = tick::after(now);
                 return;
             }
             Err(error) => Some(error.to_string()),
@@ -363,18 +372,18 @@ impl Steered {
             tracing::debug!(%error, pod = %id.0, "cannot steer");
             PodReport { error: Some(error.to_string()), ..PodReport::default() }
         };
-        let (report, pause) = match self.update(kernel) {
+        let (report, next) = match self.update(kernel) {
             Ok(report) => {
-                let pause = pace::interval(&self.report, &report);
-                (report, pause)
+                let next = pace::next_look(&self.report, &report, Instant::now());
+                (report, next)
             }
             Err(error) => {
                 let netns = self.pod.as_ref().map_or(0, Pod::netns);
-                (PodReport { netns, ..failed(error) }, RETRY)
+                (PodReport { netns, ..failed(error) }, Instant::now() + RETRY)
             }
         };
         let found = self.pod.as_mut().map(Pod::take_next_look).unwrap_or_default();
-        self.next = found.or(NextLook { ordinary: Some(Instant::now() + pause), urgent: None });
+        self.next = found.or(NextLook { ordinary: Some(next), urgent: None });
         self.report = report;
         self.publish(id, reports);
     }

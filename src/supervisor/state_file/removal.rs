@@ -1,23 +1,21 @@
 //! A state file that somebody removes, as by cleaning up folders, while the state is still known.
 
-use std::time::Duration;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use super::StateFile;
-
-/// The time between two looks. Such a look is one system call.
-const GLANCE: Duration = Duration::from_millis(500);
+use crate::tick::TICK;
 
 /// Looks now and then whether the file is there, so that it is written again.
 pub struct Removal {
     file: StateFile,
-    timer: tokio::time::Interval,
+    timer: Interval,
 }
 
 impl Removal {
     /// Looks for that file.
     pub fn of(file: StateFile) -> Self {
-        let mut timer = tokio::time::interval_at(tokio::time::Instant::now() + GLANCE, GLANCE);
-        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut timer = interval_at(Instant::now() + TICK, TICK);
+        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self { file, timer }
     }
 
