@@ -144,6 +144,7 @@ fn orphan(project: &ProjectName, other: replicas::Replica) -> Replica {
         exits: 0,
         last_termination: None,
         replaced: None,
+        out_of_rotation_since: None,
         stopped_externally_at: None,
         unhealthy_reason: None,
         sharing: Sharing::Application,

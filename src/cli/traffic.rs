@@ -7,7 +7,7 @@ use sameport::{
     api::schema::{AppliedWeight, Replica, Traffic, replica_name},
     plan::WEIGHT_MAX,
     spec::{Service, ServiceName, Slot},
-    supervisor::{Request, Weight},
+    supervisor::{Request, Selector, Weight},
 };
 
 use super::{
@@ -33,11 +33,15 @@ pub struct WeightArgs {
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   sameport drain web-2          no new connections for it from now on; `sameport weight web-2=100` ends that
-  sameport drain --wait web-2   and wait until it has finished those that it has")]
+  sameport drain --wait web-2   and wait until it has finished those that it has
+  sameport drain --force web-2  it is about to end and finishes its connections: end it now")]
 pub struct DrainArgs {
     /// Wait until their connections have ended
     #[arg(long)]
     wait: bool,
+    /// End them now, if they are about to end and still finish their connections, as in a rollout with a long `drain`
+    #[arg(long, conflicts_with = "wait")]
+    force: bool,
     /// Which ones
     #[arg(required = true, value_name = "SERVICE-N")]
     replicas: Vec<Written>,
@@ -96,6 +100,9 @@ fn applied_weight(context: &Context, applied: &AppliedWeight) -> Result<(), CliE
 /// Runs `sameport drain`.
 pub async fn drain(context: &Context, args: DrainArgs) -> Result<(), CliError> {
     let replicas = selector::resolve_replicas(context, &args.replicas).await?;
+    if args.force {
+        return end_drain(context, replicas).await;
+    }
     let weights =
         replicas.iter().map(|(service, slot)| Weight { service: service.clone(), slot: *slot, weight: 0 });
     let session = session(context).await?;
@@ -114,6 +121,22 @@ pub async fn drain(context: &Context, args: DrainArgs) -> Result<(), CliError> {
         }
     }
     Ok(())
+}
+
+/// Has replicas told to end that still finish their connections.
+async fn end_drain(context: &Context, replicas: Vec<(ServiceName, Slot)>) -> Result<(), CliError> {
+    let named: Vec<_> = replicas.iter().map(|(service, slot)| replica_name(service, slot)).collect();
+    let selected = replicas.into_iter().map(|(service, slot)| Selector { service, slot: Some(slot) });
+    let request = Request::EndDrain(selected.collect());
+    let session = session(context).await?;
+    let is_dry_run = context.is_dry_run();
+    if is_dry_run {
+        session.preview(request).await?;
+    } else {
+        session.ask(request).await?;
+    }
+    let verb = if is_dry_run { "would be told to end now" } else { "is told to end now" };
+    named.iter().try_for_each(|replica| output::note(&format!("{replica} {verb}")))
 }
 
 /// Tells what would be, if that is possible at all.

@@ -10,11 +10,17 @@ use sameport::{
         protocol::Line,
         schema::{self, EventKind, Reason, Replica, ReplicaState, Rollout, RolloutPhase, Status},
     },
-    spec::ServiceName,
+    spec::{Service, ServiceName},
 };
 use tokio::time::Instant;
 
-use super::{context::Context, error::CliError, listeners, output::progress::Progress, session::Session};
+use super::{
+    context::Context,
+    error::CliError,
+    listeners,
+    output::{self, progress::Progress},
+    session::Session,
+};
 
 /// When it is enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +78,7 @@ pub async fn services(
     let mut steadiness = Steadiness::default();
     let mut shown = Ok(());
     let (mut before, mut failed_at) = (None, None);
+    let mut only_draining_since = None;
     // Who is asked where the kernel counts no listeners.
     let docker = match until {
         Until::Steady => Some(context.engine().await?),
@@ -132,6 +139,16 @@ pub async fn services(
                     return shown;
                 }
             }
+            match (status.only_draining, only_draining_since) {
+                (false, _) => only_draining_since = None,
+                (true, None) => only_draining_since = Some(Instant::now()),
+                // All that was asked for is there: nobody has to wait for connections that may last for hours.
+                (true, Some(since)) if since.elapsed() >= Service::DRAIN => {
+                    output::note(&finishing(&status))?;
+                    return shown;
+                }
+                (true, Some(_)) => {}
+            }
             if let Some(failure) = failure(&status, before.get_or_insert_with(|| exits(&status))) {
                 let since = *failed_at.get_or_insert_with(Instant::now);
                 if is_reported(&status) || since.elapsed() >= REPORT {
@@ -160,6 +177,20 @@ pub async fn services(
             ));
         }
     }
+}
+
+/// Which replicas still finish their connections.
+fn finishing(status: &Status) -> String {
+    let replicas = status.replicas.iter().filter_map(|replica| {
+        let connections = replica.traffic.as_ref().map_or(0, |traffic| traffic.connections);
+        let drains = replica.out_of_rotation_since.is_some() && connections > 0;
+        drains.then(|| format!("{} ({connections})", replica.replica))
+    });
+    let replicas: Vec<_> = replicas.collect();
+    format!(
+        "still draining, by connections: {}; `sameport ps` shows them, `sameport drain --force REPLICA` ends one",
+        replicas.join(", ")
+    )
 }
 
 /// What is not there yet, as the end of a sentence.

@@ -246,6 +246,15 @@ impl Planner<'_> {
         Some(Failure { slot, reason })
     }
 
+    /// Whether each slot of a service has a replica of the wanted version that has proved itself.
+    pub(super) fn has_replaced_all(&self, name: &ServiceName) -> bool {
+        let Some(service) = self.desired.project.services.get(name) else { return true };
+        match self.desired.goals.get(name) {
+            Some(Goal::Run { replicas }) => self.have_joined(service, *replicas).is_some(),
+            Some(Goal::Stop) | None => true,
+        }
+    }
+
     /// Since when all of the first slots have a successor that has proved itself.
     fn have_joined(&self, service: &Service, replicas: u32) -> Option<Timestamp> {
         let mut since = Timestamp::MIN;

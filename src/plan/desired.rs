@@ -29,6 +29,8 @@ pub struct Desired {
     /// Processes that shall be replaced by new ones of the same container: container and start time, and how long they may
     /// take to end, where whoever asked said so.
     pub superseded: BTreeMap<(ContainerId, Timestamp), Option<Duration>>,
+    /// Processes that are to end and that shall not finish their connections first.
+    pub hurried: BTreeSet<(ContainerId, Timestamp)>,
     /// Processes that ended, and whose containers are started again as if for the first time: after what they depend on.
     pub in_order: BTreeSet<(ContainerId, Timestamp)>,
     /// Replicas that somebody has stopped without us. They stay down until somebody starts them.
@@ -66,6 +68,7 @@ impl Desired {
             goals,
             orphans: Orphans::Keep,
             superseded: BTreeMap::new(),
+            hurried: BTreeSet::new(),
             in_order: BTreeSet::new(),
             stopped_outside: BTreeMap::new(),
             recreate_pods: false,

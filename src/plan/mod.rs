@@ -73,8 +73,8 @@ pub struct Plan {
     pub actions: Vec<Action>,
     /// When the passing of time alone may change the plan.
     pub wake: Option<Timestamp>,
-    /// Whether a replica that shall end has connections to finish first.
-    pub draining: bool,
+    /// Replicas that shall end and have connections to finish first.
+    pub draining: BTreeSet<ContainerId>,
     /// Who gets new connections, where the kernel shares ports.
     pub wishes: Wishes,
     /// Whose stop, if one is planned, is because it does not work.

@@ -113,10 +113,14 @@ impl Planner<'_> {
     /// for it.
     pub(super) fn retire(&mut self, target: Target, container: &Container, time: StopTime) {
         self.retiring.insert(container.id.clone());
-        if self.has_drained(container, time.drain) {
+        let is_hurried = container
+            .started_at()
+            .is_some_and(|at| self.desired.hurried.contains(&(container.id.clone(), at)));
+        let drain = if is_hurried { Duration::ZERO } else { time.drain };
+        if self.has_drained(container, drain) {
             self.act(Action::Stop { target, id: container.id.clone(), grace: time.grace });
         } else {
-            self.plan.draining = true;
+            self.plan.draining.insert(container.id.clone());
         }
     }
 

@@ -1,5 +1,7 @@
 //! Where each replica stands, in words that a user knows.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +27,9 @@ pub struct ProjectStatus {
     pub converged: bool,
     /// Whether nothing is left to do at the moment: what is not up yet takes its time, or failed.
     pub settled: bool,
+    /// Whether all that is left to do is to wait for connections of replicas that are to end.
+    #[serde(default)]
+    pub only_draining: bool,
     /// The sandboxes.
     pub pods: Vec<PodStatus>,
     /// The replicas, wanted or there.
@@ -137,6 +142,9 @@ pub struct ReplicaStatus {
     /// What is wrong with it, in words.
     #[serde(default)]
     pub illness: Option<String>,
+    /// Since when it gets no new connections, if it gets none.
+    #[serde(default)]
+    pub out_since: Option<Timestamp>,
     /// What goes on at its ports, where the kernel shares them and it runs.
     pub traffic: Option<ReplicaTraffic>,
     /// Where it is in its life.
@@ -323,21 +331,33 @@ pub fn status(desired: &Desired, observed: &Observed, now: Timestamp) -> Project
         }
         Phase::Down { .. } => Vec::new(),
     };
-    let is_as_wanted = rollouts.is_empty() && spared.is_empty() && rejected.is_empty() && drifted.is_empty();
+    let is_in_order = spared.is_empty() && rejected.is_empty() && drifted.is_empty();
+    let is_as_wanted = rollouts.is_empty() && is_in_order;
     let troubles = failures.into_iter().chain(jobs).chain(spared).chain(drifted).chain(rejected).collect();
     let next = plan(desired, observed, now);
     // A supervisor that has just begun sees all replicas up before the kernel knows of any.
     let in_force = is_in_force(&next.wishes, &observed.sharing);
-    let idle = observed.busy.is_empty() && next.actions.is_empty() && !next.draining && in_force;
+    let idle = observed.busy.is_empty() && next.actions.is_empty() && next.draining.is_empty() && in_force;
     let up = replicas.iter().all(|r| (r.state.is_up() && r.current) || r.state.is_stopped());
     // A replica that waits for its turn to be replaced is no action yet.
     let settled = idle && desired.superseded.is_empty() && rollouts.iter().all(RolloutStatus::rests);
     let converged = settled && up && is_as_wanted;
+    let is_draining =
+        |replica: &ReplicaStatus| replica.container.as_ref().is_some_and(|id| next.draining.contains(id));
+    let only_draining = !next.draining.is_empty()
+        && observed.busy.is_empty()
+        && next.actions.is_empty()
+        && in_force
+        && desired.superseded.is_empty()
+        && is_in_order
+        && replicas.iter().all(|r| is_draining(r) || (r.state.is_up() && r.current) || r.state.is_stopped())
+        && rollouts.iter().all(|rollout| rollout.rests() || planner.has_replaced_all(&rollout.service));
     let foreign = observed.foreign.iter().cloned().collect();
     let engine_silent_since = None;
     ProjectStatus {
         converged,
         settled,
+        only_draining,
         pods,
         replicas,
         rollouts,
@@ -444,8 +464,15 @@ impl Planner<'_> {
             Goal::Run { replicas } => replicas,
             Goal::Stop => self.observed.service(name).map(|(slot, _)| slot.number()).max().unwrap_or(0),
         };
+        // Whoever is wanted no more is shown as long as it finishes its connections.
+        let finishing = self.observed.service(name).filter(|(slot, container)| {
+            slot.number() > wanted
+                && container.process().is_some()
+                && self.observed.out_since.contains_key(&container.id)
+        });
+        let finishing = finishing.map(|(slot, _)| slot).collect::<BTreeSet<_>>();
         let mut rows = Vec::new();
-        for slot in Slot::first(wanted) {
+        for slot in Slot::first(wanted).chain(finishing) {
             let seats = self.seats(service, slot);
             if seats.incumbent.is_some() || seats.successor.is_none() {
                 rows.extend(self.replica_status(service, slot, goal, seats.incumbent));
@@ -491,6 +518,7 @@ impl Planner<'_> {
             traffic: container.and_then(|c| self.replica_traffic(service, slot, c)),
             replaced: history.replacement.clone().filter(|_| exits > 0 && !state.is_stopped()),
             illness: container.and_then(|c| self.illness(c)).map(|illness| illness.why(self.now)),
+            out_since: container.and_then(|c| self.observed.out_since.get(&c.id)).copied(),
             autopsy: history.autopsy.filter(|_| exits > 0 && !state.is_stopped()),
             state,
         })

@@ -69,6 +69,8 @@ impl Service {
     pub const STOP_GRACE: Duration = Duration::from_secs(10);
     /// How long a replica may finish its connections when the file does not say.
     pub const DRAIN: Duration = Duration::from_secs(30);
+    /// A `drain` as long as the connections last.
+    pub const NO_LIMIT: Duration = Duration::MAX;
     /// How long new connections wait when the file does not say.
     pub const HOLD: Duration = Duration::from_secs(30);
     /// How long no datagram has come to a replica that gets no new flows when it counts as having finished them. Flows have

@@ -53,6 +53,8 @@ pub enum Request {
     },
     /// Give replicas more or fewer of the new connections, compared with the others; 0: none.
     Weight(Vec<Weight>),
+    /// End replicas at once that are about to end and finish their connections.
+    EndDrain(Vec<Selector>),
     /// Bring a service to another version, or say how that goes on.
     Rollout(Box<RolloutRequest>),
     /// Stop all services and keep their containers, and take no other wish from then on: the supervisor is about to end.
@@ -214,6 +216,14 @@ pub enum Rejection {
     /// The service has no such replica.
     #[error("service `{service}` has no replica {slot}")]
     UnknownReplica {
+        /// The service.
+        service: ServiceName,
+        /// The slot.
+        slot: Slot,
+    },
+    /// Nothing has asked for the replica to end.
+    #[error("`{service}-{slot}` is not about to end: no rollout, `scale`, `stop`, `restart` or `down` waits for its connections")]
+    NotDraining {
         /// The service.
         service: ServiceName,
         /// The slot.

@@ -192,6 +192,7 @@ impl Wish {
             }
             Request::Restart { replicas, grace } => self.restart(replicas, grace, observed),
             Request::Weight(weights) => self.weigh(weights, observed),
+            Request::EndDrain(replicas) => self.end_drain(replicas, observed, now),
             Request::Down { volumes, grace } => {
                 let volumes = if volumes { RemoveVolumes::Remove } else { RemoveVolumes::Keep };
                 self.desired.phase = Phase::Down { volumes };
@@ -440,6 +441,7 @@ impl Wish {
         let is_there = |(id, at): &(_, _)| containers.get(id).is_some_and(|c| c.started_at() == Some(*at));
         self.desired.superseded.retain(|process, _| is_there(process));
         self.desired.in_order.retain(is_there);
+        self.desired.hurried.retain(is_there);
         self.forget_started(observed);
         self.retry_jobs(observed);
         self.retry.clear();

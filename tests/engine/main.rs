@@ -19,6 +19,7 @@ mod counts;
 mod data;
 mod datagrams;
 mod dependencies;
+mod drains;
 mod drift;
 mod engine_faults;
 mod everyday;

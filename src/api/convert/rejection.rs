@@ -13,6 +13,7 @@ pub fn rejection(refusal: &supervisor::Rejection) -> Rejection {
     let code = match refusal {
         R::UnknownService { .. } => RejectionCode::UnknownService,
         R::UnknownReplica { .. } => RejectionCode::UnknownReplica,
+        R::NotDraining { .. } => RejectionCode::NotDraining,
         R::NotSteered { .. } => RejectionCode::NotSteered,
         R::Rollout { .. } => RejectionCode::RolloutNotPossible,
         R::FixedName { .. } => RejectionCode::FixedName,
@@ -24,6 +25,9 @@ pub fn rejection(refusal: &supervisor::Rejection) -> Rejection {
     };
     let help = match refusal {
         R::NotWatched { help, .. } => Some(help.clone()),
+        R::NotDraining { service, slot } => {
+            Some(format!("`sameport restart {service}-{slot}` replaces its process"))
+        }
         R::NotSaved { .. } => Some(
             "make it possible to write that file, such as by freeing space, then run this command again"
                 .to_owned(),

@@ -57,6 +57,14 @@ pub(super) fn describe(replica: &ReplicaStatus, now: Timestamp) -> String {
         (None, Some(autopsy)) => format!("{words} again, ended {}: {}", times(replica.exits), why(autopsy)),
         (None, None) => words,
     };
+    let words = match (&replica.traffic, replica.out_since) {
+        (Some(traffic), Some(since)) if replica.state.is_up() && traffic.live > 0 => {
+            let time = age(now.duration_since(since).max(SignedDuration::ZERO));
+            let connections = if traffic.live == 1 { "connection" } else { "connections" };
+            format!("{words}, draining for {time}: {} {connections}", traffic.live)
+        }
+        _ => words,
+    };
     let flows = replica.traffic.as_ref().and_then(|traffic| traffic.udp_idle).and_then(unfinished_flows);
     let words = match flows {
         Some(flows) if replica.state.is_up() => format!("{words}, {flows}"),

@@ -45,6 +45,7 @@ pub fn status(project: &ProjectContext<'_>, status: &ProjectStatus) -> Status {
         supervised: project.supervised,
         converged: status.converged,
         idle: status.settled,
+        only_draining: status.only_draining,
         pods: status.pods.iter().map(pod).collect(),
         replicas: replicas.collect(),
         rollouts: status.rollouts.iter().map(rollout::rollout).collect(),
@@ -139,6 +140,7 @@ fn replica(project: &ProjectContext<'_>, replica: &ReplicaStatus, pod: Option<&P
             .as_ref()
             .map(|replaced| Replaced { reason: replaced.why.clone(), at: replaced.at.into() }),
         unhealthy_reason: replica.illness.clone(),
+        out_of_rotation_since: replica.out_since.map(Into::into),
         stopped_externally_at: match &replica.state {
             plan::status::ReplicaState::StoppedOutside { since } => Some((*since).into()),
             _ => None,

@@ -23,6 +23,8 @@ pub enum RejectionCode {
     UnknownService,
     /// The service has no such replica.
     UnknownReplica,
+    /// The replica is not about to end.
+    NotDraining,
     /// The kernel does not choose among the service's replicas.
     NotSteered,
     /// The rollout is not possible.

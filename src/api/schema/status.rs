@@ -16,6 +16,9 @@ pub struct Status {
     pub converged: bool,
     /// Whether nothing is left to do at the moment: what is not up yet takes its time, or has failed.
     pub idle: bool,
+    /// Whether all that is left to do is to wait for connections of replicas that are to end.
+    #[serde(default)]
+    pub only_draining: bool,
     /// The pods, by name.
     pub pods: Vec<Pod>,
     /// The replicas, wanted or present, by service and slot.
@@ -165,6 +168,8 @@ pub struct Replica {
     pub replaced: Option<Replaced>,
     /// What is wrong with it now.
     pub unhealthy_reason: Option<String>,
+    /// Since when it gets no new connections, if it gets none: it drains, or is not ready.
+    pub out_of_rotation_since: Option<Time>,
     /// When another program than sameport stopped it, if that is why it is stopped: by the engine's clock.
     pub stopped_externally_at: Option<Time>,
     /// Who makes its listeners share a port.

@@ -79,7 +79,10 @@ pub(super) fn extension(service: &Fields<'_>) -> Extension {
         ("random", Balance::Random),
     ];
     let balance = fields.choice("balance", &balances).unwrap_or_default();
-    let drain = fields.duration("drain").unwrap_or(default.drain);
+    let drain = match fields.get("drain").and_then(loose) {
+        Some("none") => Service::NO_LIMIT,
+        _ => fields.duration("drain").unwrap_or(default.drain),
+    };
     let hold = fields.duration("hold").unwrap_or(default.hold);
     let unhealthy = match fields.boolean("replace_unhealthy") {
         Some(false) => Unhealthy::Keep,

@@ -5,6 +5,8 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
+
 use super::{
     super::{Rejection, Selector, Weight, state_file::Scale},
     Wish,
@@ -72,6 +74,30 @@ impl Wish {
         state.weights.retain(|_, slots| !slots.is_empty());
         self.remember(state)?;
         self.desired.weights = self.state.weights.clone();
+        Ok(())
+    }
+
+    pub(super) fn end_drain(
+        &mut self,
+        replicas: Vec<Selector>,
+        observed: &Observed,
+        now: Timestamp,
+    ) -> Result<(), Rejection> {
+        let draining = plan::plan(&self.desired, observed, now).draining;
+        let mut hurried = BTreeSet::new();
+        for Selector { service, slot } in replicas {
+            self.known(&service)?;
+            let found = observed
+                .service(&service)
+                .filter(|(n, container)| slot.is_none_or(|slot| slot == *n) && draining.contains(&container.id))
+                .filter_map(|(_, container)| Some((container.id.clone(), container.started_at()?)));
+            let found: Vec<_> = found.collect();
+            if let (Some(slot), true) = (slot, found.is_empty()) {
+                return Err(Rejection::NotDraining { service, slot });
+            }
+            hurried.extend(found);
+        }
+        self.desired.hurried.extend(hurried);
         Ok(())
     }
 
