@@ -222,7 +222,9 @@ pub enum Rejection {
         slot: Slot,
     },
     /// Nothing has asked for the replica to end.
-    #[error("`{service}-{slot}` is not about to end: no rollout, `scale`, `stop`, `restart` or `down` waits for its connections")]
+    #[error(
+        "`{service}-{slot}` is not about to end: no rollout, `scale`, `stop`, `restart` or `down` waits for its connections"
+    )]
     NotDraining {
         /// The service.
         service: ServiceName,

@@ -31,7 +31,7 @@ fn replicas(project: &Project, slot: u32) -> Vec<Replica> {
 }
 
 fn connections(replica: &Replica) -> u64 {
-    replica.traffic.as_ref().map_or(0, |traffic| u64::from(traffic.connections))
+    replica.traffic.as_ref().map_or(0, |traffic| traffic.connections)
 }
 
 /// Connections that nobody closes, at least one to each replica.

@@ -89,7 +89,9 @@ impl Wish {
             self.known(&service)?;
             let found = observed
                 .service(&service)
-                .filter(|(n, container)| slot.is_none_or(|slot| slot == *n) && draining.contains(&container.id))
+                .filter(|(n, container)| {
+                    slot.is_none_or(|slot| slot == *n) && draining.contains(&container.id)
+                })
                 .filter_map(|(_, container)| Some((container.id.clone(), container.started_at()?)));
             let found: Vec<_> = found.collect();
             if let (Some(slot), true) = (slot, found.is_empty()) {
