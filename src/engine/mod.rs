@@ -20,6 +20,7 @@ pub mod docker;
 mod error;
 mod exec;
 pub mod images;
+pub mod kept_images;
 mod labels;
 pub mod memory;
 mod nonce;
@@ -231,6 +232,18 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Takes in an archive as `docker save` writes it.
     fn load_image(&self, archive: Vec<u8>) -> impl Future<Output = Result<(), EngineError>> + Send;
+
+    /// The names of ours that images of a project's versions have, see [`kept_images`].
+    fn kept_images(
+        &self,
+        project: &ProjectName,
+    ) -> impl Future<Output = Result<BTreeSet<Image>, EngineError>> + Send;
+
+    /// Gives the image with that id a name.
+    fn keep_image(&self, id: &str, name: &Image) -> impl Future<Output = Result<(), EngineError>> + Send;
+
+    /// Takes a name of ours away from its image.
+    fn release_image(&self, name: &Image) -> impl Future<Output = Result<(), EngineError>> + Send;
 
     /// All networks that carry the project's label, ours or not.
     fn networks(

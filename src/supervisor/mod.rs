@@ -15,6 +15,7 @@ mod hooks;
 mod illness;
 mod image;
 mod journal;
+mod kept_images;
 mod kernel;
 mod last_words;
 pub mod lock;

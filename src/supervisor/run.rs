@@ -33,6 +33,7 @@ use super::{
     bind_sources::{self, BindSources},
     illness::Illnesses,
     journal::Pen,
+    kept_images::{self, KeptImages},
     observe::{Dirty, Observer, Snapshot},
     preview::preview,
     probes::Probes,
@@ -117,6 +118,7 @@ pub fn start<E: Engine>(
         converged: false,
         foreign: BTreeSet::new(),
         stops: BTreeMap::new(),
+        kept_images: KeptImages::new(),
         unsaved: false,
         save_at: Instant::now(),
         removal,
@@ -164,6 +166,7 @@ struct Supervisor<E> {
     foreign: BTreeSet<(ForeignKind, String)>,
     /// Containers that somebody has asked the engine to stop, and when, until it is known what that means.
     stops: BTreeMap<ContainerId, Timestamp>,
+    kept_images: KeptImages,
     /// Whether it was told that the state cannot be written, and when that is tried again.
     unsaved: bool,
     save_at: Instant,
@@ -189,9 +192,21 @@ struct Supervisor<E> {
 
 /// What has ended.
 enum Task<E> {
-    Looked { observer: Observer<E>, settled: BTreeSet<Target>, result: Looked },
-    Acted { action: Action, result: Result<Option<EventKind>, EngineError> },
+    Looked {
+        observer: Observer<E>,
+        settled: BTreeSet<Target>,
+        result: Looked,
+    },
+    Acted {
+        action: Action,
+        result: Result<Option<EventKind>, EngineError>,
+    },
     Told(watch::Told),
+    /// Images of these ids were given names.
+    Kept {
+        images: BTreeSet<String>,
+        result: Result<(), EngineError>,
+    },
 }
 
 type Looked = Result<(Snapshot, Option<BoxStream<'static, EngineEvent>>), EngineError>;
@@ -238,7 +253,9 @@ impl<E: Engine> Supervisor<E> {
             self.tell_of_silence();
             self.act();
             self.save();
+            self.keep_images();
             if self.is_gone() {
+                kept_images::release_all(&*self.engine, &self.wish.desired.project.name).await;
                 if let Some(event) = self.traffic.remove(&self.wish.desired.project.name) {
                     self.journal.record(self.clock.now(), event);
                 }
@@ -310,6 +327,22 @@ impl<E: Engine> Supervisor<E> {
                 let kind = EventKind::Rollout { service: name.clone(), milestone };
                 self.journal.record(self.clock.now(), kind);
             }
+        }
+    }
+
+    /// Has the engine keep the images of remembered versions, once it is known which these are.
+    fn keep_images(&mut self) {
+        let is_known = self.seen && self.reachable && self.wish.knows_names();
+        if !is_known || self.wish.desired.phase != Phase::Up {
+            return;
+        }
+        let wanted = kept_images::of(&self.wish.desired.versions);
+        if let Some(images) = self.kept_images.begin(&wanted) {
+            let (engine, project) = (Arc::clone(&self.engine), self.wish.desired.project.name.clone());
+            self.tasks.spawn(async move {
+                let result = kept_images::settle(&*engine, &project, &images).await;
+                Task::Kept { images, result }
+            });
         }
     }
 

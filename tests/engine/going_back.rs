@@ -132,3 +132,40 @@ fn a_rollout_that_another_one_takes_the_place_of_ends_its_command() {
     project.run(&["rollout", "abort", "web"]);
     assert_eq!(answers(&project), ["1"]);
 }
+
+/// An image of the server under a name, with a label that nothing else has; the name moves on to it.
+fn build(project: &Project, name: &str, release: u32) -> String {
+    let docker = Docker::default();
+    let labels = [format!("{}=1", project.name), format!("release={release}")];
+    let container =
+        docker.run(&["create", "--label", &labels[0], "--label", &labels[1], &project.image("GO")]);
+    let id = docker.run(&["commit", &container, name]);
+    docker.run(&["rm", &container]);
+    id
+}
+
+#[test]
+fn the_images_of_remembered_versions_outlive_a_cleanup_and_their_names_go_with_the_project() {
+    let project = Project::new(&go("1"));
+    let moving = Derived { docker: Docker::default(), name: format!("localhost/{}-moving:1", project.name) };
+    let docker = &moving.docker;
+    let kept = || docker.kept_images(&project.name);
+    let first = build(&project, &moving.name, 1);
+    project.write(&go("1").replace("${GO}", &moving.name));
+    project.run(&["up", "-d", "--wait", "--pull", "never"]);
+    let second = build(&project, &moving.name, 2);
+    assert_ne!(first, second);
+    project.run(&["rollout", "web", "--pull", "never"]);
+    wait::until("the images of both versions have names", || check(kept().len() == 2, kept()));
+    // Of all that has no name, it takes only what this test has made.
+    docker.run(&["image", "prune", "-f", "--filter", &format!("label={}", project.name)]);
+    docker.run(&["image", "inspect", &first]);
+    project.run(&["rollout", "undo", "web"]);
+    let runs = docker.run(&["inspect", "-f", "{{.Image}}", &format!("{}-web-1", project.name)]);
+    assert_eq!(runs, first);
+    project.run(&["up", "-d", "--wait", "--pull", "never"]);
+    project.run(&["down"]);
+    assert_eq!(kept(), Vec::<String>::new());
+    assert!(docker.try_run(&["image", "inspect", &first]).is_err(), "nobody has a name for it any more");
+    docker.run(&["image", "inspect", &second]);
+}

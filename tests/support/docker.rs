@@ -5,6 +5,7 @@ use std::{
     process::Command,
 };
 
+use sameport::{engine::kept_images, spec::Image};
 use serde_json::Value;
 
 /// An engine.
@@ -70,7 +71,16 @@ impl Docker {
 
     /// Removes everything that carries a project's label, and its supervisor's lock, as far as it can.
     pub fn remove_project(&self, name: &str) -> Result<(), String> {
-        self.remove(&of_project(name)).and(self.remove(&lock_of_project(name)))
+        let images =
+            self.kept_images(name).iter().try_for_each(|image| self.try_run(&["rmi", image]).map(drop));
+        self.remove(&of_project(name)).and(self.remove(&lock_of_project(name))).and(images)
+    }
+
+    /// The names that a project has given to images of its versions.
+    pub fn kept_images(&self, project: &str) -> Vec<String> {
+        let of_all = self.lines(&["images", "--format", "{{.Repository}}:{{.Tag}}", kept_images::REPOSITORY]);
+        let project = project.parse().unwrap();
+        of_all.into_iter().filter(|name| kept_images::is_of(&project, &Image(name.clone()))).collect()
     }
 
     /// Removes everything that a filter finds, as far as it can.

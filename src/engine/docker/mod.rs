@@ -1,6 +1,10 @@
 //! Docker Engine, through its API.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use bollard::{
     auth::DockerCredentials,
@@ -10,20 +14,19 @@ use bollard::{
     },
     query_parameters::{
         CreateContainerOptions, CreateImageOptions, ImportImageOptions, KillContainerOptions,
-        ListContainersOptions, ListNetworksOptions, ListVolumesOptions, RemoveContainerOptions,
-        RemoveVolumeOptions, RenameContainerOptions, StopContainerOptions,
+        ListContainersOptions, ListImagesOptions, ListNetworksOptions, ListVolumesOptions,
+        RemoveContainerOptions, RemoveImageOptions, RemoveVolumeOptions, RenameContainerOptions,
+        StopContainerOptions, TagImageOptions,
     },
 };
 use futures_util::{Stream, StreamExt, TryStreamExt, stream::BoxStream};
-use jiff::Timestamp;
-use tokio::sync::watch;
 
 use crate::spec::{Image, Limits, Network, NetworkAttachment, ProjectName, Volume};
 
 use super::{
     ContainerId, CreateContainer, Engine, EngineError, EngineEvent, EngineInfo, ExecOptions, ImageInfo,
     Inspection, Labels, LogLine, LogOptions, Namespaces, Nonce, PullProgress, Ran, RemoveVolumes, Resource,
-    Summary, credentials,
+    Summary, credentials, kept_images,
 };
 
 mod bounded;
@@ -35,6 +38,7 @@ mod image;
 mod inspect;
 pub mod lock;
 mod mounts;
+mod stops;
 mod stream;
 mod translate;
 
@@ -51,12 +55,6 @@ const AT_ONCE: usize = 16;
 
 /// The API from which on a health check can be asked more often at first: `start_interval` (Docker Engine 25).
 pub const START_INTERVAL: (u32, u32) = (1, 44);
-
-/// The end of an engine is known so soon after the next one has answered.
-const AFTERTHOUGHT: Duration = Duration::from_millis(100);
-
-/// An engine remembers 256 events.
-const MOST_STOPS: usize = 1024;
 
 /// How much longer than a container's time to end the daemon may take to answer.
 const STOP_SLACK: Duration = Duration::from_secs(60);
@@ -193,37 +191,6 @@ impl Docker {
         let options = ListContainersOptions { all: true, filters: Some(filters), ..Default::default() };
         let rows = self.call("the engine", self.client.list_containers(Some(options))).await?;
         Ok(rows.into_iter().filter_map(inspect::summary).collect())
-    }
-
-    /// Whether a stop was asked for. An engine that goes down takes no new connections first, and then stops its containers.
-    async fn asked_for(
-        self,
-        stop: Option<(ContainerId, Timestamp)>,
-        mut gone: watch::Receiver<()>,
-    ) -> Option<EngineEvent> {
-        let (id, at) = stop?;
-        let answers = async {
-            // The connections that there are would be answered to the end.
-            let client = connect::client(&self.endpoint).ok()?;
-            client.ping().await.ok()?;
-            // That can have been the next engine: the end of the one that stopped it is known then.
-            tokio::time::sleep(AFTERTHOUGHT).await;
-            Some(EngineEvent::Stopped { id, at })
-        };
-        tokio::select! {
-            biased;
-            _ = gone.changed() => None,
-            answer = tokio::time::timeout(stream::ANSWERS, answers) => answer.ok().flatten(),
-        }
-    }
-
-    /// Stops that it remembers; none where it does not answer, or does not tell its time.
-    async fn past_stops(&self, project: &ProjectName, now: Option<&str>) -> Vec<EngineEvent> {
-        let Some(now) = now else { return Vec::new() };
-        let told = self.client.events(Some(stream::past_stops(project, now)));
-        let stops = told.filter_map(async |event| stream::stop(&event.ok()?)).take(MOST_STOPS);
-        let stops = stops.map(|(id, at)| EngineEvent::Stopped { id, at }).collect::<Vec<_>>();
-        tokio::time::timeout(stream::ANSWERS, stops).await.unwrap_or_default()
     }
 
     /// What time the engine has.
@@ -371,24 +338,9 @@ impl Engine for Docker {
         let to_end = |events: BoxStream<'static, Result<_, _>>| {
             events.map(Result::ok).chain(futures_util::stream::once(async { None }))
         };
-        let (end, gone) = watch::channel(());
-        let told = futures_util::stream::select(to_end(events.boxed()), to_end(connections.boxed()))
-            .take_while(move |event| {
-                if event.is_none() {
-                    end.send_replace(());
-                }
-                std::future::ready(event.is_some())
-            })
-            .filter_map(std::future::ready);
-        let this = self.clone();
-        let told = told.flat_map_unordered(None, move |event| {
-            let stop = stream::stop(&event);
-            let reason = this.clone().asked_for(stop, gone.clone());
-            let reason = futures_util::stream::once(reason).filter_map(std::future::ready);
-            futures_util::stream::iter(stream::event(event)).chain(reason).boxed()
-        });
+        let told = futures_util::stream::select(to_end(events.boxed()), to_end(connections.boxed()));
         let past = self.past_stops(project, now.as_deref()).await;
-        Ok(futures_util::stream::iter(past).chain(told).boxed())
+        Ok(futures_util::stream::iter(past).chain(self.with_reasons(told)).boxed())
     }
 
     async fn logs(
@@ -432,6 +384,26 @@ impl Engine for Docker {
         let body = bollard::body_full(archive.into());
         let loading = self.client.import_image(ImportImageOptions::default(), body, None);
         self.call("the image", drained(loading)).await
+    }
+
+    async fn kept_images(&self, project: &ProjectName) -> Result<BTreeSet<Image>, EngineError> {
+        let filters = HashMap::from([("reference".to_owned(), vec![kept_images::REPOSITORY.to_owned()])]);
+        let options = ListImagesOptions { filters: Some(filters), ..Default::default() };
+        let found = self.call("the engine", self.client.list_images(Some(options))).await?;
+        let names = found.into_iter().flat_map(|image| image.repo_tags).map(Image);
+        Ok(names.filter(|name| kept_images::is_of(project, name)).collect())
+    }
+
+    async fn keep_image(&self, id: &str, name: &Image) -> Result<(), EngineError> {
+        let (repo, tag) = name.0.rsplit_once(':').unwrap_or((&name.0, "latest"));
+        let options = TagImageOptions { repo: Some(repo.to_owned()), tag: Some(tag.to_owned()) };
+        self.call(&format!("image {id}"), self.client.tag_image(id, Some(options))).await
+    }
+
+    async fn release_image(&self, name: &Image) -> Result<(), EngineError> {
+        let options = RemoveImageOptions { noprune: true, ..Default::default() };
+        let removed = self.client.remove_image(&name.0, Some(options), None);
+        self.call(&format!("image {name}"), removed).await.map(drop)
     }
 
     async fn networks(&self, project: &ProjectName) -> Result<Vec<Resource>, EngineError> {

@@ -1,6 +1,6 @@
 //! Events, logs and pulls: answers that come bit by bit.
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use bollard::{
     container::LogOutput,
@@ -10,19 +10,11 @@ use bollard::{
 use futures_util::{Stream, StreamExt, stream};
 use jiff::Timestamp;
 
+use super::stops;
 use crate::{
     engine::{ContainerId, EngineEvent, Labels, LogLine, LogOptions, PullProgress},
     spec::ProjectName,
 };
-
-/// The number of the signal that no program can take for a wish to end.
-const SIGKILL: &str = "9";
-/// The engine tells so soon after the end of a process that was signalled whether its stop was asked for.
-const SIGNALLED: Duration = Duration::from_millis(500);
-/// An engine that has stopped a container answers by then, unless it is going down.
-pub(super) const ANSWERS: Duration = Duration::from_secs(2);
-/// By then it is known why a container was stopped.
-const STOPPED: Duration = Duration::from_secs(3);
 
 /// A line that never ends is cut into pieces of this many bytes.
 const LONGEST_LINE: usize = 64 * 1024;
@@ -52,24 +44,6 @@ pub(super) fn from(time: &str) -> Option<String> {
     Some(format!("{}.{:09}", time.as_second(), time.subsec_nanosecond()))
 }
 
-/// Stops that the engine remembers, until `now`. It forgets them when it ends, so nobody has stopped these by ending it.
-pub(super) fn past_stops(project: &ProjectName, now: &str) -> EventsOptions {
-    let filters = HashMap::from([
-        ("label".to_owned(), vec![format!("{}={project}", Labels::PROJECT)]),
-        ("type".to_owned(), vec!["container".to_owned()]),
-        ("event".to_owned(), vec!["stop".to_owned()]),
-    ]);
-    EventsOptions { since: Some("1".to_owned()), until: from(now), filters: Some(filters) }
-}
-
-/// Which container was stopped, and when; none where an event is another one. An engine that goes down tells the same.
-pub(super) fn stop(told: &EventMessage) -> Option<(ContainerId, Timestamp)> {
-    let is_stop = told.typ == Some(EventMessageTypeEnum::CONTAINER) && told.action.as_deref() == Some("stop");
-    let id = told.actor.as_ref()?.id.clone()?;
-    let at = Timestamp::from_nanosecond(told.time_nano?.into()).ok()?;
-    is_stop.then_some((ContainerId(id), at))
-}
-
 /// What an event means to us; none for those that change nothing, such as every run of a health check.
 pub(super) fn event(told: EventMessage) -> Option<EngineEvent> {
     let action = told.action.unwrap_or_default();
@@ -78,13 +52,9 @@ pub(super) fn event(told: EventMessage) -> Option<EngineEvent> {
         Some(EventMessageTypeEnum::CONTAINER) => {
             let actor = told.actor?;
             let id = ContainerId(actor.id?);
-            let signal = || actor.attributes?.remove("signal");
-            Some(match action.as_str() {
-                "kill" if signal().is_none_or(|signal| signal != SIGKILL) => {
-                    EngineEvent::Ending { id, patience: SIGNALLED }
-                }
-                "stop" => EngineEvent::Ending { id, patience: STOPPED },
-                _ => EngineEvent::Container(id),
+            Some(match stops::patience(&action, actor.attributes.as_ref()) {
+                Some(patience) => EngineEvent::Ending { id, patience },
+                None => EngineEvent::Container(id),
             })
         }
         Some(EventMessageTypeEnum::NETWORK) if action == "connect" || action == "disconnect" => {

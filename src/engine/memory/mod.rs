@@ -3,7 +3,7 @@
 //! fail, and the daemon can go away.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -19,6 +19,7 @@ use crate::{
 use super::{
     ContainerId, CreateContainer, Engine, EngineError, EngineEvent, EngineInfo, ExecOptions, ImageInfo,
     Inspection, Labels, LogLine, LogOptions, PullProgress, Ran, RemoveVolumes, Resource, Summary,
+    kept_images,
 };
 
 mod world;
@@ -196,6 +197,27 @@ impl Engine for Memory {
 
     async fn load_image(&self, _archive: Vec<u8>) -> Result<(), EngineError> {
         self.call(Call::Look, |_| Ok(())).await
+    }
+
+    async fn kept_images(&self, project: &ProjectName) -> Result<BTreeSet<Image>, EngineError> {
+        let is_of = |name: &&Image| kept_images::is_of(project, name);
+        self.call(Call::Look, |world| Ok(world.kept_images.iter().filter(is_of).cloned().collect())).await
+    }
+
+    async fn keep_image(&self, _id: &str, name: &Image) -> Result<(), EngineError> {
+        self.call(Call::Resource, |world| {
+            world.kept_images.insert(name.clone());
+            Ok(())
+        })
+        .await
+    }
+
+    async fn release_image(&self, name: &Image) -> Result<(), EngineError> {
+        self.call(Call::Resource, |world| {
+            world.kept_images.remove(name);
+            Ok(())
+        })
+        .await
     }
 
     async fn networks(&self, project: &ProjectName) -> Result<Vec<Resource>, EngineError> {

@@ -112,6 +112,8 @@ pub struct World {
     /// Jobs before a new version that ended well, and of which version.
     pub jobs_done: BTreeSet<(ServiceName, Generation)>,
     pub(super) listeners: Vec<UnboundedSender<EngineEvent>>,
+    /// Names that images of versions have.
+    pub(super) kept_images: BTreeSet<Image>,
     /// The stops that were asked for: of which container, and when.
     stops: Vec<(ContainerId, Timestamp)>,
     /// Labels by name.
@@ -139,6 +141,7 @@ impl World {
             knows_nothing: false,
             jobs_done: BTreeSet::new(),
             listeners: Vec::new(),
+            kept_images: BTreeSet::new(),
             stops: Vec::new(),
             networks: BTreeMap::new(),
             volumes: BTreeMap::new(),

@@ -39,6 +39,7 @@ impl<E: Engine> Supervisor<E> {
         self.traffic.want(std::mem::take(&mut self.plan.wishes));
         let free = AT_ONCE.saturating_sub(self.observed.busy.len());
         let actions: Vec<_> = self.plan.actions.drain(..).take(free).collect();
+        self.wish.note_ending(&actions, &self.observed);
         for action in actions {
             let target = action.target();
             if let Action::Stop { id, .. } = &action

@@ -91,6 +91,7 @@ impl<E: Engine> Supervisor<E> {
                 }
             }
             Task::Acted { action, result } => self.acted(&action, result),
+            Task::Kept { images, result } => self.kept_images.ended(images, result),
             Task::Told(told) => {
                 let history = self.observed.history.entry(told.target).or_default();
                 let events = match told.excuse {

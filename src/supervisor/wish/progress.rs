@@ -46,7 +46,6 @@ impl Wish {
             self.keep(state);
             self.desired.interrupted_jobs = self.state.interrupted_jobs.clone();
         }
-        self.note_ending(action, observed);
         let affected = dependents::of(action, &self.desired, observed);
         if !affected.is_subset(&self.state.restart_after) {
             let mut state = self.state.clone();

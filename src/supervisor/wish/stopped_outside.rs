@@ -16,20 +16,23 @@ impl Wish {
         self.state.ending.get(id) == Some(&started_at)
     }
 
-    /// An action begins that tells a process to end: an engine says of that the same as of a stop by somebody else.
-    pub(super) fn note_ending(&mut self, action: &Action, observed: &Observed) {
-        let Action::Stop { target, id, .. } = action else { return };
-        let is_job = matches!(target, Target::Before(_));
+    /// Actions begin of which some tell a process to end: an engine says of that the same as of a stop by somebody else.
+    pub fn note_ending(&mut self, actions: &[Action], observed: &Observed) {
         // What goes down is not started again, whoever stops it.
-        if is_job || self.desired.phase != Phase::Up {
+        if self.desired.phase != Phase::Up {
             return;
         }
-        if let Some(started_at) = observed.containers.get(id).and_then(Container::started_at) {
-            let mut state = self.state.clone();
-            state.ending.retain(|other, _| observed.containers.contains_key(other));
-            state.ending.insert(id.clone(), started_at);
-            self.keep(state);
-        }
+        let ending = actions.iter().filter_map(|action| match action {
+            Action::Stop { target: Target::Before(_), .. } => None,
+            Action::Stop { id, .. } => {
+                Some((id.clone(), observed.containers.get(id).and_then(Container::started_at)?))
+            }
+            _ => None,
+        });
+        let mut state = self.state.clone();
+        state.ending.retain(|other, _| observed.containers.contains_key(other));
+        state.ending.extend(ending);
+        self.keep(state);
     }
 
     /// Somebody has asked the engine to stop a container, at that time of its clock. Returns whether a replica is stopped by
