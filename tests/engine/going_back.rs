@@ -149,7 +149,7 @@ fn the_images_of_remembered_versions_outlive_a_cleanup_and_their_names_go_with_t
     let project = Project::new(&go("1"));
     let moving = Derived { docker: Docker::default(), name: format!("localhost/{}-moving:1", project.name) };
     let docker = &moving.docker;
-    let kept = || docker.kept_images(&project.name);
+    let kept = || docker.kept_images(&project.name).unwrap();
     let first = build(&project, &moving.name, 1);
     project.write(&go("1").replace("${GO}", &moving.name));
     project.run(&["up", "-d", "--wait", "--pull", "never"]);

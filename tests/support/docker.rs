@@ -71,16 +71,18 @@ impl Docker {
 
     /// Removes everything that carries a project's label, and its supervisor's lock, as far as it can.
     pub fn remove_project(&self, name: &str) -> Result<(), String> {
-        let images =
-            self.kept_images(name).iter().try_for_each(|image| self.try_run(&["rmi", image]).map(drop));
-        self.remove(&of_project(name)).and(self.remove(&lock_of_project(name))).and(images)
+        let containers = self.remove(&of_project(name)).and(self.remove(&lock_of_project(name)));
+        let images = self.kept_images(name)?;
+        containers.and(images.iter().try_for_each(|image| self.try_run(&["rmi", image]).map(drop)))
     }
 
     /// The names that a project has given to images of its versions.
-    pub fn kept_images(&self, project: &str) -> Vec<String> {
-        let of_all = self.lines(&["images", "--format", "{{.Repository}}:{{.Tag}}", kept_images::REPOSITORY]);
+    pub fn kept_images(&self, project: &str) -> Result<Vec<String>, String> {
+        let of_all =
+            self.try_run(&["images", "--format", "{{.Repository}}:{{.Tag}}", kept_images::REPOSITORY])?;
         let project = project.parse().unwrap();
-        of_all.into_iter().filter(|name| kept_images::is_of(&project, &Image(name.clone()))).collect()
+        let is_its = |name: &&str| kept_images::is_of(&project, &Image((*name).to_owned()));
+        Ok(of_all.lines().filter(is_its).map(str::to_owned).collect())
     }
 
     /// Removes everything that a filter finds, as far as it can.

@@ -233,7 +233,7 @@ impl Project {
         found.extend(self.docker.lines(&["ps", "-aq", "--filter", &lock]));
         found.extend(self.docker.lines(&["network", "ls", "-q", "--filter", &filter]));
         found.extend(self.docker.lines(&["volume", "ls", "-q", "--filter", &filter]));
-        found.extend(self.docker.kept_images(&self.name));
+        found.extend(self.docker.kept_images(&self.name).unwrap());
         found
     }
 

@@ -48,7 +48,9 @@ impl Wish {
         };
         let is_replica = matches!(container.labels.role, Role::Replica { .. });
         let known = self.state.stopped_outside.get(&container.id);
-        if !is_replica
+        // What goes down is stopped by us, which is not noted.
+        if self.desired.phase != Phase::Up
+            || !is_replica
             || exit.started_at >= at
             || exit.finished_at > at
             || self.is_ended_by_us(&container.id, exit.started_at)
@@ -92,5 +94,119 @@ impl Wish {
         self.keep(state);
         self.desired.superseded.extend(started.into_iter().map(|process| (process, None)));
         self.desired.stopped_outside.clone_from(&self.state.stopped_outside);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{Request, StateFile, tests::project},
+        *,
+    };
+    use crate::{
+        engine::{Exit, Labels, Process},
+        plan::Goal,
+        spec::{Generation, Hooks, Limits, Slot},
+    };
+
+    fn second(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn exited(started: i64, finished: i64) -> ContainerState {
+        ContainerState::Exited(Exit {
+            code: 143,
+            out_of_memory: false,
+            error: None,
+            started_at: second(started),
+            finished_at: second(finished),
+        })
+    }
+
+    fn running(started: i64) -> ContainerState {
+        let health = crate::engine::Health::None;
+        ContainerState::Running(Process { pid: 7, started_at: second(started), health, complaint: None })
+    }
+
+    fn db(state: ContainerState) -> Container {
+        Container {
+            id: ContainerId("1f".to_owned()),
+            name: "shop-db-1".to_owned(),
+            labels: Labels {
+                project: "shop".parse().unwrap(),
+                pod: "db".parse().unwrap(),
+                generation: Generation::from_label("0123456789ab"),
+                role: Role::Replica { service: "db".parse().unwrap(), slot: Slot::FIRST },
+            },
+            joined: None,
+            image_id: None,
+            hooks: Hooks::default(),
+            limits: Limits::default(),
+            recreated: false,
+            volumes: std::collections::BTreeSet::new(),
+            connections: None,
+            state,
+            since: second(0),
+            netns: None,
+        }
+    }
+
+    fn observed(container: &Container) -> Observed {
+        let containers = [(container.id.clone(), container.clone())].into();
+        Observed { containers, ..Observed::default() }
+    }
+
+    fn wish(file: StateFile) -> Wish {
+        let mut wish = Wish::new("shop".parse().unwrap(), file).unwrap();
+        wish.take(Request::Load(Box::new(project())), &Observed::default(), second(0)).unwrap();
+        wish.desired.goals.insert("db".parse().unwrap(), Goal::Run { replicas: 1 });
+        wish
+    }
+
+    #[test]
+    fn a_stop_that_we_have_not_asked_for_is_meant_until_somebody_asks_for_the_service() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = || StateFile::at(folder.path().join("shop.json"));
+        let mut wish = wish(file());
+        assert_eq!(wish.note_stopped(&db(running(10)), second(20)), None, "its end is not seen yet");
+        assert_eq!(wish.note_stopped(&db(running(30)), second(20)), Some(false), "it runs again");
+        assert_eq!(
+            wish.note_stopped(&db(exited(30, 31)), second(20)),
+            Some(false),
+            "that was another process"
+        );
+        let stopped = db(exited(10, 20));
+        assert_eq!(wish.note_stopped(&stopped, second(20)), Some(true));
+        assert_eq!(wish.note_stopped(&stopped, second(20)), Some(false), "it is known");
+        assert_eq!(wish.desired.stopped_outside_since(&stopped), Some(second(20)));
+        // The next supervisor knows it.
+        let mut next = super::super::Wish::new("shop".parse().unwrap(), file()).unwrap();
+        next.take(Request::Load(Box::new(project())), &observed(&stopped), second(0)).unwrap();
+        assert_eq!(next.desired.stopped_outside_since(&stopped), Some(second(20)));
+        let counts = [("db".parse().unwrap(), 1)].into();
+        next.take(Request::Scale(counts), &observed(&stopped), second(0)).unwrap();
+        assert_eq!(next.desired.stopped_outside_since(&stopped), None);
+        assert!(next.desired.is_superseded(&stopped.id, second(10)), "it starts again");
+        // With another process it is forgotten.
+        wish.catch_up(&mut observed(&db(running(30))));
+        assert!(wish.desired.stopped_outside.is_empty());
+    }
+
+    #[test]
+    fn what_we_have_stopped_is_not_stopped_from_outside_nor_is_what_goes_down() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = || StateFile::at(folder.path().join("shop.json"));
+        let mut wish = wish(file());
+        let (before, after) = (db(running(10)), db(exited(10, 20)));
+        let target = Target::Replica("db".parse().unwrap(), Slot::FIRST);
+        let stop = Action::Stop { target, id: before.id.clone(), grace: std::time::Duration::ZERO };
+        wish.note_ending(&[stop], &observed(&before));
+        assert_eq!(wish.note_stopped(&after, second(20)), Some(false));
+        // Also when the supervisor has died of it.
+        let mut next = super::super::Wish::new("shop".parse().unwrap(), file()).unwrap();
+        assert_eq!(next.note_stopped(&after, second(20)), Some(false));
+        let later = db(exited(30, 40));
+        next.take(Request::Down { volumes: false, grace: None }, &observed(&later), second(0)).unwrap();
+        assert_eq!(next.note_stopped(&later, second(40)), Some(false));
     }
 }
