@@ -2,77 +2,22 @@
 //! confirmed write is lost, and there are never two.
 
 use std::{
-    collections::BTreeSet,
     fs,
-    io::{BufRead, BufReader, Write},
-    net::{SocketAddr, TcpStream},
+    net::TcpStream,
     os::unix::fs::PermissionsExt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::{self, JoinHandle},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
     time::{Duration, Instant},
 };
 
-use super::support::{
-    load,
-    project::Project,
-    wait::{self, check},
+use super::{
+    stores::{lines, writer::Writer},
+    support::{
+        images, load,
+        project::Project,
+        wait::{self, check},
+    },
 };
-
-/// Asks Redis one thing on a connection that is open.
-fn ask(stream: &mut BufReader<TcpStream>, line: &str) -> std::io::Result<String> {
-    stream.get_mut().write_all(format!("{line}\r\n").as_bytes())?;
-    let mut answer = String::new();
-    stream.read_line(&mut answer)?;
-    if answer.starts_with('$') && !answer.starts_with("$-1") {
-        answer.clear();
-        stream.read_line(&mut answer)?;
-    }
-    Ok(answer.trim_end().to_owned())
-}
-
-fn connect(address: SocketAddr) -> std::io::Result<BufReader<TcpStream>> {
-    let stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
-    Ok(BufReader::new(stream))
-}
-
-/// Writes one key after the other, on connections that it keeps, until it is told to stop; returns what was confirmed.
-struct Writer {
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<BTreeSet<u32>>,
-}
-
-impl Writer {
-    fn start(address: SocketAddr) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let until = Arc::clone(&stop);
-        let thread = thread::spawn(move || {
-            let (mut confirmed, mut number) = (BTreeSet::new(), 0);
-            let mut open = None;
-            while !until.load(Ordering::Relaxed) {
-                number += 1;
-                let Some(stream) = open.take().or_else(|| connect(address).ok()) else { continue };
-                let mut stream: BufReader<TcpStream> = stream;
-                if ask(&mut stream, &format!("SET key{number} {number}")).is_ok_and(|answer| answer == "+OK")
-                {
-                    confirmed.insert(number);
-                    open = Some(stream);
-                }
-                thread::sleep(Duration::from_millis(10));
-            }
-            confirmed
-        });
-        Self { stop, thread }
-    }
-
-    fn finish(self) -> BTreeSet<u32> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap()
-    }
-}
 
 #[test]
 fn redis_with_its_data_in_a_folder_keeps_each_confirmed_write_when_it_is_changed() {
@@ -93,9 +38,9 @@ services:
     let project = Project::new(&compose(1));
     project.run(&["up", "-d", "--wait"]);
     let address = project.outside();
-    let writer = Writer::start(address);
+    let writer = Writer::start(address, lines::redis);
     // It does nothing, and has an hour for it: nobody waits for that.
-    let idle = connect(address).unwrap();
+    let idle = TcpStream::connect(address).unwrap();
     for version in 2..=4 {
         project.write(&compose(version));
         if version == 2 {
@@ -112,14 +57,11 @@ services:
         assert!(told.stderr.contains("no replica was ready for"), "{told:?}");
     }
     drop(idle);
-    let confirmed = writer.finish();
-    let mut stream = connect(address).unwrap();
-    let lost: Vec<_> = confirmed
-        .iter()
-        .filter(|key| ask(&mut stream, &format!("GET key{key}")).unwrap() != key.to_string())
-        .collect();
-    assert!(confirmed.len() > 100, "{}", confirmed.len());
-    assert!(lost.is_empty(), "{} of {} lost: {lost:?}", lost.len(), confirmed.len());
+    let written = writer.finish();
+    let lost = written.lost(&mut *lines::redis(address).unwrap());
+    let confirmed = written.confirmed.len();
+    assert!(confirmed > 100, "{confirmed}");
+    assert!(lost.is_empty(), "{} of {confirmed} lost: {lost:?}", lost.len());
 }
 
 #[test]
@@ -322,14 +264,8 @@ fn an_anonymous_volume_stays_with_its_slot() {
 #[test]
 #[ignore = "takes its time: `.ci/full engine`"]
 fn a_volume_that_only_the_image_names_stays_with_its_slot() {
-    let base = super::support::images::build("redis");
-    let (docker, name) =
-        (super::support::docker::Docker::default(), format!("localhost/spt{}-volume:1", std::process::id()));
-    let container = docker.run(&["create", &base]);
-    docker.run(&["commit", "--change", "VOLUME /data", container.trim(), &name]);
-    docker.run(&["rm", container.trim()]);
-    data_stays_with_the_slot(&name, "", "services: { store: { image: \"${REDIS}\" } }");
-    docker.run(&["rmi", &name]);
+    let image = images::with_volume("redis", "/data");
+    data_stays_with_the_slot(&image.name, "", "services: { store: { image: \"${REDIS}\" } }");
 }
 
 #[test]

@@ -53,6 +53,7 @@ mod source_ports;
 mod spread;
 mod state;
 mod stopped_outside;
+mod stores;
 mod supervisor;
 mod traffic;
 mod unmodified;
