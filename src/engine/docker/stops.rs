@@ -49,6 +49,15 @@ fn stop(told: &EventMessage) -> Option<(ContainerId, Timestamp)> {
     is_stop.then_some((ContainerId(id), at))
 }
 
+/// Whether a sandbox was stopped. An engine that was killed stops whatever still runs when it starts again, and remembers
+/// that; a sandbox is among it wherever a replica is.
+fn is_of_sandbox(told: &EventMessage) -> bool {
+    let attributes = told.actor.as_ref().and_then(|actor| actor.attributes.as_ref());
+    attributes
+        .and_then(|attributes| attributes.get("dev.sameport.role"))
+        .is_some_and(|role| role == "sandbox")
+}
+
 /// Stops that an engine remembers, until `now`. It forgets them when it ends, so none of these is of an engine that went down.
 fn past(project: &ProjectName, now: &str) -> EventsOptions {
     let filters = HashMap::from([
@@ -108,13 +117,16 @@ impl Docker {
         }
     }
 
-    /// Stops that it remembers; none where it does not answer, or does not tell its time.
+    /// Stops that it remembers; none where it does not answer, or does not tell its time, or may have stopped them itself.
     pub(super) async fn past_stops(&self, project: &ProjectName, now: Option<&str>) -> Vec<EngineEvent> {
         let Some(now) = now else { return Vec::new() };
         let told = self.client.events(Some(past(project, now)));
-        let stops = told.filter_map(async |event| stop(&event.ok()?)).take(MOST_STOPS);
-        let stops = stops.map(|(id, at)| EngineEvent::Stopped { id, at }).collect::<Vec<_>>();
-        tokio::time::timeout(ANSWERS, stops).await.unwrap_or_default()
+        let told = told.filter_map(async |event| event.ok()).take(MOST_STOPS).collect::<Vec<_>>();
+        let told = tokio::time::timeout(ANSWERS, told).await.unwrap_or_default();
+        if told.iter().any(is_of_sandbox) {
+            return Vec::new();
+        }
+        told.iter().filter_map(stop).map(|(id, at)| EngineEvent::Stopped { id, at }).collect()
     }
 }
 

@@ -80,7 +80,6 @@ fn without_live_restore(end: fn(&mut Daemon)) {
 }
 
 #[test]
-#[ignore = "takes its time: `.ci/full engine`"]
 fn the_daemon_is_killed_without_live_restore_and_everything_comes_back() {
     without_live_restore(Daemon::kill);
 }
