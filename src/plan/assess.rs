@@ -13,7 +13,7 @@ use crate::{
 
 use super::{
     Approach, Autopsy, Container, Desired, Goal, Observed, Phase, Planner, Rollout, Sharing, Signs, Target,
-    Verb, Verdict, Worse, history::later, signals,
+    Verb, Verdict, Worse, history::later, listening::Elsewhere, signals,
 };
 
 /// How many starts in a row have to fail before a version is blamed for it: what one says may be the end of the engine
@@ -330,17 +330,15 @@ impl Planner<'_> {
             return None;
         }
         let since = self.tried_since(service, container);
-        let wanted = self.missing_listeners(service, container);
-        let found = self.listeners(container);
-        if process.health != Health::Starting
-            && !wanted.is_empty()
-            && !found.is_empty()
-            && later(since, rules.monitor) <= self.now
-        {
-            return Some(FailureReason::ListensElsewhere { wanted, found });
-        }
         let deadline = later(since, rules.deadline);
-        (deadline <= self.now).then_some(FailureReason::TooSlow { seconds: rules.deadline.as_secs() })
+        match self.elsewhere(service, container, rules) {
+            Some(Elsewhere { wanted, found, judged_at }) if judged_at.min(deadline) <= self.now => {
+                Some(FailureReason::ListensElsewhere { wanted, found })
+            }
+            _ => {
+                (deadline <= self.now).then_some(FailureReason::TooSlow { seconds: rules.deadline.as_secs() })
+            }
+        }
     }
 
     /// Whether a container's pod was open at that time, by the engine's clock, and is still: else it has ended with its pod,
@@ -355,24 +353,17 @@ impl Planner<'_> {
     /// When a replica of a new version that is not ready will have failed.
     pub(super) fn fails_at(&self, service: &Service, container: &Container) -> Timestamp {
         let rules = self.rules_of(service);
-        let elsewhere =
-            !self.listeners(container).is_empty() && !self.missing_listeners(service, container).is_empty();
-        let least = if elsewhere { rules.monitor.min(rules.deadline) } else { rules.deadline };
+        let deadline = later(self.tried_since(service, container), rules.deadline);
+        let elsewhere = self.elsewhere(service, container, rules).map(|elsewhere| elsewhere.judged_at);
         let ill = self.illness(container).and_then(|illness| illness.replace_at);
-        ill.into_iter().fold(later(self.tried_since(service, container), least), Timestamp::min)
+        elsewhere.into_iter().chain(ill).fold(deadline, Timestamp::min)
     }
 
     /// Since when a replica has had its time to get ready. One that was there before us began at a time by the engine's
     /// clock, which may be anywhere; the rollout began by ours.
-    fn tried_since(&self, service: &Service, container: &Container) -> Timestamp {
+    pub(super) fn tried_since(&self, service: &Service, container: &Container) -> Timestamp {
         let began = self.desired.rollouts.get(&service.name).map(|rollout| rollout.began);
         began.map_or(container.since, |began| began.max(container.since))
-    }
-
-    fn listeners(&self, container: &Container) -> Vec<u16> {
-        let ports = self.replica_report(container).map(|report| &report.ports);
-        let listening = ports.into_iter().flatten().filter(|(_, traffic)| traffic.listens);
-        listening.map(|((_, port), _)| *port).collect()
     }
 }
 

@@ -9,7 +9,9 @@ use crate::{
     spec::{Hooks, Limits, PodName, ServiceName, Slot},
 };
 
-use super::{BindSource, Counted, Doubt, History, Illness, PostStart, Sharing, Signs, Target, Verb};
+use super::{
+    BindSource, Counted, Doubt, History, Illness, Listening, PostStart, Sharing, Signs, Target, Verb,
+};
 
 /// Everything that a plan depends on besides the wish and the time.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +38,8 @@ pub struct Observed {
     pub illnesses: BTreeMap<ContainerId, Illness>,
     /// Since when each replica that is ready has been.
     pub ready_since: BTreeMap<ContainerId, Timestamp>,
+    /// Where each replica that the kernel shows listens.
+    pub listening: BTreeMap<ContainerId, Listening>,
     /// What the kernel shows of services that are on their way to another version.
     pub signs: BTreeMap<ServiceName, Signs>,
     /// Processes of which it is not known yet whether their end is meant.

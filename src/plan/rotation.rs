@@ -4,12 +4,7 @@
 //! A replica is taken out by not being wished for: [`Wishes`] are made anew with every plan, so whatever changes its
 //! mind puts it back.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use crate::{
     engine::{ContainerState, Health, Role},
@@ -89,24 +84,6 @@ impl Planner<'_> {
             return None;
         }
         pod.replicas.get(&container.id).filter(|replica| replica.pid == process.pid)
-    }
-
-    /// The published ports on which a replica should listen and does not, where the kernel can tell: none as soon as it
-    /// listens on any of them.
-    pub(super) fn missing_listeners(&self, service: &Service, container: &Container) -> Vec<u16> {
-        let Some(pod) = self.desired.project.pods.get(&service.pod) else { return Vec::new() };
-        if self.pod_report(&service.pod).is_none_or(|report| Some(report.netns) != container.netns) {
-            return Vec::new();
-        }
-        let published: BTreeSet<_> = pod
-            .published_by(&service.name)
-            .filter_map(|(port, protocol)| Some((transport(protocol)?, port)))
-            .collect();
-        let listens = |port| self.replica_report(container).is_some_and(|r| r.listens_on(port));
-        if published.iter().any(listens) {
-            return Vec::new();
-        }
-        published.into_iter().map(|(_, port)| port).collect()
     }
 
     /// Takes a replica out of rotation, and tells it to end once it has finished its connections or has had the time
@@ -276,7 +253,7 @@ pub(super) fn is_in_force(wishes: &Wishes, sharing: &Sharing) -> bool {
 }
 
 /// As the kernel part calls it; it knows nothing of SCTP.
-fn transport(protocol: Protocol) -> Option<Transport> {
+pub(super) fn transport(protocol: Protocol) -> Option<Transport> {
     match protocol {
         Protocol::Tcp => Some(Transport::Tcp),
         Protocol::Udp => Some(Transport::Udp),

@@ -131,7 +131,9 @@ fn a_version_that_crashes_soon_after_its_start_changes_nothing() {
 #[test]
 #[ignore = "takes its time: `.ci/full engine`"]
 fn a_version_that_listens_elsewhere_changes_nothing() {
-    fails(&go("2", "    command: [sh, -c, \"exec httpd -f -p 9090\"]\n"), &["9090", "8080"]);
+    let elsewhere = "    command: [sh, -c, \"exec httpd -f -p 9090\"]
+    healthcheck: { test: [CMD, sh, -c, \":\"], interval: 300ms }\n";
+    fails(&go("2", elsewhere), &["9090", "8080"]);
 }
 
 #[test]

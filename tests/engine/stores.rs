@@ -74,6 +74,9 @@ const NATS: Store = Store { image: "${NATS}", port: 4222, settings: "", connect:
 
 const TARANTOOL: Store = Store { image: "${TARANTOOL}", port: 3302, settings: "", connect: lines::tarantool };
 
+/// Its ports for its cluster, 4369 and 25672, open seconds before this one.
+const RABBITMQ: Store = Store { image: "${RABBITMQ}", port: 61613, settings: "", connect: lines::stomp };
+
 /// nginx, to which files are put.
 const FILES: Store = Store {
     image: "${NGINX}",
@@ -255,6 +258,19 @@ fn nats_in_an_anonymous_volume() {
 #[ignore = "takes its time: `.ci/full engine`"]
 fn tarantool_in_a_folder() {
     TARANTOOL.keeps_each_confirmed_write(Mount::Folder);
+}
+
+#[test]
+#[ignore = "takes its time: `.ci/full engine`"]
+fn rabbitmq_in_a_folder() {
+    RABBITMQ.keeps_each_confirmed_write(Mount::Folder);
+}
+
+#[test]
+#[ignore = "takes its time: `.ci/full engine`"]
+fn rabbitmq_with_a_health_check_in_an_anonymous_volume() {
+    let check = "healthcheck: { test: [CMD, nc, 127.0.0.1, \"61613\", -e, \"true\"], interval: 1s, start_period: 60s }";
+    Store { settings: check, ..RABBITMQ }.keeps_each_confirmed_write(Mount::Anonymous);
 }
 
 #[test]

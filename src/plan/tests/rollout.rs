@@ -392,3 +392,64 @@ fn what_a_replica_met_before_its_first_client_is_not_held_against_its_version() 
         assert_eq!(signs.worse(&Update::default(), scene.now), wanted, "{signs:?}");
     }
 }
+
+impl Scene {
+    /// The first successor of `web` runs; the kernel shows where it listens, and it is noted now.
+    fn listens_on(mut self, health: Health, ports: &[u16]) -> Self {
+        let id = ContainerId("shop-web-1-next".to_owned());
+        if let crate::engine::ContainerState::Running(process) = &mut self.container(&id.0).state {
+            process.health = health;
+        }
+        let traffic = Traffic { listens: true, ..Traffic::default() };
+        let ports = ports.iter().map(|port| ((Transport::Tcp, *port), traffic)).collect();
+        let mut scene = self.reports(|pod| {
+            pod.replicas.insert(id, ReplicaReport { pid: 42, ports, ..ReplicaReport::default() });
+        });
+        scene.observed.note_listening(scene.now);
+        scene
+    }
+
+    fn seconds_later(self, seconds: u64) -> Self {
+        self.later(Duration::from_secs(seconds))
+    }
+}
+
+#[test]
+fn a_server_has_time_to_open_its_published_port_after_others() {
+    let elsewhere =
+        |found: &[u16]| Some(FailureReason::ListensElsewhere { wanted: vec![80], found: found.to_vec() });
+    let scene =
+        |health| Scene::steered(2).roll_out("web").successor("web", 1, Is::Up(1)).listens_on(health, &[4369]);
+    for (health, patience) in [(Health::None, 60), (Health::Healthy, 15)] {
+        let young = scene(health);
+        assert_eq!(young.plan().wake, Some(young.now + Duration::from_secs(patience)));
+        assert_eq!(young.seconds_later(patience - 1).reason(), None, "{health:?}");
+        assert_eq!(scene(health).seconds_later(patience).reason(), elsewhere(&[4369]), "{health:?}");
+        // With each port that it opens it has shown that it is still on its way.
+        let more = || scene(health).seconds_later(patience - 1).listens_on(health, &[4369, 25672]);
+        assert_eq!(more().seconds_later(patience - 1).reason(), None, "{health:?}");
+        assert_eq!(more().seconds_later(patience).reason(), elsewhere(&[4369, 25672]), "{health:?}");
+        let there = more().seconds_later(1).listens_on(health, &[4369, 25672, 80]);
+        assert_eq!(there.seconds_later(600).reason(), None, "{health:?}");
+    }
+    // A check that has only just passed: the last look may be from before that.
+    let ready = scene(Health::Starting).seconds_later(100);
+    assert_eq!(ready.reason(), None);
+    let ready = ready.listens_on(Health::Healthy, &[4369]);
+    assert_eq!(ready.reason(), None);
+    assert_eq!(ready.seconds_later(15).reason(), elsewhere(&[4369]));
+}
+
+#[test]
+fn a_server_that_listens_elsewhere_is_judged_no_later_than_any_other() {
+    let scene = |ports: &[u16]| {
+        Scene::steered(2)
+            .rules(|rules| rules.deadline = Duration::from_secs(20))
+            .roll_out("web")
+            .successor("web", 1, Is::Up(0))
+            .listens_on(Health::None, ports)
+            .seconds_later(20)
+    };
+    assert!(matches!(scene(&[9090]).reason(), Some(FailureReason::ListensElsewhere { .. })));
+    assert!(matches!(scene(&[]).reason(), Some(FailureReason::TooSlow { seconds: 20 })));
+}

@@ -57,7 +57,7 @@ impl Scene {
         })
     }
 
-    fn reports(mut self, change: impl FnOnce(&mut PodReport)) -> Self {
+    pub(super) fn reports(mut self, change: impl FnOnce(&mut PodReport)) -> Self {
         let mut report = match &self.observed.sharing {
             Sharing::ByKernel(report) => (**report).clone(),
             _ => crate::kernel::steering::Report::default(),

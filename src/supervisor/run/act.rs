@@ -27,6 +27,7 @@ impl<E: Engine> Supervisor<E> {
         self.probed();
         let found = self.illnesses.examine(&self.wish.desired, &mut self.observed, &self.probes, now);
         found.events.into_iter().for_each(|event| self.journal.record(now, event));
+        self.observed.note_listening(now);
         let wake = self.conclude(now);
         self.tell_of_orders();
         self.plan = plan(&self.wish.desired, &self.observed, now);

@@ -228,3 +228,64 @@ impl Client for Nats {
         }
     }
 }
+
+/// RabbitMQ with its plugin for STOMP, and the durable queue `kept`.
+struct Stomp(Lines);
+
+pub fn stomp(address: SocketAddr) -> io::Result<Box<dyn Client>> {
+    let mut stomp = Stomp(Lines::open(address)?);
+    stomp.send("CONNECT", &["accept-version:1.2", "host:/", "login:guest", "passcode:guest"], "")?;
+    match stomp.frame()? {
+        (command, _, _) if command == "CONNECTED" => Ok(Box::new(stomp)),
+        (command, _, body) => Err(io::Error::other(format!("{command}: {body}"))),
+    }
+}
+
+impl Stomp {
+    fn send(&mut self, command: &str, headers: &[&str], body: &str) -> io::Result<()> {
+        let headers: String = headers.iter().map(|header| format!("{header}\n")).collect();
+        self.0.send(&format!("{command}\n{headers}\n{body}\0"))
+    }
+
+    /// The next frame: what it is, its headers, and its body.
+    fn frame(&mut self) -> io::Result<(String, Vec<String>, String)> {
+        let mut bytes = Vec::new();
+        if self.0.0.read_until(0, &mut bytes)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        let text = text.trim_start_matches('\n').trim_end_matches('\0');
+        let (head, body) = text.split_once("\n\n").ok_or_else(|| io::Error::other(text.to_owned()))?;
+        let mut lines = head.lines().map(str::to_owned);
+        Ok((lines.next().unwrap_or_default(), lines.collect(), body.to_owned()))
+    }
+}
+
+impl Client for Stomp {
+    fn write(&mut self, number: u32) -> io::Result<()> {
+        let (receipt, body) = (format!("receipt:{number}"), number.to_string());
+        self.send("SEND", &["destination:/queue/kept", "persistent:true", &receipt], &body)?;
+        match self.frame()? {
+            (command, headers, _)
+                if command == "RECEIPT" && headers.contains(&format!("receipt-id:{number}")) =>
+            {
+                Ok(())
+            }
+            (command, _, body) => Err(io::Error::other(format!("{command}: {body}"))),
+        }
+    }
+
+    fn read(&mut self, _: u32) -> io::Result<BTreeSet<u32>> {
+        // It marks the end of the queue.
+        self.write(0)?;
+        self.send("SUBSCRIBE", &["id:0", "destination:/queue/kept", "ack:auto"], "")?;
+        let mut found = BTreeSet::new();
+        loop {
+            match self.frame()? {
+                (command, _, body) if command == "MESSAGE" && body == "0" => return Ok(found),
+                (command, _, body) if command == "MESSAGE" => found.extend(body.parse::<u32>().ok()),
+                (command, _, body) => return Err(io::Error::other(format!("{command}: {body}"))),
+            }
+        }
+    }
+}
