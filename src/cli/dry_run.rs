@@ -124,6 +124,7 @@ fn details(step: &Step) -> String {
             let timeout = step.stop_timeout_seconds.unwrap_or_default();
             format!("once it has finished its connections; it has {timeout} to end")
         }
+        (Action::SetAside, _) => "gives up the slot and the name, and finishes its connections".to_owned(),
         (Action::Promote, _) => "takes over the slot and the name".to_owned(),
         (Action::Rename, _) => "gets its name back".to_owned(),
         (Action::Connect, _) => "to a network that it was taken off".to_owned(),

@@ -131,6 +131,7 @@ fn orphan(project: &ProjectName, other: replicas::Replica) -> Replica {
         service: other.service.to_string(),
         slot: other.slot.number(),
         replacement: false,
+        set_aside: false,
         orphan: true,
         name: other.name,
         id: Some(other.id.0),

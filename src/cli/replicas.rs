@@ -98,7 +98,8 @@ impl Finder {
         let is_wanted =
             |replica: &Replica| wanted.is_empty() || wanted.iter().any(|selector| is_of(replica, selector));
         let mut found: Vec<_> = replicas.filter(is_wanted).collect();
-        found.sort_by(|a, b| (&a.service, a.slot).cmp(&(&b.service, b.slot)));
+        // Who only finishes its connections comes after the one that has its slot.
+        found.sort_by_cached_key(|r| (r.service.clone(), r.slot, r.id.is_set_aside_name(&r.name)));
         Ok(found)
     }
 

@@ -23,6 +23,25 @@ impl ContainerId {
     pub fn short(&self) -> &str {
         self.0.get(..12).unwrap_or(&self.0)
     }
+
+    /// The name of this container once it has given up its slot to another one, as that of a replica of this name. It holds
+    /// the id, so that nothing else is called so by accident.
+    #[must_use]
+    pub fn set_aside_name(&self, replica: &str) -> String {
+        format!("{replica}-draining-{}", self.short())
+    }
+
+    /// The replica's name in a [`Self::set_aside_name`]; none of another name.
+    #[must_use]
+    pub fn without_set_aside<'a>(&self, name: &'a str) -> Option<&'a str> {
+        name.strip_suffix(self.short())?.strip_suffix("-draining-")
+    }
+
+    /// Whether that is the name of this container after it has given up its slot.
+    #[must_use]
+    pub fn is_set_aside_name(&self, name: &str) -> bool {
+        self.without_set_aside(name).is_some()
+    }
 }
 
 impl fmt::Display for ContainerId {

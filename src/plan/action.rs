@@ -28,6 +28,8 @@ pub enum Target {
     Hooks(ContainerId),
     /// The container that is to take its place.
     Successor(ServiceName, Slot),
+    /// A container that has given up its slot and finishes its connections.
+    SetAside(ServiceName, Slot, ContainerId),
     /// A container that nothing wants: an orphan, or a second one in a slot.
     Surplus(ContainerId),
 }
@@ -42,7 +44,24 @@ impl fmt::Display for Target {
             Self::Before(service) => write!(f, "{service} pre-deploy job"),
             Self::Hooks(id) => write!(f, "post_start of {}", id.short()),
             Self::Successor(service, slot) => write!(f, "{service}-{slot} replacement"),
+            Self::SetAside(service, slot, _) => write!(f, "{service}-{slot} (draining)"),
             Self::Surplus(id) => write!(f, "container {}", id.short()),
+        }
+    }
+}
+
+impl Target {
+    /// The container, of what is about that one and no other.
+    #[must_use]
+    pub fn container(&self) -> Option<&ContainerId> {
+        match self {
+            Self::Hooks(id) | Self::SetAside(_, _, id) | Self::Surplus(id) => Some(id),
+            Self::Network(_)
+            | Self::Volume(_)
+            | Self::Sandbox(_)
+            | Self::Replica(..)
+            | Self::Before(_)
+            | Self::Successor(..) => None,
         }
     }
 }
@@ -145,6 +164,15 @@ pub enum Action {
         /// The name.
         name: String,
     },
+    /// Have a replica give up its slot, and its name, while it finishes its connections.
+    SetAside {
+        /// What it is.
+        target: Target,
+        /// Which one.
+        id: ContainerId,
+        /// The name that it gets.
+        name: String,
+    },
     /// Give a container its name back.
     RestoreName {
         /// What it is.
@@ -204,6 +232,7 @@ impl Action {
             Self::LaunchReplica { service, slot, seat, .. } => seat.target(service.name.clone(), *slot),
             Self::Start { target, .. }
             | Self::Rename { target, .. }
+            | Self::SetAside { target, .. }
             | Self::RestoreName { target, .. }
             | Self::Connect { target, .. }
             | Self::Update { target, .. }
@@ -222,6 +251,7 @@ impl Action {
             Self::Update { .. } => Verb::Update,
             Self::Start { .. } => Verb::Start,
             Self::Rename { .. } => Verb::Promote,
+            Self::SetAside { .. } => Verb::SetAside,
             Self::RestoreName { .. } => Verb::Rename,
             Self::Connect { .. } => Verb::Connect,
             Self::Stop { .. } => Verb::Stop,
@@ -252,6 +282,8 @@ pub enum Verb {
     Update,
     /// Let a container take the place of another one.
     Promote,
+    /// Let a container finish its connections outside of its slot.
+    SetAside,
     /// Give a container its name back.
     Rename,
     /// Connect a container to a network.
@@ -279,6 +311,7 @@ impl fmt::Display for Verb {
             Self::Run => "run",
             Self::Update => "update",
             Self::Promote => "promote",
+            Self::SetAside => "set aside",
             Self::Rename => "rename",
             Self::Connect => "connect",
             Self::Stop => "stop",

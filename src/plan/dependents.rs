@@ -15,8 +15,14 @@ use super::{Action, Container, Desired, Goal, Observed, Phase, Planner, Target};
 /// depend on. Its own end is none, nor is the loss of its network.
 #[must_use]
 pub fn of(action: &Action, desired: &Desired, observed: &Observed) -> BTreeSet<ServiceName> {
-    let (Action::Stop { id, .. } | Action::Remove { id, .. }) = action else { return BTreeSet::new() };
+    let (Action::Stop { id, .. } | Action::Remove { id, .. } | Action::SetAside { id, .. }) = action else {
+        return BTreeSet::new();
+    };
     let Some(container) = observed.containers.get(id) else { return BTreeSet::new() };
+    // It has been replaced before.
+    if container.is_set_aside() {
+        return BTreeSet::new();
+    }
     let Role::Replica { service, slot } = &container.labels.role else { return BTreeSet::new() };
     let stays = desired.phase == Phase::Up
         && matches!(desired.goals.get(service), Some(Goal::Run { replicas }) if slot.number() <= *replicas);

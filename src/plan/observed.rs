@@ -141,9 +141,23 @@ impl Observed {
         report.pods.get(pod).and_then(Counted::of)
     }
 
-    /// The containers of a slot, the one to keep first: the one that runs, else the newest.
+    /// The containers of a slot, the one to keep first: the one that runs, else the newest. Not those that have given it up.
     #[must_use]
     pub fn replicas(&self, service: &ServiceName, slot: Slot) -> Vec<&Container> {
+        let mut found = self.in_slot(service, slot);
+        found.retain(|container| !container.is_set_aside());
+        found
+    }
+
+    /// The containers that have given up a slot.
+    #[must_use]
+    pub fn set_aside(&self, service: &ServiceName, slot: Slot) -> Vec<&Container> {
+        let mut found = self.in_slot(service, slot);
+        found.retain(|container| container.is_set_aside());
+        found
+    }
+
+    fn in_slot(&self, service: &ServiceName, slot: Slot) -> Vec<&Container> {
         self.pick(|role| matches!(role, Role::Replica { service: s, slot: n } if s == service && *n == slot))
     }
 
@@ -172,6 +186,9 @@ impl Observed {
             ),
             Role::Before { service } => {
                 (self.jobs(service).first().map(|c| &c.id), Target::Before(service.clone()))
+            }
+            Role::Replica { service, slot } if container.is_set_aside() => {
+                return Target::SetAside(service.clone(), *slot, container.id.clone());
             }
             Role::Replica { service, slot } => (
                 self.replicas(service, *slot).first().map(|c| &c.id),

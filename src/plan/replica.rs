@@ -17,6 +17,14 @@ use super::{
 /// How long a replica without a health check must have run before the next one is taken down on purpose.
 pub const SETTLE: Duration = Duration::from_secs(2);
 
+/// How long a replica of the version before may finish its connections in its slot. Whoever takes longer is set aside: its
+/// successor has the slot then, and the rollout is done.
+const LONG_DRAIN: Duration = Duration::from_secs(10);
+
+/// How many replicas that have given up a slot may still finish their connections. Another version of a service waits until
+/// there are fewer: else there would be one more for each version, with connections that never end.
+const MOST_SET_ASIDE: usize = 4;
+
 /// Why a running replica has to make way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Flaw {
@@ -58,6 +66,10 @@ impl Planner<'_> {
             let seats = self.seats(service, slot);
             for second in seats.surplus {
                 self.discard(Target::Surplus(second.id.clone()), second, StopTime::of(service));
+            }
+            for container in &seats.set_aside {
+                let target = self.desired.target_of(container);
+                self.discard_kept(target, container, StopTime::of(service));
             }
             match (seats.incumbent, seats.successor) {
                 (None, None) => self.fill(service, slot, &mut pace),
@@ -113,10 +125,12 @@ impl Planner<'_> {
         self.can_start(service) && self.unmet_dependency(service).is_none()
     }
 
-    /// A successor takes the place that is free.
+    /// A successor takes the place that is free. One that was given the place keeps it until a newer version is ready.
     fn move_up(&mut self, service: &Service, slot: Slot, successor: &Container) {
         let target = Target::Successor(service.name.clone(), slot);
-        if self.is_wanted(service, successor) || self.former(service).is_none() {
+        let was_given_it =
+            self.is_available(service, successor) && !self.observed.set_aside(&service.name, slot).is_empty();
+        if self.is_wanted(service, successor) || self.former(service).is_none() || was_given_it {
             let name = self.desired.project.replica_name(service, slot);
             self.act(Action::Rename { target, id: successor.id.clone(), name });
         } else {
@@ -159,7 +173,11 @@ impl Planner<'_> {
         if let Some(successor) = successor {
             let stale = !self.is_wanted(service, successor)
                 || self.beside(service).is_some_and(|(replicas, _)| slot.number() > replicas);
-            if stale {
+            if stale && self.has_handed_over(service, incumbent, successor) {
+                // One version more is wanted before this one has finished: it does not come back for that.
+                self.finish(service, slot, incumbent, Duration::ZERO);
+                return;
+            } else if stale {
                 let target = Target::Successor(service.name.clone(), slot);
                 self.discard(target, successor, StopTime::of(service));
             } else {
@@ -168,7 +186,7 @@ impl Planner<'_> {
                     && !self.is_paused(service)
                     && self.flaw(service, successor) != Flaw::CutOff;
                 if may_go && self.has_proved_itself(service, successor) {
-                    self.discard_kept(target, incumbent, StopTime::of(service));
+                    self.finish(service, slot, incumbent, LONG_DRAIN);
                     return;
                 }
             }
@@ -194,6 +212,31 @@ impl Planner<'_> {
             self.act(Action::Remove { target, id, volumes: RemoveVolumes::Keep });
         } else {
             self.keep_alive(service, slot, incumbent);
+        }
+    }
+
+    /// Whether a replica finishes its connections because its successor has taken over.
+    fn has_handed_over(&self, service: &Service, incumbent: &Container, successor: &Container) -> bool {
+        incumbent.process().is_some()
+            && self.observed.out_since.contains_key(&incumbent.id)
+            && self.proved_at(service, successor).is_some_and(|at| at <= self.now)
+    }
+
+    /// A replica has been followed by another one: it goes once it has finished its connections, and after that time in its
+    /// slot does so outside of it.
+    fn finish(&mut self, service: &Service, slot: Slot, incumbent: &Container, within: Duration) {
+        let target = Target::Replica(service.name.clone(), slot);
+        self.discard_kept(target.clone(), incumbent, StopTime::of(service));
+        if !self.plan.draining.contains(&incumbent.id)
+            || self.observed.set_aside(&service.name, slot).len() >= MOST_SET_ASIDE
+        {
+            return;
+        }
+        let since = self.observed.out_since.get(&incumbent.id).copied().unwrap_or(self.now);
+        if self.due(super::history::later(since, within)) {
+            let replica = self.desired.project.replica_name(service, slot);
+            let name = incumbent.id.set_aside_name(&replica);
+            self.act(Action::SetAside { target, id: incumbent.id.clone(), name });
         }
     }
 
@@ -419,6 +462,8 @@ impl Planner<'_> {
                 // It would take a place that nobody has any more.
                 let target = Target::Successor(service.name.clone(), slot);
                 self.discard(target, container, time);
+            } else if container.is_set_aside() {
+                self.discard_kept(self.desired.target_of(container), container, time);
             }
         }
     }

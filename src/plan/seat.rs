@@ -16,8 +16,18 @@ pub(super) struct Seats<'a> {
     pub incumbent: Option<&'a Container>,
     /// Who takes it once it has proved itself.
     pub successor: Option<&'a Container>,
+    /// Who has given up the place, and finishes its connections.
+    pub set_aside: Vec<&'a Container>,
     /// Whom nothing wants.
     pub surplus: Vec<&'a Container>,
+}
+
+impl Container {
+    /// Whether it has given up its slot, and finishes its connections.
+    #[must_use]
+    pub fn is_set_aside(&self) -> bool {
+        self.id.is_set_aside_name(&self.name)
+    }
 }
 
 impl Desired {
@@ -27,6 +37,9 @@ impl Desired {
         match &container.labels.role {
             Role::Sandbox => Target::Sandbox(container.labels.pod.clone()),
             Role::Before { service } => Target::Before(service.clone()),
+            Role::Replica { service, slot } if container.is_set_aside() => {
+                Target::SetAside(service.clone(), *slot, container.id.clone())
+            }
             Role::Replica { service, slot } if self.is_successor(container) => {
                 Target::Successor(service.clone(), *slot)
             }
@@ -43,10 +56,11 @@ impl Desired {
         container.name == self.project.successor_name(service, *slot)
     }
 
-    /// The address by which a replica is reached alone.
+    /// The address by which a replica is reached alone; none of one that has given up its slot.
     #[must_use]
     pub fn own_address(&self, service: &Service, slot: Slot, container: &Container) -> Option<Ipv4Addr> {
         match self.is_successor(container) {
+            _ if container.is_set_aside() => None,
             true => self.project.successor_address(service, slot),
             false => self.project.own_address(service, slot),
         }
@@ -66,6 +80,7 @@ impl<'a> Planner<'a> {
         Seats {
             incumbent: others.next(),
             successor: successors.next(),
+            set_aside: observed.set_aside(&service.name, slot),
             surplus: others.chain(successors).collect(),
         }
     }

@@ -118,6 +118,9 @@ pub struct ReplicaStatus {
     /// Whether it is to take the place of the one in its slot.
     #[serde(default)]
     pub successor: bool,
+    /// Whether it has given up its slot, and finishes its connections.
+    #[serde(default)]
+    pub set_aside: bool,
     /// In which pod.
     pub pod: PodName,
     /// Its container, once there is one.
@@ -477,8 +480,8 @@ impl Planner<'_> {
             if seats.incumbent.is_some() || seats.successor.is_none() {
                 rows.extend(self.replica_status(service, slot, goal, seats.incumbent));
             }
-            if let Some(successor) = seats.successor {
-                rows.extend(self.replica_status(service, slot, goal, Some(successor)));
+            for other in seats.successor.into_iter().chain(seats.set_aside) {
+                rows.extend(self.replica_status(service, slot, goal, Some(other)));
             }
         }
         rows
@@ -505,6 +508,7 @@ impl Planner<'_> {
             service: name.clone(),
             slot,
             successor,
+            set_aside: container.is_some_and(Container::is_set_aside),
             pod: service.pod.clone(),
             container: container.map(|c| c.id.clone()),
             name: container

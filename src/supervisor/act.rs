@@ -35,9 +35,9 @@ pub async fn act<E: Engine>(
             let name = seat.container_name(project, service, *slot);
             launch_replica(engine, project, service, *slot, name, sandbox.as_ref()).await
         }
-        Action::Rename { id, name, .. } | Action::RestoreName { id, name, .. } => {
-            engine.rename(id, name).await
-        }
+        Action::Rename { id, name, .. }
+        | Action::SetAside { id, name, .. }
+        | Action::RestoreName { id, name, .. } => engine.rename(id, name).await,
         Action::Connect { id, network, attachment, reconnects, .. } => {
             if *reconnects {
                 engine.disconnect(id, network).await?;

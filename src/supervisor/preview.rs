@@ -173,9 +173,9 @@ impl Course {
             }
             Action::LaunchBefore { service, .. } => (Some(project.before_name(service)), None, None),
             Action::Stop { id, grace, .. } => (named(id), None, Some(*grace)),
-            Action::Rename { name, .. } | Action::RestoreName { name, .. } => {
-                (Some(name.clone()), None, None)
-            }
+            Action::Rename { name, .. }
+            | Action::SetAside { name, .. }
+            | Action::RestoreName { name, .. } => (Some(name.clone()), None, None),
             Action::Prepare { id, .. }
             | Action::Update { id, .. }
             | Action::Start { id, .. }
@@ -299,7 +299,9 @@ impl Course {
                     container.connections = None;
                 }
             }
-            Action::Rename { id, name, .. } | Action::RestoreName { id, name, .. } => {
+            Action::Rename { id, name, .. }
+            | Action::SetAside { id, name, .. }
+            | Action::RestoreName { id, name, .. } => {
                 if let Some(container) = observed.containers.get_mut(&id) {
                     container.name = name;
                 }

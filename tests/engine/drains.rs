@@ -1,6 +1,10 @@
 //! Connections that last: as long as the file says or without a limit, shown, and ended on demand.
 
-use std::net::TcpStream;
+use std::{
+    io::{BufRead, BufReader, Write},
+    net::TcpStream,
+    time::Duration,
+};
 
 use sameport::api::schema::Replica;
 
@@ -105,4 +109,103 @@ fn a_new_version_is_there_at_once_however_long_the_old_one_drains() {
         check(status.converged && status.replicas.len() == 2, status)
     });
     drop(clients);
+}
+
+/// A connection to Redis that is kept.
+struct Kept(BufReader<TcpStream>);
+
+impl Kept {
+    fn open(project: &Project) -> Self {
+        let stream = TcpStream::connect(project.outside()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        Self(BufReader::new(stream))
+    }
+
+    /// Which process of Redis answers on it.
+    fn run_id(&mut self) -> String {
+        self.0.get_mut().write_all(b"INFO server\r\n").unwrap();
+        let mut line = String::new();
+        let mut id = String::new();
+        // Its length, so many lines, and an empty one.
+        self.0.read_line(&mut line).unwrap();
+        let mut left: usize =
+            line.trim().trim_start_matches('$').parse().unwrap_or_else(|_| panic!("{line:?}"));
+        while left > 0 {
+            line.clear();
+            left = left.saturating_sub(self.0.read_line(&mut line).unwrap());
+            id.extend(line.strip_prefix("run_id:").map(|id| id.trim().to_owned()));
+        }
+        self.0.read_line(&mut line).unwrap();
+        id
+    }
+}
+
+/// Who answers new connections, once it is none of these.
+fn next(project: &Project, before: &[&str]) -> (Kept, String) {
+    let mut found = None;
+    wait::until("another version answers", || {
+        let mut kept = Kept::open(project);
+        let id = kept.run_id();
+        let is_new = !before.contains(&id.as_str());
+        // The last one may still answer, but no other one any more.
+        assert!(is_new || before.last() == Some(&id.as_str()), "{}", project.log());
+        found = is_new.then_some((kept, id));
+        check(is_new, before)
+    });
+    found.unwrap()
+}
+
+#[test]
+fn versions_follow_each_other_while_those_before_still_drain() {
+    let project = Project::new(&file(1, 1));
+    project.run(&["up", "-d", "--wait"]);
+    let (mut first, one) = next(&project, &[]);
+    project.write(&file(2, 1));
+    project.run(&["up", "-d"]);
+    let (mut second, two) = next(&project, &[&one]);
+    wait::until("the first one drains", || {
+        let replicas = project.replicas("cache");
+        let drains = |replica: &&Replica| replica.out_of_rotation_since.is_some() && connections(replica) > 0;
+        check(replicas.iter().any(|replica| drains(&replica)), replicas)
+    });
+    project.write(&file(3, 1));
+    project.run(&["up", "-d"]);
+    let (mut third, three) = next(&project, &[&one, &two]);
+    // Nothing is left to be done but to wait for connections.
+    wait::until("the rollout is done", || {
+        let status = project.status();
+        check(status.rollouts.is_empty() && status.only_draining, status)
+    });
+    assert_eq!([first.run_id(), second.run_id(), third.run_id()], [one, two, three]);
+    let shown = replicas(&project, 1);
+    let (old, new): (Vec<_>, Vec<_>) = shown.iter().partition(|replica| replica.set_aside);
+    assert!(new.len() == 1 && new[0].up_to_date && !new[0].replacement, "{shown:#?}");
+    let name = format!("{}-cache-1", project.name);
+    assert_eq!(new[0].name, name);
+    assert_eq!(old.len(), 2, "{shown:#?}");
+    for old in old {
+        let id = &old.id.as_ref().unwrap()[..12];
+        assert_eq!(old.name, format!("{name}-draining-{id}"));
+        assert_eq!((connections(old), old.up_to_date), (1, false), "{old:#?}");
+    }
+    // Who names the replica means the one that serves.
+    assert_eq!(project.run(&["exec", "-T", "cache-1", "sh", "-c", "echo $VERSION"]).trim(), "3");
+    // The next supervisor knows them as well.
+    project.kill_supervisor();
+    project.run(&["up", "-d"]);
+    wait::until("all are known again", || {
+        let status = project.status();
+        check(status.only_draining && status.replicas.len() == 3, status)
+    });
+    assert!(!first.run_id().is_empty() && !second.run_id().is_empty());
+    drop(first);
+    wait::until("the first one is gone with its connection", || {
+        check(names(&project).len() == 3, names(&project))
+    });
+    project.run(&["drain", "--force", "cache-1"]);
+    wait::until("only the last one is there", || {
+        let status = project.status();
+        check(status.converged && status.replicas.len() == 1, status)
+    });
+    assert!(!third.run_id().is_empty());
 }

@@ -427,6 +427,7 @@ fn done(action: Action, target: TargetKind) -> &'static str {
         (A::Run, _) => "has run its post_start commands",
         (A::Update, _) => "has new limits",
         (A::Promote, _) => "took over",
+        (A::SetAside, _) => "has given up its slot and finishes its connections",
         (A::Rename, _) => "has its name again",
         (A::Connect, _) => "connected to its network",
         (A::Stop, _) => "stopped",

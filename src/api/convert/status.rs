@@ -123,6 +123,7 @@ fn replica(project: &ProjectContext<'_>, replica: &ReplicaStatus, pod: Option<&P
         service: replica.service.to_string(),
         slot: replica.slot.number(),
         replacement: replica.successor,
+        set_aside: replica.set_aside,
         orphan: false,
         name: replica.name.clone(),
         id: replica.container.as_ref().map(|id| id.0.clone()),

@@ -29,6 +29,10 @@ impl From<&plan::Target> for Target {
                 kind: TargetKind::Replacement,
                 ..Self::from(&plan::Target::Replica(service.clone(), *slot))
             },
+            plan::Target::SetAside(service, slot, _) => Self {
+                kind: TargetKind::DrainingReplica,
+                ..Self::from(&plan::Target::Replica(service.clone(), *slot))
+            },
         }
     }
 }
@@ -42,6 +46,7 @@ impl From<Verb> for Action {
             Verb::Run => Self::Run,
             Verb::Update => Self::Update,
             Verb::Promote => Self::Promote,
+            Verb::SetAside => Self::SetAside,
             Verb::Rename => Self::Rename,
             Verb::Connect => Self::Connect,
             Verb::Stop => Self::Stop,

@@ -139,6 +139,9 @@ pub struct Replica {
     pub slot: u32,
     /// Whether it is to take over from the one in its slot.
     pub replacement: bool,
+    /// Whether another one has followed it in its slot, while it finishes its connections.
+    #[serde(default)]
+    pub set_aside: bool,
     /// Whether the file no longer has its service, or there is no file.
     pub orphan: bool,
     /// The name of its container.

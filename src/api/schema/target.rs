@@ -16,13 +16,14 @@ pub fn replica_name(service: impl fmt::Display, slot: impl fmt::Display) -> Stri
 pub struct Target {
     /// What kind of thing it is.
     pub kind: TargetKind,
-    /// Network and volume: the name on the engine. Sandbox: the pod. Replica and replacement: the replica, `web-1`.
+    /// Network and volume: the name on the engine. Sandbox: the pod. Replica, replacement and
+    /// draining replica: the replica, `web-1`.
     /// Pre-deploy job: the service. Container: the short id.
     pub name: String,
-    /// The service, of a replica, a replacement and a pre-deploy job.
+    /// The service, of a replica, a replacement, a draining replica and a pre-deploy job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
-    /// The slot, of a replica and a replacement; from 1.
+    /// The slot, of a replica, a replacement and a draining replica; from 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slot: Option<u32>,
 }
@@ -41,6 +42,8 @@ pub enum TargetKind {
     Replica,
     /// The container that is to take over a slot.
     Replacement,
+    /// A container that another one has followed in its slot, and that finishes its connections.
+    DrainingReplica,
     /// The job that runs before a new version of a service.
     PreDeployJob,
     /// A container that no service wants.
@@ -56,6 +59,7 @@ impl fmt::Display for Target {
             TargetKind::Sandbox => write!(f, "{name} sandbox"),
             TargetKind::Replica => f.write_str(name),
             TargetKind::Replacement => write!(f, "{name} replacement"),
+            TargetKind::DrainingReplica => write!(f, "{name} (draining)"),
             TargetKind::PreDeployJob => write!(f, "{name} pre-deploy job"),
             TargetKind::Container => write!(f, "container {name}"),
         }
@@ -78,6 +82,8 @@ pub enum Action {
     Update,
     /// Let a replacement take over its slot.
     Promote,
+    /// Let a replica give up its slot and its name while it finishes its connections.
+    SetAside,
     /// Give a container its name back.
     Rename,
     /// Connect a container to a network.
@@ -97,6 +103,7 @@ impl fmt::Display for Action {
             Self::Run => "run",
             Self::Update => "update",
             Self::Promote => "promote",
+            Self::SetAside => "set aside",
             Self::Rename => "rename",
             Self::Connect => "connect",
             Self::Stop => "stop",

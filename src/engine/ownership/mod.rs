@@ -381,6 +381,7 @@ fn is_ours_by_name(labels: &Labels, facts: &Facts<'_>, expected: &Expected, sand
             let usual = format!("{project}-{service}-{slot}");
             let mut names = std::iter::once(usual.as_str()).chain(expected.container_names(service, *slot));
             let name = facts.name.strip_suffix("-next").unwrap_or(facts.name);
+            let name = facts.id.without_set_aside(name).unwrap_or(name);
             names.any(|expected| expected == name || expected == facts.name) && joins()
         }
     }

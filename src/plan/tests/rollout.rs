@@ -453,3 +453,106 @@ fn a_server_that_listens_elsewhere_is_judged_no_later_than_any_other() {
     assert!(matches!(scene(&[9090]).reason(), Some(FailureReason::ListensElsewhere { .. })));
     assert!(matches!(scene(&[]).reason(), Some(FailureReason::TooSlow { seconds: 20 })));
 }
+
+impl Scene {
+    /// The successor in the first slot of `web` has proved itself, and the one before it still has a connection, out of
+    /// rotation since so long.
+    fn hands_over(replicas: u32, out: i64) -> Self {
+        Self::steered(replicas)
+            .roll_out("web")
+            .successor("web", 1, Is::Up(60))
+            .listens_on(Health::None, &[80])
+            .shows(1, 0, Some(1))
+            .out(1, out)
+    }
+
+    /// What was planned for the container with that id, which has another name by now.
+    fn renamed(mut self, id: &str, name: &str) -> Self {
+        self.container(id).name = name.to_owned();
+        self
+    }
+
+    fn set_aside(self, id: &str) -> Self {
+        let name = ContainerId(id.to_owned()).set_aside_name("shop-web-1");
+        self.renamed(id, &name)
+    }
+
+    fn next_version(self, image: &str) -> Self {
+        self.edit("web", |service| service.container.image = Image(image.to_owned()))
+    }
+}
+
+#[test]
+fn who_takes_long_to_finish_gives_up_its_slot_and_the_rollout_is_done() {
+    let brief = Scene::hands_over(1, 9);
+    assert_eq!(brief.lines(), NOTHING);
+    assert_eq!(brief.plan().wake, Some(brief.now + Duration::from_secs(1)));
+    let long = Scene::hands_over(1, 10);
+    assert_eq!(long.lines(), ["set aside web-1"]);
+    assert_eq!(long.outcome(), None);
+    let long = long.set_aside("web-1");
+    assert_eq!(long.lines(), ["promote web-1 replacement"]);
+    let long = long.renamed("shop-web-1-next", "shop-web-1");
+    assert_eq!(long.lines(), NOTHING);
+    assert_eq!(long.outcome(), Some(Outcome::Done));
+    let plan = long.plan();
+    assert!(plan.draining.contains(&ContainerId("web-1".to_owned())));
+    // It has finished, or has had its time.
+    assert_eq!(long.shows(1, 0, Some(0)).lines(), ["stop web-1 (draining)"]);
+    let drained = || Scene::hands_over(1, 30).set_aside("web-1").renamed("shop-web-1-next", "shop-web-1");
+    assert_eq!(drained().lines(), ["stop web-1 (draining)"]);
+    let mut ended = drained();
+    let exit = ended.state(Is::Exited(0, 60));
+    ended.container("web-1").state = exit;
+    assert_eq!(ended.lines(), ["remove web-1 (draining)"]);
+    let stopped = ended.goal("web", Goal::Stop);
+    assert!(stopped.lines().contains(&"remove web-1 (draining)".to_owned()), "{:?}", stopped.lines());
+}
+
+#[test]
+fn a_version_that_comes_before_the_last_but_one_has_finished_does_not_bring_that_back() {
+    let scene = || Scene::hands_over(1, 1).next_version("app:3");
+    assert_eq!(scene().lines(), ["set aside web-1"]);
+    let given = || scene().set_aside("web-1");
+    assert_eq!(given().lines(), ["promote web-1 replacement"]);
+    let promoted = given().renamed("shop-web-1-next", "shop-web-1");
+    assert_eq!(promoted.lines(), ["launch web-1 replacement"]);
+    let weights = |scene: &Scene, id: &str| {
+        let wishes = scene.plan().wishes;
+        let replicas = wishes.into_values().flat_map(|pod| pod.replicas);
+        replicas.filter(|replica| replica.id.0 == id).map(|replica| replica.weight).collect::<Vec<_>>()
+    };
+    for scene in [scene(), given(), promoted] {
+        assert_eq!(weights(&scene, "web-1"), [0]);
+        assert_eq!(weights(&scene, "shop-web-1-next"), [100]);
+    }
+    // One whose successor has not proved itself is still needed.
+    let young =
+        Scene::steered(1).roll_out("web").successor("web", 1, Is::Up(1)).listens_on(Health::None, &[80]);
+    assert_eq!(young.next_version("app:3").lines(), ["stop web-1 replacement"]);
+}
+
+#[test]
+fn a_slot_holds_so_many_who_finish_and_no_more() {
+    let scene = |others: usize| {
+        let mut scene = Scene::hands_over(1, 20).next_version("app:3");
+        for number in 0..others {
+            let id = format!("old-{number}");
+            scene = scene.replica_named(&id, "web", 1, Is::Up(600)).set_aside(&id).reports(|pod| {
+                let traffic = Traffic { listens: true, live: 1, ..Traffic::default() };
+                let ports = [((Transport::Tcp, 80), traffic)].into();
+                let replica = ReplicaReport { pid: 42, ports, ..ReplicaReport::default() };
+                pod.replicas.insert(ContainerId(id.clone()), replica);
+            });
+            scene.observed.out_since.insert(ContainerId(id), scene.now);
+        }
+        scene
+    };
+    assert_eq!(scene(3).lines(), ["set aside web-1"]);
+    let full = scene(4);
+    assert_eq!(full.lines(), NOTHING);
+    assert!(full.plan().draining.contains(&ContainerId("web-1".to_owned())));
+    // `down` and `stop` forget none of them.
+    let stopped = full.goal("web", Goal::Stop).plan();
+    assert_eq!(stopped.draining.len(), 5);
+}

@@ -89,6 +89,7 @@ impl<E: Engine> Supervisor<E> {
             | Action::RemoveVolume(_) => self.dirty.resources = true,
             Action::Start { id, .. }
             | Action::Rename { id, .. }
+            | Action::SetAside { id, .. }
             | Action::RestoreName { id, .. }
             | Action::Connect { id, .. }
             | Action::Stop { id, .. }

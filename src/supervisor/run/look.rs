@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     engine::{ContainerId, Engine, EngineError, EngineEvent, Role},
-    plan::{Container, Doubt, Target},
+    plan::{Container, Doubt, Observed, Target},
 };
 
 impl<E: Engine> Supervisor<E> {
@@ -268,15 +268,20 @@ impl<E: Engine> Supervisor<E> {
     /// Who has taken the place of another one brings along what happened to it.
     fn follow_promoted(&mut self, before: &BTreeMap<ContainerId, Container>) {
         let desired = &self.wish.desired;
-        for (id, container) in &self.observed.containers {
-            let Some(was) = before.get(id).map(|was| desired.target_of(was)) else { continue };
-            let is = desired.target_of(container);
-            if was != is
-                && let Some(history) = self.observed.history.remove(&was)
-            {
-                self.observed.history.insert(is, history);
-            }
-        }
+        let moved: Vec<_> = self
+            .observed
+            .containers
+            .iter()
+            .filter_map(|(id, container)| {
+                let (was, is) = (desired.target_of(before.get(id)?), desired.target_of(container));
+                if was == is { None } else { Some((is, self.observed.history.remove(&was)?)) }
+            })
+            .collect();
+        self.observed.history.extend(moved);
+        let Observed { containers, busy, history, .. } = &mut self.observed;
+        history.retain(|target, _| {
+            busy.contains_key(target) || target.container().is_none_or(|id| containers.contains_key(id))
+        });
     }
 
     pub(super) fn happened(&mut self, event: Option<EngineEvent>) {
