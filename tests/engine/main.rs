@@ -32,6 +32,7 @@ mod hooks;
 mod hostile;
 mod interrupted;
 mod ipv6;
+mod lasting;
 mod leftovers;
 mod limits;
 mod notes;

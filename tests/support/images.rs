@@ -9,7 +9,7 @@ use std::{
 use super::docker::Docker;
 
 /// Every image that a Compose file of a test may name, by the variable that stands for it.
-const IMAGES: [(&str, &str); 26] = [
+const IMAGES: [(&str, &str); 27] = [
     ("NGINX", "nginx"),
     ("HTTPBIN", "httpbin"),
     ("CADDY", "caddy"),
@@ -34,6 +34,7 @@ const IMAGES: [(&str, &str); 26] = [
     ("SLAPD", "slapd"),
     ("INFLUXDB", "influxdb"),
     ("NATS", "nats"),
+    ("LASTING", "lasting"),
     ("RABBITMQ", "rabbitmq"),
     ("TARANTOOL", "tarantool"),
 ];

@@ -1,0 +1,134 @@
+//! Connections that last, of servers and clients that many use: WebSocket, gRPC, HTTP/2, uploads and event streams go through
+//! rollouts with a clean close at most.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader, Read},
+    process::{Child, ChildStdout, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde::Deserialize;
+
+use super::support::project::Project;
+
+/// Each with the kind of its clients, and the service that they speak to.
+const KINDS: [(&str, &str); 5] =
+    [("websocket", "chat"), ("grpc", "calls"), ("http2", "pages"), ("upload", "files"), ("events", "files")];
+const CLIENTS: u32 = 3;
+
+fn file(version: u32) -> String {
+    let service = |name: &str, image: &str, command: &str, drain: &str| {
+        format!(
+            r#"
+  {name}:
+    image: ${{{image}}}
+    {command}
+    environment: {{ V: "{version}" }}
+    expose: [8080]
+    deploy: {{ replicas: 2, update_config: {{ parallelism: 2, monitor: 1s }} }}
+    x-sameport: {{ drain: {drain} }}
+"#
+        )
+    };
+    // With the signal of its official image.
+    let nginx = r#"stop_signal: SIGQUIT
+    command:
+      - sh
+      - -c
+      - |
+        echo "daemon off; user root; pid /tmp/pid; events {} http { access_log off; server { listen 8080 http2;
+        location / { return 200 \"$$V\"; } } }" >/tmp/http2.conf
+        exec nginx -c /tmp/http2.conf -e stderr"#;
+    let hypercorn = r#"command: [python3, -m, hypercorn, --bind, "0.0.0.0:8080", --graceful-timeout, "8", "app:application"]"#;
+    [
+        "services:".to_owned(),
+        service("chat", "LASTING", "command: [python3, /server.py, websocket]", "2s"),
+        service("calls", "LASTING", "command: [python3, /server.py, grpc]", "8s"),
+        service("pages", "NGINX", nginx, "2s"),
+        // An upload takes four seconds.
+        service("files", "LASTING", hypercorn, "8s"),
+    ]
+    .concat()
+}
+
+/// What clients saw.
+#[derive(Debug, Deserialize)]
+struct Seen {
+    /// By version.
+    answers: BTreeMap<String, u64>,
+    /// How often a server closed a connection in good order, where that can be seen.
+    closed: u64,
+    errors: Vec<String>,
+}
+
+/// Clients of one kind, in a container of their own beside the project.
+struct Clients<'a> {
+    project: &'a Project,
+    name: String,
+    child: Child,
+    told: BufReader<ChildStdout>,
+}
+
+impl<'a> Clients<'a> {
+    fn start(project: &'a Project, kind: &str, service: &str) -> Self {
+        let name = format!("{}-{kind}-client", project.name);
+        let mut child = Command::new("docker")
+            .args(["run", "--rm", "-i", "--name", &name, "--network", &format!("{}_default", project.name)])
+            .args([&project.image("LASTING"), "python3", "/client.py", kind])
+            .args([format!("{service}:8080"), CLIENTS.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let told = BufReader::new(child.stdout.take().unwrap());
+        Self { project, name, child, told }
+    }
+
+    /// Returns once they are answered.
+    fn begun(&mut self) {
+        let mut line = String::new();
+        self.told.read_line(&mut line).unwrap();
+        assert_eq!(line, "begun\n", "{}", self.name);
+    }
+
+    fn finish(mut self) -> Seen {
+        drop(self.child.stdin.take());
+        let mut told = String::new();
+        self.told.read_to_string(&mut told).unwrap();
+        serde_json::from_str(&told).unwrap_or_else(|error| panic!("{}: {error}: {told:?}", self.name))
+    }
+}
+
+impl Drop for Clients<'_> {
+    fn drop(&mut self) {
+        let _ = self.project.docker.try_run(&["rm", "-f", &self.name]);
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn connections_that_last_end_with_a_clean_close_at_most() {
+    let project = Project::new(&file(1));
+    project.run(&["up", "-d", "--wait"]);
+    let mut clients = KINDS.map(|(kind, service)| (kind, Clients::start(&project, kind, service)));
+    clients.iter_mut().for_each(|(_, clients)| clients.begun());
+    let begin = Instant::now();
+    for version in 2..=3 {
+        project.write(&file(version));
+        project.run(&["up", "-d", "--wait"]);
+    }
+    eprintln!("two rollouts took {:.1?}", begin.elapsed());
+    // The last uploads to the last version.
+    thread::sleep(Duration::from_secs(6));
+    for (kind, clients) in clients {
+        let Seen { answers, closed, errors } = clients.finish();
+        eprintln!("{kind}: {answers:?}, closed {closed} times, {errors:#?}");
+        assert!(errors.is_empty(), "{kind}: {errors:#?}\n{}", project.log());
+        assert_eq!(answers.keys().collect::<Vec<_>>(), ["1", "2", "3"], "{kind}: {answers:?}");
+        if kind == "websocket" {
+            assert_eq!(closed, 2 * u64::from(CLIENTS));
+        }
+    }
+}
