@@ -66,6 +66,9 @@ pub struct UpArgs {
     /// Take a pod down whose published ports or networks have changed: until the new one is open nobody is served
     #[arg(long)]
     recreate_pod: bool,
+    /// Begin with new anonymous volumes where a replica is replaced or made, not with those of its slot: what they hold is lost
+    #[arg(short = 'V', long)]
+    renew_anon_volumes: bool,
     /// How long a replica may take to end, whatever the file says
     #[arg(short, long, value_name = "TIME", value_parser = time)]
     timeout: Option<Duration>,
@@ -247,6 +250,7 @@ impl<'a> Wish<'a> {
             images: self.images.ids.clone(),
             renew: self.images.renewed.clone(),
             recreate_pod: args.recreate_pod,
+            renew_volumes: args.renew_anon_volumes,
             variables: loaded.variables.given.clone(),
             folder: Some(loaded.directory.clone()),
             ..Apply::all(loaded.project.clone(), who())

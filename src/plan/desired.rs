@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     engine::{ContainerId, RemoveVolumes},
-    spec::{Generation, Project, ServiceName},
+    spec::{Generation, Project, ServiceName, Slot},
 };
 
 use super::{Container, Rollout, StoppedOutside, Versioned, Weights, versions::Versions};
@@ -35,6 +35,8 @@ pub struct Desired {
     pub in_order: BTreeSet<(ContainerId, Timestamp)>,
     /// Replicas that somebody has stopped without us. They stay down until somebody starts them.
     pub stopped_outside: BTreeMap<ContainerId, StoppedOutside>,
+    /// Slots whose next replica begins with new anonymous volumes.
+    pub renew_volumes: BTreeSet<(ServiceName, Slot)>,
     /// Whether pods that replicas run in may be taken down, where only a new one can be what the file says.
     pub recreate_pods: bool,
     /// How long replicas of services that are to be stopped may take to end, where whoever asked said so.
@@ -71,6 +73,7 @@ impl Desired {
             hurried: BTreeSet::new(),
             in_order: BTreeSet::new(),
             stopped_outside: BTreeMap::new(),
+            renew_volumes: BTreeSet::new(),
             recreate_pods: false,
             stop_timeouts: BTreeMap::new(),
             down_timeout: None,

@@ -100,6 +100,9 @@ impl Planner<'_> {
     /// An empty slot gets the version that is wanted; but while that one has yet to prove itself, only as fast as the
     /// rules say, and else the one that has.
     fn fill(&mut self, service: &Service, slot: Slot, pace: &mut Pace) {
+        if self.removes_slot_volumes(service, slot) {
+            return;
+        }
         let former = self.former(service).map(|former| Arc::clone(&former.service));
         match former {
             Some(former) if self.beside(service).is_some() || !pace.start(slot) => {

@@ -2,7 +2,7 @@
 
 use crate::spec::{MountSource, Pod, PodNetwork, Service, Slot};
 
-use super::{Action, Goal, Planner};
+use super::{Action, Goal, Owner, Planner};
 
 impl Planner<'_> {
     /// Makes what pods and replicas that shall run need and is not there.
@@ -50,6 +50,22 @@ impl Planner<'_> {
             }
         }
         missing
+    }
+}
+
+impl Planner<'_> {
+    /// Removes the volumes of a slot that nobody has any more, if its next replica is to begin with new ones. Returns whether
+    /// there were any.
+    pub(super) fn removes_slot_volumes(&mut self, service: &Service, slot: Slot) -> bool {
+        if !self.desired.renew_volumes.contains(&(service.name.clone(), slot)) {
+            return false;
+        }
+        let observed = self.observed;
+        let is_of_slot = |name: &str| self.desired.project.is_slot_volume(&service.name, slot, name);
+        let owned = observed.volumes.iter().filter(|(name, owner)| **owner == Owner::Us && is_of_slot(name));
+        let names: Vec<_> = owned.map(|(name, _)| name.clone()).collect();
+        names.iter().for_each(|name| self.act_once(Action::RemoveVolume(name.clone())));
+        !names.is_empty()
     }
 }
 

@@ -18,7 +18,7 @@ struct Parts {
 
 impl Versioned {
     /// Whether a service of the project has that version.
-    pub(super) fn is_service(&self, name: &ServiceName, generation: &Generation) -> bool {
+    pub(crate) fn is_service(&self, name: &ServiceName, generation: &Generation) -> bool {
         self.0.services.get(name) == Some(generation)
     }
 

@@ -142,6 +142,15 @@ impl Project {
         format!("{}_{}-{slot}_{last}-{hash}", self.name, service.name)
     }
 
+    /// Whether that is the name of a [`Self::slot_volume`] of a slot, whatever the path.
+    #[must_use]
+    pub fn is_slot_volume(&self, service: &ServiceName, slot: Slot, name: &str) -> bool {
+        let of_slot = format!("{}_{service}-{slot}_", self.name);
+        let hash = name.strip_prefix(&of_slot).and_then(|rest| Some(rest.rsplit_once('-')?.1));
+        hash.is_some_and(|hash| hash.len() == 8 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()))
+            && !self.volumes.values().any(|volume| volume.name == name)
+    }
+
     /// The name of the container that holds the namespaces of `pod`.
     #[must_use]
     pub fn sandbox_name(&self, pod: &PodName) -> String {

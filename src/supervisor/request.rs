@@ -100,6 +100,9 @@ pub struct Apply {
     pub renew: BTreeSet<Image>,
     /// Whether a pod whose namespaces have to be made anew may be taken down for it.
     pub recreate_pod: bool,
+    /// Whether replicas that are made by this begin with new anonymous volumes, and not with those of their slot.
+    #[serde(default)]
+    pub renew_volumes: bool,
     /// The names of the variables that the file uses and that whoever asks has in the environment.
     #[serde(default)]
     pub variables: BTreeSet<String>,
@@ -122,6 +125,7 @@ impl Apply {
             images: BTreeMap::new(),
             renew: BTreeSet::new(),
             recreate_pod: false,
+            renew_volumes: false,
             variables: BTreeSet::new(),
             folder: None,
         }

@@ -26,6 +26,7 @@ mod commands;
 mod progress;
 mod recover;
 mod stopped_outside;
+mod volumes;
 
 use checks::{check_beside, check_counts, check_scale, known, with_dependencies};
 
@@ -93,6 +94,7 @@ impl Wish {
             done_before: state.done_before.clone(),
             interrupted_jobs: state.interrupted_jobs.clone(),
             stopped_outside: state.stopped_outside.clone(),
+            renew_volumes: state.renew_volumes.clone(),
             ..Desired::all(read.clone())
         };
         let damage = damage.map(|damage| (damage, None));
@@ -222,6 +224,7 @@ impl Wish {
             images,
             renew,
             recreate_pod,
+            renew_volumes,
             variables,
             folder,
         } = apply;
@@ -273,6 +276,9 @@ impl Wish {
         self.desired.orphans = orphans;
         self.desired.recreate_pods = recreate_pod;
         self.start_stopped(|service| selected.contains(service), observed);
+        if renew_volumes {
+            self.renew_volumes(&selected, observed);
+        }
         for name in selected {
             let replicas = self.replicas(&name);
             self.desired.goals.insert(name.clone(), Goal::Run { replicas });

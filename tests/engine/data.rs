@@ -250,6 +250,18 @@ fn data_stays_with_the_slot(image: &str, volumes: &str, first: &str) {
         project.docker.lines(&["volume", "ls", "-q", "--filter", &filter])
     };
     assert_eq!(volumes().len(), 2, "{:?}", volumes());
+    project.run(&["up", "-d", "--wait", "-V"]);
+    kept("nothing was replaced", 2);
+    project.write(&compose(3, 2));
+    project.run(&["up", "-d", "--wait", "-V"]);
+    for slot in 1..=2 {
+        assert_eq!(project.redis(slot, "get slot"), "", "{slot}");
+        assert_eq!(project.redis(slot, &format!("set slot {slot}")), "OK");
+    }
+    assert_eq!(volumes().len(), 2, "{:?}", volumes());
+    // What one `up` was asked for ends with it.
+    project.change(&compose(4, 2));
+    kept("yet another version", 2);
     project.run(&["down", "-v"]);
     assert_eq!(volumes(), Vec::<String>::new());
     project.run(&["up", "-d", "--wait"]);

@@ -11,7 +11,10 @@ use std::{
 
 use serde::Deserialize;
 
-use super::support::project::Project;
+use super::support::{
+    load::{Load, Report},
+    project::Project,
+};
 
 /// Each with the kind of its clients, and the service that they speak to.
 const KINDS: [(&str, &str); 5] =
@@ -130,5 +133,63 @@ fn connections_that_last_end_with_a_clean_close_at_most() {
         if kind == "websocket" {
             assert_eq!(closed, 2 * u64::from(CLIENTS));
         }
+    }
+}
+
+/// All kinds at once, with requests on connections of their own and on kept ones besides.
+#[test]
+#[ignore = "takes its time: `.ci/full engine`"]
+fn a_million_requests_of_all_kinds_go_through_rollouts() {
+    const REQUESTS: u64 = 1_000_000;
+    let file = |version| {
+        let plain = format!(
+            r#"
+  plain:
+    image: ${{NGINX}}
+    environment: {{ REPLICA: "{version}" }}
+    ports: ["${{PORT}}:8080"]
+    deploy: {{ replicas: 2, update_config: {{ parallelism: 2, monitor: 1s }} }}
+    x-sameport: {{ drain: 3s }}
+"#
+        );
+        file(version) + &plain
+    };
+    let project = Project::new(&file(1));
+    project.run(&["up", "-d", "--wait"]);
+    let mut clients = KINDS.map(|(kind, service)| (kind, Clients::start(&project, kind, service)));
+    clients.iter_mut().for_each(|(_, clients)| clients.begun());
+    let address = project.outside();
+    let loads = [("plain", Load::start(address, 200)), ("kept", Load::kept(address, "/", 8, 10_000))];
+    let mut reports = loads.each_ref().map(|_| Report::default());
+    let (begin, mut version) = (Instant::now(), 1);
+    while reports.iter().map(|report| u64::from(report.answered())).sum::<u64>() < REQUESTS {
+        version += 1;
+        project.write(&file(version));
+        project.run(&["up", "-d", "--wait"]);
+        for (report, (_, load)) in reports.iter_mut().zip(&loads) {
+            report.merge(load.take());
+        }
+    }
+    eprintln!("{} rollouts in {:.0?}", version - 1, begin.elapsed());
+    for (report, (kind, load)) in reports.iter_mut().zip(loads) {
+        report.merge(load.finish());
+        eprintln!(
+            "{kind}: {} answered, {} failed, {} closed",
+            report.answered(),
+            report.failures.len(),
+            report.closed
+        );
+    }
+    for (kind, clients) in clients {
+        let Seen { answers, closed, errors } = clients.finish();
+        eprintln!(
+            "{kind}: {} answered, {} failed, {closed} closed",
+            answers.values().sum::<u64>(),
+            errors.len()
+        );
+        assert!(errors.is_empty(), "{kind}: {errors:#?}");
+    }
+    for report in reports {
+        assert!(report.failures.is_empty(), "{report}");
     }
 }

@@ -4,7 +4,7 @@ use super::{Is, NOTHING, Scene, Target, new_version, replica};
 use crate::{
     engine::{ContainerId, Health},
     plan::{Action, Goal, Orphans, Owner},
-    spec::{DependencyCondition, Mount, MountSource},
+    spec::{DependencyCondition, Mount, MountSource, Slot},
 };
 
 #[test]
@@ -218,4 +218,29 @@ fn what_another_program_has_made_anew_is_replaced_one_at_a_time_and_by_a_new_con
     let mut scene = scene.replica("web", 1, Is::Exited(0, 60));
     scene.container("web-1").recreated = true;
     assert_eq!(scene.lines(), ["remove web-1"], "it is not started again");
+}
+
+#[test]
+fn a_slot_begins_with_new_volumes_where_that_was_asked_for() {
+    let (of_slot, of_other) = ("shop_web-1_data-0123abcd", "shop_web-12_data-0123abcd");
+    let scene = |slots: &[u32]| {
+        let mut scene = Scene::up(&[("web", 1)]);
+        scene.observed.containers.retain(|id, _| id.0 != "web-1");
+        for name in [of_slot, of_other, "shop_web-1_data", "shop_kept"] {
+            scene.observed.volumes.insert(name.to_owned(), Owner::Us);
+        }
+        let slots = slots.iter().map(|slot| ("web".parse().unwrap(), Slot::new(*slot).unwrap()));
+        scene.desired.renew_volumes.extend(slots);
+        scene
+    };
+    assert_eq!(scene(&[]).lines(), ["launch web-1"]);
+    assert_eq!(scene(&[2]).lines(), ["launch web-1"]);
+    let mut renewed = scene(&[1]);
+    assert_eq!(renewed.lines(), [format!("remove volume {of_slot}")]);
+    renewed.observed.volumes.remove(of_slot);
+    assert_eq!(renewed.lines(), ["launch web-1"]);
+    // Those of somebody else stay.
+    let mut foreign = scene(&[1]);
+    foreign.observed.volumes.insert(of_slot.to_owned(), Owner::Others);
+    assert_eq!(foreign.lines(), ["launch web-1"]);
 }

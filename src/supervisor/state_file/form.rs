@@ -97,6 +97,8 @@ struct StateForm {
     ending: BTreeMap<String, Timestamp>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     stopped_outside: BTreeMap<String, StoppedOutsideForm>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    renew_volumes: BTreeMap<String, BTreeSet<u32>>,
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     variables: BTreeSet<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -117,11 +119,16 @@ impl From<&State> for StateForm {
             restart_after,
             ending,
             stopped_outside,
+            renew_volumes,
             variables,
             folder,
             versions,
         } = state;
         let text = |name: &ServiceName| name.as_str().to_owned();
+        let mut renewed = BTreeMap::<_, BTreeSet<_>>::new();
+        for (name, slot) in renew_volumes {
+            renewed.entry(text(name)).or_default().insert(slot.number());
+        }
         let of_slots = |slots: &BTreeMap<Slot, u32>| {
             slots.iter().map(|(slot, weight)| (slot.number(), *weight)).collect()
         };
@@ -136,6 +143,7 @@ impl From<&State> for StateForm {
             restart_after: restart_after.iter().map(text).collect(),
             ending: ending.iter().map(|(id, at)| (id.0.clone(), *at)).collect(),
             stopped_outside: stopped_outside.iter().map(|(id, it)| (id.0.clone(), (*it).into())).collect(),
+            renew_volumes: renewed,
             variables: variables.clone(),
             folder: folder.clone(),
             versions: versions.iter().map(|(name, versions)| (text(name), versions.into())).collect(),
@@ -158,6 +166,7 @@ impl TryFrom<StateForm> for State {
             restart_after,
             ending,
             stopped_outside,
+            renew_volumes,
             variables,
             folder,
             versions,
@@ -166,6 +175,12 @@ impl TryFrom<StateForm> for State {
             let slots = slots.into_iter();
             slots.map(|(slot, weight)| Ok((Slot::new(slot).ok_or(FormError::Slot)?, weight))).collect()
         };
+        let mut renewed = BTreeSet::new();
+        for (name, slots) in renew_volumes {
+            for slot in slots {
+                renewed.insert((name.parse()?, Slot::new(slot).ok_or(FormError::Slot)?));
+            }
+        }
         Ok(Self {
             scale: named(scale, |scale| Ok(scale.into()))?,
             stopped: names(stopped)?,
@@ -179,6 +194,7 @@ impl TryFrom<StateForm> for State {
                 .into_iter()
                 .map(|(id, it)| (ContainerId(id), it.into()))
                 .collect(),
+            renew_volumes: renewed,
             variables,
             folder,
             versions: named(versions, Versions::try_from)?,

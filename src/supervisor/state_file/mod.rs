@@ -23,7 +23,7 @@ use jiff::Timestamp;
 use crate::{
     engine::{ContainerId, ownership::Expected},
     plan::{PostStart, StoppedOutside, Weights, versions::Versions},
-    spec::{Generation, ServiceName},
+    spec::{Generation, ServiceName, Slot},
 };
 
 use super::paths;
@@ -51,6 +51,8 @@ pub struct State {
     pub ending: BTreeMap<ContainerId, Timestamp>,
     /// Replicas that somebody has stopped without us.
     pub stopped_outside: BTreeMap<ContainerId, StoppedOutside>,
+    /// Slots whose next replica begins with new anonymous volumes.
+    pub renew_volumes: BTreeSet<(ServiceName, Slot)>,
     /// The variables that the file used and that whoever applied it last had in the environment.
     pub variables: BTreeSet<String>,
     /// The folder of the file that was applied last.

@@ -257,6 +257,7 @@ pub fn everything() -> State {
         restart_after: BTreeSet::from([name("web")]),
         ending: BTreeMap::new(),
         stopped_outside: BTreeMap::new(),
+        renew_volumes: BTreeSet::new(),
         variables: BTreeSet::new(),
         folder: None,
         versions,

@@ -67,6 +67,7 @@ fn what_is_written_is_read_back() {
     let with_stops = State {
         ending: BTreeMap::from([(id("1f"), started_at)]),
         stopped_outside: BTreeMap::from([(id("2f"), StoppedOutside { started_at, at })]),
+        renew_volumes: [("web".parse().unwrap(), crate::spec::Slot::new(2).unwrap())].into(),
         ..State::default()
     };
     for state in [State::default(), everything(), with_stops] {

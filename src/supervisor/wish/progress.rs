@@ -46,6 +46,9 @@ impl Wish {
             self.keep(state);
             self.desired.interrupted_jobs = self.state.interrupted_jobs.clone();
         }
+        if let Action::LaunchReplica { service, slot, .. } = action {
+            self.note_volumes_renewed(&service.name, *slot);
+        }
         let affected = dependents::of(action, &self.desired, observed);
         if !affected.is_subset(&self.state.restart_after) {
             let mut state = self.state.clone();
