@@ -101,7 +101,8 @@ fn a_service_that_opens_hundreds_of_ports_leaves_room_for_another_one() {
 
 #[test]
 fn a_replica_with_thousands_of_listeners_does_not_hold_up_its_siblings() {
-    let many: u64 = if wait::is_emulated() { 1500 } else { 5000 };
+    // What is done for them takes 5 % of a processor at most, and an emulated one is slow.
+    let many: u64 = if wait::is_emulated() { 400 } else { 5000 };
     let mut pod = Pod::new();
     pod.declared.insert(PORT);
     let mut hostile = pod.agent(1);
