@@ -34,10 +34,14 @@ use super::{
 
 /// Arguments of `sameport up`.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:
+// Its `-V` is that of Docker Compose.
+#[command(
+    disable_version_flag = true,
+    after_help = "Examples:
   sameport up                        run the Compose file here, and show what the replicas write
   sameport up -d --scale web=4       four replicas of `web`, supervised in the background
-  sameport up -d --watch             do so again by itself whenever the file changes")]
+  sameport up -d --watch             do so again by itself whenever the file changes"
+)]
 pub struct UpArgs {
     /// Leave the supervisor running in the background
     #[arg(short, long)]
