@@ -345,7 +345,8 @@ impl Simulation {
             }
         }
         let (mut slots, mut jobs) = (BTreeSet::new(), BTreeSet::new());
-        for (_, name, labels, ..) in world.containers() {
+        let mut set_aside = BTreeMap::<_, u32>::new();
+        for (id, name, labels, ..) in world.containers() {
             if let Some(Labels { role: Role::Before { service }, .. }) = &labels
                 && !jobs.insert(service.clone())
             {
@@ -360,6 +361,14 @@ impl Simulation {
             }
             if slot.number() > self.most.get(&service).copied().unwrap_or(0) {
                 return Err(format!("{name} was never wanted"));
+            }
+            if id.is_set_aside_name(name) {
+                let others = set_aside.entry((service, slot)).or_default();
+                *others += 1;
+                if *others > 4 {
+                    return Err(format!("{name} is one too many that has given up its slot"));
+                }
+                continue;
             }
             if !slots.insert((service, slot, name.ends_with("-next"))) {
                 return Err(format!("{name} is not alone in its slot"));
