@@ -112,7 +112,7 @@ impl Drop for Clients<'_> {
 }
 
 #[test]
-#[ignore = "takes its time: `.ci/full engine`"]
+#[ignore = "failed once on a busy machine, for a reason not found yet: `.ci/full engine`"]
 fn connections_that_last_end_with_a_clean_close_at_most() {
     let project = Project::new(&file(1));
     project.run(&["up", "-d", "--wait"]);
