@@ -101,8 +101,8 @@ fn a_service_that_opens_hundreds_of_ports_leaves_room_for_another_one() {
 
 #[test]
 fn a_replica_with_thousands_of_listeners_does_not_hold_up_its_siblings() {
-    // What is done for them takes 5 % of a processor at most, and an emulated one is slow.
-    let many: u64 = if wait::is_emulated() { 400 } else { 5000 };
+    // What looks at a replica's listeners takes 1 % of a processor, and an emulated one is slow.
+    let many: u64 = if wait::is_emulated() { 400 } else { 2000 };
     let mut pod = Pod::new();
     pod.declared.insert(PORT);
     let mut hostile = pod.agent(1);
@@ -112,21 +112,27 @@ fn a_replica_with_thousands_of_listeners_does_not_hold_up_its_siblings() {
         "many",
         json!({"kind": "tcp", "address": "0.0.0.0", "first": 20_000, "count": many, "label": "t"}),
     );
-    wait::until("all of them were looked at", || {
+    sibling_is_back_soon(&mut pod);
+    wait::within(6 * wait::LONG, "all of them were looked at", || {
         let steered = seen(&pod, 1).ports.len() as u64;
         check(unsteered(&pod, 1) + steered == many && (1..=64).contains(&steered), pod.report())
     });
-    for _ in 0..3 {
-        pod.kill(2);
-        pod.start(2, &mut http());
-        let begin = Instant::now();
-        wait::until("its sibling is back", || {
-            let is_back = seen(&pod, 2).pid == pod.pid(2) && seen(&pod, 2).listens_on(&PORT);
-            check(is_back, pod.report())
-        });
-        assert!(begin.elapsed() < soon(), "{:?}", begin.elapsed());
+    for _ in 0..2 {
+        sibling_is_back_soon(&mut pod);
     }
     assert_eq!(pod.report().error, None);
+}
+
+/// Ends the replica in slot 2: the next one there is seen soon.
+fn sibling_is_back_soon(pod: &mut Pod) {
+    pod.kill(2);
+    pod.start(2, &mut http());
+    let begin = Instant::now();
+    wait::until("its sibling is back", || {
+        let is_back = seen(pod, 2).pid == pod.pid(2) && seen(pod, 2).listens_on(&PORT);
+        check(is_back, pod.report())
+    });
+    assert!(begin.elapsed() < soon(), "{:?}", begin.elapsed());
 }
 
 #[test]
