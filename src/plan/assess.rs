@@ -356,7 +356,8 @@ impl Planner<'_> {
         let deadline = later(self.tried_since(service, container), rules.deadline);
         let elsewhere = self.elsewhere(service, container, rules).map(|elsewhere| elsewhere.judged_at);
         let ill = self.illness(container).and_then(|illness| illness.replace_at);
-        elsewhere.into_iter().chain(ill).fold(deadline, Timestamp::min)
+        let waits = self.waits_until(service, container).filter(|until| *until > self.now);
+        elsewhere.into_iter().chain(ill).chain(waits).fold(deadline, Timestamp::min)
     }
 
     /// Since when a replica has had its time to get ready. One that was there before us began at a time by the engine's

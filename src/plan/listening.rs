@@ -9,10 +9,16 @@ use jiff::Timestamp;
 
 use crate::{
     engine::{ContainerId, ContainerState, Health},
-    spec::{Service, Update},
+    kernel::{
+        sockets::Transport,
+        steering::{Port, ReplicaReport},
+    },
+    spec::{Protocol, Service, Update},
 };
 
-use super::{Container, Observed, Planner, Sharing, history::later, rotation::transport};
+use super::{
+    Container, Observed, Planner, Rollout, Sharing, history::later, rollout::Direction, rotation::transport,
+};
 
 /// How long a replica may listen on other ports only. Many servers open a port for their cluster, for a debugger or for
 /// metrics long before the one that they are for.
@@ -66,23 +72,90 @@ impl Observed {
     }
 }
 
+/// How long what a replica does not listen on is waited for, since it changed last.
+fn patience(health: Health) -> Duration {
+    match health {
+        Health::Healthy => PATIENCE_WHEN_HEALTHY,
+        Health::None | Health::Starting | Health::Unhealthy => PATIENCE,
+    }
+}
+
+fn known(ports: impl Iterator<Item = (u16, Protocol)>) -> BTreeSet<Port> {
+    ports.filter_map(|(port, protocol)| Some((transport(protocol)?, port))).collect()
+}
+
 impl Planner<'_> {
-    /// The published ports on which a replica should listen and does not, where the kernel can tell: none as soon as it
-    /// listens on any of them.
+    /// The ports on which a replica should listen and does not, where the kernel can tell. One of its published ports is
+    /// enough; but a version that has never served takes over from one that does only with all ports that are declared and
+    /// that this one serves.
     pub(super) fn missing_listeners(&self, service: &Service, container: &Container) -> Vec<u16> {
         let Some(pod) = self.desired.project.pods.get(&service.pod) else { return Vec::new() };
         if self.pod_report(&service.pod).is_none_or(|report| Some(report.netns) != container.netns) {
             return Vec::new();
         }
-        let published: BTreeSet<_> = pod
-            .published_by(&service.name)
-            .filter_map(|(port, protocol)| Some((transport(protocol)?, port)))
-            .collect();
-        let listens = |port| self.replica_report(container).is_some_and(|r| r.listens_on(port));
-        if published.iter().any(listens) {
-            return Vec::new();
+        let report = self.replica_report(container);
+        let listens = |port: &Port| report.is_some_and(|report| report.listens_on(port));
+        let published = known(pod.published_by(&service.name));
+        let served = self.served_before(service, container);
+        let mut missing: BTreeSet<_> = known(pod.declared()).intersection(&served).copied().collect();
+        missing.retain(|port| !listens(port));
+        if !published.iter().any(listens) && !published.is_empty() {
+            missing.extend(published);
+        } else if !missing.is_empty()
+            && self.has_served(service)
+            && report.is_some_and(ReplicaReport::listens)
+        {
+            missing.clear();
+        } else if missing.is_empty() && published.is_empty() && self.is_late_for(service, container, &served)
+        {
+            missing = served;
         }
-        published.into_iter().map(|(_, port)| port).collect()
+        missing.into_iter().map(|(_, port)| port).collect()
+    }
+
+    /// Whether a replica is to be waited for that listens on none of the ports that others serve. What nobody has declared may
+    /// be another port in each process, so it is not waited for without end.
+    fn is_late_for(&self, service: &Service, container: &Container, served: &BTreeSet<Port>) -> bool {
+        let is_there = |report: &ReplicaReport| match self.has_served(service) {
+            true => report.listens(),
+            false => served.iter().any(|port| report.listens_on(port)),
+        };
+        !served.is_empty()
+            && !self.replica_report(container).is_some_and(is_there)
+            && self.waits_until(service, container).is_none_or(|until| until > self.now)
+    }
+
+    /// Until when a replica may be waited for that does not listen where others do, unless it opens another port.
+    pub(super) fn waits_until(&self, service: &Service, container: &Container) -> Option<Timestamp> {
+        let listening = self.observed.listening.get(&container.id)?;
+        // It must not fail for that.
+        let patience = patience(listening.health).min(self.rules_of(service).deadline / 2);
+        Some(later(listening.since, patience))
+    }
+
+    /// The ports that replicas of other versions serve, if this one is to take over from them. Datagrams without a declared
+    /// port do not count: a client's socket looks like a server's.
+    fn served_before(&self, service: &Service, container: &Container) -> BTreeSet<Port> {
+        if !self.is_wanted(service, container) {
+            return BTreeSet::new();
+        }
+        let replicas = self.observed.service(&service.name).map(|(_, replica)| replica);
+        let others = replicas.filter(|replica| !self.is_wanted(service, replica));
+        let ports =
+            others.filter_map(|replica| self.replica_report(replica)).flat_map(|report| &report.ports);
+        let served = ports.filter(|(_, traffic)| traffic.listens).map(|(port, _)| *port);
+        let declared = self.desired.project.pods.get(&service.pod).map(|pod| known(pod.declared()));
+        let declared = declared.unwrap_or_default();
+        served.filter(|port| port.0 == Transport::Tcp || declared.contains(port)).collect()
+    }
+
+    /// Whether the wanted version has served before: who goes back to it goes back to the ports that it has.
+    fn has_served(&self, service: &Service) -> bool {
+        let goes_back = |rollout: &Rollout| rollout.direction == Direction::Back;
+        let versions = self.desired.versions.get(&service.name);
+        let wanted = self.desired.project.service_generation(&service.name);
+        self.desired.rollouts.get(&service.name).is_some_and(goes_back)
+            || versions.zip(wanted).is_some_and(|(versions, wanted)| versions.has_served(wanted))
     }
 
     /// Whether a replica of a new version listens, but not where it should. While its health check has not passed yet, it
@@ -93,11 +166,10 @@ impl Planner<'_> {
         container: &Container,
         rules: &Update,
     ) -> Option<Elsewhere> {
-        let patience = match container.process()?.health {
-            Health::Starting | Health::Unhealthy => return None,
-            Health::None => PATIENCE,
-            Health::Healthy => PATIENCE_WHEN_HEALTHY,
-        };
+        let health = container.process()?.health;
+        if matches!(health, Health::Starting | Health::Unhealthy) {
+            return None;
+        }
         self.replica_report(container)?;
         let listening = self.observed.listening.get(&container.id)?;
         let wanted = self.missing_listeners(service, container);
@@ -108,7 +180,7 @@ impl Planner<'_> {
         Some(Elsewhere {
             wanted,
             found: listening.ports.iter().copied().collect(),
-            judged_at: later(since, patience.max(rules.monitor)),
+            judged_at: later(since, patience(health).max(rules.monitor)),
         })
     }
 }

@@ -244,6 +244,13 @@ impl Versions {
         self.underway.as_ref().map_or(self.stable, |underway| underway.to)
     }
 
+    /// Whether a service of that version has served before, by whatever number.
+    #[must_use]
+    pub fn has_served(&self, generation: &Generation) -> bool {
+        let mut proved = self.revisions.iter().filter(|revision| revision.is_proved());
+        proved.any(|revision| revision.service.generation() == *generation)
+    }
+
     /// The service as it is wanted now: the rules of the file, and the container of the version that is wanted.
     #[must_use]
     pub fn service(&self, file: &Service) -> Service {

@@ -55,6 +55,41 @@ fn answers(project: &Project) -> Vec<String> {
     load::send(project.loopback(), 30).answers.into_keys().collect()
 }
 
+/// Two services of nginx, which takes three seconds to open its port; one exposes it, and the other says nothing of it.
+fn slow(version: u32) -> String {
+    let service = |name: &str, exposes: &str| {
+        format!(
+            r#"
+  {name}:
+    image: ${{NGINX}}
+    entrypoint: [sh, -c, "sleep 3; exec /start"]
+    environment: {{ REPLICA: "{version}" }}
+    {exposes}
+    deploy: {{ replicas: 2, update_config: {{ parallelism: 2, monitor: 1s }} }}
+    x-sameport: {{ hold: 1s }}
+"#
+        )
+    };
+    format!("services:\n{}{}", service("exposed", "expose: [8080]"), service("undeclared", ""))
+}
+
+#[test]
+fn servers_that_take_their_time_take_over_once_they_listen_also_on_ports_that_nobody_publishes() {
+    let project = up(&slow(1));
+    let loads = ["exposed", "undeclared"].map(|service| {
+        let address = project.in_pod(service, 8080);
+        wait::until("it serves", || load::request(address).map_err(|failure| format!("{failure:?}")));
+        (service, Load::start(address, 50))
+    });
+    project.write(&slow(2));
+    project.run(&["up", "-d", "--wait"]);
+    for (service, load) in loads {
+        let report = load.finish();
+        assert!(report.failures.is_empty(), "{service}: {report}{}", project.log());
+        assert!(report.answers.len() >= 2, "{service}: {report}");
+    }
+}
+
 #[test]
 fn a_new_version_comes_and_goes_back_and_no_request_fails() {
     let project = up(&go("1", ""));

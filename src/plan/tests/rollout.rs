@@ -440,6 +440,71 @@ fn a_server_has_time_to_open_its_published_port_after_others() {
     assert_eq!(ready.seconds_later(15).reason(), elsewhere(&[4369]));
 }
 
+/// `web` publishes no port, and exposes these.
+fn declares(scene: Scene, exposed: &[u16]) -> Scene {
+    let ports = exposed.iter().map(|port| (*port, Protocol::Tcp)).collect();
+    let mut scene = scene.edit_pod("web", |pod| {
+        pod.ports.clear();
+        pod.expose = ports;
+    });
+    let generation = scene.desired.project.pods[&"web".parse().unwrap()].generation();
+    scene.container("web-sandbox").labels.generation = generation;
+    scene
+}
+
+/// The first successor of `web` has run for a minute and listens there; the others serve port 80.
+fn follows(exposed: &[u16], listens: &[u16]) -> Scene {
+    let scene = declares(Scene::steered(2), exposed).roll_out("web").successor("web", 1, Is::Up(60));
+    scene.listens_on(Health::None, listens)
+}
+
+/// Whether the replica in the first slot makes way within some seconds.
+fn makes_way(mut scene: Scene) -> bool {
+    let ready = scene.plan().ready;
+    scene.observed.note_ready(&ready, scene.now);
+    scene.seconds_later(10).plan().draining.contains(&ContainerId("web-1".to_owned()))
+}
+
+#[test]
+fn a_new_version_takes_over_once_it_serves_what_the_one_before_it_does() {
+    // A port that is only exposed is no other than a published one.
+    assert!(makes_way(follows(&[80], &[80])));
+    assert!(!makes_way(follows(&[80], &[])));
+    assert!(!makes_way(follows(&[80], &[9090])));
+    let other = follows(&[80], &[9090]).seconds_later(60).reason();
+    assert_eq!(other, Some(FailureReason::ListensElsewhere { wanted: vec![80], found: vec![9090] }));
+    // What the version before does not serve is not asked for.
+    assert!(makes_way(follows(&[80, 81], &[80])));
+    // Nobody has declared it: it is waited for, but not without end, and it is no fault.
+    assert!(makes_way(follows(&[], &[80])));
+    for listens in [&[][..], &[9090]] {
+        let late = follows(&[], listens);
+        assert!(!makes_way(late.clone()), "{listens:?}");
+        assert_eq!(late.plan().wake, Some(late.now + Duration::from_secs(60)), "{listens:?}");
+        let later = late.seconds_later(60);
+        assert_eq!(later.reason(), None, "{listens:?}");
+        assert!(makes_way(later), "{listens:?}");
+    }
+}
+
+#[test]
+fn all_published_ports_that_are_served_count_but_not_on_the_way_back() {
+    let serves_two = || {
+        let scene = declares(Scene::steered(2), &[80, 81]).reports(|pod| {
+            for replica in pod.replicas.values_mut() {
+                let traffic = Traffic { listens: true, ..Traffic::default() };
+                replica.ports.insert((Transport::Tcp, 81), traffic);
+            }
+        });
+        scene.roll_out("web").successor("web", 1, Is::Up(60)).listens_on(Health::None, &[80])
+    };
+    assert!(!makes_way(serves_two()));
+    let wanted = Some(FailureReason::ListensElsewhere { wanted: vec![81], found: vec![80] });
+    assert_eq!(serves_two().seconds_later(60).reason(), wanted);
+    let back = serves_two().on_its_way("web", |rollout| rollout.direction = Direction::Back);
+    assert!(makes_way(back));
+}
+
 #[test]
 fn a_server_that_listens_elsewhere_is_judged_no_later_than_any_other() {
     let scene = |ports: &[u16]| {
