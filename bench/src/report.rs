@@ -21,6 +21,9 @@ fn line(measure: &Measure, outcome: &Outcome) -> String {
     format!("{met} {}: {} = {} (goal {})", measure.title, outcome.what, outcome.ratio, outcome.bound)
 }
 
+/// What tests have measured: it is no part of a run.
+const MEASURED_ONCE: &str = include_str!("../measured_once.md");
+
 /// `RESULTS.md`.
 pub fn page(results: &Results) -> String {
     let host = &results.host;
@@ -53,6 +56,8 @@ pub fn page(results: &Results) -> String {
         }
         table(&mut text, measure);
     }
+    text.push('\n');
+    text.push_str(MEASURED_ONCE);
     text
 }
 

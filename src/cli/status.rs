@@ -64,6 +64,7 @@ pub fn notes(status: &Status, has_file: bool) -> Result<(), CliError> {
         output::note(&format!("{}: {}{help}", error.target, error.error))?;
     }
     status.foreign_resources.iter().try_for_each(|c| output::note(&convert::foreign_resource(c)))?;
+    status.shared_files.iter().try_for_each(|file| output::note(&convert::shared_file(file)))?;
     status.pods.iter().try_for_each(pod_notes)?;
     status.replicas.iter().filter_map(unsteered).try_for_each(|note| output::note(&note))?;
     if status.supervised || status.replicas.is_empty() {

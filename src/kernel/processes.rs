@@ -296,6 +296,25 @@ pub fn has_open_for_writing(processes: &[u32], file: (u64, u64)) -> bool {
     })
 }
 
+/// Whether one of these processes has one of these sockets open.
+///
+/// # Errors
+/// When we may not look into them.
+pub fn hold_one_of(processes: &[u32], inodes: &BTreeSet<u64>) -> io::Result<bool> {
+    for pid in processes {
+        let list = match fs::read_dir(format!("/proc/{pid}/fd")) {
+            Ok(list) => list,
+            Err(error) if is_gone(&error) => continue,
+            Err(error) => return Err(error),
+        };
+        let mut open = list.flatten().take(MOST_DESCRIPTORS);
+        if open.any(|entry| socket(&entry.path()).is_some_and(|inode| inodes.contains(&inode))) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// The inode of the socket that a link in `/proc/PID/fd` names, if it is one.
 fn socket(link: &Path) -> Option<u64> {
     let target = fs::read_link(link).ok()?;

@@ -10,7 +10,8 @@ use crate::{
 };
 
 use super::{
-    BindSource, Counted, Doubt, History, Illness, Listening, PostStart, Sharing, Signs, Target, Verb,
+    BindSource, Counted, Doubt, History, Illness, Listening, PostStart, SharedFile, Sharing, Signs, Target,
+    Verb,
 };
 
 /// Everything that a plan depends on besides the wish and the time.
@@ -46,6 +47,8 @@ pub struct Observed {
     pub doubts: BTreeMap<ContainerId, Doubt>,
     /// What is at the host's end of bind mounts that replicas may write to, by path, as far as it is known.
     pub bind_sources: BTreeMap<String, BindSource>,
+    /// Sockets and pid files that several replicas have together.
+    pub shared_files: BTreeSet<SharedFile>,
 }
 
 /// Who made a network or volume.

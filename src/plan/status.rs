@@ -12,7 +12,8 @@ use crate::{
 
 use super::{
     Ailment, Autopsy, Container, Desired, Direction, ExclusivePort, FailureReason, Goal, History, Illness,
-    Observed, Phase, Planner, PodSharing, PodTraffic, Replacement, ReplicaTraffic, Target, Verdict, plan,
+    Observed, Phase, Planner, PodSharing, PodTraffic, Replacement, ReplicaTraffic, SharedFile, Target,
+    Verdict, plan,
     rotation::is_in_force,
     versions::{Pin, Underway, Why},
 };
@@ -44,6 +45,9 @@ pub struct ProjectStatus {
     /// Containers, networks and volumes that carry our labels and are not ours: they are left alone.
     #[serde(default)]
     pub foreign: Vec<Foreign>,
+    /// Sockets and pid files that several replicas have together.
+    #[serde(default)]
+    pub shared_files: Vec<SharedFile>,
     /// When the engine answered last, if it does not now: what is told of it is from then.
     #[serde(default)]
     pub engine_silent_since: Option<Timestamp>,
@@ -367,6 +371,7 @@ pub fn status(desired: &Desired, observed: &Observed, now: Timestamp) -> Project
         orphans,
         troubles,
         foreign,
+        shared_files: observed.shared_files.iter().cloned().collect(),
         engine_silent_since,
     }
 }

@@ -17,7 +17,8 @@ use crate::{
     engine::ownership::Foreign,
     kernel::steering::{OtherUser, Stranger},
     plan::{
-        ExclusivePort, Failure, Proof, ReplacementOrder, Target, Verb, status::ExitStatus, versions::Underway,
+        ExclusivePort, Failure, Proof, ReplacementOrder, SharedFile, Target, Verb, status::ExitStatus,
+        versions::Underway,
     },
     spec::{FailureAction, Image, PodName, Protocol, ServiceName, Share, Slot},
 };
@@ -202,6 +203,12 @@ pub enum EventKind {
         /// Whose it is, and what it gets.
         #[serde(flatten)]
         stranger: Stranger,
+    },
+    /// Several replicas have a socket or a pid file together, which is meant for one program.
+    SharedFile {
+        /// Which.
+        #[serde(flatten)]
+        file: SharedFile,
     },
     /// Something carries our labels that we have not made. It is left alone.
     ForeignFound {

@@ -27,6 +27,7 @@ mod probes;
 mod reading;
 mod request;
 mod run;
+mod shared_files;
 mod slot_volumes;
 mod state_file;
 mod traffic;

@@ -37,6 +37,7 @@ use super::{
     observe::{Dirty, Observer, Snapshot},
     preview::preview,
     probes::Probes,
+    shared_files::{self, SharedFiles},
     state_file::Removal,
     traffic::{self, Traffic},
     vanished::{Glances, ProcessView},
@@ -134,6 +135,7 @@ pub fn start<E: Engine>(
         illnesses: Illnesses::default(),
         signals: Signals::default(),
         bind_sources: BindSources::new(),
+        shared_files: SharedFiles::new(),
         outages: Outages::default(),
         ordered: BTreeMap::new(),
     };
@@ -185,6 +187,7 @@ struct Supervisor<E> {
     illnesses: Illnesses,
     signals: Signals,
     bind_sources: BindSources,
+    shared_files: SharedFiles,
     outages: Outages,
     /// Rollouts of which it was told in which order they replace replicas: when they began.
     ordered: BTreeMap<ServiceName, Timestamp>,
@@ -219,6 +222,7 @@ impl<E: Engine> Supervisor<E> {
             let (events, traffic, probes) = (&mut self.events, &mut self.traffic, &mut self.probes);
             let (glances, containers) = (&mut self.glances, &self.observed.containers);
             let (removal, wish, sources) = (&mut self.removal, &self.wish, &mut self.bind_sources);
+            let shared_files = &mut self.shared_files;
             tokio::select! {
                 biased;
                 request = asked.recv() => match request {
@@ -243,6 +247,9 @@ impl<E: Engine> Supervisor<E> {
                 missing = glances.missing(|| running(containers)) => self.dirty.containers.extend(missing),
                 found = sources.found(|| bind_sources::wanted(&wish.desired, containers)) => {
                     self.observed.bind_sources = found;
+                }
+                found = shared_files.found(|| shared_files::wanted(&wish.desired, containers)) => {
+                    self.tell_of_shared_files(found);
                 }
                 () = removal.seen(|| wish.is_written()) => {
                     tracing::warn!("the state file was removed, and is written again");

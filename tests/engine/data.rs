@@ -10,6 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use sameport::api::schema::{SharedFile, SharedFileKind};
+
 use super::{
     stores::{lines, writer::Writer},
     support::{
@@ -185,6 +187,47 @@ services:
         let report = served();
         assert!(report.failures.is_empty(), "{report}");
     }
+}
+
+/// Replicas of gunicorn that have a socket and a pid file in a folder, which is whatever `folder` says.
+fn behind_a_socket(name: &str, folder: &str) -> String {
+    format!(
+        r#"
+  {name}:
+    image: ${{HTTPBIN}}
+    command: [python3, -m, gunicorn, --bind, "unix:/run/app/app.sock", --bind, "0.0.0.0:8080", --pid, /run/app/app.pid, "httpbin:app"]
+    environment: {{ SHARE: "no" }}
+    expose: [8080]
+    volumes: ["{folder}:/run/app"]
+    deploy: {{ replicas: 2 }}
+"#
+    )
+}
+
+#[test]
+fn sockets_and_pid_files_that_replicas_share_are_told() {
+    let services = [behind_a_socket("together", "./run"), behind_a_socket("apart", "run-{{.Slot}}")].concat();
+    let project = Project::new(&format!("services:\n{services}volumes:\n  run-{{{{.Slot}}}}:\n"));
+    project.run(&["up", "-d", "--wait"]);
+    let file = |path: &str, kind| SharedFile { service: "together".to_owned(), path: path.to_owned(), kind };
+    let mut wanted = vec![
+        file("/run/app/app.pid", SharedFileKind::PidFile),
+        file("/run/app/app.sock", SharedFileKind::Socket),
+    ];
+    wait::until("both are told", || {
+        let found = project.status().shared_files;
+        check(found == wanted, &found)
+    });
+    let told = project.try_run(&["ps"]).stderr;
+    assert!(told.contains("replicas of together listen on the socket /run/app/app.sock"), "{told}");
+    let events = || project.events().into_iter().filter(|event| event["event"] == "shared_file").count();
+    assert_eq!(events(), 2);
+    project.run(&["scale", "together=1"]);
+    wanted.clear();
+    wait::until("it is over", || {
+        let found = project.status().shared_files;
+        check(found == wanted, &found)
+    });
 }
 
 /// Redis, with its data at `/data`, which is whatever `volumes` say.

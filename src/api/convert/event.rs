@@ -58,6 +58,7 @@ fn kind(kind: &Kind) -> EventKind {
         Kind::Stranger { pod, stranger } => {
             EventKind::ForeignListener { pod: pod.to_string(), listener: status::foreign_listener(stranger) }
         }
+        Kind::SharedFile { file } => EventKind::SharedFile { shared_file: status::shared_file(file) },
         Kind::IgnoredProgram { pod, replica, port, protocol } => EventKind::ReuseportProgramIgnored {
             pod: pod.to_string(),
             replica: replica.as_ref().map(|(service, slot)| replica_name(service, slot)),
@@ -283,6 +284,7 @@ fn describe(kind: &EventKind) -> (Level, Option<String>) {
             (Warning, message::reuseport_program_ignored(pod, replica.as_deref(), *port, protocol))
         }
         EventKind::ForeignListener { pod, listener } => (Warning, message::foreign_listener(pod, listener)),
+        EventKind::SharedFile { shared_file } => (Warning, message::shared_file(shared_file)),
         EventKind::ForeignResource { resource } => (Warning, message::foreign_resource(resource)),
         EventKind::PreStopFailed { target, error } => {
             (Warning, format!("{target} is stopped anyway: {error}"))

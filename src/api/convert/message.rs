@@ -3,7 +3,7 @@
 use crate::{
     api::schema::{
         ExclusivePort, Exit, ForeignKind, ForeignListener, ForeignResource, Order, ReplacementOrder,
-        UserConflict,
+        SharedFile, SharedFileKind, UserConflict,
     },
     plan::{self, status::ExitStatus},
 };
@@ -72,6 +72,24 @@ pub fn foreign_listener(pod: &str, listener: &ForeignListener) -> String {
         Some(address) => format!("it takes what is sent to {address}"),
     };
     format!("{who} listens on port {port} of {pod} and is none of its replicas: {gets}")
+}
+
+/// Several replicas share a file that is meant for one process.
+#[must_use]
+pub fn shared_file(file: &SharedFile) -> String {
+    let SharedFile { service, path, kind } = file;
+    let what = match kind {
+        SharedFileKind::Socket => "listen on the socket",
+        SharedFileKind::PidFile => "write the pid file",
+    };
+    let effect = match kind {
+        SharedFileKind::Socket => "only the last one that started is reached by it",
+        SharedFileKind::PidFile => "each one finds the process id of another",
+    };
+    format!(
+        "replicas of {service} {what} {path} in a folder that they share: {effect}. Give each replica its own volume \
+         (`NAME-{{{{.Slot}}}}`), or run one"
+    )
 }
 
 /// A replica has more listeners than there is room for.

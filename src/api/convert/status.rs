@@ -5,8 +5,8 @@ use jiff::Timestamp;
 use crate::{
     api::schema::{
         Counters, ErrorCondition, ExclusivePort, Exit, ForeignKind, ForeignListener, ForeignResource, Pod,
-        PortConflict, PortTraffic, Replaced, Replica, ReplicaState, Sharing, Status, Termination, Traffic,
-        UserConflict, WaitingConnections, WaitingFor, replica_name,
+        PortConflict, PortTraffic, Replaced, Replica, ReplicaState, SharedFile, SharedFileKind, Sharing,
+        Status, Termination, Traffic, UserConflict, WaitingConnections, WaitingFor, replica_name,
     },
     engine::ownership::{self, Foreign},
     kernel::{
@@ -52,7 +52,19 @@ pub fn status(project: &ProjectContext<'_>, status: &ProjectStatus) -> Status {
         orphans: status.orphans.clone(),
         foreign_resources: status.foreign.iter().map(foreign_resource).collect(),
         errors: status.troubles.iter().map(error_condition).collect(),
+        shared_files: status.shared_files.iter().map(shared_file).collect(),
         engine_unreachable_since: status.engine_silent_since.map(Into::into),
+    }
+}
+
+pub(super) fn shared_file(file: &plan::SharedFile) -> SharedFile {
+    SharedFile {
+        service: file.service.to_string(),
+        path: file.path.clone(),
+        kind: match file.kind {
+            plan::SharedFileKind::Socket => SharedFileKind::Socket,
+            plan::SharedFileKind::PidFile => SharedFileKind::PidFile,
+        },
     }
 }
 

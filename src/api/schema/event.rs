@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Action, ExclusivePort, Exit, Failure, ForeignListener, ForeignResource, Reason, ReplacementOrder,
-    Seconds, Summary, Target, Time, UserConflict,
+    Seconds, SharedFile, Summary, Target, Time, UserConflict,
 };
 
 /// Something that happened.
@@ -231,6 +231,11 @@ pub enum EventKind {
         pod: String,
         /// The socket.
         listener: ForeignListener,
+    },
+    /// Several replicas share a socket or a pid file that is meant for one process.
+    SharedFile {
+        /// The file.
+        shared_file: SharedFile,
     },
     /// Something carries sameport's labels, and sameport did not make it. It is never touched.
     ForeignResource {

@@ -31,6 +31,9 @@ pub struct Status {
     pub foreign_resources: Vec<ForeignResource>,
     /// What is in the way of what is wanted.
     pub errors: Vec<ErrorCondition>,
+    /// Sockets and pid files that several replicas of a service share: each program replaces or removes the others'.
+    #[serde(default)]
+    pub shared_files: Vec<SharedFile>,
     /// When the engine answered the supervisor last, if it does not answer now: everything is as it was then.
     #[serde(default)]
     pub engine_unreachable_since: Option<Time>,
@@ -98,6 +101,27 @@ pub struct ForeignListener {
     pub pid: Option<u32>,
     /// The process's name.
     pub command: String,
+}
+
+/// A file that is meant for one process, and that several replicas of a service share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SharedFile {
+    /// The service.
+    pub service: String,
+    /// The file's path in its containers.
+    pub path: String,
+    /// What it is.
+    pub kind: SharedFileKind,
+}
+
+/// What a shared file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SharedFileKind {
+    /// A Unix socket.
+    Socket,
+    /// A pid file.
+    PidFile,
 }
 
 /// A replica wanted a port that replicas of another user share.

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     engine::{ContainerId, Engine, EngineError, EngineEvent, Role},
-    plan::{Container, Doubt, Observed, Target},
+    plan::{Container, Doubt, Observed, SharedFile, Target},
 };
 
 impl<E: Engine> Supervisor<E> {
@@ -250,6 +250,14 @@ impl<E: Engine> Supervisor<E> {
                 let (service, slot) = (service.clone(), *slot);
                 self.journal.record(now, EventKind::Recreated { service, slot, image });
             }
+        }
+    }
+
+    /// Names files that replicas have together and should not, each once as long as they do.
+    pub(super) fn tell_of_shared_files(&mut self, found: BTreeSet<SharedFile>) {
+        let known = std::mem::replace(&mut self.observed.shared_files, found);
+        for file in self.observed.shared_files.difference(&known) {
+            self.journal.record(self.clock.now(), EventKind::SharedFile { file: file.clone() });
         }
     }
 
