@@ -73,13 +73,15 @@ pub enum EngineEvent {
         /// That time.
         patience: Duration,
     },
-    /// A container was stopped because somebody asked the engine for that; not because the engine itself goes down. Those that
-    /// it remembers are told at the beginning.
+    /// A container was stopped because somebody asked the engine for that; not because the engine itself goes down.
     Stopped {
         /// Which one.
         id: ContainerId,
         /// When, by the engine's clock.
         at: Timestamp,
+        /// Whether that was before anybody listened. An engine that was killed stops what still runs when it starts again, and
+        /// remembers that as well.
+        is_past: bool,
     },
     /// A network, a volume or an image changed.
     Resource,

@@ -26,8 +26,11 @@ use crate::{
 
 use super::owner::Owner;
 
-/// How often it is tried anew where others come and go.
-const TRIES: usize = 20;
+/// How long it is tried anew where others come and go. An engine gives a name away some time before it shows the container,
+/// and a busy one takes seconds to make it.
+const CONTEST: Duration = Duration::from_secs(30);
+/// What stands in place of an owner in a lock that is only made to see whether that is possible.
+const PROBE: &str = "";
 /// Between two of these tries.
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long the owner of a lock that has to run may take to start it.
@@ -199,7 +202,7 @@ async fn lives(docker: &Docker, container: &LockContainer, label: &Label) -> Res
         let is_starting = Timestamp::now().duration_since(container.created) < STARTING;
         return Ok(container.running || (is_starting && container.is_new));
     }
-    match docker.create_lock(&container.name, "", label.liveness).await {
+    match docker.create_lock(&container.name, PROBE, label.liveness).await {
         Ok(Attempt::NameTaken) => Ok(true),
         Ok(Attempt::NoSuchThread) => Ok(false),
         // Its owner gave it back at this moment.
@@ -232,7 +235,8 @@ impl Ask {
         let name = name(&self.project);
         let mut liveness =
             thread_of_this_process().map_or(Liveness::Connection, |(pid, tid)| Liveness::Thread { pid, tid });
-        for _ in 0..TRIES {
+        let end = time::Instant::now() + CONTEST;
+        while time::Instant::now() < end {
             match self.docker.create_lock(&name, &self.label(liveness), liveness).await? {
                 Attempt::Created(id) if liveness == Liveness::Connection => {
                     return match self.docker.hold_lock(&id).await {
@@ -246,7 +250,10 @@ impl Ask {
                 Attempt::Created(id) => return Ok(Got { id, connection: None }),
                 // The engine is on another host, or sees other processes than we do.
                 Attempt::NoSuchThread => liveness = Liveness::Connection,
-                Attempt::NameTaken => self.contest(&name).await?,
+                Attempt::NameTaken => {
+                    self.contest(&name).await?;
+                    time::sleep(PAUSE).await;
+                }
             }
         }
         Err(EngineError::Busy { message: format!("others take and leave the lock {name} all the time") }
@@ -257,6 +264,10 @@ impl Ask {
     async fn contest(&self, name: &str) -> Result<(), EngineLockError> {
         let Some(container) = self.docker.lock(name).await? else { return Ok(()) };
         let project = self.project.clone();
+        if container.label.as_deref() == Some(PROBE) {
+            // Whoever made it removes it, unless he was killed.
+            return Ok(self.docker.remove_lock(&container.id).await?);
+        }
         let Some(label) = read(&container) else {
             let id = container.id.short().to_owned();
             return Err(EngineLockError::NameTaken { project, name: name.to_owned(), id });
@@ -265,9 +276,7 @@ impl Ask {
             return Err(EngineLockError::Held { project, owner: Box::new(label.owner) });
         }
         // By its id: another one of that name is another one's.
-        self.docker.remove_lock(&container.id).await?;
-        time::sleep(PAUSE).await;
-        Ok(())
+        Ok(self.docker.remove_lock(&container.id).await?)
     }
 
     fn label(&self, liveness: Liveness) -> String {
@@ -355,4 +364,94 @@ fn thread_of_this_process() -> Option<(u32, u32)> {
         told.recv().ok().and_then(|tid| u32::try_from(tid).ok())
     };
     THREAD.get_or_init(start).map(|tid| (std::process::id(), tid))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{BufRead, BufReader, Read, Write},
+        os::unix::net::{UnixListener, UnixStream},
+        path::Path,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
+
+    use super::*;
+    use crate::engine::docker::Endpoint;
+
+    /// How often the name is taken before it is free.
+    const TAKEN: usize = 30;
+
+    /// An engine that has given the name of the lock to a container which it does not show yet.
+    struct Engine {
+        creates: AtomicUsize,
+    }
+
+    impl Engine {
+        fn answer(&self, request: &str) -> (u16, &'static str) {
+            match request {
+                _ if request.contains("/version") => (200, r#"{"ApiVersion":"1.41"}"#),
+                _ if request.contains("/images/") => (200, r#"{"Id":"sha256:1"}"#),
+                _ if !request.contains("/containers/create") => (404, r#"{"message":"No such container"}"#),
+                _ if self.creates.fetch_add(1, Ordering::SeqCst) < TAKEN => {
+                    (409, r#"{"message":"Conflict. The container name is already in use"}"#)
+                }
+                _ => (201, r#"{"Id":"1f","Warnings":[]}"#),
+            }
+        }
+
+        fn serve(&self, stream: UnixStream) -> std::io::Result<()> {
+            let mut reader = BufReader::new(stream.try_clone()?);
+            let mut stream = stream;
+            loop {
+                let (mut request, mut length) = (String::new(), 0);
+                if reader.read_line(&mut request)? == 0 {
+                    return Ok(());
+                }
+                loop {
+                    let mut line = String::new();
+                    reader.read_line(&mut line)?;
+                    let line = line.trim().to_ascii_lowercase();
+                    if let Some(told) = line.strip_prefix("content-length:") {
+                        length = told.trim().parse().unwrap();
+                    }
+                    if line.is_empty() {
+                        break;
+                    }
+                }
+                reader.read_exact(&mut vec![0; length])?;
+                let (status, body) = self.answer(&request);
+                let length = body.len();
+                write!(
+                    stream,
+                    "HTTP/1.1 {status} x\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+                )?;
+            }
+        }
+
+        fn start(path: &Path) -> Arc<Self> {
+            let engine = Arc::new(Self { creates: AtomicUsize::new(0) });
+            let (listener, serving) = (UnixListener::bind(path).unwrap(), Arc::clone(&engine));
+            thread::spawn(move || {
+                for stream in listener.incoming().flatten() {
+                    let serving = Arc::clone(&serving);
+                    // Whoever asks may leave.
+                    thread::spawn(move || drop(serving.serve(stream)));
+                }
+            });
+            engine
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_is_given_away_before_its_container_is_shown_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("engine.sock");
+        let engine = Engine::start(&path);
+        let endpoint = Endpoint { host: format!("unix://{}", path.display()), certificates: None };
+        let docker = Docker::connect_to(&endpoint).await.unwrap();
+        let owner = Owner::this_process(&path, None, Timestamp::now());
+        let ask = Ask { docker, project: "shop".parse().unwrap(), owner };
+        assert_eq!(ask.acquire().await.unwrap().id, ContainerId("1f".to_owned()));
+        assert_eq!(engine.creates.load(Ordering::SeqCst), TAKEN + 1);
+    }
 }

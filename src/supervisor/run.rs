@@ -127,6 +127,7 @@ pub fn start<E: Engine>(
         doubted: None,
         glances,
         events: None,
+        events_lost: false,
         tasks: JoinSet::new(),
         clock: settings.clock,
         journal: Pen::new(journal),
@@ -179,6 +180,8 @@ struct Supervisor<E> {
     doubted: Option<(Timestamp, BTreeSet<ContainerId>)>,
     glances: Glances,
     events: Option<BoxStream<'static, EngineEvent>>,
+    /// Whether events were listened to before, and that has ended.
+    events_lost: bool,
     tasks: JoinSet<Task<E>>,
     clock: Clock,
     journal: Pen,

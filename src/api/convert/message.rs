@@ -66,6 +66,7 @@ pub fn reuseport_program_ignored(pod: &str, replica: Option<&str>, port: u16, pr
 #[must_use]
 pub fn foreign_listener(pod: &str, listener: &ForeignListener) -> String {
     let ForeignListener { port, address, pid, command } = listener;
+    let command = printable(command);
     let who = pid.map_or_else(|| "a process".to_owned(), |pid| format!("process {pid} ({command})"));
     let gets = match address {
         None => "it gets no connection".to_owned(),
@@ -74,10 +75,24 @@ pub fn foreign_listener(pod: &str, listener: &ForeignListener) -> String {
     format!("{who} listens on port {port} of {pod} and is none of its replicas: {gets}")
 }
 
+/// Text that a program in a container has chosen, without what would control a terminal.
+fn printable(text: &str) -> String {
+    let mut shown = String::new();
+    for character in text.chars() {
+        if character.is_control() {
+            shown.extend(character.escape_debug());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
 /// Several replicas share a file that is meant for one process.
 #[must_use]
 pub fn shared_file(file: &SharedFile) -> String {
     let SharedFile { service, path, kind } = file;
+    let path = printable(path);
     let what = match kind {
         SharedFileKind::Socket => "listen on the socket",
         SharedFileKind::PidFile => "write the pid file",
@@ -152,4 +167,25 @@ pub fn how_to_share(port: Option<u16>) -> String {
     Go         net.ListenConfig with a Control that sets unix.SO_REUSEPORT
   or run one replica of it"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_program_is_called_controls_no_terminal() {
+        let listener =
+            ForeignListener {
+                port: 80, address: None, pid: Some(7), command: "\u{1b}]0;x\u{7}ö".to_owned()
+            };
+        let told = foreign_listener("web", &listener);
+        assert!(told.starts_with("process 7 (\\u{1b}]0;x\\u{7}ö) listens on port 80 of web"), "{told}");
+        let file = SharedFile {
+            service: "web".to_owned(),
+            path: "/run/\n\u{9b}2J.sock".to_owned(),
+            kind: SharedFileKind::Socket,
+        };
+        assert!(!shared_file(&file).chars().any(char::is_control));
+    }
 }

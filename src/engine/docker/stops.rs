@@ -108,7 +108,7 @@ impl Docker {
             drop(turn);
             // That can have been the next engine: the end of the one that stopped it is known then.
             tokio::time::sleep(AFTERTHOUGHT).await;
-            Some(EngineEvent::Stopped { id, at })
+            Some(EngineEvent::Stopped { id, at, is_past: false })
         };
         tokio::select! {
             biased;
@@ -126,7 +126,7 @@ impl Docker {
         if told.iter().any(is_of_sandbox) {
             return Vec::new();
         }
-        told.iter().filter_map(stop).map(|(id, at)| EngineEvent::Stopped { id, at }).collect()
+        told.iter().filter_map(stop).map(|(id, at)| EngineEvent::Stopped { id, at, is_past: true }).collect()
     }
 }
 

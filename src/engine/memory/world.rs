@@ -537,13 +537,13 @@ impl World {
         self.tell(&EngineEvent::Ending { id: id.clone(), patience: Duration::from_secs(3) });
         self.exit(id, code);
         let stopped = (id.clone(), self.clock.now());
-        self.tell(&EngineEvent::Stopped { id: stopped.0.clone(), at: stopped.1 });
+        self.tell(&EngineEvent::Stopped { id: stopped.0.clone(), at: stopped.1, is_past: false });
         self.stops.push(stopped);
     }
 
     /// The stops that were asked for so far.
     pub(super) fn past_stops(&self) -> impl Iterator<Item = EngineEvent> + '_ {
-        self.stops.iter().map(|(id, at)| EngineEvent::Stopped { id: id.clone(), at: *at })
+        self.stops.iter().map(|(id, at)| EngineEvent::Stopped { id: id.clone(), at: *at, is_past: true })
     }
 
     /// Ends a container's process, if it has one.

@@ -109,7 +109,7 @@ impl<E: Engine> Supervisor<E> {
     }
 
     fn lost(&mut self, error: &EngineError) {
-        self.events = None;
+        self.events_lost |= self.events.take().is_some();
         self.reachable = false;
         self.silent(error.to_string());
     }
@@ -292,6 +292,13 @@ impl<E: Engine> Supervisor<E> {
         });
     }
 
+    /// Whether it may have been the engine itself that stopped a container while nobody listened: it was killed since we began,
+    /// and of a container without a sandbox there is nothing that tells.
+    fn may_have_been_engine(&self, id: &ContainerId) -> bool {
+        self.events_lost
+            && self.observed.containers.get(id).is_some_and(|container| container.joined.is_none())
+    }
+
     pub(super) fn happened(&mut self, event: Option<EngineEvent>) {
         match event {
             Some(EngineEvent::Container(id)) => {
@@ -301,8 +308,10 @@ impl<E: Engine> Supervisor<E> {
                 self.doubt(&id, patience);
                 self.dirty.containers.insert(id);
             }
-            Some(EngineEvent::Stopped { id, at }) => {
-                self.stops.insert(id.clone(), at);
+            Some(EngineEvent::Stopped { id, at, is_past }) => {
+                if !is_past || !self.may_have_been_engine(&id) {
+                    self.stops.insert(id.clone(), at);
+                }
                 self.dirty.containers.insert(id);
             }
             // Those of others are told, too.
@@ -314,6 +323,7 @@ impl<E: Engine> Supervisor<E> {
             None => {
                 // The engine went away, or the stream broke off: look, and listen anew.
                 self.events = None;
+                self.events_lost = true;
                 self.dirty = Dirty::EVERYTHING;
                 self.look_at = self.look_at.max(Instant::now() + LOOK_PAUSE);
             }

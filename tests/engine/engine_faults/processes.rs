@@ -89,6 +89,42 @@ fn the_daemon_is_ended_without_live_restore_and_everything_comes_back() {
     without_live_restore(Daemon::stop);
 }
 
+/// Without a sandbox whose end shows that nobody has meant it.
+fn on_the_hosts_network(end: fn(&mut Daemon)) {
+    let mut daemon = Daemon::start(LiveRestore::Off);
+    let compose = "services:\n  web:\n    image: ${NGINX}\n    command: [sleep, \"1000\"]\n    network_mode: host\n    \
+                   stop_grace_period: 0s\n    deploy: { replicas: 2 }\n";
+    let project = Project::on(daemon.docker(), compose);
+    project.run(&["up", "-d", "--wait"]);
+    let before = project.processes();
+    end(&mut daemon);
+    daemon.begin();
+    wait::until("both run again", || {
+        let after = project.processes();
+        check(after.len() == 2 && after.iter().all(|p| !before.contains(p)), (after, project.status()))
+    });
+    // A stop by somebody is meant all the same.
+    let stopped = project.replicas("web")[0].name.clone();
+    daemon.docker().run(&["stop", &stopped]);
+    wait::until("it is known who has stopped it", || {
+        let told = project.status().replicas;
+        check(told.iter().any(|r| r.name == stopped && r.stopped_externally_at.is_some()), told)
+    });
+    project.run(&["down", "-v"]);
+    assert_eq!(project.leftovers(), Vec::<String>::new());
+}
+
+#[test]
+fn replicas_on_the_hosts_network_come_back_once_a_killed_daemon_is_back() {
+    on_the_hosts_network(Daemon::kill);
+}
+
+#[test]
+#[ignore = "takes its time: `.ci/full engine`"]
+fn replicas_on_the_hosts_network_come_back_once_an_ended_daemon_is_back() {
+    on_the_hosts_network(Daemon::stop);
+}
+
 #[test]
 #[ignore = "takes its time: `.ci/full engine`"]
 fn the_daemon_is_stopped_by_a_signal_and_goes_on() {
