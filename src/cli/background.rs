@@ -14,7 +14,7 @@ use sameport::{
     spec::ProjectName,
     supervisor::{
         engine_lock::{self, EngineLockError},
-        lock::Lock,
+        lock::{Lock, LockError},
     },
 };
 use tokio::time::Instant;
@@ -23,6 +23,9 @@ use super::{context::Context, error::CliError, session::Session, takeover};
 
 /// How long it may take to begin.
 const BEGIN: Duration = Duration::from_secs(10);
+
+/// Between two looks whether it has.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// How a supervisor is begun.
 pub struct Start {
@@ -38,9 +41,18 @@ pub struct Start {
 
 /// Begins a supervisor in the background, and waits until it answers.
 pub async fn spawn(context: &Context, name: &ProjectName, start: &Start) -> Result<Session, CliError> {
-    // So that who holds a lock is told at once, and by us.
+    let deadline = Instant::now() + BEGIN;
     let lock = context.paths()?.lock(name);
-    drop(Lock::acquire(&lock)?);
+    // So that who holds a lock is told by us. One that another command has just begun answers in a moment.
+    while let Err(error) = Lock::acquire(&lock) {
+        if let Some(session) = Session::running(context, name).await? {
+            return Ok(session);
+        }
+        if !matches!(error, LockError::Held { .. }) || Instant::now() > deadline {
+            return Err(error.into());
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
     let docker = context.engine().await?;
     if let Some(owner) = engine_lock::owner(&docker, name).await?
         && !owner.is_of_this_user()
@@ -49,7 +61,6 @@ pub async fn spawn(context: &Context, name: &ProjectName, start: &Start) -> Resu
     }
     let log = context.paths()?.log(name);
     let mut child = launch(context, name, start)?;
-    let deadline = Instant::now() + BEGIN;
     loop {
         if let Some(client) = Client::connect(&context.paths()?.socket(name)).await? {
             return Ok(Session::Other(client));
@@ -74,7 +85,7 @@ pub async fn spawn(context: &Context, name: &ProjectName, start: &Start) -> Resu
                 Some(&format!("its log is {}", log.display())),
             ));
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(PAUSE).await;
     }
 }
 

@@ -84,11 +84,14 @@ fn finish(mut command: Command) -> Finished {
 
 /// Who supervises, as `sameport ls` says.
 fn owner(project: &Project) -> Option<Value> {
-    let listed: Value = serde_json::from_str(&project.run(&["ls", "-a", "--format", "json"])).unwrap();
-    let is_it = |listed: &&Value| listed["name"].as_str() == Some(&project.name);
-    let found = listed.as_array().unwrap().iter().find(is_it)?;
-    assert_eq!(found["supervised"], !found["supervisor"].is_null(), "{found}");
-    Some(found["supervisor"].clone()).filter(|owner| !owner.is_null())
+    // A process that is killed lets go of one thing after the other.
+    wait::until("what is told of it fits together", || {
+        let listed: Value = serde_json::from_str(&project.run(&["ls", "-a", "--format", "json"])).unwrap();
+        let is_it = |listed: &&Value| listed["name"].as_str() == Some(&project.name);
+        let Some(found) = listed.as_array().unwrap().iter().find(is_it) else { return Ok(None) };
+        let owner = Some(found["supervisor"].clone()).filter(|owner| !owner.is_null());
+        check(found["supervised"] == owner.is_some(), found).map(|()| owner)
+    })
 }
 
 fn assert_refused(refused: &Finished, owner: &[&str]) {
