@@ -15,4 +15,4 @@ pub mod version;
 
 pub use client::{Client, ClientError};
 pub use server::{Server, answer, bind, follow, past};
-pub use version::{EngineIdentity, Standing, Version};
+pub use version::{Standing, Version};

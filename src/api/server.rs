@@ -23,16 +23,17 @@ use tokio::{
 };
 
 use crate::{
+    engine::EngineIdentity,
     spec::ProjectName,
     supervisor::{self, Ended, Event, Handle, Journal, Request},
-    tick,
+    tick::{Ticker, Watch},
 };
 
 use super::{
     convert::{self, ProjectContext},
     protocol::{EVENTS, HISTORY, Line, REQUEST, Reply},
     schema,
-    version::{DETACH, EngineIdentity, VERSION, Version},
+    version::{DETACH, VERSION, Version},
 };
 
 /// Answers on a project's control socket as long as it lives; the socket's file goes with it.
@@ -52,6 +53,7 @@ pub fn bind(
     project: &ProjectName,
     handle: Handle,
     engine: Option<EngineIdentity>,
+    ticker: &Ticker,
 ) -> io::Result<Server> {
     match fs::remove_file(path) {
         Ok(()) => {}
@@ -72,8 +74,14 @@ pub fn bind(
         // Who may use the socket may ask for a project of any size.
         .layer(DefaultBodyLimit::disable())
         .with_state(Supervisor { project: project.clone(), handle });
-    let task = tokio::spawn(serve(path.to_owned(), listener, routes, journal, live));
+    let looked_at = path.to_owned();
+    let removed = ticker.watch(move || is_removed(&looked_at));
+    let task = tokio::spawn(serve(path.to_owned(), listener, removed, routes, journal, live));
     Ok(Server { path: path.to_owned(), task })
+}
+
+fn is_removed(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 fn listen(path: &Path) -> io::Result<UnixListener> {
@@ -87,6 +95,7 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
 async fn serve(
     path: PathBuf,
     listener: UnixListener,
+    mut removed: Watch,
     routes: Router,
     journal: Journal,
     live: Receiver<Event>,
@@ -108,10 +117,9 @@ async fn serve(
     loop {
         tokio::select! {
             () = &mut ended => break,
-            () = tick::next() => {}
+            () = removed.found() => {}
         }
-        if fs::symlink_metadata(&path).map_or_else(|error| error.kind() != io::ErrorKind::NotFound, |_| true)
-        {
+        if !is_removed(&path) {
             continue;
         }
         let folder = path

@@ -9,6 +9,7 @@ use hyper::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use super::{Client, ClientError, client::answered};
+use crate::engine::EngineIdentity;
 
 /// The version of the protocol that this release speaks: of the paths in [`protocol`](super::protocol), and of all that
 /// travels there. One that changes so that the release before would not understand it gets the next number.
@@ -33,15 +34,6 @@ pub struct Version {
     /// Which engine its project is on; earlier releases did not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<Box<EngineIdentity>>,
-}
-
-/// Which engine it is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EngineIdentity {
-    /// Where it was reached: the same engine may be reached in several ways.
-    pub address: String,
-    /// What tells it from all others, however it is reached.
-    pub id: Option<String>,
 }
 
 /// A supervisor, seen from a command of this release.

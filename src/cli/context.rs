@@ -23,10 +23,12 @@ use sameport::{
         HiddenProcesses, HostProcesses, Kernel, NoKernel, ProcessView, Settings, StateFile, ThisKernel,
         paths::Paths,
     },
+    tick::Ticker,
 };
 
 use super::{
     error::CliError,
+    other_engine,
     output::{self, format::Format},
     project_status,
     session::Session,
@@ -254,17 +256,18 @@ impl Context {
     }
 
     /// What a supervisor of a project in this process needs.
-    pub fn settings(&self, project: &ProjectName, docker: &Docker) -> Result<Settings, CliError> {
+    pub async fn settings(&self, project: &ProjectName, docker: &Docker) -> Result<Settings, CliError> {
         let kernel: Arc<dyn Kernel> =
             if docker.is_local() { Arc::new(ThisKernel) } else { Arc::new(NoKernel) };
         let processes: Arc<dyn ProcessView> =
             if docker.is_local() { Arc::new(HostProcesses) } else { Arc::new(HiddenProcesses) };
         Ok(Settings {
             processes,
-            state: self.state(project)?,
+            state: self.state(project)?.on(other_engine::identity(docker).await),
             clock: Clock::default(),
             netns_of: Arc::new(netns::inode),
             kernel,
+            ticker: Ticker::start(),
         })
     }
 

@@ -45,15 +45,24 @@ pub struct DownArgs {
 }
 
 /// Runs `sameport down`.
-pub async fn run(context: &Context, args: DownArgs) -> Result<(), CliError> {
+pub async fn run(context: &Context, mut args: DownArgs) -> Result<(), CliError> {
     // The engine's labels say what there is to remove; the file only adds how long each replica may take.
     let (name, loaded) = context.load_if_possible()?;
+    // What is kept is that one's.
+    args.purge = args.purge && !is_of_other_engine(context, &name).await;
     let request = Request::Down { volumes: args.volumes, grace: args.timeout };
     if context.is_dry_run() {
         if args.purge {
             would_purge(context, &name)?;
         }
-        return dry_run::show(context, &name, loaded.map(|loaded| loaded.project), request).await;
+        let file = loaded.map(|loaded| loaded.project);
+        return match dry_run::show(context, &name, file.clone(), request.clone()).await {
+            Err(CliError::State(error)) if is_not_needed(&error) => {
+                tell_of(&error)?;
+                dry_run::show(&context.without_state(), &name, file, request).await
+            }
+            shown => shown,
+        };
     }
     takeover::replace(context, &name, Replace::Incompatible).await?;
     let session = open(context, &name, loaded.map(|loaded| loaded.project)).await?;
@@ -135,12 +144,29 @@ fn would_purge(context: &Context, name: &ProjectName) -> Result<(), CliError> {
 /// The supervisor that ends what is there. What is remembered is not needed for that.
 async fn open(context: &Context, name: &ProjectName, file: Option<Project>) -> Result<Session, CliError> {
     match Session::open(context, name, file.clone()).await {
-        Err(CliError::State(error @ StateError::File(_))) => {
-            output::note(&format!(
-                "warning: {error}; it is not needed to remove the project, and is left as it is"
-            ))?;
+        Err(CliError::State(error)) if is_not_needed(&error) => {
+            tell_of(&error)?;
             Session::open(&context.without_state(), name, file).await
         }
         opened => opened,
     }
+}
+
+/// Whether the state file is of a project of the same name on another engine, as far as can be told.
+async fn is_of_other_engine(context: &Context, name: &ProjectName) -> bool {
+    let Ok(docker) = context.engine().await else { return false };
+    let settings = context.settings(name, &docker).await;
+    settings.is_ok_and(|settings| matches!(settings.state.load(), Err(StateError::OtherEngine { .. })))
+}
+
+/// Whether a project can be removed all the same. A newer release may have made something of it that we do not know.
+fn is_not_needed(error: &StateError) -> bool {
+    match error {
+        StateError::File(_) | StateError::OtherEngine { .. } => true,
+        StateError::Newer { .. } => false,
+    }
+}
+
+fn tell_of(error: &StateError) -> Result<(), CliError> {
+    output::note(&format!("warning: {error}; it is not needed to remove the project, and is left as it is"))
 }

@@ -37,7 +37,7 @@ pub async fn show(
             state::warn_of_damage(context, name)?;
             let docker = context.engine().await?;
             layout::check(context, name, file.as_ref(), &docker).await?;
-            let settings = context.settings(name, &docker)?;
+            let settings = context.settings(name, &docker).await?;
             let file = file.unwrap_or_else(|| Project::empty(name.clone()));
             convert::preview(&supervisor::foresee(Arc::new(docker), file, request, &settings).await??)
         }

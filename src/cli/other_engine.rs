@@ -4,8 +4,11 @@
 //! `DOCKER_HOST` finds that supervisor, and what it asks for would happen on the wrong engine.
 
 use sameport::{
-    api::{EngineIdentity, Version},
-    engine::docker::{Docker, Surroundings},
+    api::Version,
+    engine::{
+        EngineIdentity,
+        docker::{Docker, Surroundings},
+    },
     spec::ProjectName,
 };
 

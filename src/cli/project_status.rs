@@ -10,7 +10,7 @@ use sameport::{
     },
     engine::{ContainerId, Engine, EngineError, docker::Docker},
     spec::{Project, ProjectName},
-    supervisor::{self, engine_lock},
+    supervisor::{self, StateError, StateFile, engine_lock},
 };
 
 use super::{
@@ -106,7 +106,11 @@ pub fn last_answer(since: Option<Time>) -> String {
 /// # Errors
 /// When the engine does not answer, or what is remembered of the project cannot be read.
 pub async fn look(context: &Context, docker: &Docker, file: Project) -> Result<Status, CliError> {
-    let settings = context.settings(&file.name, docker)?;
+    let mut settings = context.settings(&file.name, docker).await?;
+    if matches!(settings.state.load(), Err(StateError::OtherEngine { .. })) {
+        // Nothing is remembered of the project of that name on this engine.
+        settings.state = StateFile::default();
+    }
     let name = file.name.clone();
     let mut status = supervisor::look(Arc::new(docker.clone()), file, &settings).await?;
     // Nobody is going to start what is not there.

@@ -22,7 +22,7 @@ use sameport::{
         lock::Lock,
         owner::Owner,
     },
-    tick,
+    tick::Ticker,
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -89,10 +89,12 @@ async fn give_way(
 }
 
 /// Puts a lock back that is removed, as long as somebody has it.
-async fn hold(lock: Weak<Lock>) {
+async fn hold(lock: Weak<Lock>, ticker: Ticker) {
+    let looked_at = lock.clone();
+    let mut removed = ticker.watch(move || looked_at.upgrade().is_none_or(|lock| !lock.is_there()));
     let mut told = false;
     loop {
-        tick::next().await;
+        removed.found().await;
         let Some(lock) = lock.upgrade() else { return };
         match lock.restore() {
             Ok(false) => told = false,
@@ -205,23 +207,23 @@ impl Session {
     ) -> Result<Self, CliError> {
         docker.keep_descriptors();
         // Nothing of it begins, not even without the kernel, where a newer release has had it.
-        takeover::check(context, &docker, project)?;
+        takeover::check(context, &docker, project).await?;
         layout::check(context, project, file, &docker).await?;
-        let settings = context.settings(project, &docker)?;
-        let clock = settings.clock;
+        // Before the lock has connections of its own: there may be few descriptors.
+        let settings = context.settings(project, &docker).await?;
+        let engine = settings.state.engine().cloned();
+        let (clock, ticker) = (settings.clock, settings.ticker.clone());
         let path = context.paths()?.socket(project);
         let owner = Owner::this_process(&path, context.directory().as_deref(), clock.now());
         let (tell, told) = oneshot::channel();
         // Nobody needs to hear it who has ended.
         let on_superseded = |error| drop(tell.send(error));
-        // Before the lock has connections of its own: there may be few descriptors.
-        let engine = other_engine::identity(&docker).await;
         let engine_lock = EngineLock::acquire(docker.clone(), project, owner, on_superseded).await?;
         let (handle, task) = supervisor::start(Arc::new(docker), project.clone(), settings)?;
-        let server = api::bind(&path, project, handle.clone(), Some(engine))
+        let server = api::bind(&path, project, handle.clone(), engine, &ticker)
             .map_err(CliError::io(format!("cannot open the control socket {}", path.display())))?;
         let lock = Arc::new(lock);
-        tokio::spawn(hold(Arc::downgrade(&lock)));
+        tokio::spawn(hold(Arc::downgrade(&lock), ticker));
         let superseded = Arc::default();
         tokio::spawn(give_way(told, handle.clone(), Arc::clone(&superseded)));
         Ok(Self::Own(Box::new(Own {

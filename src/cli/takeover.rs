@@ -135,11 +135,11 @@ impl Unit {
 }
 
 /// Whether a supervisor of this release can begin, as far as what others have left decides that; nothing is changed.
-pub fn check(context: &Context, docker: &Docker, project: &ProjectName) -> Result<(), CliError> {
+pub async fn check(context: &Context, docker: &Docker, project: &ProjectName) -> Result<(), CliError> {
     if docker.is_local() {
         Pins::check(project)?;
     }
-    context.settings(project, docker)?.state.load()?;
+    context.settings(project, docker).await?.state.load()?;
     Ok(())
 }
 
@@ -177,7 +177,7 @@ pub async fn replace(context: &Context, project: &ProjectName, which: Replace) -
             _ => Err(OtherRelease::Service { project: project.clone(), version, unit }.into()),
         };
     }
-    check(context, &context.engine().await?, project)?;
+    check(context, &context.engine().await?, project).await?;
     client.detach(&version).await?;
     wait_for(&lock).await?;
     output::note(&format!(

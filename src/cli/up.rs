@@ -120,7 +120,7 @@ pub async fn run(context: &Context, args: UpArgs) -> Result<(), CliError> {
         }
         Some(session) => beside(session, &docker, finder, &loaded, &wish, &mut signals).await,
         None if args.detach || args.wait => {
-            takeover::check(context, &docker, &name)?;
+            takeover::check(context, &docker, &name).await?;
             let damage = context.state(&name)?.load()?.damage;
             let project = context.project_args();
             let start = Start { project, environment: BTreeMap::new(), resume: false, watch: args.watch };

@@ -16,6 +16,7 @@ use crate::{
         self, Apply, Event, EventKind, Handle, HostProcesses, Kernel, NetnsOf, Reply, Request, Settings,
         StateFile, lock::Lock,
     },
+    tick::Ticker,
 };
 
 use super::DemoError;
@@ -58,6 +59,7 @@ impl<E: Engine> Stage<E> {
             netns_of,
             processes: Arc::new(HostProcesses),
             kernel,
+            ticker: Ticker::start(),
         };
         let (handle, supervisor) = supervisor::start(Arc::clone(&engine), name.clone(), settings)?;
         let stage = Self { engine, project: name, handle, supervisor, lock, lock_file };

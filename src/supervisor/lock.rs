@@ -64,6 +64,12 @@ impl Lock {
         Ok(Self { path: path.to_owned(), file })
     }
 
+    /// Whether its file is there, as far as can be told.
+    pub fn is_there(&self) -> bool {
+        let held = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        is_at(&held, &self.path).unwrap_or(true)
+    }
+
     /// Puts the lock back if its file was removed, or is another one by now: else the next supervisor would not see that
     /// there is one. Returns whether that was so.
     ///

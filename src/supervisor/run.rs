@@ -25,6 +25,7 @@ use crate::{
         replacement_order, status, versions::Versions,
     },
     spec::{ProjectName, ServiceName},
+    tick::Ticker,
 };
 
 use super::{
@@ -71,6 +72,8 @@ pub struct Settings {
     pub processes: Arc<dyn ProcessView>,
     /// What can share ports and choose among replicas.
     pub kernel: Arc<dyn Kernel>,
+    /// Looks at what nobody tells of.
+    pub ticker: Ticker,
 }
 
 /// Starts a supervisor. It wants nothing until it is asked to, and ends after [`Request::Down`] or
@@ -89,10 +92,10 @@ pub fn start<E: Engine>(
     let journal = Journal::default();
     let handle = Handle { requests, journal: journal.clone(), reader: super::reading::Reader::default() };
     let processes = Arc::clone(&settings.processes);
-    let glances = Glances::new(Arc::clone(&processes));
+    let glances = Glances::new(Arc::clone(&processes), &settings.ticker);
     let observer = Observer::new(Arc::clone(&engine), settings.netns_of, processes, settings.clock);
     let probed = Arc::clone(&engine);
-    let removal = Removal::of(settings.state.clone());
+    let removal = Removal::of(settings.state.clone(), &settings.ticker);
     let mut wish = Wish::new(project, settings.state)?;
     if let Some(damage) = wish.damage() {
         tracing::warn!("{damage}");
@@ -247,7 +250,7 @@ impl<E: Engine> Supervisor<E> {
                 begun = traffic.changed() => self.steered(begun),
                 () = probes.changed() => self.probed(),
                 event = next(events) => self.happened(event),
-                missing = glances.missing(|| running(containers)) => self.dirty.containers.extend(missing),
+                missing = glances.missing(running(containers)) => self.dirty.containers.extend(missing),
                 found = sources.found(|| bind_sources::wanted(&wish.desired, containers)) => {
                     self.observed.bind_sources = found;
                 }

@@ -3,14 +3,18 @@
 //! In: what the engine says of a container, and what this host shows of its process. Out: whether it is there. The engine is
 //! believed until a second look says the same: the word of an end takes a moment to come.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 
 use crate::{
     engine::ContainerId,
     kernel::presence::{self, Presence},
-    tick::TICK,
+    tick::{Ticker, Watch},
 };
 
 /// Sees the processes of containers.
@@ -137,35 +141,47 @@ impl std::fmt::Debug for Processes {
 /// Looks now and then whether a process has gone, so that the engine is asked.
 pub struct Glances {
     view: Arc<dyn ProcessView>,
-    timer: tokio::time::Interval,
+    /// Who is looked for.
+    sought: Arc<Mutex<Vec<(ContainerId, u32)>>>,
+    absent: Watch,
     /// Who was found missing, so that the engine is asked once.
     missed: BTreeMap<ContainerId, u32>,
 }
 
 impl Glances {
     /// The first look is in a moment. Such a look is one system call for each process.
-    pub fn new(view: Arc<dyn ProcessView>) -> Self {
-        let mut timer = tokio::time::interval_at(tokio::time::Instant::now() + TICK, TICK);
-        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        Self { view, timer, missed: BTreeMap::new() }
+    pub fn new(view: Arc<dyn ProcessView>, ticker: &Ticker) -> Self {
+        let sought = Arc::<Mutex<Vec<(ContainerId, u32)>>>::default();
+        let (seen, wanted) = (Arc::clone(&view), Arc::clone(&sought));
+        let absent = ticker.watch(move || absent(&*seen, &lock(&wanted)).next().is_some());
+        Self { view, sought, absent, missed: BTreeMap::new() }
     }
 
     /// Waits until processes are missing, of those with these ids; each is told once.
-    pub async fn missing(&mut self, running: impl Fn() -> Vec<(ContainerId, u32)>) -> Vec<ContainerId> {
+    pub async fn missing(&mut self, mut running: Vec<(ContainerId, u32)>) -> Vec<ContainerId> {
+        self.missed.retain(|id, pid| running.iter().any(|(other, now)| (other, now) == (id, pid)));
+        running.retain(|(id, pid)| self.missed.get(id) != Some(pid));
+        *lock(&self.sought) = running;
         loop {
-            self.timer.tick().await;
-            let running = running();
-            self.missed.retain(|id, pid| running.iter().any(|(other, now)| (other, now) == (id, pid)));
-            let gone = running
-                .into_iter()
-                .filter(|(id, pid)| self.missed.get(id) != Some(pid) && self.view.is_absent(*pid, id));
-            let gone: Vec<_> = gone.collect();
+            self.absent.found().await;
+            let gone: Vec<_> = absent(&*self.view, &lock(&self.sought)).cloned().collect();
             if !gone.is_empty() {
                 self.missed.extend(gone.iter().cloned());
                 return gone.into_iter().map(|(id, _)| id).collect();
             }
         }
     }
+}
+
+fn lock(sought: &Mutex<Vec<(ContainerId, u32)>>) -> MutexGuard<'_, Vec<(ContainerId, u32)>> {
+    sought.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn absent<'s>(
+    view: &'s dyn ProcessView,
+    sought: &'s [(ContainerId, u32)],
+) -> impl Iterator<Item = &'s (ContainerId, u32)> {
+    sought.iter().filter(|(id, pid)| view.is_absent(*pid, id))
 }
 
 #[cfg(test)]

@@ -479,7 +479,7 @@ impl Wish {
     /// # Errors
     /// When the state file cannot be removed.
     pub fn forget(&mut self) -> Result<(), FileError> {
-        self.state = State::default();
+        self.state = State { engine: self.state.engine.take(), ..State::default() };
         self.file.clear()
     }
 

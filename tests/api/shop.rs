@@ -14,6 +14,7 @@ use sameport::{
     engine::memory::Memory,
     spec::Project,
     supervisor::{self, Apply, Handle, Kernel, NoKernel, Request, Settings, StateFile},
+    tick::Ticker,
 };
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -57,10 +58,13 @@ impl Shop {
             netns_of: Arc::new(move |pid| engine.world().netns_of(pid)),
             processes: Arc::new(move |pid, _: &_| processes.world().presence(pid)),
             kernel: Arc::new(kernel),
+            ticker: Ticker::by_tokio(),
         };
+        let ticker = settings.ticker.clone();
         let engine = Arc::new(self.engine.clone());
         let (handle, task) = supervisor::start(engine, "shop".parse().unwrap(), settings).unwrap();
-        let server = api::bind(&self.socket(), &"shop".parse().unwrap(), handle.clone(), None).unwrap();
+        let server =
+            api::bind(&self.socket(), &"shop".parse().unwrap(), handle.clone(), None, &ticker).unwrap();
         Open { handle, task, server }
     }
 

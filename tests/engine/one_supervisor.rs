@@ -366,6 +366,37 @@ fn a_command_for_another_engine_does_not_reach_the_project_of_that_name_on_this_
 }
 
 #[test]
+fn without_a_supervisor_what_is_kept_of_a_project_stays_that_of_its_engine() {
+    let project = Project::web(2);
+    project.run(&["up", "-d", "--wait"]);
+    project.run(&["scale", "web=3"]);
+    project.kill_supervisor();
+    let state = project.path(&format!("sameport/{}.json", project.name));
+    let (before, kept) = (project.processes(), std::fs::read(&state).unwrap());
+    let daemon = Daemon::start(LiveRestore::Off);
+    let there = |args: &[&str]| {
+        let mut command = project.command(args);
+        daemon.docker().choose(&mut command);
+        finish(command)
+    };
+    for args in [&["scale", "web=1"][..], &["up", "-d"], &["up", "--dry-run"], &["restart"]] {
+        let refused = there(args);
+        assert_eq!(refused.code, Some(1), "{args:?}: {refused:#?}");
+        for words in ["is of a project on another engine, unix://", &daemon.socket(), "help: ", "`-p NAME`"] {
+            assert!(refused.stderr.contains(words), "{words}: {args:?}: {refused:#?}");
+        }
+    }
+    // There is none there: neither to show, nor to remove.
+    for args in [&["ps"][..], &["down", "--dry-run", "--purge"], &["down", "--purge"]] {
+        let done = there(args);
+        assert_eq!(done.code, Some(0), "{args:?}: {done:#?}");
+    }
+    assert_eq!(std::fs::read(&state).unwrap(), kept);
+    project.run(&["up", "-d", "--wait"]);
+    assert_eq!(project.processes(), before);
+}
+
+#[test]
 fn nobody_notices_that_the_lock_is_taken_and_given_back() {
     let project = Project::web(2);
     project.run(&["up", "-d", "--wait"]);

@@ -19,6 +19,7 @@ use sameport::{
         Apply, Change, Handle, Kernel, NoKernel, Preview, Reply, Request, RolloutRequest, Selector, Settings,
         StateFile, start,
     },
+    tick::Ticker,
 };
 use tokio::{task::JoinHandle, time::sleep};
 
@@ -851,6 +852,7 @@ fn supervise(
         netns_of: Arc::new(move |pid| eyes.world().netns_of(pid)),
         processes: Arc::new(move |pid, _: &_| processes.world().presence(pid)),
         kernel,
+        ticker: Ticker::by_tokio(),
     };
     start(Arc::new(engine.clone()), "sim".parse().unwrap(), settings).unwrap()
 }

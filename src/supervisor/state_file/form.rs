@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{Scale, State, versions::VersionsForm};
 use crate::{
-    engine::ContainerId,
+    engine::{ContainerId, EngineIdentity},
     plan::{PostStart, Stage, StoppedOutside, versions::Versions},
     spec::{Generation, ServiceName, Slot, form::FormError},
 };
@@ -105,6 +105,8 @@ struct StateForm {
     folder: Option<PathBuf>,
     #[serde(default)]
     versions: BTreeMap<String, VersionsForm>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    engine: Option<EngineForm>,
 }
 
 impl From<&State> for StateForm {
@@ -123,6 +125,7 @@ impl From<&State> for StateForm {
             variables,
             folder,
             versions,
+            engine,
         } = state;
         let text = |name: &ServiceName| name.as_str().to_owned();
         let mut renewed = BTreeMap::<_, BTreeSet<_>>::new();
@@ -147,6 +150,7 @@ impl From<&State> for StateForm {
             variables: variables.clone(),
             folder: folder.clone(),
             versions: versions.iter().map(|(name, versions)| (text(name), versions.into())).collect(),
+            engine: engine.clone().map(Into::into),
         }
     }
 }
@@ -170,6 +174,7 @@ impl TryFrom<StateForm> for State {
             variables,
             folder,
             versions,
+            engine,
         } = form;
         let slots = |slots: BTreeMap<u32, u32>| {
             let slots = slots.into_iter();
@@ -198,6 +203,7 @@ impl TryFrom<StateForm> for State {
             variables,
             folder,
             versions: named(versions, Versions::try_from)?,
+            engine: engine.map(Into::into),
         })
     }
 }
@@ -211,6 +217,25 @@ fn named<F, T>(
     value: impl Fn(F) -> Result<T, FormError>,
 ) -> Result<BTreeMap<ServiceName, T>, FormError> {
     forms.into_iter().map(|(name, form)| Ok((name.parse()?, value(form)?))).collect()
+}
+
+/// The form of an [`EngineIdentity`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct EngineForm {
+    address: String,
+    id: Option<String>,
+}
+
+impl From<EngineIdentity> for EngineForm {
+    fn from(EngineIdentity { address, id }: EngineIdentity) -> Self {
+        Self { address, id }
+    }
+}
+
+impl From<EngineForm> for EngineIdentity {
+    fn from(EngineForm { address, id }: EngineForm) -> Self {
+        Self { address, id }
+    }
 }
 
 /// The form of a [`Scale`].

@@ -21,7 +21,7 @@ use std::{
 use jiff::Timestamp;
 
 use crate::{
-    engine::{ContainerId, ownership::Expected},
+    engine::{ContainerId, EngineIdentity, ownership::Expected},
     plan::{PostStart, StoppedOutside, Weights, versions::Versions},
     spec::{Generation, ServiceName, Slot},
 };
@@ -59,9 +59,17 @@ pub struct State {
     pub folder: Option<PathBuf>,
     /// The versions that services had and have.
     pub versions: BTreeMap<ServiceName, Versions>,
+    /// Which engine the project is on.
+    pub engine: Option<EngineIdentity>,
 }
 
 impl State {
+    /// Whether nothing was said.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self { engine: self.engine.clone(), ..Self::default() }
+    }
+
     /// What the versions that services had say of names.
     #[must_use]
     pub fn expected(&self) -> Expected {
@@ -85,6 +93,8 @@ pub struct Scale {
 #[derive(Clone, Debug, Default)]
 pub struct StateFile {
     path: Option<PathBuf>,
+    /// The engine of the project that it has to be of.
+    engine: Option<EngineIdentity>,
 }
 
 /// What a state file holds.
@@ -129,6 +139,21 @@ pub enum StateError {
         /// Its version.
         version: u64,
     },
+    /// It is of a project of the same name on another engine. It is left as it is.
+    #[error(
+        "the state file {} is of a project on another engine, {}; this command is for {}",
+        path.display(),
+        theirs.address,
+        asked.address
+    )]
+    OtherEngine {
+        /// The file.
+        path: PathBuf,
+        /// The engine of that project.
+        theirs: Box<EngineIdentity>,
+        /// The engine that is used now.
+        asked: Box<EngineIdentity>,
+    },
 }
 
 /// A file cannot be read or written.
@@ -156,6 +181,12 @@ impl StateError {
                  replica counts, weights and versions in it are not known any more",
                 path.display()
             ),
+            Self::OtherEngine { path, theirs, .. } => format!(
+                "give this project another name (`-p NAME`), or the command with DOCKER_HOST={}; if that engine is gone for \
+                 good, move the file away: `mv {1} {1}.old`",
+                theirs.address,
+                path.display()
+            ),
         }
     }
 }
@@ -164,14 +195,40 @@ impl StateFile {
     /// Kept in the file at `path`.
     #[must_use]
     pub fn at(path: PathBuf) -> Self {
-        Self { path: Some(path) }
+        Self { path: Some(path), engine: None }
+    }
+
+    /// The same, for the project on that engine alone.
+    #[must_use]
+    pub fn on(self, engine: EngineIdentity) -> Self {
+        Self { engine: Some(engine), ..self }
+    }
+
+    /// The engine of the project that it has to be of, if that is known.
+    #[must_use]
+    pub fn engine(&self) -> Option<&EngineIdentity> {
+        self.engine.as_ref()
     }
 
     /// What it holds; nothing was said when there is none. Nothing is changed, whatever it holds.
     ///
     /// # Errors
-    /// When it cannot be read, or a newer sameport wrote it.
+    /// When it cannot be read, a newer sameport wrote it, or it is of a project on another engine.
     pub fn load(&self) -> Result<Loaded, StateError> {
+        let loaded = self.read()?;
+        let engine = match (&self.engine, loaded.state.engine) {
+            (Some(asked), Some(theirs)) if asked.is_other_than(&theirs) => {
+                let path = self.path.clone().unwrap_or_default();
+                let (theirs, asked) = (Box::new(theirs), Box::new(asked.clone()));
+                return Err(StateError::OtherEngine { path, theirs, asked });
+            }
+            (Some(asked), _) => Some(asked.clone()),
+            (None, theirs) => theirs,
+        };
+        Ok(Loaded { state: State { engine, ..loaded.state }, ..loaded })
+    }
+
+    fn read(&self) -> Result<Loaded, StateError> {
         let Some(path) = &self.path else { return Ok(Loaded::default()) };
         let bytes = match fs::read(path) {
             Ok(bytes) => bytes,

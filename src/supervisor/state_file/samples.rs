@@ -260,6 +260,7 @@ pub fn everything() -> State {
         renew_volumes: BTreeSet::new(),
         variables: BTreeSet::new(),
         folder: None,
+        engine: None,
         versions,
     }
 }

@@ -8,7 +8,7 @@ use super::{
     samples::everything,
 };
 use crate::{
-    engine::ContainerId,
+    engine::{ContainerId, EngineIdentity},
     plan::{ExclusivePort, Failure, FailureReason, StoppedOutside, versions::Ended},
     spec::Protocol,
 };
@@ -18,6 +18,10 @@ const LAYOUT_0: &str = include_str!("layout_0.json");
 
 fn json(bytes: &[u8]) -> serde_json::Value {
     serde_json::from_slice(bytes).unwrap()
+}
+
+fn engine(address: &str, id: &str) -> EngineIdentity {
+    EngineIdentity { address: address.to_owned(), id: Some(id.to_owned()) }
 }
 
 fn in_folder() -> (tempfile::TempDir, StateFile) {
@@ -68,6 +72,7 @@ fn what_is_written_is_read_back() {
         ending: BTreeMap::from([(id("1f"), started_at)]),
         stopped_outside: BTreeMap::from([(id("2f"), StoppedOutside { started_at, at })]),
         renew_volumes: [("web".parse().unwrap(), crate::spec::Slot::new(2).unwrap())].into(),
+        engine: Some(engine("tcp://10.0.0.7:2376", "B")),
         ..State::default()
     };
     for state in [State::default(), everything(), with_stops] {
@@ -179,6 +184,33 @@ fn a_newer_file_is_an_error_that_says_what_to_do_and_leaves_it() {
     assert!(told.contains("shop.json has version 2, and this sameport reads versions up to 1"), "{told}");
     assert!(error.help().contains("shop.json.v2"), "{}", error.help());
     assert_eq!(fs::read_to_string(&path).unwrap(), r#"{"version": 2}"#);
+}
+
+#[test]
+fn the_state_of_a_project_on_another_engine_is_refused_and_left_as_it_is() {
+    let (folder, file) = in_folder();
+    let (here, there) = (engine("unix:///run/docker.sock", "A"), engine("tcp://10.0.0.7:2376", "B"));
+    let kept = State { stopped: ["web".parse().unwrap()].into(), ..State::default() };
+    let path = folder.path().join("shop.json");
+    file.save(&kept).unwrap();
+    // One of an earlier release does not tell.
+    let loaded = file.clone().on(here.clone()).load().unwrap().state;
+    assert_eq!(loaded, State { engine: Some(here.clone()), ..kept });
+    file.save(&loaded).unwrap();
+    let bytes = fs::read(&path).unwrap();
+    assert_eq!(file.load().unwrap().state, loaded, "who only looks need not know the engine");
+    assert_eq!(file.clone().on(engine("tcp://here:2376", "A")).load().unwrap().state.stopped, loaded.stopped);
+    let error = file.on(there).load().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "the state file {} is of a project on another engine, unix:///run/docker.sock; this command is for \
+             tcp://10.0.0.7:2376",
+            path.display()
+        )
+    );
+    assert!(error.help().contains("DOCKER_HOST=unix:///run/docker.sock"), "{}", error.help());
+    assert_eq!(fs::read(&path).unwrap(), bytes);
 }
 
 #[test]

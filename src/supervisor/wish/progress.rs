@@ -161,7 +161,7 @@ impl Wish {
     /// Whether the state is in the file, or was.
     #[must_use]
     pub fn is_written(&self) -> bool {
-        self.unsaved.is_none() && self.state != State::default()
+        self.unsaved.is_none() && !self.state.is_empty()
     }
 
     /// Why the state could not be written, as long as it could not.

@@ -189,9 +189,13 @@ impl Pod {
             Found::Nowhere => return Ok(Found::Nowhere),
             Found::NotYet => return Ok(Found::NotYet),
         };
-        let shares = SockRef::from(&socket)
-            .reuse_port()
-            .map_err(KernelError::io("look at a listener of a replica"))?;
+        let looked = || KernelError::io("look at a listener of a replica");
+        let shares = SockRef::from(&socket).reuse_port().map_err(looked())?;
+        // It was shut down since. With a program it would be in a group of its own (`reuseport_attach_prog`), and for that
+        // reason could not listen again beside its siblings (`inet_csk_bind_conflict`).
+        if row.bound.transport == Transport::Tcp && !SockRef::from(&socket).is_listener().map_err(looked())? {
+            return Ok(Found::Nowhere);
+        }
         let port = key(&row.bound);
         if shares && row.bound.transport == Transport::Tcp {
             // Our programs have done it, unless it was opened before them. Its connections have it from now on.
