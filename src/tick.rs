@@ -2,7 +2,7 @@
 //! costs more than such a look.
 
 use std::{
-    sync::{Arc, LazyLock, Mutex, PoisonError, Weak},
+    sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError, Weak},
     thread,
     time::{Duration, Instant},
 };
@@ -35,7 +35,10 @@ pub struct Ticker(Option<Arc<Watched>>);
 
 /// What a thread looks at.
 #[derive(Default)]
-struct Watched(Mutex<Vec<(Weak<Notify>, Look)>>);
+struct Watched {
+    looks: Mutex<Vec<(Weak<Notify>, Look)>>,
+    has_thread: OnceLock<bool>,
+}
 
 /// Something that is looked at as long as this is there.
 pub struct Watch(Kind);
@@ -51,19 +54,11 @@ impl Ticker {
     /// The name of its thread.
     pub const THREAD: &str = "ticks";
 
-    /// One with a thread, which ends after its last user. Without one, as in a process that may have no more of them, it goes by
-    /// tokio's clock.
+    /// One with a thread, as long as there is something to look at. Without one, as in a process that may have no more of them,
+    /// it goes by tokio's clock.
     #[must_use]
-    pub fn start() -> Self {
-        let watched = Arc::<Watched>::default();
-        let weak = Arc::downgrade(&watched);
-        match thread::Builder::new().name(Self::THREAD.to_owned()).spawn(move || look_at_each(&weak)) {
-            Ok(_) => Self(Some(watched)),
-            Err(error) => {
-                tracing::warn!(%error, "no thread looks at what nobody tells of; it is done in another way");
-                Self::by_tokio()
-            }
-        }
+    pub fn by_thread() -> Self {
+        Self(Some(Arc::default()))
     }
 
     /// One that goes by tokio's clock, which tests can stop.
@@ -76,7 +71,7 @@ impl Ticker {
     #[must_use]
     pub fn watch(&self, look: impl FnMut() -> bool + Send + 'static) -> Watch {
         let look = Box::new(look);
-        Watch(match &self.0 {
+        Watch(match self.0.as_ref().filter(|watched| watched.has_thread()) {
             Some(watched) => {
                 let found = Arc::new(Notify::new());
                 watched.lock().push((Arc::downgrade(&found), look));
@@ -95,7 +90,20 @@ impl std::fmt::Debug for Ticker {
 
 impl Watched {
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(Weak<Notify>, Look)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.looks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a thread looks; it begins with the first question.
+    fn has_thread(self: &Arc<Self>) -> bool {
+        *self.has_thread.get_or_init(|| {
+            let watched = Arc::downgrade(self);
+            let begun = thread::Builder::new().name(Ticker::THREAD.to_owned()).spawn(move || look_at_each(&watched));
+            begun
+                .inspect_err(|error| {
+                    tracing::warn!(%error, "no thread looks at what nobody tells of; it is done in another way");
+                })
+                .is_ok()
+        })
     }
 
     fn look(&self) {
@@ -165,7 +173,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_look_finds_is_told_as_long_as_it_is_found() {
-        for ticker in [Ticker::start(), Ticker::by_tokio()] {
+        for ticker in [Ticker::by_thread(), Ticker::by_tokio()] {
             let there = Arc::new(AtomicBool::new(false));
             let looks = Arc::new(AtomicU32::new(0));
             let (seen, count) = (Arc::clone(&there), Arc::clone(&looks));
@@ -188,7 +196,7 @@ mod tests {
 
     #[test]
     fn nothing_is_looked_at_and_no_thread_is_left_once_nobody_wants_it() {
-        let (ticker, looks) = (Ticker::start(), Arc::new(()));
+        let (ticker, looks) = (Ticker::by_thread(), Arc::new(()));
         let kept = Arc::clone(&looks);
         let watch = ticker.watch(move || Arc::strong_count(&kept) > 100);
         let watched = Arc::downgrade(ticker.0.as_ref().unwrap());

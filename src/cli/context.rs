@@ -267,7 +267,7 @@ impl Context {
             clock: Clock::default(),
             netns_of: Arc::new(netns::inode),
             kernel,
-            ticker: Ticker::start(),
+            ticker: Ticker::by_thread(),
         })
     }
 

@@ -59,7 +59,7 @@ impl<E: Engine> Stage<E> {
             netns_of,
             processes: Arc::new(HostProcesses),
             kernel,
-            ticker: Ticker::start(),
+            ticker: Ticker::by_thread(),
         };
         let (handle, supervisor) = supervisor::start(Arc::clone(&engine), name.clone(), settings)?;
         let stage = Self { engine, project: name, handle, supervisor, lock, lock_file };

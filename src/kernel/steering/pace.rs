@@ -13,10 +13,30 @@ const EAGER: Duration = Duration::from_millis(50);
 const QUEUED: Duration = Duration::from_millis(100);
 /// Looks that often while connections come: so soon a queue is seen that nobody empties.
 const FLOWING: Duration = Duration::from_millis(200);
+/// So many ticks are left out while a pod rests: a look at many replicas takes longer than all that is done at a tick.
+const LEFT_OUT: u32 = 3;
 
-/// When the next look is, after what was seen before and now. What nobody told is found at the next tick.
+/// When the next look is, after what was seen before and now. What nobody told is found at the next tick, or after a few if nothing
+/// goes on.
 pub fn next_look(before: &PodReport, report: &PodReport, now: Instant) -> Instant {
-    interval(before, report).map_or_else(|| tick::after(now), |pause| now + pause)
+    match interval(before, report) {
+        Some(pause) => now + pause,
+        None if rests(before, report) => tick::after(now + tick::TICK * LEFT_OUT),
+        None => tick::after(now),
+    }
+}
+
+/// Whether nothing has changed in a pod, nobody is connected to it, and nobody can be waiting: then a change is one that the kernel
+/// tells.
+fn rests(before: &PodReport, now: &PodReport) -> bool {
+    let mut traffic = now.replicas.values().flat_map(|replica| replica.ports.values());
+    let is_served = now.replicas.values().any(|replica| {
+        replica.weight > 0 && replica.ports.values().any(|traffic| traffic.listens && traffic.shared)
+    });
+    before == now
+        && is_served
+        && now.waiting.is_empty()
+        && traffic.all(|traffic| traffic.live == 0 && traffic.unfinished == 0 && traffic.udp_idle.is_none())
 }
 
 /// How long to wait before the next look; none while nothing goes on.
@@ -100,7 +120,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::{
-        super::wish::{ReplicaReport, Traffic},
+        super::wish::{ReplicaReport, Traffic, Waiting},
         *,
     };
 
@@ -133,6 +153,36 @@ mod tests {
         ] {
             assert_eq!(interval(&quiet, &now), wanted, "{case}");
         }
+    }
+
+    #[test]
+    fn a_pod_rests_if_it_is_served_and_nothing_has_changed_and_nobody_is_connected() {
+        let shows = |weight, traffic| {
+            let replica = ReplicaReport {
+                weight,
+                ports: BTreeMap::from([((Transport::Tcp, 80), traffic)]),
+                ..ReplicaReport::default()
+            };
+            let id = crate::engine::ContainerId("web-1".to_owned());
+            PodReport { replicas: BTreeMap::from([(id, replica)]), ..PodReport::default() }
+        };
+        let idle = Traffic { total: 5, listens: true, shared: true, ..Traffic::default() };
+        let quiet = shows(100, idle);
+        for (case, before, now, wanted) in [
+            ("nothing goes on", &quiet, quiet.clone(), true),
+            ("it has begun to rest", &shows(100, Traffic { total: 4, ..idle }), quiet.clone(), false),
+            ("connected", &quiet, shows(100, Traffic { live: 1, ..idle }), false),
+            ("connecting", &quiet, shows(100, Traffic { unfinished: 1, ..idle }), false),
+            ("nobody serves", &quiet, shows(100, Traffic { listens: false, ..idle }), false),
+            ("nobody is in rotation", &quiet, shows(0, idle), false),
+        ] {
+            for before in [before, &now] {
+                let is_same = *before == now;
+                assert_eq!(rests(before, &now), wanted && is_same, "{case}");
+            }
+        }
+        let waits = PodReport { waiting: BTreeMap::from([(80, Waiting::default())]), ..quiet };
+        assert!(!rests(&waits, &waits), "somebody waits");
     }
 
     #[test]
