@@ -60,6 +60,12 @@ impl Client {
         }
     }
 
+    /// Where that supervisor listens.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Asks for something.
     ///
     /// # Errors

@@ -80,14 +80,19 @@ pub async fn run(context: &Context, mut args: DownArgs) -> Result<(), CliError> 
         }
     }
     state::tell_reset(&session).await?;
-    let lock = session.leave_gone(context, &name).await?;
+    let locks = session.leave_gone(context, &name).await?;
     boot::after_down(context, &name).await?;
-    clear(context, &name, lock, &args)
+    clear(context, &name, locks, &args)
 }
 
-/// Removes the files of a project that is gone. Nobody begins it anew meanwhile: its lock is held.
-fn clear(context: &Context, name: &ProjectName, lock: Option<Lock>, args: &DownArgs) -> Result<(), CliError> {
-    let Some(lock) = lock else {
+/// Removes the files of a project that is gone. Nobody begins it anew meanwhile: its locks are held.
+fn clear(
+    context: &Context,
+    name: &ProjectName,
+    locks: Option<Vec<Lock>>,
+    args: &DownArgs,
+) -> Result<(), CliError> {
+    let Some(locks) = locks else {
         return match args.purge {
             true => Err(CliError::failed(
                 "the project is removed, but its log stays: another supervisor has begun",
@@ -102,7 +107,7 @@ fn clear(context: &Context, name: &ProjectName, lock: Option<Lock>, args: &DownA
     if args.purge {
         purge(&context.paths()?, name)?;
     }
-    Ok(lock.remove()?)
+    Ok(locks.into_iter().try_for_each(Lock::remove)?)
 }
 
 /// Lets go of what a supervisor could not, such as one that may open no more files. What is in the kernel here is of projects

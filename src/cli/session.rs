@@ -19,8 +19,9 @@ use sameport::{
     supervisor::{
         self, EventKind, Handle, Request, WatchAsked,
         engine_lock::{self, EngineLock, EngineLockError},
-        lock::Lock,
+        lock::{Lock, LockError},
         owner::Owner,
+        paths::lock_beside,
     },
     tick::Ticker,
 };
@@ -454,25 +455,34 @@ impl Session {
     }
 
     /// Leaves a supervisor that ends, and waits for its lock; none if somebody else has that by then, or it cannot be had.
+    /// With that of another runtime folder comes the one of this command's own folder: nobody begins beside either.
     pub async fn leave_gone(
         self,
         context: &Context,
         project: &ProjectName,
-    ) -> Result<Option<Lock>, CliError> {
-        let path = context.paths()?.lock(project);
+    ) -> Result<Option<Vec<Lock>>, CliError> {
+        let mut paths = vec![context.paths()?.lock(project)];
+        if let Self::Other(client) = &self {
+            paths.push(lock_beside(client.path()));
+            paths.dedup();
+        }
         self.leave().await?;
-        let deadline = tokio::time::Instant::now() + OPENING;
-        loop {
-            match Lock::acquire(&path) {
-                Ok(lock) => return Ok(Some(lock)),
-                Err(_) if tokio::time::Instant::now() < deadline => {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "the lock of the project stays");
-                    return Ok(None);
+        let deadline = tokio::time::Instant::now() + takeover::LEAVING;
+        let mut locks = Vec::new();
+        for path in paths {
+            loop {
+                match Lock::acquire(&path) {
+                    Ok(lock) => break locks.push(lock),
+                    Err(LockError::Held { .. }) if tokio::time::Instant::now() < deadline => {
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
+                    Err(error) => {
+                        tracing::debug!(%error, "the lock of the project stays");
+                        return Ok(None);
+                    }
                 }
             }
         }
+        Ok(Some(locks))
     }
 }

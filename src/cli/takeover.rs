@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::{context::Context, error::CliError, other_engine, output};
 
 /// How long a supervisor that was asked to leave may take.
-const LEAVING: Duration = Duration::from_secs(15);
+pub const LEAVING: Duration = Duration::from_secs(15);
 
 /// Which supervisors a command replaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -25,6 +25,12 @@ pub struct PathError {
     source: io::Error,
 }
 
+/// The lock of the supervisor that listens on a control socket, also in the runtime folder of another one.
+#[must_use]
+pub fn lock_beside(socket: &Path) -> PathBuf {
+    socket.with_extension("lock")
+}
+
 impl Paths {
     /// The folders as the environment says: `$XDG_RUNTIME_DIR/sameport` and `$XDG_STATE_HOME/sameport`, for root
     /// `/run/sameport` and `/var/lib/sameport`. They are made with mode 0700.
@@ -69,7 +75,7 @@ impl Paths {
     /// The lock that a project's supervisor holds.
     #[must_use]
     pub fn lock(&self, project: &ProjectName) -> PathBuf {
-        self.runtime_of(project).join(format!("{project}.lock"))
+        lock_beside(&self.socket(project))
     }
 
     /// What must outlive a project's supervisor.
