@@ -95,6 +95,7 @@ fn pod_notes(pod: &Pod) -> Result<(), CliError> {
     for listener in &pod.foreign_listeners {
         output::note(&convert::foreign_listener(&pod.name, listener))?;
     }
+    convert::unserved_ports(&pod.unserved_ports).iter().try_for_each(|note| output::note(note))?;
     pod.counters
         .iter()
         .flat_map(|counters| moved(&pod.name, counters))

@@ -199,7 +199,7 @@ fn awaited(status: &Status, unbound: &[String]) -> String {
     const SHOWN: usize = 5;
     let is_there = |replica: &&Replica| !(replica.state.is_up() && replica.up_to_date);
     let replicas = status.replicas.iter().filter(is_there).map(|replica| match &replica.state {
-        ReplicaState::NotListening { missing_ports } => {
+        ReplicaState::NotListening { missing_ports, unreachable_address: None } => {
             let ports: Vec<_> = missing_ports.iter().map(ToString::to_string).collect();
             format!("{} does not listen on port {}", replica.replica, ports.join(", "))
         }
@@ -494,7 +494,8 @@ mod tests {
     #[test]
     fn what_was_waited_for_is_named() {
         let mut deaf = status(false, 0);
-        deaf.replicas[0].state = ReplicaState::NotListening { missing_ports: vec![80] };
+        deaf.replicas[0].state =
+            ReplicaState::NotListening { missing_ports: vec![80], unreachable_address: None };
         assert_eq!(awaited(&deaf, &[]), "; waited for:\n    web-1 does not listen on port 80");
         let line = "1 of 4 replicas of web listen on port 80".to_owned();
         assert_eq!(

@@ -79,6 +79,20 @@ impl Bound {
     pub fn takes_v6(&self) -> bool {
         self.address.is_ipv6()
     }
+
+    /// Whether packets of IPv4 from outside of its network reach it.
+    #[must_use]
+    pub fn is_open_v4(&self) -> bool {
+        let address = self.address.ip().to_canonical();
+        !address.is_loopback() && (address.is_ipv4() || self.takes_v4())
+    }
+
+    /// Whether packets of IPv6 from outside of its network reach it.
+    #[must_use]
+    pub fn is_open_v6(&self) -> bool {
+        let address = self.address.ip().to_canonical();
+        !address.is_loopback() && address.is_ipv6()
+    }
 }
 
 /// A TCP socket that listens, or a UDP socket that takes datagrams from anybody.

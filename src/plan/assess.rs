@@ -12,8 +12,8 @@ use crate::{
 };
 
 use super::{
-    Approach, Autopsy, Container, Desired, Goal, Observed, Phase, Planner, Rollout, Sharing, Signs, Target,
-    Verb, Verdict, Worse, history::later, listening::Elsewhere, signals,
+    Approach, Autopsy, Container, Desired, Goal, Observed, OutOfReach, Phase, Planner, Rollout, Sharing,
+    Signs, Target, Verb, Verdict, Worse, history::later, listening::Elsewhere, signals,
 };
 
 /// How many starts in a row have to fail before a version is blamed for it: what one says may be the end of the engine
@@ -68,6 +68,8 @@ pub enum FailureReason {
         wanted: Vec<u16>,
         /// Where it does.
         found: Vec<u16>,
+        /// Where it does on a port where it should, if nobody outside of its container reaches it there.
+        out_of_reach: Option<OutOfReach>,
     },
     /// It did not get ready in time.
     TooSlow {
@@ -133,7 +135,8 @@ impl fmt::Display for FailureReason {
             Self::Refused { error } => write!(f, "the engine does not run it: {error}"),
             Self::Job { error } => write!(f, "the job before it failed: {error}"),
             Self::Unhealthy => f.write_str("its health check fails"),
-            Self::ListensElsewhere { wanted, found } => {
+            Self::ListensElsewhere { out_of_reach: Some(address), .. } => write!(f, "it {address}"),
+            Self::ListensElsewhere { wanted, found, out_of_reach: None } => {
                 write!(f, "it listens on port {}, and not on {}", list(found), list(wanted))
             }
             Self::Ill { why } => f.write_str(why),
@@ -332,8 +335,10 @@ impl Planner<'_> {
         let since = self.tried_since(service, container);
         let deadline = later(since, rules.deadline);
         match self.elsewhere(service, container, rules) {
-            Some(Elsewhere { wanted, found, judged_at }) if judged_at.min(deadline) <= self.now => {
-                Some(FailureReason::ListensElsewhere { wanted, found })
+            Some(Elsewhere { wanted, found, out_of_reach, judged_at })
+                if judged_at.min(deadline) <= self.now =>
+            {
+                Some(FailureReason::ListensElsewhere { wanted, found, out_of_reach })
             }
             _ => {
                 (deadline <= self.now).then_some(FailureReason::TooSlow { seconds: rules.deadline.as_secs() })

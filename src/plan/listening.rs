@@ -13,11 +13,15 @@ use crate::{
         sockets::Transport,
         steering::{Port, ReplicaReport},
     },
-    spec::{Protocol, Service, Update},
+    spec::{PodName, Protocol, Service, Update},
 };
 
 use super::{
-    Container, Observed, Planner, Rollout, Sharing, history::later, rollout::Direction, rotation::transport,
+    Container, Observed, Planner, Rollout, Sharing, UnservedPort,
+    history::later,
+    reach::{OutOfReach, Reach},
+    rollout::Direction,
+    rotation::transport,
 };
 
 /// How long a replica may listen on other ports only. Many servers open a port for their cluster, for a debugger or for
@@ -42,6 +46,8 @@ pub(super) struct Elsewhere {
     pub(super) wanted: Vec<u16>,
     /// Where it does.
     pub(super) found: Vec<u16>,
+    /// Where it does on a port where it should, if nobody outside of the container reaches it there.
+    pub(super) out_of_reach: Option<OutOfReach>,
     /// When it has had its time to listen there as well.
     pub(super) judged_at: Timestamp,
 }
@@ -85,16 +91,18 @@ fn known(ports: impl Iterator<Item = (u16, Protocol)>) -> BTreeSet<Port> {
 }
 
 impl Planner<'_> {
-    /// The ports on which a replica should listen and does not, where the kernel can tell. One of its published ports is
-    /// enough; but a version that has never served takes over from one that does only with all ports that are declared and
-    /// that this one serves.
+    /// The ports on which a replica should listen and does not, where the kernel can tell; on a published one it has to be
+    /// reached from outside. One of its published ports is enough; but a version that has never served takes over from one
+    /// that does only with all ports that are declared and that this one serves.
     pub(super) fn missing_listeners(&self, service: &Service, container: &Container) -> Vec<u16> {
         let Some(pod) = self.desired.project.pods.get(&service.pod) else { return Vec::new() };
         if self.pod_report(&service.pod).is_none_or(|report| Some(report.netns) != container.netns) {
             return Vec::new();
         }
         let report = self.replica_report(container);
-        let listens = |port: &Port| report.is_some_and(|report| report.listens_on(port));
+        let reach = Reach::of(pod);
+        let traffic = |port: &Port| report.and_then(|report| report.ports.get(port));
+        let listens = |port: &Port| traffic(port).is_some_and(|traffic| reach.is_served(port, traffic));
         let published = known(pod.published_by(&service.name));
         let served = self.served_before(service, container);
         let mut missing: BTreeSet<_> = known(pod.declared()).intersection(&served).copied().collect();
@@ -143,9 +151,9 @@ impl Planner<'_> {
         let others = replicas.filter(|replica| !self.is_wanted(service, replica));
         let ports =
             others.filter_map(|replica| self.replica_report(replica)).flat_map(|report| &report.ports);
-        let served = ports.filter(|(_, traffic)| traffic.listens).map(|(port, _)| *port);
-        let declared = self.desired.project.pods.get(&service.pod).map(|pod| known(pod.declared()));
-        let declared = declared.unwrap_or_default();
+        let Some(pod) = self.desired.project.pods.get(&service.pod) else { return BTreeSet::new() };
+        let (reach, declared) = (Reach::of(pod), known(pod.declared()));
+        let served = ports.filter(|(port, traffic)| reach.is_served(port, traffic)).map(|(port, _)| *port);
         served.filter(|port| port.0 == Transport::Tcp || declared.contains(port)).collect()
     }
 
@@ -156,6 +164,44 @@ impl Planner<'_> {
         let wanted = self.desired.project.service_generation(&service.name);
         self.desired.rollouts.get(&service.name).is_some_and(goes_back)
             || versions.zip(wanted).is_some_and(|(versions, wanted)| versions.has_served(wanted))
+    }
+
+    /// Where a replica listens on a port where it should, if nobody outside of the container reaches it there.
+    pub(super) fn out_of_reach(&self, service: &Service, container: &Container) -> Option<OutOfReach> {
+        let reach = Reach::of(self.desired.project.pods.get(&service.pod)?);
+        let missing = self.missing_listeners(service, container);
+        reach.find_out_of_reach(self.replica_report(container)?, &missing)
+    }
+
+    /// Published ports of a pod on which no replica of their service is reached, though some serve. Exclusive ones are opened
+    /// when they are asked for.
+    pub(super) fn unserved_ports(&self, name: &PodName) -> Vec<UnservedPort> {
+        let Some(pod) = self.desired.project.pods.get(name) else { return Vec::new() };
+        let (reach, exclusive) = (Reach::of(pod), self.exclusive_ports(name));
+        let unserved = |service: &Service| {
+            let replicas = self.observed.service(&service.name).map(|(_, replica)| replica);
+            let serving = replicas.filter(|replica| self.is_available(service, replica));
+            let reports: Vec<_> = serving.filter_map(|replica| self.replica_report(replica)).collect();
+            let is_served = |port: &Port| {
+                let mut traffic = reports.iter().filter_map(|report| report.ports.get(port));
+                reports.is_empty() || traffic.any(|traffic| reach.is_served(port, traffic))
+            };
+            let published = known(pod.published_by(&service.name)).into_iter();
+            let unserved =
+                published.filter(|port| !is_served(port) && !exclusive.contains(port.1, port.0.into()));
+            unserved
+                .map(|port| UnservedPort {
+                    service: service.name.clone(),
+                    port: port.1,
+                    protocol: port.0.to_string(),
+                    out_of_reach: reports
+                        .iter()
+                        .find_map(|report| reach.find_out_of_reach(report, &[port.1])),
+                })
+                .collect::<Vec<_>>()
+        };
+        let services = self.desired.project.services.values().filter(|service| service.pod == *name);
+        services.flat_map(unserved).collect()
     }
 
     /// Whether a replica of a new version listens, but not where it should. While its health check has not passed yet, it
@@ -170,7 +216,7 @@ impl Planner<'_> {
         if matches!(health, Health::Starting | Health::Unhealthy) {
             return None;
         }
-        self.replica_report(container)?;
+        let out_of_reach = self.out_of_reach(service, container);
         let listening = self.observed.listening.get(&container.id)?;
         let wanted = self.missing_listeners(service, container);
         if wanted.is_empty() || listening.ports.is_empty() {
@@ -180,6 +226,7 @@ impl Planner<'_> {
         Some(Elsewhere {
             wanted,
             found: listening.ports.iter().copied().collect(),
+            out_of_reach,
             judged_at: later(since, patience(health).max(rules.monitor)),
         })
     }

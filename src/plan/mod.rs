@@ -31,6 +31,7 @@ mod observed;
 mod order;
 mod outage;
 mod proof;
+mod reach;
 mod replica;
 mod resource;
 mod rollout;
@@ -61,13 +62,16 @@ pub use observed::{Container, Observed, Owner};
 pub use order::{BindSource, OrderReason, ReplacementOrder, hold_in_rollout, replacement_order};
 pub use outage::Outages;
 pub use proof::{Counted, Proof};
+pub use reach::{OutOfReach, weight_in_force};
 pub use rollout::{Approach, Direction, Former, Rollout};
 pub use rotation::{Sharing, WEIGHT, WEIGHT_MAX, Weights};
 pub use shared_file::{SharedFile, SharedFileKind};
 pub use signals::{Signals, Signs, Tally, Worse};
 pub use stopped_outside::{Doubt, StoppedOutside};
 pub use stuck::{Doing, Queues, SILENCE, Stuck};
-pub use traffic::{PodSharing, PodTraffic, PortTraffic, ReplicaTraffic, WaitingAt, too_few_files};
+pub use traffic::{
+    PodSharing, PodTraffic, PortTraffic, ReplicaTraffic, UnservedPort, WaitingAt, too_few_files,
+};
 pub use versioned::Versioned;
 
 /// What to do now, and when to think again.

@@ -12,8 +12,8 @@ use crate::{
 
 use super::{
     Ailment, Autopsy, Container, Desired, Direction, ExclusivePort, FailureReason, Goal, History, Illness,
-    Observed, Phase, Planner, PodSharing, PodTraffic, Replacement, ReplicaTraffic, SharedFile, Target,
-    Verdict, plan,
+    Observed, OutOfReach, Phase, Planner, PodSharing, PodTraffic, Replacement, ReplicaTraffic, SharedFile,
+    Target, Verdict, plan,
     rotation::is_in_force,
     versions::{Pin, Underway, Why},
 };
@@ -181,6 +181,9 @@ pub enum ReplicaState {
     NotListening {
         /// On which of them it should.
         ports: Vec<u16>,
+        /// Where it does, if nobody outside of its container reaches it there.
+        #[serde(default)]
+        out_of_reach: Option<OutOfReach>,
     },
     /// It runs; it has no health check.
     Running,
@@ -608,7 +611,10 @@ impl Planner<'_> {
                 Health::Starting => ReplicaState::Starting,
                 Health::Unhealthy => ReplicaState::Unhealthy,
                 Health::None | Health::Healthy => match self.missing_listeners(service, container) {
-                    ports if !ports.is_empty() => ReplicaState::NotListening { ports },
+                    ports if !ports.is_empty() => ReplicaState::NotListening {
+                        ports,
+                        out_of_reach: self.out_of_reach(service, container),
+                    },
                     _ if process.health == Health::None => ReplicaState::Running,
                     _ => ReplicaState::Healthy,
                 },

@@ -9,10 +9,10 @@ use crate::{
         Counters,
         steering::{OtherUser, Stranger},
     },
-    spec::{PodName, PortSet, Service, Slot},
+    spec::{PodName, PortSet, Service, ServiceName, Slot},
 };
 
-use super::{Container, Planner, Sharing};
+use super::{Container, OutOfReach, Planner, Sharing, weight_in_force};
 
 /// Who shares the ports of a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,10 +36,26 @@ pub struct PodTraffic {
     pub strangers: Vec<Stranger>,
     /// Users who could not be given a port that another user shares.
     pub other_users: Vec<OtherUser>,
+    /// Published ports on which no replica of their service is reached, though it has replicas that serve.
+    #[serde(default)]
+    pub unserved: Vec<UnservedPort>,
     /// What the kernel itself has counted in the pod's network; none where it does not steer it.
     pub counters: Option<Counters>,
     /// What the kernel cannot do.
     pub error: Option<String>,
+}
+
+/// A published port on which no replica is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnservedPort {
+    /// The service that publishes it.
+    pub service: ServiceName,
+    /// The port in the pod.
+    pub port: u16,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// Where a replica listens on it, out of reach.
+    pub out_of_reach: Option<OutOfReach>,
 }
 
 /// Connections that wait until a replica is ready.
@@ -144,6 +160,7 @@ impl Planner<'_> {
             waiting: waiting.collect(),
             strangers: report.strangers.iter().cloned().collect(),
             other_users: report.refused_users.values().copied().collect(),
+            unserved: self.unserved_ports(pod),
             counters: report.counters,
             error: report.error.clone().or_else(|| report.too_few_files.map(too_few_files)),
         }
@@ -173,7 +190,7 @@ impl Planner<'_> {
             .collect();
         Some(ReplicaTraffic {
             address: self.desired.own_address(service, slot, container),
-            weight: if report.listens() { report.weight } else { 0 },
+            weight: weight_in_force(&self.desired.project, &service.name, report),
             wanted_weight: self.desired.weight(&service.name, slot),
             live: ports.iter().map(|port| port.live).sum(),
             total: ports.iter().map(|port| port.total).sum(),

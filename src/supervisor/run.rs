@@ -449,7 +449,7 @@ impl<E: Engine> Supervisor<E> {
             self.signals.note(&self.wish.desired, &self.observed, report, now);
             self.observed.signs = self.signals.signs();
         }
-        for kind in traffic::compare(&before, &self.observed) {
+        for kind in traffic::compare(&self.wish.desired.project, &before, &self.observed) {
             self.journal.record(self.clock.now(), kind);
         }
     }

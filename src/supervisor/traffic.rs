@@ -10,9 +10,9 @@ use crate::{
     engine::{ContainerId, Role},
     kernel::{
         sockets::Transport,
-        steering::{ReplicaReport, Report, Steering, Wishes},
+        steering::{Report, Steering, Wishes},
     },
-    plan::{Action, Observed, Sharing},
+    plan::{Action, Observed, Sharing, weight_in_force},
     spec::{Project, ProjectName},
 };
 
@@ -144,7 +144,7 @@ pub fn note_out(wishes: &Wishes, out_since: &mut BTreeMap<ContainerId, Timestamp
 }
 
 /// What is new in what is seen: who went in or out of rotation, whose sockets are strange, what cannot be done.
-pub fn compare(before: &Sharing, observed: &Observed) -> Vec<EventKind> {
+pub fn compare(project: &Project, before: &Sharing, observed: &Observed) -> Vec<EventKind> {
     let Sharing::ByKernel(now) = &observed.sharing else { return Vec::new() };
     let empty = Arc::default();
     let before = if let Sharing::ByKernel(before) = before { before } else { &empty };
@@ -157,7 +157,8 @@ pub fn compare(before: &Sharing, observed: &Observed) -> Vec<EventKind> {
             else {
                 continue;
             };
-            let (then, since) = (was.map_or(0, weight_in_force), weight_in_force(replica));
+            let in_force = |report| weight_in_force(project, service, report);
+            let (then, since) = (was.map_or(0, in_force), in_force(replica));
             if then != since {
                 events.push(EventKind::Rotation {
                     service: service.clone(),
@@ -214,9 +215,4 @@ pub fn compare(before: &Sharing, observed: &Observed) -> Vec<EventKind> {
         }
     }
     events
-}
-
-/// 0 as long as it does not listen.
-fn weight_in_force(replica: &ReplicaReport) -> u32 {
-    if replica.listens() { replica.weight } else { 0 }
 }

@@ -43,6 +43,7 @@ mod ownership;
 mod probes;
 mod programs;
 mod pulling;
+mod reach;
 mod reload;
 mod removed_files;
 mod rollout;

@@ -3,10 +3,12 @@
 use crate::{
     api::schema::{
         ExclusivePort, Exit, ForeignKind, ForeignListener, ForeignResource, Order, ReplacementOrder,
-        SharedFile, SharedFileKind, UserConflict,
+        SharedFile, SharedFileKind, UnservedPort, UserConflict,
     },
     plan::{self, status::ExitStatus},
 };
+
+use super::state::ranges;
 
 /// How a process ended: `exit code 1`, `killed by SIGKILL`, `out of memory`.
 #[must_use]
@@ -105,6 +107,34 @@ pub fn shared_file(file: &SharedFile) -> String {
         "replicas of {service} {what} {path} in a folder that they share: {effect}. Give each replica its own volume \
          (`NAME-{{{{.Slot}}}}`), or run one"
     )
+}
+
+/// Which published ports of which services lead to nobody.
+#[must_use]
+pub fn unserved_ports(ports: &[UnservedPort]) -> Vec<String> {
+    let mut notes = Vec::new();
+    for of_service in ports.chunk_by(|one, other| one.service == other.service) {
+        let (local, closed): (Vec<_>, Vec<_>) =
+            of_service.iter().partition(|port| port.unreachable_address.is_some());
+        let service = of_service.iter().map(|port| &port.service).next().map_or("", String::as_str);
+        notes.extend(local.iter().filter_map(|port| {
+            let address = port.unreachable_address.as_ref()?;
+            Some(format!(
+                "{service}: port {} is published, but the replicas listen on {address}, where nobody outside their \
+                 container can reach them",
+                port.port
+            ))
+        }));
+        let numbers: Vec<_> = closed.iter().map(|port| port.port).collect();
+        if !numbers.is_empty() {
+            let plural = if numbers.len() == 1 { "port" } else { "ports" };
+            notes.push(format!(
+                "{service}: nobody listens on published {plural} {}",
+                ranges(&numbers).join(", ")
+            ));
+        }
+    }
+    notes
 }
 
 /// A replica has more listeners than there is room for.

@@ -28,7 +28,8 @@ pub(super) fn describe(replica: &ReplicaStatus, now: Timestamp) -> String {
         ReplicaState::AwaitsJob => "waits for the job before its version".to_owned(),
         ReplicaState::Preparing => "up, post_start runs".to_owned(),
         ReplicaState::Starting => "up, not healthy yet".to_owned(),
-        ReplicaState::NotListening { ports } => {
+        ReplicaState::NotListening { out_of_reach: Some(out_of_reach), .. } => format!("up, {out_of_reach}"),
+        ReplicaState::NotListening { ports, .. } => {
             format!("up, not listening on {} yet", ranges(ports).join(" or "))
         }
         ReplicaState::Running => "up".to_owned(),
@@ -86,7 +87,7 @@ fn unfinished_flows(idle: Duration) -> Option<String> {
 }
 
 /// Ports in ascending order, three and more in a row as `8000-8009`.
-fn ranges(ports: &[u16]) -> Vec<String> {
+pub(super) fn ranges(ports: &[u16]) -> Vec<String> {
     let runs = ports.chunk_by(|before, after| before.checked_add(1) == Some(*after));
     let words = |run: &[u16]| match run {
         [first, _, .., last] => vec![format!("{first}-{last}")],

@@ -6,7 +6,8 @@ use crate::{
     api::schema::{
         Counters, ErrorCondition, ExclusivePort, Exit, ForeignKind, ForeignListener, ForeignResource, Pod,
         PortConflict, PortTraffic, Replaced, Replica, ReplicaState, SharedFile, SharedFileKind, Sharing,
-        Status, Termination, Traffic, UserConflict, WaitingConnections, WaitingFor, replica_name,
+        Status, Termination, Traffic, UnservedPort, UserConflict, WaitingConnections, WaitingFor,
+        replica_name,
     },
     engine::ownership::{self, Foreign},
     kernel::{
@@ -86,8 +87,19 @@ fn pod(pod: &PodStatus) -> Pod {
         waiting: pod.traffic.waiting.iter().map(waiting).collect(),
         foreign_listeners: pod.traffic.strangers.iter().map(foreign_listener).collect(),
         user_conflicts: pod.traffic.other_users.iter().copied().map(Into::into).collect(),
+        unserved_ports: pod.traffic.unserved.iter().map(unserved_port).collect(),
         counters: pod.traffic.counters.map(Into::into),
         error: pod.traffic.error.clone(),
+    }
+}
+
+fn unserved_port(port: &plan::UnservedPort) -> UnservedPort {
+    let plan::UnservedPort { service, port, protocol, out_of_reach } = port;
+    UnservedPort {
+        service: service.to_string(),
+        port: *port,
+        protocol: protocol.clone(),
+        unreachable_address: out_of_reach.map(|at| at.address.to_string()),
     }
 }
 
@@ -178,7 +190,10 @@ fn replica_state(state: &plan::status::ReplicaState) -> ReplicaState {
         S::AwaitsJob => ReplicaState::WaitingForJob,
         S::Preparing => ReplicaState::Preparing,
         S::Starting => ReplicaState::Starting,
-        S::NotListening { ports } => ReplicaState::NotListening { missing_ports: ports.clone() },
+        S::NotListening { ports, out_of_reach } => ReplicaState::NotListening {
+            missing_ports: ports.clone(),
+            unreachable_address: out_of_reach.map(|at| at.address.to_string()),
+        },
         S::Running => ReplicaState::Running,
         S::Healthy => ReplicaState::Healthy,
         S::Unhealthy => ReplicaState::Unhealthy,

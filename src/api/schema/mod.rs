@@ -34,8 +34,8 @@ pub use rollout::{
 };
 pub use status::{
     Counters, ErrorCondition, ExclusivePort, Exit, ForeignListener, Pod, PortConflict, PortTraffic, Replaced,
-    Replica, ReplicaState, SharedFile, SharedFileKind, Sharing, Status, Termination, Traffic, UserConflict,
-    WaitingConnections, WaitingFor,
+    Replica, ReplicaState, SharedFile, SharedFileKind, Sharing, Status, Termination, Traffic, UnservedPort,
+    UserConflict, WaitingConnections, WaitingFor,
 };
 pub use target::{Action, Target, TargetKind, replica_name};
 pub use value::{Seconds, Time};

@@ -164,7 +164,7 @@ pub enum FailureCode {
     JobFailed,
     /// Its health check fails.
     Unhealthy,
-    /// It listens on other ports than the published ones.
+    /// It listens on other ports than the published ones, or where nobody outside of its container can reach it.
     ListensElsewhere,
     /// It was not ready in time.
     DeadlineExceeded,

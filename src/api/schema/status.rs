@@ -63,6 +63,9 @@ pub struct Pod {
     pub foreign_listeners: Vec<ForeignListener>,
     /// Users who could not be given a port that replicas of another user share.
     pub user_conflicts: Vec<UserConflict>,
+    /// Published ports on which no replica of their service can be reached, though it has replicas that serve.
+    #[serde(default)]
+    pub unserved_ports: Vec<UnservedPort>,
     /// What the kernel has counted in its network; absent where it does not choose.
     pub counters: Option<Counters>,
     /// What the kernel cannot do there.
@@ -77,6 +80,20 @@ pub enum Sharing {
     Kernel,
     /// The images set `SO_REUSEPORT` themselves.
     Application,
+}
+
+/// A published port on which no replica can be reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct UnservedPort {
+    /// The service that publishes it.
+    pub service: String,
+    /// The port in the pod.
+    pub port: u16,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// Where a replica listens on it, such as `127.0.0.1:9229`, if nobody outside of its container can reach it there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreachable_address: Option<String>,
 }
 
 /// Connections that wait until a replica is ready.
@@ -230,6 +247,9 @@ pub enum ReplicaState {
     NotListening {
         /// The ports that it should listen on.
         missing_ports: Vec<u16>,
+        /// Where it listens on one of them, such as `127.0.0.1:3000`, if nobody outside of the container can reach it there.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        unreachable_address: Option<String>,
     },
     /// Up; it has no health check.
     Running,

@@ -40,8 +40,8 @@ use crate::spec::ProjectName;
 
 pub use reports::Usage;
 pub use wish::{
-    OtherUser, PodReport, PodWish, Port, ReplicaReport, ReplicaWish, Report, Rules, Stranger, Traffic,
-    Waiting, Wishes,
+    Family, OtherUser, PodReport, PodWish, Port, ReplicaReport, ReplicaWish, Report, Rules, Stranger,
+    Traffic, Waiting, Wishes,
 };
 
 /// Whoever waits for a look waits so long at most.

@@ -161,6 +161,14 @@ impl Port {
         self.endpoints.values().any(|part| part.listeners.get(group).is_some_and(|list| !list.is_empty()))
     }
 
+    /// Where a replica listens on it.
+    pub fn bounds_of<'a>(&'a self, part: &'a Part) -> impl Iterator<Item = &'a Bound> {
+        let groups = self.groups.iter().zip(&part.listeners);
+        groups
+            .filter(|(_, listeners)| !listeners.is_empty())
+            .filter_map(|(group, _)| Some(&group.as_ref()?.bound))
+    }
+
     /// Whether nobody listens on it.
     pub fn is_empty(&self) -> bool {
         !self.endpoints.values().any(Part::listens)

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
@@ -147,6 +147,15 @@ impl ReplicaReport {
     }
 }
 
+/// Of which family packets may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv4 or IPv6.
+    Any,
+}
+
 /// What goes on at a replica's listeners on one port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
@@ -169,6 +178,9 @@ pub struct Traffic {
     pub accepted: u64,
     /// Whether it listens. Who does no longer may still have connections to finish.
     pub listens: bool,
+    /// An address that it listens at, if IPv4 from outside of its pod reaches it nowhere: a loopback address, or one of IPv6
+    /// alone, and that rather.
+    pub only_at: Option<IpAddr>,
     /// Of UDP, while the replica gets no new flows: for how long no datagram has come to it, in whole seconds, up to
     /// [`crate::spec::Service::UDP_IDLE`]. None: none ever came.
     pub udp_idle: Option<Duration>,
@@ -177,6 +189,13 @@ pub struct Traffic {
 }
 
 impl Traffic {
+    /// Whether it listens where packets of that family from outside of its pod arrive.
+    #[must_use]
+    pub fn is_reached_by(&self, family: Family) -> bool {
+        let is_open = |at: IpAddr| family == Family::Any && at.is_ipv6() && !at.is_loopback();
+        self.listens && self.only_at.is_none_or(is_open)
+    }
+
     /// Whether there may be flows of datagrams that go on.
     #[must_use]
     pub fn has_flows(&self) -> bool {

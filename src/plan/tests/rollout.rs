@@ -416,8 +416,9 @@ impl Scene {
 
 #[test]
 fn a_server_has_time_to_open_its_published_port_after_others() {
-    let elsewhere =
-        |found: &[u16]| Some(FailureReason::ListensElsewhere { wanted: vec![80], found: found.to_vec() });
+    let elsewhere = |found: &[u16]| {
+        Some(FailureReason::ListensElsewhere { wanted: vec![80], found: found.to_vec(), out_of_reach: None })
+    };
     let scene =
         |health| Scene::steered(2).roll_out("web").successor("web", 1, Is::Up(1)).listens_on(health, &[4369]);
     for (health, patience) in [(Health::None, 60), (Health::Healthy, 15)] {
@@ -472,7 +473,10 @@ fn a_new_version_takes_over_once_it_serves_what_the_one_before_it_does() {
     assert!(!makes_way(follows(&[80], &[])));
     assert!(!makes_way(follows(&[80], &[9090])));
     let other = follows(&[80], &[9090]).seconds_later(60).reason();
-    assert_eq!(other, Some(FailureReason::ListensElsewhere { wanted: vec![80], found: vec![9090] }));
+    assert_eq!(
+        other,
+        Some(FailureReason::ListensElsewhere { wanted: vec![80], found: vec![9090], out_of_reach: None })
+    );
     // What the version before does not serve is not asked for.
     assert!(makes_way(follows(&[80, 81], &[80])));
     // Nobody has declared it: it is waited for, but not without end, and it is no fault.
@@ -488,6 +492,28 @@ fn a_new_version_takes_over_once_it_serves_what_the_one_before_it_does() {
 }
 
 #[test]
+fn a_version_that_nobody_outside_of_its_container_reaches_does_not_take_over() {
+    let published = || Scene::steered(2).roll_out("web").successor("web", 1, Is::Up(60));
+    let at = |scene: Scene, address: Option<&str>| {
+        scene.listens_on(Health::None, &[80]).reports(|pod| {
+            let successor = pod.replicas.get_mut(&ContainerId("shop-web-1-next".to_owned())).unwrap();
+            let traffic = successor.ports.get_mut(&(Transport::Tcp, 80)).unwrap();
+            traffic.only_at = address.map(|address| address.parse().unwrap());
+        })
+    };
+    assert!(makes_way(at(published(), None)));
+    let local = at(published(), Some("127.0.0.1"));
+    assert!(!makes_way(local.clone()));
+    assert_eq!(local.clone().seconds_later(59).reason(), None);
+    let reason = local.seconds_later(60).reason().unwrap();
+    assert_eq!(
+        reason.to_string(),
+        "it listens on 127.0.0.1:80 only: nobody outside the container can reach it; let it listen on 0.0.0.0"
+    );
+    assert!(matches!(reason, FailureReason::ListensElsewhere { wanted, .. } if wanted == [80]));
+}
+
+#[test]
 fn all_published_ports_that_are_served_count_but_not_on_the_way_back() {
     let serves_two = || {
         let scene = declares(Scene::steered(2), &[80, 81]).reports(|pod| {
@@ -499,7 +525,8 @@ fn all_published_ports_that_are_served_count_but_not_on_the_way_back() {
         scene.roll_out("web").successor("web", 1, Is::Up(60)).listens_on(Health::None, &[80])
     };
     assert!(!makes_way(serves_two()));
-    let wanted = Some(FailureReason::ListensElsewhere { wanted: vec![81], found: vec![80] });
+    let wanted =
+        Some(FailureReason::ListensElsewhere { wanted: vec![81], found: vec![80], out_of_reach: None });
     assert_eq!(serves_two().seconds_later(60).reason(), wanted);
     let back = serves_two().on_its_way("web", |rollout| rollout.direction = Direction::Back);
     assert!(makes_way(back));

@@ -7,7 +7,7 @@ use crate::{
         sockets::Transport,
         steering::{PodReport, ReplicaReport, Traffic},
     },
-    plan::{Goal, Phase, Sharing, WEIGHT, status::ReplicaState, status::status},
+    plan::{Goal, OutOfReach, Phase, Sharing, WEIGHT, status::ReplicaState, status::status},
     spec::{self, PortBinding, PortRange, PortSet, Protocol},
 };
 
@@ -255,7 +255,7 @@ fn the_next_one_waits_until_the_last_one_listens() {
 fn a_replica_that_does_not_listen_is_not_up() {
     let scene = Scene::steered(1).shows(1, WEIGHT, None);
     let status = status(&scene.desired, &scene.observed, scene.now);
-    assert_eq!(status.replicas[0].state, ReplicaState::NotListening { ports: vec![80] });
+    assert_eq!(status.replicas[0].state, ReplicaState::NotListening { ports: vec![80], out_of_reach: None });
     assert!(!status.converged);
 }
 
@@ -381,4 +381,56 @@ fn what_one_service_of_a_pod_shares_is_exclusive_for_none() {
     project.services.get_mut(&"web".parse().unwrap()).unwrap().exclusive_ports = ports(9000, 9001);
     assert_eq!(project.exclusive_ports(&pod), ports(53, 53).union(&ports(9001, 9001)));
     assert_eq!(project.exclusive_ports(&"another".parse().unwrap()), PortSet::default());
+}
+
+impl Scene {
+    /// What a replica of `web` listens on is at that address.
+    fn at(self, slot: u32, address: &str) -> Self {
+        let id = ContainerId(format!("web-{slot}"));
+        self.reports(|pod| {
+            for traffic in pod.replicas.get_mut(&id).unwrap().ports.values_mut() {
+                traffic.only_at = Some(address.parse().unwrap());
+            }
+        })
+    }
+}
+
+#[test]
+fn who_listens_where_nobody_outside_of_the_container_reaches_it_is_not_up() {
+    let published_on = |scene: Scene, host_ip: Option<&str>| {
+        let host_ip = host_ip.map(|ip| ip.parse().unwrap());
+        let mut scene = scene.edit_pod("web", |pod| pod.ports[0].host_ip = host_ip);
+        let generation = scene.desired.project.pods[&"web".parse().unwrap()].generation();
+        scene.container("web-sandbox").labels.generation = generation;
+        scene
+    };
+    for (address, host_ip, is_up) in [
+        ("127.0.0.1", None, false),
+        ("::1", None, false),
+        ("::1", Some("::1"), false),
+        ("::", None, false),
+        ("::", Some("10.0.0.1"), false),
+        ("::", Some("::1"), true),
+        ("fd00::2", Some("::1"), true),
+    ] {
+        let scene = published_on(Scene::steered(1).at(1, address), host_ip);
+        let status = status(&scene.desired, &scene.observed, scene.now);
+        let out_of_reach =
+            Some(OutOfReach { address: (address.parse::<std::net::IpAddr>().unwrap(), 80).into() });
+        let wanted = match is_up {
+            true => ReplicaState::Running,
+            false => ReplicaState::NotListening { ports: vec![80], out_of_reach },
+        };
+        assert_eq!(status.replicas[0].state, wanted, "{address} {host_ip:?}");
+        assert_eq!(status.converged, is_up, "{address} {host_ip:?}");
+    }
+    // What nobody has published may be for a neighbour in the pod.
+    let mut exposed = Scene::steered(1).at(1, "127.0.0.1").edit_pod("web", |pod| {
+        pod.ports.clear();
+        pod.expose = [(80, crate::spec::Protocol::Tcp)].into();
+    });
+    let generation = exposed.desired.project.pods[&"web".parse().unwrap()].generation();
+    exposed.container("web-sandbox").labels.generation = generation;
+    let status = status(&exposed.desired, &exposed.observed, exposed.now);
+    assert_eq!(status.replicas[0].state, ReplicaState::Running);
 }

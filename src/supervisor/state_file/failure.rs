@@ -2,12 +2,14 @@
 //!
 //! A variant that is new takes a new version of the file: an older sameport could not read it.
 
+use std::net::SocketAddr;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     kernel::steering::OtherUser,
-    plan::{Autopsy, ExclusivePort, Failure, FailureReason, PortNotShared, status::ExitStatus},
+    plan::{Autopsy, ExclusivePort, Failure, FailureReason, OutOfReach, PortNotShared, status::ExitStatus},
     spec::{
         Image, Slot,
         form::{FormError, ProtocolForm},
@@ -49,7 +51,12 @@ enum ReasonForm {
     #[serde(rename = "unhealthy")]
     Unhealthy,
     #[serde(rename = "listens_elsewhere")]
-    ListensElsewhere { wanted: Vec<u16>, found: Vec<u16> },
+    ListensElsewhere {
+        wanted: Vec<u16>,
+        found: Vec<u16>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        out_of_reach: Option<SocketAddr>,
+    },
     #[serde(rename = "too_slow")]
     TooSlow { seconds: u64 },
     #[serde(rename = "ill")]
@@ -71,7 +78,10 @@ impl From<&FailureReason> for ReasonForm {
             FailureReason::Refused { error } => Self::Refused { error },
             FailureReason::Job { error } => Self::Job { error },
             FailureReason::Unhealthy => Self::Unhealthy,
-            FailureReason::ListensElsewhere { wanted, found } => Self::ListensElsewhere { wanted, found },
+            FailureReason::ListensElsewhere { wanted, found, out_of_reach } => {
+                let out_of_reach = out_of_reach.map(|OutOfReach { address }| address);
+                Self::ListensElsewhere { wanted, found, out_of_reach }
+            }
             FailureReason::TooSlow { seconds } => Self::TooSlow { seconds },
             FailureReason::Ill { why } => Self::Ill { why },
             FailureReason::Resets { reset, connections, old_reset, old_connections } => {
@@ -93,7 +103,10 @@ impl From<ReasonForm> for FailureReason {
             ReasonForm::Refused { error } => Self::Refused { error },
             ReasonForm::Job { error } => Self::Job { error },
             ReasonForm::Unhealthy => Self::Unhealthy,
-            ReasonForm::ListensElsewhere { wanted, found } => Self::ListensElsewhere { wanted, found },
+            ReasonForm::ListensElsewhere { wanted, found, out_of_reach } => {
+                let out_of_reach = out_of_reach.map(|address| OutOfReach { address });
+                Self::ListensElsewhere { wanted, found, out_of_reach }
+            }
             ReasonForm::TooSlow { seconds } => Self::TooSlow { seconds },
             ReasonForm::Ill { why } => Self::Ill { why },
             ReasonForm::Resets { reset, connections, old_reset, old_connections } => {
@@ -218,5 +231,21 @@ impl From<ExclusivePort> for ExclusivePortForm {
 impl From<ExclusivePortForm> for ExclusivePort {
     fn from(ExclusivePortForm { port, protocol }: ExclusivePortForm) -> Self {
         Self { port, protocol: protocol.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_a_version_listened_out_of_reach_is_read_back_and_need_not_be_there() {
+        let out_of_reach = Some(OutOfReach { address: "127.0.0.1:80".parse().unwrap() });
+        for out_of_reach in [None, out_of_reach] {
+            let reason = FailureReason::ListensElsewhere { wanted: vec![80], found: vec![80], out_of_reach };
+            let form = serde_json::to_value(ReasonForm::from(&reason)).unwrap();
+            assert_eq!(form.get("out_of_reach").is_some(), out_of_reach.is_some());
+            assert_eq!(FailureReason::from(serde_json::from_value::<ReasonForm>(form).unwrap()), reason);
+        }
     }
 }

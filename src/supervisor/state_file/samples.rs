@@ -162,7 +162,7 @@ fn failures() -> Vec<FailureReason> {
         FailureReason::Refused { error: "no space left on device".to_owned() },
         FailureReason::Job { error: "it ended with exit code 1".to_owned() },
         FailureReason::Unhealthy,
-        FailureReason::ListensElsewhere { wanted: vec![80, 81], found: vec![8080] },
+        FailureReason::ListensElsewhere { wanted: vec![80, 81], found: vec![8080], out_of_reach: None },
         FailureReason::TooSlow { seconds: 600 },
         FailureReason::Ill { why: "unhealthy for 4 s: no database".to_owned() },
         FailureReason::Resets { reset: 1, connections: 2, old_reset: 3, old_connections: 4 },

@@ -39,7 +39,8 @@ impl Pod {
             }
             let listens = |v4: bool| {
                 rows.iter().any(|row| {
-                    key(&row.bound) == *name && if v4 { row.bound.takes_v4() } else { row.bound.takes_v6() }
+                    key(&row.bound) == *name
+                        && if v4 { row.bound.is_open_v4() } else { row.bound.is_open_v6() }
                 })
             };
             let was_closed = |v4: bool| former.as_ref().is_some_and(|former| former.was_closed(*name, v4));

@@ -173,7 +173,11 @@ impl Pod {
         user: u32,
         seen: &mut Option<Vec<Row>>,
     ) -> Result<Option<BTreeSet<u64>>, KernelError> {
-        if self.sockets.values().any(|socket| matches!(socket, Socket::Alone { port, .. } if *port == name)) {
+        if self
+            .sockets
+            .values()
+            .any(|socket| matches!(socket, Socket::Alone { bound, .. } if key(bound) == name))
+        {
             // Whoever has it for himself alone shares it with nobody.
             return Ok(Some(BTreeSet::new()));
         }

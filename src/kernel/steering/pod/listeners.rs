@@ -111,8 +111,8 @@ impl Pod {
         };
         match self.know(kernel, wish, row, life.clone()) {
             Ok(Found::Here(known)) => {
-                if let Socket::Alone { life, port } = &known
-                    && !self.is_declared(*port)
+                if let Socket::Alone { life, bound } = &known
+                    && !self.is_declared(key(bound))
                 {
                     *self.unshared.entry(life.clone()).or_default() += 1;
                 }
@@ -196,7 +196,7 @@ impl Pod {
         if row.bound.transport == Transport::Tcp && !SockRef::from(&socket).is_listener().map_err(looked())? {
             return Ok(Found::Nowhere);
         }
-        let port = key(&row.bound);
+        let (port, bound) = (key(&row.bound), row.bound);
         if shares && row.bound.transport == Transport::Tcp {
             // Our programs have done it, unless it was opened before them. Its connections have it from now on.
             SockRef::from(&socket)
@@ -205,10 +205,10 @@ impl Pod {
         }
         match (shares, row.bound.transport) {
             (true, _) => self.enter(kernel, wish, row, life, &socket).map(Found::Here),
-            (false, Transport::Tcp) => Ok(Found::Here(Socket::Alone { life, port })),
+            (false, Transport::Tcp) => Ok(Found::Here(Socket::Alone { life, bound })),
             // Other ones may be a client's.
             (false, Transport::Udp) if self.is_declared(port) || super::is_exclusive(wish, port) => {
-                Ok(Found::Here(Socket::Alone { life, port }))
+                Ok(Found::Here(Socket::Alone { life, bound }))
             }
             (false, Transport::Udp) => Ok(Found::Here(Socket::Ignored)),
         }

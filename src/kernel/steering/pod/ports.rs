@@ -83,13 +83,15 @@ impl Pod {
         Ok(waiting)
     }
 
-    /// Closes declared ports to packets of a family in which nobody listens.
+    /// Closes declared ports to packets of a family in which nobody listens. Who listens on localhost alone is for nobody else.
     pub(super) fn close_all_but_served(&mut self) -> Result<(), KernelError> {
         // Who has a port for himself alone is in nobody's way.
         let alone: BTreeSet<_> = self
             .sockets
             .values()
-            .filter_map(|socket| if let Socket::Alone { port, .. } = socket { Some(*port) } else { None })
+            .filter_map(
+                |socket| if let Socket::Alone { bound, .. } = socket { Some(key(bound)) } else { None },
+            )
             .collect();
         for (name, port) in &mut self.ports {
             let takes =
@@ -98,7 +100,7 @@ impl Pod {
                 self.declared.contains(name) && !alone.contains(name) && !takes(family)
             };
             port.flags =
-                flags(self.declared.contains(name), closed(Bound::takes_v4), closed(Bound::takes_v6));
+                flags(self.declared.contains(name), closed(Bound::is_open_v4), closed(Bound::is_open_v6));
             port.write_entry(&mut self.kernel)?;
         }
         Ok(())
@@ -107,7 +109,7 @@ impl Pod {
     /// Keeps ports that replicas listen on, or are known to want, from being used as source ports.
     pub(super) fn reserve_ports(&mut self, wish: &PodWish) {
         let alone = self.sockets.values().filter_map(|socket| match socket {
-            Socket::Alone { port, .. } => Some(port.1),
+            Socket::Alone { bound, .. } => Some(bound.address.port()),
             _ => None,
         });
         let declared: BTreeSet<u16> = wish.declared.iter().map(|(_, port)| *port).collect();

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     time::Duration,
 };
 
@@ -11,7 +12,7 @@ use crate::{
     kernel::{
         Counters, KernelError, netns, processes,
         raw::Counts,
-        sockets::{Row, Transport},
+        sockets::{Bound, Row, Transport},
         steering::{
             hold,
             port::Part,
@@ -30,6 +31,16 @@ pub(super) const STRANGE: Duration = Duration::from_secs(3);
 fn udp_idle(counts: &Counts, now: Duration) -> Option<Duration> {
     let idle = now.saturating_sub(Duration::from_nanos(counts.last));
     (counts.last > 0).then(|| Duration::from_secs(idle.as_secs()).min(Service::UDP_IDLE))
+}
+
+/// An address of these, if IPv4 from outside of the pod reaches none of them. One that IPv6 reaches, if there is one.
+fn only_at<'a>(bounds: impl Iterator<Item = &'a Bound>) -> Option<IpAddr> {
+    let bounds: Vec<_> = bounds.collect();
+    if bounds.iter().any(|bound| bound.is_open_v4()) {
+        return None;
+    }
+    let open = bounds.iter().find(|bound| bound.is_open_v6());
+    open.or(bounds.first()).map(|bound| bound.address.ip().to_canonical())
 }
 
 impl Pod {
@@ -138,6 +149,7 @@ impl Pod {
                     queue: if is_tcp { queue } else { 0 },
                     udp_idle: if replica.weight == 0 { udp_idle(&counts, now) } else { None },
                     listens: part.listens(),
+                    only_at: only_at(port.bounds_of(part)),
                     shared: true,
                 };
                 replica.ports.insert(*name, traffic);
@@ -153,18 +165,28 @@ impl Pod {
                 report.pulse = Some(processes::pulse(life.pid, &resident.cgroup.processes()));
             }
         }
+        let mut alone = BTreeMap::<(&Life, Port), Vec<&Bound>>::new();
+        for socket in self.sockets.values() {
+            if let Socket::Alone { life, bound } = socket {
+                alone.entry((life, key(bound))).or_default().push(bound);
+            }
+        }
+        for ((life, name), own) in alone {
+            let Some(replica) = replicas.get_mut(life) else { continue };
+            let traffic = replica.ports.entry(name).or_default();
+            let others = self.ports.get(&name).and_then(|port| Some((port, port.endpoints.get(life)?)));
+            let others = others.into_iter().flat_map(|(port, part)| port.bounds_of(part));
+            traffic.listens = true;
+            traffic.only_at = only_at(own.into_iter().chain(others));
+        }
         let mut strangers = BTreeSet::new();
         for socket in self.sockets.values() {
             match socket {
-                Socket::Alone { life, port } => {
-                    if let Some(replica) = replicas.get_mut(life) {
-                        replica.ports.entry(*port).or_default().listens = true;
-                    }
-                }
                 Socket::Unknown { since, stranger, .. } if since.elapsed() >= STRANGE => {
                     strangers.insert(stranger.clone());
                 }
                 Socket::Entered(_)
+                | Socket::Alone { .. }
                 | Socket::Unknown { .. }
                 | Socket::Ignored
                 | Socket::LeftAlone { .. }

@@ -63,8 +63,8 @@ impl Pod {
     pub(super) fn count_unshared(&mut self) {
         self.unshared.clear();
         for socket in self.sockets.values() {
-            if let Socket::Alone { life, port } = socket
-                && !self.is_declared(*port)
+            if let Socket::Alone { life, bound } = socket
+                && !self.is_declared(key(bound))
             {
                 *self.unshared.entry(life.clone()).or_default() += 1;
             }

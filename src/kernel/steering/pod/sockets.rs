@@ -12,7 +12,7 @@ use crate::kernel::{
     KernelError,
     processes::{Found, Search},
     raw::BindKey,
-    sockets::Row,
+    sockets::{Bound, Row},
     steering::{
         pace::cpu_time,
         project::{InKernel, Life},
@@ -33,7 +33,7 @@ pub(super) enum Socket {
     /// A replica's, among which we choose.
     Entered(Entered),
     /// A replica's, which has its port for itself alone: it is exclusive, or was opened before we came.
-    Alone { life: Life, port: wish::Port },
+    Alone { life: Life, bound: Bound },
     /// A replica's, for which there is no room: the kernel chooses without us.
     LeftAlone { life: Life, next: Instant },
     /// Not one that serves anybody, such as a client's.
