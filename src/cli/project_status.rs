@@ -152,6 +152,7 @@ fn orphan(project: &ProjectName, other: replicas::Replica) -> Replica {
         out_of_rotation_since: None,
         stopped_externally_at: None,
         unhealthy_reason: None,
+        health_check_error: None,
         sharing: Sharing::Application,
         ports: Vec::new(),
         exclusive_ports: Vec::new(),

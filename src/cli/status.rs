@@ -1,5 +1,7 @@
 //! `sameport status`: the whole project at once.
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 use sameport::api::{
     convert,
@@ -66,6 +68,7 @@ pub fn notes(status: &Status, has_file: bool) -> Result<(), CliError> {
     status.foreign_resources.iter().try_for_each(|c| output::note(&convert::foreign_resource(c)))?;
     status.shared_files.iter().try_for_each(|file| output::note(&convert::shared_file(file)))?;
     status.pods.iter().try_for_each(pod_notes)?;
+    health_check_errors(status).iter().try_for_each(|note| output::note(note))?;
     status.replicas.iter().filter_map(unsteered).try_for_each(|note| output::note(&note))?;
     if status.supervised || status.replicas.is_empty() {
         return Ok(());
@@ -73,6 +76,15 @@ pub fn notes(status: &Status, has_file: bool) -> Result<(), CliError> {
     output::note(
         "no supervisor is running for this project: replicas that end are not replaced; `sameport up -d` starts one",
     )
+}
+
+/// Health checks that cannot be run, each told once for its service.
+fn health_check_errors(status: &Status) -> BTreeSet<String> {
+    let errors = status.replicas.iter().filter_map(|replica| {
+        let error = replica.health_check_error.as_ref()?;
+        Some(convert::health_check_error(&replica.service, error))
+    });
+    errors.collect()
 }
 
 /// What of a replica's listeners is left to the kernel.

@@ -268,13 +268,21 @@ async fn in_background(
     wish: &Wish<'_>,
     signals: &mut Signals,
 ) -> Result<(), CliError> {
-    let events = session.events().await?;
+    let mut events = session.events().await?;
     wish.ask(session, loaded).await?;
     renew_unit(wish, loaded).await?;
     let args = wish.args;
     let until = if args.wait { Until::Steady } else { Until::Started };
+    let publish = loaded.project.pods.values().flat_map(|pod| &pod.ports).map(|port| port.service.clone());
+    let done = async {
+        wait::services(wish.context, session, &mut events, until, args.wait_timeout, &args.services).await?;
+        match until {
+            Until::Started => wait::until_taken(wish.context, session, events, &publish.collect()).await,
+            _ => Ok(()),
+        }
+    };
     let done = tokio::select! {
-        done = wait::services(wish.context, session, events, until, args.wait_timeout, &args.services) => done,
+        done = done => done,
         () = signals.end() => {
             return Err(CliError::midway(
                 "the supervisor goes on in the background with what was asked for",

@@ -1,6 +1,9 @@
 //! Following a supervisor until what was asked for is there.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use futures_util::{Stream, StreamExt};
 use jiff::Timestamp;
@@ -44,6 +47,8 @@ const STEADY: Duration = Duration::from_secs(3);
 const REPORT: Duration = Duration::from_secs(2);
 /// How long events may take that were recorded before the end was seen.
 const LAST_EVENTS: Duration = Duration::from_millis(100);
+/// How long a command waits for connections to be taken that only has to see replicas start.
+const FIRST: Duration = Duration::from_secs(10);
 /// Between two looks, unless it is told that all is as wanted.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -176,6 +181,46 @@ pub async fn services(
                 Some("`sameport ps` tells where each replica stands; the supervisor goes on trying"),
             ));
         }
+    }
+}
+
+/// Shows what happens until the replicas of these services, which publish ports, take connections. Where that takes long it says
+/// what is waited for, and is content with that.
+///
+/// # Errors
+/// When the supervisor does not answer, or nobody reads on.
+pub async fn until_taken(
+    context: &Context,
+    session: &Session,
+    mut events: impl Stream<Item = Result<Line, CliError>> + Unpin,
+    publish: &BTreeSet<ServiceName>,
+) -> Result<(), CliError> {
+    let deadline = Instant::now() + FIRST;
+    let mut progress = Progress::new(context.data());
+    loop {
+        let mut status = session.status().await?;
+        status.replicas.retain(|replica| {
+            publish.iter().any(|name| name.as_str() == replica.service)
+                && matches!(replica.state, ReplicaState::Starting | ReplicaState::NotListening { .. })
+        });
+        if status.replicas.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            status.rollouts.clear();
+            status.errors.clear();
+            return output::note(&format!(
+                "not all replicas take connections yet; until one does, connections wait{}",
+                awaited(&status, &[])
+            ));
+        }
+        let look_at = Instant::now() + PAUSE;
+        while let Ok(Some(line)) = tokio::time::timeout_at(look_at, events.next()).await {
+            if let Line::Live(event) = line? {
+                progress.event(&event)?;
+            }
+        }
+        tokio::time::sleep_until(look_at).await;
     }
 }
 

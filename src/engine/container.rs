@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::spec::{Container, Hooks, Limits, NetworkAttachment, Pod, Protocol};
 
-use super::{Labels, sandbox};
+use super::{HealthCheck, Labels, sandbox};
 
 /// The engine's id of a container.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -88,6 +88,8 @@ pub struct Inspection {
     pub image_id: String,
     /// Where volumes are mounted in it that it may write to.
     pub volumes: BTreeSet<String>,
+    /// Its health check, if it has one.
+    pub check: Option<HealthCheck>,
     /// Where it is in its life.
     pub state: ContainerState,
     /// Addresses that the engine gave it, by network.
@@ -196,6 +198,8 @@ pub struct Process {
     pub health: Health,
     /// What the health check wrote last, if it fails.
     pub complaint: Option<String>,
+    /// Why the health check cannot be run, if so: it says nothing then, and is as none.
+    pub check_error: Option<String>,
 }
 
 /// What a health check says.

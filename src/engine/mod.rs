@@ -19,6 +19,7 @@ mod credentials;
 pub mod docker;
 mod error;
 mod exec;
+mod health_check;
 mod identity;
 pub mod images;
 pub mod kept_images;
@@ -35,6 +36,7 @@ pub use container::{
 };
 pub use error::{EngineError, tells_of_host_fault};
 pub use exec::{ExecOptions, LAST_LINES, Ran, Tail};
+pub use health_check::{HealthCheck, cannot_run};
 pub use identity::EngineIdentity;
 pub use labels::{Labels, Role};
 pub use nonce::Nonce;

@@ -138,7 +138,7 @@ pub struct PodPortKey {
 pub struct PortEntry {
     /// By which its tables are found.
     pub number: u32,
-    /// [`CLOSED_V4`], [`CLOSED_V6`], [`DECLARED`].
+    /// [`CLOSED_V4`], [`CLOSED_V6`], [`DECLARED`], [`SILENT`].
     pub flags: u32,
     /// The endpoint behind which connections wait while no replica is ready.
     pub hold: u32,
@@ -160,6 +160,8 @@ pub const CLOSED_V4: u32 = 1;
 pub const CLOSED_V6: u32 = 2;
 /// It is published or exposed.
 pub const DECLARED: u32 = 4;
+/// Whoever is not let in by TCP gets no answer: it goes to the socket whose place is in the upper half.
+pub const SILENT: u32 = 8;
 
 /// Which replicas get new connections of a port.
 #[repr(C)]

@@ -3,17 +3,17 @@
 //! One at a time for each service, whoever is ill for the longest first; the next one only once the last one works
 //! again, or has had its time to come up. A replica that works is never touched by this.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     engine::{ContainerId, ContainerState},
-    spec::{RestartCondition, Service, Slot, Unhealthy},
+    spec::{RestartCondition, Service, ServiceName, Slot, Unhealthy},
 };
 
-use super::{Container, Planner, Target, Verdict, history::later, stop_time::StopTime, stuck::Doing};
+use super::{Container, Goal, Planner, Target, Verdict, history::later, stop_time::StopTime, stuck::Doing};
 
 /// How long a replica may finish its connections that is replaced because it is ill, if it does not have less anyway.
 const LAST_WORK: Duration = Duration::from_secs(5);
@@ -59,6 +59,16 @@ pub struct Replacement {
     pub at: Timestamp,
 }
 
+/// That all replicas of a service fail a health check that none of their version has ever passed.
+#[must_use]
+pub fn check_never_passed(service: &str, said: &str) -> String {
+    let said = if said.is_empty() { String::new() } else { format!(" ({said})") };
+    format!(
+        "all replicas of {service} fail their health check{said}, which no replica of this version has ever passed: they get \
+         connections all the same, and none is replaced for it"
+    )
+}
+
 impl Illness {
     /// Why it is replaced now.
     #[must_use]
@@ -92,6 +102,7 @@ impl Planner<'_> {
     /// Chooses which replica of a service is replaced now because it does not work, if any is.
     pub(super) fn choose_patient(&mut self, service: &Service, replicas: u32) {
         if service.unhealthy == Unhealthy::Keep
+            || self.never_passed(service).is_some()
             || service.restart.condition == RestartCondition::Never
             || self.is_one_being_replaced(service, replicas)
         {
@@ -110,6 +121,35 @@ impl Planner<'_> {
                 return;
             }
         }
+    }
+
+    /// What the health check of a service says, if it fails in all of its replicas, and no replica of this version has ever passed
+    /// it: then it is the check that is wrong, as far as can be told. To replace replicas one after the other would never end, and
+    /// nobody would ever be served.
+    pub(super) fn never_passed(&self, service: &Service) -> Option<&str> {
+        let Some(Goal::Run { replicas }) = self.desired.goals.get(&service.name) else { return None };
+        if *replicas == 0 || self.desired.rollouts.contains_key(&service.name) || self.has_served(service) {
+            return None;
+        }
+        let mut said = None;
+        for slot in Slot::first(*replicas) {
+            let mut there = self.observed.replicas(&service.name, slot).into_iter();
+            let (container, None) = (there.next()?, there.next()) else { return None };
+            let illness = self.illness(container)?;
+            if illness.ailment != Ailment::Unhealthy || !illness.well_for.is_zero() {
+                return None;
+            }
+            said.get_or_insert(illness.said.as_str());
+        }
+        said
+    }
+
+    /// Those of which [`Self::never_passed`] holds.
+    pub(super) fn let_through(&self) -> BTreeMap<ServiceName, String> {
+        let services = self.desired.project.services.values();
+        services
+            .filter_map(|service| Some((service.name.clone(), self.never_passed(service)?.to_owned())))
+            .collect()
     }
 
     /// Whether a replica may be ended that does not work. What is only known by its queue may be slow, or have slow clients,

@@ -158,7 +158,7 @@ impl Planner<'_> {
     }
 
     /// Whether the wanted version has served before: who goes back to it goes back to the ports that it has.
-    fn has_served(&self, service: &Service) -> bool {
+    pub(super) fn has_served(&self, service: &Service) -> bool {
         let goes_back = |rollout: &Rollout| rollout.direction == Direction::Back;
         let versions = self.desired.versions.get(&service.name);
         let wanted = self.desired.project.service_generation(&service.name);

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use crate::{engine::ContainerId, kernel::steering::Wishes};
+use crate::{engine::ContainerId, kernel::steering::Wishes, spec::ServiceName};
 
 mod action;
 mod assess;
@@ -56,7 +56,7 @@ pub use connections::{Connects, attachments};
 pub use desired::{Desired, Goal, Orphans, Phase};
 pub use history::{Answer, Autopsy, Errors, ExclusivePort, History, PortNotShared, Verdict, WINDOW, uptime};
 pub use hooks::{PostStart, Stage};
-pub use illness::{Ailment, Illness, Replacement};
+pub use illness::{Ailment, Illness, Replacement, check_never_passed};
 pub use listening::Listening;
 pub use observed::{Container, Observed, Owner};
 pub use order::{BindSource, OrderReason, ReplacementOrder, hold_in_rollout, replacement_order};
@@ -91,6 +91,9 @@ pub struct Plan {
     pub ready: BTreeSet<ContainerId>,
     /// Sandboxes that are connected as they should be.
     pub connected: BTreeSet<ContainerId>,
+    /// Services all of whose replicas fail a health check that no replica of their version has ever passed, and what it says:
+    /// they get connections all the same.
+    pub let_through: BTreeMap<ServiceName, String>,
 }
 
 /// Decides what to do next.
@@ -110,6 +113,7 @@ pub fn plan(desired: &Desired, observed: &Observed, now: Timestamp) -> Plan {
     }
     planner.plan.wishes = planner.wishes();
     planner.plan.ready = planner.ready();
+    planner.plan.let_through = planner.let_through();
     planner.plan
 }
 

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use crate::{
-    engine::{Connections, ContainerId, ContainerState, Labels, Process, Role, ownership::Foreign},
+    engine::{
+        Connections, ContainerId, ContainerState, HealthCheck, Labels, Process, Role, ownership::Foreign,
+    },
     spec::{Hooks, Limits, PodName, ServiceName, Slot},
 };
 
@@ -37,6 +39,8 @@ pub struct Observed {
     pub out_since: BTreeMap<ContainerId, Timestamp>,
     /// Processes that run and do not work.
     pub illnesses: BTreeMap<ContainerId, Illness>,
+    /// What was said last of those that are not ready yet, by their health checks and probes.
+    pub not_ready: BTreeMap<ContainerId, String>,
     /// Since when each replica that is ready has been.
     pub ready_since: BTreeMap<ContainerId, Timestamp>,
     /// Where each replica that the kernel shows listens.
@@ -81,6 +85,8 @@ pub struct Container {
     pub recreated: bool,
     /// Where volumes are mounted in it that it may write to.
     pub volumes: BTreeSet<String>,
+    /// Its health check, if it has one.
+    pub check: Option<HealthCheck>,
     /// How a sandbox is connected; none of others, and where the engine does not tell.
     pub connections: Option<Connections>,
     /// Where it is in its life. The times in it are the engine's, whose clock may be anywhere: they tell one

@@ -222,16 +222,19 @@ impl Planner<'_> {
     }
 
     fn weight(&self, service: &ServiceName, slot: Slot, container: &Container) -> u32 {
+        let spec = self.desired.project.services.get(service);
+        let is_let_through = spec.is_some_and(|service| self.never_passed(service).is_some());
         let is_ready = matches!(&container.state, ContainerState::Running(process)
-            if matches!(process.health, Health::None | Health::Healthy))
+            if is_let_through || matches!(process.health, Health::None | Health::Healthy))
             && self.is_prepared_by_hooks(container);
         // What is being done to one that runs is to end it: wanted again or not, it is on its way out.
         let ends = self.doing(container).is_some_and(Verb::ends);
-        if !is_ready || self.illness(container).is_some() || self.retiring.contains(&container.id) || ends {
+        let is_ill = self.illness(container).is_some() && !is_let_through;
+        if !is_ready || is_ill || self.retiring.contains(&container.id) || ends {
             return 0;
         }
         let weight = self.desired.weight(service, slot);
-        match self.desired.project.services.get(service) {
+        match spec {
             Some(service) => self.in_proportion(service, container, weight),
             None => weight,
         }

@@ -13,7 +13,9 @@ use crate::{
 use super::{
     Ailment, Autopsy, Container, Desired, Direction, ExclusivePort, FailureReason, Goal, History, Illness,
     Observed, OutOfReach, Phase, Planner, PodSharing, PodTraffic, Replacement, ReplicaTraffic, SharedFile,
-    Target, Verdict, plan,
+    Target, Verdict,
+    illness::check_never_passed,
+    plan,
     rotation::is_in_force,
     versions::{Pin, Underway, Why},
 };
@@ -149,6 +151,12 @@ pub struct ReplicaStatus {
     /// What is wrong with it, in words.
     #[serde(default)]
     pub illness: Option<String>,
+    /// Why it is not ready yet, in the words of its health check or probe.
+    #[serde(default)]
+    pub not_ready: Option<String>,
+    /// Why its health check cannot be run, if so.
+    #[serde(default)]
+    pub check_error: Option<String>,
     /// Since when it gets no new connections, if it gets none.
     #[serde(default)]
     pub out_since: Option<Timestamp>,
@@ -341,9 +349,17 @@ pub fn status(desired: &Desired, observed: &Observed, now: Timestamp) -> Project
         }
         Phase::Down { .. } => Vec::new(),
     };
+    let unchecked: Vec<_> = desired.goals.keys().filter_map(|name| planner.check_trouble(name)).collect();
     let is_in_order = spared.is_empty() && rejected.is_empty() && drifted.is_empty();
     let is_as_wanted = rollouts.is_empty() && is_in_order;
-    let troubles = failures.into_iter().chain(jobs).chain(spared).chain(drifted).chain(rejected).collect();
+    let troubles = failures
+        .into_iter()
+        .chain(jobs)
+        .chain(spared)
+        .chain(drifted)
+        .chain(rejected)
+        .chain(unchecked)
+        .collect();
     let next = plan(desired, observed, now);
     // A supervisor that has just begun sees all replicas up before the kernel knows of any.
     let in_force = is_in_force(&next.wishes, &observed.sharing);
@@ -455,6 +471,17 @@ impl Planner<'_> {
         })
     }
 
+    /// That all replicas of a service fail a health check that none has ever passed.
+    fn check_trouble(&self, name: &ServiceName) -> Option<Trouble> {
+        let said = self.never_passed(self.desired.project.services.get(name)?)?;
+        Some(Trouble {
+            target: Target::Replica(name.clone(), Slot::FIRST),
+            error: check_never_passed(name.as_str(), said),
+            help: Some("correct `healthcheck` or the program, then `sameport up`".to_owned()),
+            tries: HOPELESS,
+        })
+    }
+
     /// Why a pod is not the one that is wanted.
     fn pod_trouble(&self, name: &PodName) -> Option<Trouble> {
         self.observed.sandboxes(name).into_iter().find(|sandbox| self.is_spared(sandbox))?;
@@ -530,6 +557,10 @@ impl Planner<'_> {
             traffic: container.and_then(|c| self.replica_traffic(service, slot, c)),
             replaced: history.replacement.clone().filter(|_| exits > 0 && !state.is_stopped()),
             illness: container.and_then(|c| self.illness(c)).map(|illness| illness.why(self.now)),
+            not_ready: container.and_then(|c| self.observed.not_ready.get(&c.id)).cloned(),
+            check_error: container
+                .and_then(Container::process)
+                .and_then(|process| process.check_error.clone()),
             out_since: container.and_then(|c| self.observed.out_since.get(&c.id)).copied(),
             autopsy: history.autopsy.filter(|_| exits > 0 && !state.is_stopped()),
             state,

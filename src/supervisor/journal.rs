@@ -167,6 +167,23 @@ pub enum EventKind {
         /// Those that it has not accepted yet.
         queue: u64,
     },
+    /// The health check of a service cannot be run, and says nothing of its replicas.
+    CheckCannotRun {
+        /// Of which service.
+        service: ServiceName,
+        /// The replica where that was found.
+        slot: Slot,
+        /// What was said of it.
+        error: String,
+    },
+    /// All replicas of a service fail a health check that none of its version has ever passed: they get connections all the
+    /// same.
+    CheckNeverPassed {
+        /// Of which service.
+        service: ServiceName,
+        /// What it says.
+        said: String,
+    },
     /// A replica has listeners that there is no room for: they are left to the kernel.
     Unsteered {
         /// Of which service.

@@ -11,6 +11,7 @@ mod before;
 mod bind_sources;
 mod diagnosis;
 pub mod engine_lock;
+mod first_checks;
 mod hooks;
 mod illness;
 mod image;

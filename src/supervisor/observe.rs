@@ -291,6 +291,7 @@ impl<E: Engine> Observer<E> {
             limits: inspection.limits,
             volumes: inspection.volumes,
             recreated: false,
+            check: inspection.check,
             connections,
             state: inspection.state,
             netns,

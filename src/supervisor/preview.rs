@@ -355,6 +355,7 @@ impl Course {
             started_at: self.engine_time(),
             health: if is_checked { Health::Healthy } else { Health::None },
             complaint: None,
+            check_error: None,
         })
     }
 
@@ -385,6 +386,7 @@ impl Course {
             limits: limits.unwrap_or_default(),
             volumes: BTreeSet::new(),
             recreated: false,
+            check: None,
             connections: None,
             state,
             since: self.now,

@@ -15,21 +15,22 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+use super::first_checks::{FirstCheck, FirstChecks};
 use crate::{
     engine::{ContainerId, ContainerState, Engine, EngineError, ExecOptions, Health, Ran, Role},
-    kernel::Netns,
+    kernel::{Netns, steering::ReplicaReport},
     plan::{Container, Desired, Observed, Phase, Sharing},
     probe::{self, Opinion, ProbeError, Thresholds},
     spec::{Aim, Probe, ProbeKind},
 };
 
 /// Runs a command in a container, bounded by a time.
-type Check = Arc<
+pub type Check = Arc<
     dyn Fn(ContainerId, Vec<String>, Duration) -> BoxFuture<'static, Result<Ran, EngineError>> + Send + Sync,
 >;
 
 /// One life of a replica: its container and its process.
-type Life = (ContainerId, u32);
+pub type Life = (ContainerId, u32);
 
 /// One question to it.
 type Key = (Life, Aim);
@@ -60,6 +61,8 @@ pub struct Probes {
     up: BTreeSet<Life>,
     /// What the engine's own checks said at the last look.
     checked: BTreeMap<ContainerId, Health>,
+    /// The same checks, run by us until they have passed once.
+    first_checks: FirstChecks,
     told: mpsc::UnboundedReceiver<Told>,
     sender: mpsc::UnboundedSender<Told>,
 }
@@ -89,6 +92,15 @@ struct Told {
     verdict: Verdict,
 }
 
+/// What is another one now, after answers have come.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// Whose health.
+    pub health: Vec<ContainerId>,
+    /// Of whose health check it is known now that it cannot be run.
+    pub check_errors: Vec<ContainerId>,
+}
+
 /// A replica whose answers say that it has to be replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Complaint {
@@ -113,7 +125,8 @@ impl Probes {
     fn by(check: Check) -> Self {
         let (sender, told) = mpsc::unbounded_channel();
         let (running, up, checked) = Default::default();
-        Self { check, running, up, checked, told, sender }
+        let first_checks = FirstChecks::new(Arc::clone(&check));
+        Self { check, running, up, checked, first_checks, told, sender }
     }
 
     /// Takes in what was just seen: from the first moment on, the health of whoever is probed is what its probes say.
@@ -130,6 +143,7 @@ impl Probes {
 
     /// Probes every replica that runs and whose service has probes, where it can be asked, and nobody else.
     pub fn follow(&mut self, desired: &Desired, observed: &Observed) {
+        self.follow_first_checks(desired, observed);
         let mut wanted = BTreeMap::new();
         if desired.phase == Phase::Up {
             let lives = observed.containers.values().filter_map(life);
@@ -153,6 +167,18 @@ impl Probes {
             let watch = watch(key.clone(), subject.clone(), verdict.opinion, Arc::clone(&self.check), told);
             self.running.insert(key, Running { subject, verdict, task: tokio::spawn(watch) });
         }
+    }
+
+    /// Checks those that listen, or that nobody expects to, and that the engine has not found healthy yet.
+    fn follow_first_checks(&mut self, desired: &Desired, observed: &Observed) {
+        let lives: Vec<_> = observed.containers.values().filter_map(life).collect();
+        let is_awaited =
+            |id: &ContainerId| desired.phase == Phase::Up && self.checked.get(id) == Some(&Health::Starting);
+        let wanted = observed.containers.values().filter_map(|container| {
+            let check = container.check.as_ref().filter(|_| is_awaited(&container.id))?;
+            may_be_up(desired, &observed.sharing, container).then_some((life(container)?, check))
+        });
+        self.first_checks.follow(&lives, wanted.collect());
     }
 
     /// What a replica is to be asked now: whether it has come up, and once it has, everything else.
@@ -181,9 +207,15 @@ impl Probes {
         aims.filter_map(|aim| Some(((life.clone(), aim), subject(probes.get(aim)?)?))).collect()
     }
 
-    /// Waits until a probe has changed its mind.
+    /// Waits until a probe has changed its mind, or something has come of a first check.
     pub async fn changed(&mut self) {
-        while let Some(Told { key, verdict }) = self.told.recv().await {
+        loop {
+            let told = tokio::select! {
+                () = self.first_checks.changed() => return,
+                told = self.told.recv() => told,
+            };
+            // There is always a sender: our own.
+            let Some(Told { key, verdict }) = told else { return };
             let Some(running) = self.running.get_mut(&key) else { continue };
             let is_new = running.verdict.opinion != verdict.opinion;
             running.verdict = verdict;
@@ -197,32 +229,57 @@ impl Probes {
         }
     }
 
-    /// Lets opinions count as health, where the engine's own check does not object. Returns whose health is another one
-    /// now.
-    pub fn apply(&self, containers: &mut BTreeMap<ContainerId, Container>) -> Vec<ContainerId> {
+    /// Lets opinions and first checks count as health, where the engine's own check does not object.
+    pub fn apply(&self, containers: &mut BTreeMap<ContainerId, Container>) -> Applied {
         let mut opinions: BTreeMap<&Life, Opinion> = BTreeMap::new();
         for ((life, _), running) in &self.running {
             let worst = opinions.entry(life).or_insert(Opinion::Ready);
             *worst = worse(*worst, running.verdict.opinion);
         }
-        let mut changed = Vec::new();
-        for ((id, pid), opinion) in opinions {
-            let checked = self.checked.get(id).copied().unwrap_or(Health::None);
-            if let Some(ContainerState::Running(process)) = containers.get_mut(id).map(|c| &mut c.state)
-                && process.pid == *pid
-            {
-                let health = together(checked, opinion);
-                if std::mem::replace(&mut process.health, health) != health {
-                    changed.push(id.clone());
+        let mut applied = Applied::default();
+        for (id, container) in containers {
+            let Some(life) = life(container) else { continue };
+            let ContainerState::Running(process) = &mut container.state else { continue };
+            let checked = self.checked(id);
+            let checked = match self.first_checks.of(&life).filter(|_| checked == Health::Starting) {
+                Some(FirstCheck::Passed) => Health::Healthy,
+                Some(FirstCheck::CannotRun(error)) => {
+                    if process.check_error.replace(error.clone()).is_none() {
+                        applied.check_errors.push(id.clone());
+                    }
+                    Health::None
                 }
+                Some(FirstCheck::Failed(_)) | None => checked,
+            };
+            let health = opinions.get(&life).map_or(checked, |opinion| together(checked, *opinion));
+            if std::mem::replace(&mut process.health, health) != health {
+                applied.health.push(id.clone());
             }
         }
-        changed
+        applied
     }
 
     /// What the engine's own check of a container said last.
     pub fn checked(&self, id: &ContainerId) -> Health {
         self.checked.get(id).copied().unwrap_or(Health::None)
+    }
+
+    /// Why those are not ready yet whose probes or health check have not passed, as far as one of these has said so.
+    pub fn reasons(&self, containers: &BTreeMap<ContainerId, Container>) -> BTreeMap<ContainerId, String> {
+        let reason = |container: &Container| {
+            let life = life(container)?;
+            let process = container.process().filter(|process| process.health == Health::Starting)?;
+            let probed = Aim::ALL.into_iter().find_map(|aim| {
+                let running = self.running.get(&(life.clone(), aim))?;
+                running.verdict.failing.as_ref().map(|(_, said)| said.clone())
+            });
+            let checked = || match self.first_checks.of(&life) {
+                Some(FirstCheck::Failed(said)) => Some(said.clone()),
+                _ => None,
+            };
+            probed.or_else(checked).or_else(|| process.complaint.as_deref().map(probe::last_line))
+        };
+        containers.values().filter_map(|container| Some((container.id.clone(), reason(container)?))).collect()
     }
 
     /// What the probes say against a replica that is more than not being ready.
@@ -241,6 +298,14 @@ fn life(container: &Container) -> Option<Life> {
         ContainerState::Running(process) => Some((container.id.clone(), process.pid)),
         _ => None,
     }
+}
+
+/// Whether there is a reason to check a replica: it listens, or it is none that has to.
+fn may_be_up(desired: &Desired, sharing: &Sharing, container: &Container) -> bool {
+    let Sharing::ByKernel(report) = sharing else { return true };
+    let Some(pod) = desired.project.pods.get(&container.labels.pod) else { return true };
+    let shown = report.pods.get(&container.labels.pod).and_then(|pod| pod.replicas.get(&container.id));
+    pod.declared().next().is_none() || shown.is_some_and(ReplicaReport::listens)
 }
 
 /// Whether the kernel shows that an address is the replica's. A supervisor that has just begun has yet to see to that, and one
@@ -427,6 +492,7 @@ mod tests {
             hooks: crate::spec::Hooks::default(),
             limits: crate::spec::Limits::default(),
             recreated: false,
+            check: None,
             volumes: std::collections::BTreeSet::new(),
             connections: None,
             state: ContainerState::Running(Process {
@@ -434,6 +500,7 @@ mod tests {
                 started_at: jiff::Timestamp::UNIX_EPOCH,
                 health: Health::None,
                 complaint: None,
+                check_error: None,
             }),
             since: jiff::Timestamp::UNIX_EPOCH,
             netns: None,

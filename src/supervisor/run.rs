@@ -37,7 +37,7 @@ use super::{
     kept_images::{self, KeptImages},
     observe::{Dirty, Observer, Snapshot},
     preview::preview,
-    probes::Probes,
+    probes::{Applied, Probes},
     shared_files::{self, SharedFiles},
     state_file::Removal,
     traffic::{self, Traffic},
@@ -285,6 +285,7 @@ impl<E: Engine> Supervisor<E> {
         if let Request::Status = request {
             self.traffic.refresh();
             self.steered(None);
+            self.observed.not_ready = self.probes.reasons(&self.observed.containers);
             let mut status = status::status(&self.wish.desired, &self.observed, self.clock.now());
             status.engine_silent_since = self.silent_since();
             let known = self.seen && status.engine_silent_since.is_none();
@@ -426,7 +427,12 @@ impl<E: Engine> Supervisor<E> {
     fn probed(&mut self) {
         let now = self.clock.now();
         self.probes.follow(&self.wish.desired, &self.observed);
-        for id in self.probes.apply(&mut self.observed.containers) {
+        let Applied { health, check_errors } = self.probes.apply(&mut self.observed.containers);
+        let is_new = |container: &Container| check_errors.contains(&container.id);
+        for kind in watch::check_errors(&self.wish.desired, &self.observed, is_new) {
+            self.journal.record(now, kind);
+        }
+        for id in health {
             let Some(container) = self.observed.containers.get(&id) else { continue };
             if let (Role::Replica { service, slot }, Some(process)) =
                 (&container.labels.role, container.process())

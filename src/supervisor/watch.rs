@@ -136,8 +136,36 @@ pub fn compare(
             }
         }
     }
+    let is_new = |container: &Container| {
+        let before = before.get(&container.id).and_then(Container::process);
+        before.is_none_or(|process| process.check_error.is_none())
+    };
+    seen.events.extend(check_errors(desired, observed, is_new));
     seen.deaths = deaths(desired, observed);
     seen
+}
+
+/// Services whose health check is found to be one that cannot be run, unless that is known of a replica of the same version.
+pub fn check_errors(
+    desired: &Desired,
+    observed: &Observed,
+    is_new: impl Fn(&Container) -> bool,
+) -> Vec<EventKind> {
+    let error = |container: &Container| container.process().and_then(|process| process.check_error.clone());
+    let mut found = Vec::new();
+    for name in desired.project.services.keys() {
+        let of_service = || observed.service(name).filter_map(|(slot, one)| Some((slot, one, error(one)?)));
+        let mut known: BTreeSet<_> = of_service()
+            .filter(|(_, container, _)| !is_new(container))
+            .map(|(_, container, _)| container.labels.generation.clone())
+            .collect();
+        for (slot, container, error) in of_service() {
+            if known.insert(container.labels.generation.clone()) {
+                found.push(EventKind::CheckCannotRun { service: name.clone(), slot, error });
+            }
+        }
+    }
+    found
 }
 
 /// Notes every exit in the history, and tells which are new and no doing of ours.
@@ -441,6 +469,7 @@ mod tests {
             hooks: Hooks::default(),
             limits: Limits::default(),
             recreated: false,
+            check: None,
             volumes: std::collections::BTreeSet::new(),
             connections: None,
             since: Timestamp::UNIX_EPOCH,

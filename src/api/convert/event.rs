@@ -5,6 +5,7 @@ use crate::{
         Action, Diagnostic, Event, EventKind, Exit, Level, RolloutPhase, Seconds, TargetKind, replica_name,
     },
     engine::Health,
+    plan,
     spec::{FailureAction, ServiceName, Slot},
     supervisor::{self, EventKind as Kind, Milestone, Mistake, StateReset},
 };
@@ -99,6 +100,8 @@ fn kind(kind: &Kind) -> EventKind {
         | Kind::OtherUser { .. }
         | Kind::ExclusivePort { .. }
         | Kind::Rotation { .. }
+        | Kind::CheckCannotRun { .. }
+        | Kind::CheckNeverPassed { .. }
         | Kind::Unsteered { .. }
         | Kind::Health { .. }
         | Kind::Stuck { .. }
@@ -144,6 +147,13 @@ fn of_replica(kind: &Kind) -> EventKind {
             let (replica, service, slot) = named(service, *slot);
             let (weight, connections, connections_total, queued) = (*weight, *live, *total, *queue);
             EventKind::Rotation { replica, service, slot, weight, connections, connections_total, queued }
+        }
+        Kind::CheckCannotRun { service, slot, error } => {
+            let (replica, service, slot) = named(service, *slot);
+            EventKind::HealthCheckError { replica, service, slot, error: error.clone() }
+        }
+        Kind::CheckNeverPassed { service, said } => {
+            EventKind::HealthCheckNeverPassed { service: service.to_string(), output: said.clone() }
         }
         Kind::Unsteered { service, slot, listeners } => {
             let (replica, service, slot) = named(service, *slot);
@@ -270,6 +280,12 @@ fn describe(kind: &EventKind) -> (Level, Option<String>) {
         }
         EventKind::Rotation { replica, weight, connections, .. } => {
             (Info, rotation(replica, *weight, *connections))
+        }
+        EventKind::HealthCheckError { service, error, .. } => {
+            (Warning, message::health_check_error(service, error))
+        }
+        EventKind::HealthCheckNeverPassed { service, output } => {
+            (Warning, plan::check_never_passed(service, output))
         }
         EventKind::UnsteeredListeners { replica, unsteered_listeners, .. } => {
             (Warning, message::unsteered_listeners(replica, *unsteered_listeners))

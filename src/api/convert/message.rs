@@ -109,6 +109,15 @@ pub fn shared_file(file: &SharedFile) -> String {
     )
 }
 
+/// The health check of a service cannot be run, and what follows.
+#[must_use]
+pub fn health_check_error(service: &str, error: &str) -> String {
+    format!(
+        "{service}: its health check cannot be run ({error}) and is ignored: a replica counts as ready once it listens. \
+         Change `healthcheck` in the file, or add its program to the image"
+    )
+}
+
 /// Which published ports of which services lead to nobody.
 #[must_use]
 pub fn unserved_ports(ports: &[UnservedPort]) -> Vec<String> {

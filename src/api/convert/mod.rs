@@ -16,9 +16,9 @@ mod target;
 pub use config::{HIDDEN, config};
 pub use event::event;
 pub use message::{
-    exclusive_port, exit, foreign_listener, foreign_resource, how_to_share, port_not_shared,
-    replacement_order, shared_by_application, shared_file, unserved_ports, unsteered_listeners,
-    user_conflict,
+    exclusive_port, exit, foreign_listener, foreign_resource, health_check_error, how_to_share,
+    port_not_shared, replacement_order, shared_by_application, shared_file, unserved_ports,
+    unsteered_listeners, user_conflict,
 };
 pub use preview::preview;
 pub use rejection::rejection;

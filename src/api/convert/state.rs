@@ -27,7 +27,10 @@ pub(super) fn describe(replica: &ReplicaStatus, now: Timestamp) -> String {
         },
         ReplicaState::AwaitsJob => "waits for the job before its version".to_owned(),
         ReplicaState::Preparing => "up, post_start runs".to_owned(),
-        ReplicaState::Starting => "up, not healthy yet".to_owned(),
+        ReplicaState::Starting => match &replica.not_ready {
+            Some(reason) => format!("up, not healthy yet: {}", first_line(reason)),
+            None => "up, not healthy yet".to_owned(),
+        },
         ReplicaState::NotListening { out_of_reach: Some(out_of_reach), .. } => format!("up, {out_of_reach}"),
         ReplicaState::NotListening { ports, .. } => {
             format!("up, not listening on {} yet", ranges(ports).join(" or "))

@@ -164,7 +164,8 @@ fn replica(project: &ProjectContext<'_>, replica: &ReplicaStatus, pod: Option<&P
             .replaced
             .as_ref()
             .map(|replaced| Replaced { reason: replaced.why.clone(), at: replaced.at.into() }),
-        unhealthy_reason: replica.illness.clone(),
+        unhealthy_reason: replica.illness.clone().or_else(|| replica.not_ready.clone()),
+        health_check_error: replica.check_error.clone(),
         out_of_rotation_since: replica.out_since.map(Into::into),
         stopped_externally_at: match &replica.state {
             plan::status::ReplicaState::StoppedOutside { since } => Some((*since).into()),

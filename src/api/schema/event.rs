@@ -192,6 +192,26 @@ pub enum EventKind {
         /// That in words, and what to do.
         error: String,
     },
+    /// The health check of a service cannot be run, such as for want of its program in the image: it is ignored, and replicas
+    /// count as ready once they listen. Told once for each version.
+    HealthCheckError {
+        /// The replica where that was found.
+        replica: String,
+        /// Its service.
+        service: String,
+        /// Its slot.
+        slot: u32,
+        /// What was said of it.
+        error: String,
+    },
+    /// All replicas of a service fail a health check that no replica of its version has ever passed: they get connections all
+    /// the same, and none is replaced for it.
+    HealthCheckNeverPassed {
+        /// The service.
+        service: String,
+        /// What the check said last.
+        output: String,
+    },
     /// A replica has more listeners than there is room for. Told once for each container.
     UnsteeredListeners {
         /// The replica.

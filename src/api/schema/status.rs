@@ -210,8 +210,11 @@ pub struct Replica {
     pub last_termination: Option<Termination>,
     /// Why its last process was replaced, until the next one has stayed up.
     pub replaced: Option<Replaced>,
-    /// What is wrong with it now.
+    /// What is wrong with it now, or what its health check or probe says as long as it is not ready.
     pub unhealthy_reason: Option<String>,
+    /// Why its health check cannot be run, if so: it is ignored then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_check_error: Option<String>,
     /// Since when it gets no new connections, if it gets none: it drains, or is not ready.
     pub out_of_rotation_since: Option<Time>,
     /// When another program than sameport stopped it, if that is why it is stopped: by the engine's clock.

@@ -1,17 +1,20 @@
 //! From the daemon's words to ours.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use bollard::models::{
     ContainerInspectResponse, ContainerState as Told, ContainerStateStatusEnum, ContainerSummary,
-    HealthStatusEnum, HostConfig, ImageInspect, MountPoint, NetworkSettings,
+    HealthConfig, HealthStatusEnum, HostConfig, ImageInspect, MountPoint, NetworkSettings,
 };
 use jiff::Timestamp;
 
 use super::error::tells_of_remains;
 use crate::engine::{
-    ContainerId, ContainerState, Endpoint, Exit, Health, HostSettings, ImageInfo, Inspection, Process,
-    Summary,
+    ContainerId, ContainerState, Endpoint, Exit, Health, HealthCheck, HostSettings, ImageInfo, Inspection,
+    Process, Summary, cannot_run,
 };
 use crate::spec::{Limits, Resources};
 
@@ -43,8 +46,10 @@ fn names<T>(networks: HashMap<String, T>) -> Vec<String> {
 pub(super) fn inspection(id: &ContainerId, told: ContainerInspectResponse) -> Inspection {
     let host = told.host_config.unwrap_or_default();
     let limits = limits(&host);
+    let config = told.config.unwrap_or_default();
+    let check = check(config.healthcheck.unwrap_or_default(), &config.shell.unwrap_or_default());
     let host = HostSettings {
-        image: told.config.and_then(|config| config.image).unwrap_or_default(),
+        image: config.image.unwrap_or_default(),
         network_mode: host.network_mode.unwrap_or_default(),
         ipc_mode: host.ipc_mode.unwrap_or_default(),
         read_only: host.readonly_rootfs.unwrap_or_default(),
@@ -58,12 +63,19 @@ pub(super) fn inspection(id: &ContainerId, told: ContainerInspectResponse) -> In
         host,
         limits,
         volumes: told.mounts.into_iter().flatten().filter_map(volume).collect(),
+        check,
         image_id: told.image.unwrap_or_default(),
         state: told.state.map_or(ContainerState::Created, state),
         addresses,
         endpoints,
         published,
     }
+}
+
+fn check(told: HealthConfig, shell: &[String]) -> Option<HealthCheck> {
+    let time =
+        |told: Option<i64>| Duration::from_nanos(told.and_then(|ns| u64::try_from(ns).ok()).unwrap_or(0));
+    HealthCheck::of(&told.test?, shell, time(told.interval), time(told.timeout))
 }
 
 /// Where a volume is mounted that can be written to.
@@ -108,11 +120,15 @@ fn bare(name: &str) -> String {
 fn state(told: Told) -> ContainerState {
     use ContainerStateStatusEnum as Status;
     let started_at = time(told.started_at.as_deref());
-    let process = |told: &Told| Process {
-        pid: told.pid.and_then(|pid| u32::try_from(pid).ok()).unwrap_or_default(),
-        started_at,
-        health: health(told),
-        complaint: complaint(told),
+    let process = |told: &Told| {
+        let check_error = check_error(told);
+        Process {
+            pid: told.pid.and_then(|pid| u32::try_from(pid).ok()).unwrap_or_default(),
+            started_at,
+            health: if check_error.is_some() { Health::None } else { health(told) },
+            complaint: complaint(told),
+            check_error,
+        }
     };
     match told.status {
         Some(Status::RUNNING | Status::RESTARTING | Status::STOPPING) => {
@@ -157,6 +173,13 @@ fn health(told: &Told) -> Health {
         Some(HealthStatusEnum::UNHEALTHY) => Health::Unhealthy,
         Some(HealthStatusEnum::NONE | HealthStatusEnum::EMPTY) | None => Health::None,
     }
+}
+
+/// Why the health check cannot be run, if that is so time and again: its program may be made by the container's own.
+fn check_error(told: &Told) -> Option<String> {
+    let last = told.health.as_ref()?.log.as_ref()?.last()?;
+    let unhealthy = health(told) == Health::Unhealthy;
+    unhealthy.then(|| cannot_run(last.exit_code?, last.output.as_deref().unwrap_or_default())).flatten()
 }
 
 /// What a health check that fails wrote last.

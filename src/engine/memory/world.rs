@@ -266,6 +266,7 @@ impl World {
             host: held.host.clone(),
             limits: held.limits.clone(),
             volumes: BTreeSet::new(),
+            check: None,
             image_id: image_id(&held.image),
             state: held.state.clone(),
             addresses: BTreeMap::new(),
@@ -429,6 +430,7 @@ impl World {
             started_at: self.clock.now(),
             health: Health::None,
             complaint: None,
+            check_error: None,
         })
     }
 

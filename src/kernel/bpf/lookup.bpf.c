@@ -292,8 +292,14 @@ int sameport_lookup(struct bpf_sk_lookup *ctx)
 	}
 	reach_of(port, &flow.to, is_4, &reach);
 	/* None of ours listens there. */
-	if (!(reach.exact | reach.any))
-		return port->flags & (is_4 ? CLOSED4 : CLOSED6) ? SK_DROP : SK_PASS;
+	if (!(reach.exact | reach.any)) {
+		if (!(port->flags & (is_4 ? CLOSED4 : CLOSED6)))
+			return SK_PASS;
+		/* Who is in the pod himself sees what there is, as in a container of its own. */
+		if (!(port->flags & SILENT) || FIELD(protocol) != IPPROTO_TCP || is_inside(&flow.from, &flow.to))
+			return SK_DROP;
+		return take_socket(ctx, port->flags >> 16) ? SK_DROP : SK_PASS;
+	}
 	if (FIELD(protocol) == IPPROTO_UDP && !go_on(ctx, &hash, &reach, random))
 		return SK_PASS;
 	table = table_of(port->number);

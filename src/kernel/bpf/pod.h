@@ -28,6 +28,7 @@ enum port_flag {
 	CLOSED4 = 1, /* nobody is let in by IPv4 at an address that is in no group */
 	CLOSED6 = 2,
 	DECLARED = 4,
+	SILENT = 8, /* whoever is not let in by TCP gets no answer: it goes to the socket whose place is in the upper half */
 };
 
 struct pod_port_key {

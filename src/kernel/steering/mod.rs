@@ -17,6 +17,7 @@ mod pod;
 mod port;
 mod project;
 mod reports;
+mod silence;
 mod turns;
 mod wish;
 mod worker;

@@ -10,6 +10,7 @@ use super::{
     hold::{self, Hold},
     pod::PodKernel,
     project::Life,
+    silence::Silence,
     wish::Rules,
 };
 use crate::{
@@ -42,8 +43,10 @@ pub struct Port {
     pub groups: [Option<Group>; GROUPS],
     /// Parts of replicas in it.
     pub endpoints: BTreeMap<Life, Part>,
-    /// `CLOSED_V4`, `CLOSED_V6` and `DECLARED`.
+    /// `CLOSED_V4`, `CLOSED_V6`, `DECLARED` and `SILENT`.
     pub flags: u32,
+    /// Since when it is closed, where somebody is to listen on it.
+    pub closed_since: Option<Instant>,
     /// Since when nobody listens on it.
     pub empty_since: Option<Instant>,
     /// The rules that it was written by last.
@@ -131,6 +134,7 @@ impl Port {
             groups: Default::default(),
             endpoints: BTreeMap::new(),
             flags: 0,
+            closed_since: None,
             empty_since: None,
             rules: Rules::default(),
             weights: Vec::new(),
@@ -167,6 +171,16 @@ impl Port {
         groups
             .filter(|(_, listeners)| !listeners.is_empty())
             .filter_map(|(group, _)| Some(&group.as_ref()?.bound))
+    }
+
+    /// The place of the socket that is given to whoever comes now, if the port is closed and that is no longer than `hold`.
+    pub fn silent(&mut self, is_open: bool, hold: Duration, silence: Option<&Silence>) -> Option<u32> {
+        if is_open || hold.is_zero() {
+            self.closed_since = None;
+            return None;
+        }
+        let since = *self.closed_since.get_or_insert_with(Instant::now);
+        silence.filter(|_| since.elapsed() < hold).map(|silence| silence.index)
     }
 
     /// Whether nobody listens on it.

@@ -215,3 +215,42 @@ fn a_slow_one_is_replaced_only_while_somebody_else_accepts_and_a_stopped_one_alw
     let mixed = Scene::up(&[("web", 2)]).ill(1, SLOW, 30).ill(2, STUCK, 20);
     assert_eq!(mixed.lines(), ["stop web-2"], "the other one waits for it");
 }
+
+impl Scene {
+    /// All replicas of `web` fail their health check, and have been well for so long before.
+    fn all_unhealthy(self, replicas: u32, well_for: u64) -> Self {
+        (1..=replicas).fold(self, |scene, slot| {
+            let mut scene = scene.ill(slot, Ailment::Unhealthy, 60);
+            let id = ContainerId(format!("web-{slot}"));
+            scene.observed.illnesses.get_mut(&id).unwrap().well_for = Duration::from_secs(well_for);
+            scene
+        })
+    }
+}
+
+#[test]
+fn a_check_that_no_replica_has_ever_passed_keeps_nobody_from_being_served() {
+    let never = || Scene::steered(2).all_unhealthy(2, 0);
+    let scene = never();
+    assert_eq!((scene.weights(), scene.lines()), (vec![WEIGHT, WEIGHT], vec![]));
+    assert_eq!(scene.plan().let_through.into_values().collect::<Vec<_>>(), ["no database"]);
+    let status = status(&scene.desired, &scene.observed, scene.now);
+    assert!(!status.converged);
+    assert_eq!(status.replicas[0].state, ReplicaState::Unhealthy);
+    let trouble = &status.troubles[0];
+    assert!(
+        trouble.error.contains("all replicas of web fail their health check (no database)"),
+        "{trouble:?}"
+    );
+    assert_eq!(trouble.tries, crate::plan::status::HOPELESS);
+    for (case, scene) in [
+        ("one passes", Scene::steered(2).ill(1, Ailment::Unhealthy, 60)),
+        ("they have passed", Scene::steered(2).all_unhealthy(2, 1)),
+        ("one has passed", never().ill(2, Ailment::Unhealthy, 60)),
+        ("it does not live", never().ill(2, Ailment::NotAlive, 60)),
+        ("another version served", never().edit("web", super::new_version).roll_out("web")),
+    ] {
+        assert_eq!(scene.plan().let_through.len(), 0, "{case}");
+        assert!(scene.weights().contains(&0), "{case}");
+    }
+}

@@ -181,6 +181,7 @@ impl Scene {
             limits: replica.map(|service| service.container.resources.limits()).unwrap_or_default(),
             recreated: false,
             volumes: BTreeSet::new(),
+            check: None,
             connections: None,
             since: self.since(is),
             netns: matches!(state, ContainerState::Running(_) | ContainerState::Paused(_)).then_some(NETNS),
@@ -199,7 +200,13 @@ impl Scene {
 
     fn state(&self, is: Is) -> ContainerState {
         let ago = |seconds: i64| self.now - seconds.seconds();
-        let process = |health, age| Process { pid: 42, started_at: ago(age), health, complaint: None };
+        let process = |health, age| Process {
+            pid: 42,
+            started_at: ago(age),
+            health,
+            complaint: None,
+            check_error: None,
+        };
         match is {
             Is::Created => ContainerState::Created,
             Is::Up(age) => ContainerState::Running(process(Health::None, age)),

@@ -24,7 +24,7 @@ const MONITOR: i64 = 5;
 
 impl Scene {
     /// Another version is wanted of a service; the one that runs has proved itself.
-    fn roll_out(self, name: &str) -> Self {
+    pub(super) fn roll_out(self, name: &str) -> Self {
         let old = self.desired.project.services[&name.parse().unwrap()].clone();
         let scene = self.edit(name, |service| service.container.image = Image("app:2".to_owned()));
         let former = Former { generation: old.generation(), service: Arc::new(old) };

@@ -17,7 +17,8 @@ impl<E: Engine> Supervisor<E> {
     /// Begins all that is planned.
     pub(super) fn act(&mut self) {
         // What is not known cannot be acted on; and a plan from before must not wake us again and again.
-        self.plan = Plan::default();
+        let let_through = std::mem::take(&mut self.plan.let_through);
+        self.plan = Plan { let_through: let_through.clone(), ..Plan::default() };
         if !self.reachable || !self.seen {
             return;
         }
@@ -32,6 +33,12 @@ impl<E: Engine> Supervisor<E> {
         self.tell_of_orders();
         self.plan = plan(&self.wish.desired, &self.observed, now);
         self.plan.wake = self.plan.wake.into_iter().chain(found.wake).chain(wake).min();
+        for (service, said) in &self.plan.let_through {
+            if !let_through.contains_key(service) {
+                let (service, said) = (service.clone(), said.clone());
+                self.journal.record(now, EventKind::CheckNeverPassed { service, said });
+            }
+        }
         traffic::note_out(&self.plan.wishes, &mut self.observed.out_since, now);
         self.observed.note_ready(&self.plan.ready, now);
         self.outages.note(&self.wish.desired, &self.observed, now);

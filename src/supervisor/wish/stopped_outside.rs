@@ -125,7 +125,13 @@ mod tests {
 
     fn running(started: i64) -> ContainerState {
         let health = crate::engine::Health::None;
-        ContainerState::Running(Process { pid: 7, started_at: second(started), health, complaint: None })
+        ContainerState::Running(Process {
+            pid: 7,
+            started_at: second(started),
+            health,
+            complaint: None,
+            check_error: None,
+        })
     }
 
     fn db(state: ContainerState) -> Container {
@@ -143,6 +149,7 @@ mod tests {
             hooks: Hooks::default(),
             limits: Limits::default(),
             recreated: false,
+            check: None,
             volumes: std::collections::BTreeSet::new(),
             connections: None,
             state,

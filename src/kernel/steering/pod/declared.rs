@@ -1,6 +1,9 @@
 //! Ports of a pod that are known to be wanted before anybody listens on them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::{Pod, flags, key};
 use crate::{
@@ -9,7 +12,9 @@ use crate::{
         host::Host,
         sockets::Transport,
         steering::{
+            hold,
             project::InKernel,
+            silence::Silence,
             wish::{self, PodWish},
         },
     },
@@ -30,6 +35,7 @@ impl Pod {
             }
         }
         let rows = self.diagnosis.rows()?;
+        let hold = longest_hold(wish);
         let (former, declared) = (self.former.clone(), self.declared.clone());
         for (name, port) in &mut self.ports {
             if let Some(entry) = self.kernel.former_port(&port.key) {
@@ -45,10 +51,27 @@ impl Pod {
             };
             let was_closed = |v4: bool| former.as_ref().is_some_and(|former| former.was_closed(*name, v4));
             let closed = |v4: bool| declared.contains(name) && (!listens(v4) || was_closed(v4));
-            port.flags = flags(declared.contains(name), closed(true), closed(false));
+            let is_open = !closed(true) || !closed(false);
+            let silent = port.silent(is_open, hold, self.silence.as_ref());
+            port.flags = flags(declared.contains(name), closed(true), closed(false), silent);
             port.write_entry(&mut self.kernel)?;
         }
         Ok(())
+    }
+
+    /// Opens what is given to whoever comes before anybody listens. Without it they are refused.
+    pub(super) fn open_silence(&mut self) {
+        if !hold::has_file(self.netns.file()) {
+            return;
+        }
+        let opened = self.kernel.take_place().and_then(|index| {
+            Silence::open(&self.netns, index)
+                .and_then(|silence| self.kernel.enter_own(silence.socket(), index).map(|()| silence))
+                .inspect_err(|_| self.kernel.give_back_place(index))
+        });
+        self.silence = opened
+            .inspect_err(|error| tracing::debug!(%error, "ports that nobody listens on yet refuse"))
+            .ok();
     }
 
     /// Takes note of which ports are known to be wanted, and which are exclusive.
@@ -74,6 +97,11 @@ impl Pod {
     pub(super) fn is_declared(&self, port: wish::Port) -> bool {
         self.declared.contains(&port)
     }
+}
+
+/// How long it may be that nobody listens on a port of a pod before whoever comes is refused.
+pub(super) fn longest_hold(wish: &PodWish) -> Duration {
+    wish.rules.values().map(|rules| rules.hold).max().unwrap_or_default()
 }
 
 /// Ports that are closed until replicas are ready, and always have room: the declared ones that replicas share.

@@ -335,6 +335,14 @@ impl PodKernel {
         })
     }
 
+    /// Enters a socket of our own that no replica's connections are counted at.
+    ///
+    /// # Errors
+    /// When the kernel does not take it.
+    pub fn enter_own(&mut self, socket: &impl AsRawFd, index: u32) -> Result<(), KernelError> {
+        self.maps.sockets.set(index, socket, 0).map_err(KernelError::bpf("enter a listener of our own"))
+    }
+
     /// What a supervisor before us entered a listener as.
     pub fn left_behind(&self, cookie: u64) -> Option<Listener> {
         self.left_behind.get(&cookie).copied()

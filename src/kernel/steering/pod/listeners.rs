@@ -137,8 +137,11 @@ impl Pod {
         self.sockets.insert(row.cookie, Socket::LeftAlone { life, next: Instant::now() + AGAIN });
     }
 
-    /// Whether a socket is one of ours, behind which connections wait.
+    /// Whether a socket is one of ours: connections wait behind it, or it answers nobody.
     pub(super) fn is_hold(&self, row: &Row) -> bool {
+        if self.silence.as_ref().is_some_and(|silence| silence.cookie == row.cookie) {
+            return true;
+        }
         let port = self.ports.get(&key(&row.bound));
         let mut holds =
             port.into_iter().flat_map(|port| port.groups.iter().flatten()).flat_map(|group| &group.hold);

@@ -25,6 +25,7 @@ use super::{
     pace::Allowance,
     port::Port,
     project::{InKernel, Life},
+    silence::Silence,
     turns::Turns,
     wish::{self, OtherUser, PodReport, PodWish},
 };
@@ -56,6 +57,8 @@ pub struct Pod {
     kernel: PodKernel,
     /// What a release of another layout has left of it.
     former: Option<Arc<Former>>,
+    /// For ports that nobody listens on yet; none if it could not be opened.
+    silence: Option<Silence>,
     declared: BTreeSet<wish::Port>,
     exclusive: PortSet,
     ports: BTreeMap<wish::Port, Port>,
@@ -148,6 +151,7 @@ impl Pod {
             netns,
             diagnosis,
             kernel: in_pod,
+            silence: None,
             declared: BTreeSet::new(),
             exclusive: PortSet::default(),
             ports: BTreeMap::new(),
@@ -187,6 +191,7 @@ impl Pod {
             first_seen: BTreeMap::new(),
         };
         pod.look_at_addresses(&mut kernel.host)?;
+        pod.open_silence();
         pod.adopt(kernel, wish)?;
         pod.kernel.attach(&pod.netns)?;
         if let Some(former) = &pod.former {
@@ -244,7 +249,7 @@ impl Pod {
         let error = self.meet_all(kernel, wish, &rows);
         self.let_go_of_the_dead(kernel)?;
         self.write(kernel, wish)?;
-        self.close_all_but_served()?;
+        self.close_all_but_served(wish)?;
         self.reserve_ports(wish);
         let waiting = self.attend(kernel, wish, &rows)?;
         self.let_go_of_former()?;

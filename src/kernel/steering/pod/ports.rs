@@ -5,11 +5,11 @@ use std::{
     time::Duration,
 };
 
-use super::{Pod, Socket};
+use super::{Pod, Socket, declared::longest_hold};
 use crate::{
     kernel::{
         KernelError,
-        raw::{CLOSED_V4, CLOSED_V6, DECLARED, PodPortKey},
+        raw::{CLOSED_V4, CLOSED_V6, DECLARED, PodPortKey, SILENT},
         sockets::{Bound, Row},
         source_ports,
         steering::{
@@ -84,7 +84,8 @@ impl Pod {
     }
 
     /// Closes declared ports to packets of a family in which nobody listens. Who listens on localhost alone is for nobody else.
-    pub(super) fn close_all_but_served(&mut self) -> Result<(), KernelError> {
+    pub(super) fn close_all_but_served(&mut self, wish: &PodWish) -> Result<(), KernelError> {
+        let hold = longest_hold(wish);
         // Who has a port for himself alone is in nobody's way.
         let alone: BTreeSet<_> = self
             .sockets
@@ -99,8 +100,9 @@ impl Pod {
             let closed = |family: fn(&Bound) -> bool| {
                 self.declared.contains(name) && !alone.contains(name) && !takes(family)
             };
-            port.flags =
-                flags(self.declared.contains(name), closed(Bound::is_open_v4), closed(Bound::is_open_v6));
+            let (closed_v4, closed_v6) = (closed(Bound::is_open_v4), closed(Bound::is_open_v6));
+            let silent = port.silent(!closed_v4 || !closed_v6, hold, self.silence.as_ref());
+            port.flags = flags(self.declared.contains(name), closed_v4, closed_v6, silent);
             port.write_entry(&mut self.kernel)?;
         }
         Ok(())
@@ -129,9 +131,11 @@ impl Pod {
     }
 }
 
-pub(super) fn flags(declared: bool, closed_v4: bool, closed_v6: bool) -> u32 {
+/// `silent`: the place of the socket that drops what comes to a closed port.
+pub(super) fn flags(declared: bool, closed_v4: bool, closed_v6: bool, silent: Option<u32>) -> u32 {
     let flag = |is_set: bool, flag: u32| if is_set { flag } else { 0 };
-    flag(declared, DECLARED) | flag(closed_v4, CLOSED_V4) | flag(closed_v6, CLOSED_V6)
+    let silent = silent.map_or(0, |place| SILENT | place << 16);
+    flag(declared, DECLARED) | flag(closed_v4, CLOSED_V4) | flag(closed_v6, CLOSED_V6) | silent
 }
 
 pub(super) fn key(bound: &Bound) -> wish::Port {

@@ -24,7 +24,13 @@ fn hook() -> Hook {
 }
 
 fn running() -> ContainerState {
-    ContainerState::Running(Process { pid: 1, started_at: NOW, health: Health::None, complaint: None })
+    ContainerState::Running(Process {
+        pid: 1,
+        started_at: NOW,
+        health: Health::None,
+        complaint: None,
+        check_error: None,
+    })
 }
 
 fn ended() -> ContainerState {
@@ -48,6 +54,7 @@ fn replica(service: &Service, slot: u32, generation: Generation, state: Containe
         hooks: service.hooks.clone(),
         limits: Limits::default(),
         recreated: false,
+        check: None,
         volumes: std::collections::BTreeSet::new(),
         connections: None,
         state,
