@@ -102,7 +102,7 @@ impl Planner<'_> {
     /// Chooses which replica of a service is replaced now because it does not work, if any is.
     pub(super) fn choose_patient(&mut self, service: &Service, replicas: u32) {
         if service.unhealthy == Unhealthy::Keep
-            || self.never_passed(service).is_some()
+            || self.plan.let_through.contains_key(&service.name)
             || service.restart.condition == RestartCondition::Never
             || self.is_one_being_replaced(service, replicas)
         {
@@ -126,9 +126,9 @@ impl Planner<'_> {
     /// What the health check of a service says, if it fails in all of its replicas, and no replica of this version has ever passed
     /// it: then it is the check that is wrong, as far as can be told. To replace replicas one after the other would never end, and
     /// nobody would ever be served.
-    pub(super) fn never_passed(&self, service: &Service) -> Option<&str> {
+    fn never_passed(&self, service: &Service) -> Option<&str> {
         let Some(Goal::Run { replicas }) = self.desired.goals.get(&service.name) else { return None };
-        if *replicas == 0 || self.desired.rollouts.contains_key(&service.name) || self.has_served(service) {
+        if self.observed.illnesses.is_empty() || self.desired.rollouts.contains_key(&service.name) {
             return None;
         }
         let mut said = None;
@@ -141,7 +141,7 @@ impl Planner<'_> {
             }
             said.get_or_insert(illness.said.as_str());
         }
-        said
+        said.filter(|_| !self.has_served(service))
     }
 
     /// Those of which [`Self::never_passed`] holds.

@@ -113,7 +113,6 @@ pub fn plan(desired: &Desired, observed: &Observed, now: Timestamp) -> Plan {
     }
     planner.plan.wishes = planner.wishes();
     planner.plan.ready = planner.ready();
-    planner.plan.let_through = planner.let_through();
     planner.plan
 }
 
@@ -131,14 +130,11 @@ struct Planner<'a> {
 
 impl<'a> Planner<'a> {
     fn new(desired: &'a Desired, observed: &'a Observed, now: Timestamp) -> Self {
-        Self {
-            desired,
-            observed,
-            now,
-            plan: Plan::default(),
-            retiring: BTreeSet::new(),
-            patients: BTreeSet::new(),
-        }
+        let plan = Plan::default();
+        let (retiring, patients) = Default::default();
+        let mut planner = Self { desired, observed, now, plan, retiring, patients };
+        planner.plan.let_through = planner.let_through();
+        planner
     }
 
     /// Adds an action, unless its target is busy or waits after a failure.

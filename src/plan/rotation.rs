@@ -223,7 +223,7 @@ impl Planner<'_> {
 
     fn weight(&self, service: &ServiceName, slot: Slot, container: &Container) -> u32 {
         let spec = self.desired.project.services.get(service);
-        let is_let_through = spec.is_some_and(|service| self.never_passed(service).is_some());
+        let is_let_through = self.plan.let_through.contains_key(service);
         let is_ready = matches!(&container.state, ContainerState::Running(process)
             if is_let_through || matches!(process.health, Health::None | Health::Healthy))
             && self.is_prepared_by_hooks(container);

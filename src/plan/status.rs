@@ -473,7 +473,7 @@ impl Planner<'_> {
 
     /// That all replicas of a service fail a health check that none has ever passed.
     fn check_trouble(&self, name: &ServiceName) -> Option<Trouble> {
-        let said = self.never_passed(self.desired.project.services.get(name)?)?;
+        let said = self.plan.let_through.get(name)?;
         Some(Trouble {
             target: Target::Replica(name.clone(), Slot::FIRST),
             error: check_never_passed(name.as_str(), said),

@@ -64,9 +64,9 @@ impl FirstChecks {
         Self { run, permits: Arc::new(Semaphore::new(AT_ONCE)), running, found, told, sender }
     }
 
-    /// Checks these, and nobody else, until each has passed once. What was found of others than `all` is forgotten.
-    pub fn follow(&mut self, all: &[Life], wanted: BTreeMap<Life, &HealthCheck>) {
-        self.found.retain(|life, _| all.contains(life));
+    /// Checks these, and nobody else, until each has passed once. What was found of those that run no more is forgotten.
+    pub fn follow(&mut self, runs: impl Fn(&Life) -> bool, wanted: BTreeMap<Life, &HealthCheck>) {
+        self.found.retain(|life, _| runs(life));
         let is_known =
             |life: &Life| matches!(self.found.get(life), Some(FirstCheck::Passed | FirstCheck::CannotRun(_)));
         self.running.retain(|life, _| wanted.contains_key(life) && !is_known(life));
@@ -202,7 +202,7 @@ mod tests {
         let (mut checks, one, begun) = (FirstChecks::new(run), life("one"), Instant::now());
         let long = check(30);
         let follow =
-            |checks: &mut FirstChecks| checks.follow(&[life("one")], BTreeMap::from([(life("one"), &long)]));
+            |checks: &mut FirstChecks| checks.follow(|_| true, BTreeMap::from([(life("one"), &long)]));
         follow(&mut checks);
         assert_eq!(checks.of(&one), None);
         checks.changed().await;
@@ -212,7 +212,7 @@ mod tests {
         follow(&mut checks);
         assert!(timeout(Duration::from_secs(60), checks.changed()).await.is_err());
         assert_eq!(runs.load(Ordering::Relaxed), 3);
-        checks.follow(&[], BTreeMap::new());
+        checks.follow(|_| false, BTreeMap::new());
         assert_eq!(checks.of(&one), None);
     }
 
@@ -225,7 +225,7 @@ mod tests {
         ] {
             let (run, ..) = ends(Duration::ZERO, answers);
             let (mut checks, long) = (FirstChecks::new(run), check(30));
-            checks.follow(&[life("one")], BTreeMap::from([(life("one"), &long)]));
+            checks.follow(|_| true, BTreeMap::from([(life("one"), &long)]));
             checks.changed().await;
             assert_eq!(checks.of(&life("one")), Some(&wanted));
         }
@@ -239,13 +239,13 @@ mod tests {
         let all: Vec<_> = names.iter().map(|name| life(name)).collect();
         let wanted =
             all.iter().map(|one| (one.clone(), if one == &all[0] { &short } else { &long })).collect();
-        checks.follow(&all, wanted);
+        checks.follow(|_| true, wanted);
         assert!(timeout(Duration::from_secs(30), checks.changed()).await.is_err());
         assert_eq!(most.load(Ordering::Relaxed), AT_ONCE);
         let turns = runs.load(Ordering::Relaxed);
         assert!((300..=400).contains(&turns), "{turns}");
         // Whoever is no longer wanted is not asked again.
-        checks.follow(&all, BTreeMap::new());
+        checks.follow(|_| true, BTreeMap::new());
         tokio::time::sleep(Duration::from_secs(30)).await;
         assert_eq!(runs.load(Ordering::Relaxed), turns);
     }

@@ -171,14 +171,18 @@ impl Probes {
 
     /// Checks those that listen, or that nobody expects to, and that the engine has not found healthy yet.
     fn follow_first_checks(&mut self, desired: &Desired, observed: &Observed) {
-        let lives: Vec<_> = observed.containers.values().filter_map(life).collect();
         let is_awaited =
             |id: &ContainerId| desired.phase == Phase::Up && self.checked.get(id) == Some(&Health::Starting);
         let wanted = observed.containers.values().filter_map(|container| {
             let check = container.check.as_ref().filter(|_| is_awaited(&container.id))?;
             may_be_up(desired, &observed.sharing, container).then_some((life(container)?, check))
         });
-        self.first_checks.follow(&lives, wanted.collect());
+        let wanted = wanted.collect();
+        let runs = |(id, pid): &Life| {
+            let process = observed.containers.get(id).and_then(Container::process);
+            process.is_some_and(|process| process.pid == *pid)
+        };
+        self.first_checks.follow(runs, wanted);
     }
 
     /// What a replica is to be asked now: whether it has come up, and once it has, everything else.
