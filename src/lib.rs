@@ -15,6 +15,7 @@
 pub mod api;
 pub mod clock;
 pub mod compose;
+pub mod control_chars;
 pub mod demo;
 pub mod engine;
 pub mod files;

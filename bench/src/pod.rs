@@ -163,7 +163,10 @@ impl Pod {
             netns: self.netns()?.inode,
             declared: BTreeSet::from([(Transport::Tcp, PORT)]),
             exclusive: PortSet::default(),
-            rules: BTreeMap::from([(service.clone(), Rules { balance, hold: Duration::ZERO })]),
+            rules: BTreeMap::from([(
+                service.clone(),
+                Rules { balance, hold: Duration::ZERO, gates_undeclared: true },
+            )]),
             replicas: replicas.collect(),
         };
         self.steering.want(BTreeMap::from([(PodName::new("bench")?, wish)]));

@@ -180,7 +180,7 @@ impl Context {
     pub fn read(&self) -> (Result<Loaded, CliError>, Files) {
         let compose::Read { result, files } = compose::read(&self.options());
         let told = result.map_err(CliError::from).and_then(|loaded| {
-            loaded.warnings.iter().try_for_each(|warning| output::note(&warning.render(true)))?;
+            loaded.warnings.iter().try_for_each(|warning| output::colored_note(&warning.render(true)))?;
             Ok(loaded)
         });
         (told, files)

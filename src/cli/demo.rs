@@ -126,8 +126,8 @@ async fn show(context: &Context, args: DemoArgs, interrupted: CancellationToken)
     if context.data().is_some() {
         return output::json(&report.figures());
     }
-    output::line(&format!("\n{report}"))?;
-    output::line(&ending(&report, options.afterwards, &own.name))
+    output::colored_line(&format!("\n{report}"))?;
+    output::colored_line(&ending(&report, options.afterwards, &own.name))
 }
 
 /// Programs get the figures at the end, and nothing before.

@@ -9,6 +9,7 @@ use sameport::{
         schema::{ErrorReport, Rejection, RejectionCode},
     },
     compose::LoadError,
+    control_chars::visible,
     demo::DemoError,
     engine::EngineError,
     files::WatchError,
@@ -153,10 +154,10 @@ impl CliError {
         let mut text = match self {
             // It is what the user wanted.
             Self::InterruptedMidway { .. } => self.to_string(),
-            _ => format!("{}: {self}", styled("error", red)),
+            _ => format!("{}: {}", styled("error", red), visible(&self.to_string())),
         };
         if let Some(help) = self.help() {
-            text.push_str(&format!("\n{}: {help}", styled("help", cyan)));
+            text.push_str(&format!("\n{}: {}", styled("help", cyan), visible(&help)));
         }
         Some(text)
     }

@@ -32,7 +32,7 @@ pub async fn run(context: &Context, args: EventsArgs) -> Result<(), CliError> {
     let session = Session::required(context, &name, "; no events available").await?;
     let show = |event: &Event| match context.data() {
         Some(format) => format.streamed(event),
-        None => event::with_time(event).map_or(Ok(()), |text| output::line(&text)),
+        None => event::with_time(event).map_or(Ok(()), |text| output::colored_line(&text)),
     };
     if args.no_follow {
         return session.history().await?.iter().try_for_each(show);

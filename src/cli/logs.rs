@@ -10,6 +10,7 @@ use futures_util::{StreamExt, stream::BoxStream};
 use jiff::{SignedDuration, Timestamp};
 use sameport::{
     api::schema::LogRecord,
+    control_chars::with_colors,
     engine::{ContainerId, Engine, EngineError, EngineEvent, LogLine, LogOptions},
     spec::ServiceName,
     supervisor::Selector,
@@ -50,6 +51,9 @@ pub struct LogsArgs {
     /// Without the replica's name in front
     #[arg(long)]
     no_log_prefix: bool,
+    /// Print control characters as they are, also on a terminal
+    #[arg(long)]
+    raw: bool,
     /// Only these
     #[arg(value_name = "SERVICE[-N]")]
     replicas: Vec<Written>,
@@ -92,6 +96,7 @@ struct Look {
     data: Option<Format>,
     prefix: bool,
     timestamps: bool,
+    raw: bool,
 }
 
 /// Runs `sameport logs`.
@@ -104,8 +109,12 @@ pub async fn run(context: &Context, args: LogsArgs) -> Result<(), CliError> {
         since: args.since,
         until: args.until,
     };
-    let look =
-        Look { data: context.data().cloned(), prefix: !args.no_log_prefix, timestamps: args.timestamps };
+    let look = Look {
+        data: context.data().cloned(),
+        prefix: !args.no_log_prefix,
+        timestamps: args.timestamps,
+        raw: args.raw,
+    };
     let wanted = match args.replicas.is_empty() {
         true => Vec::new(),
         false => selector::resolve(context, &args.replicas).await?,
@@ -134,7 +143,7 @@ pub async fn follow_all(
     let replicas: Vec<_> =
         services.iter().map(|service| Selector { service: service.clone(), slot: None }).collect();
     let options = LogOptions { follow: true, tail: Some(10), ..LogOptions::default() };
-    let look = Look { data: context.data().cloned(), prefix: true, timestamps: false };
+    let look = Look { data: context.data().cloned(), prefix: true, timestamps: false, raw: false };
     follow(engine, finder, &replicas, options, look).await
 }
 
@@ -319,12 +328,15 @@ impl Printer {
         {
             text.push_str(&format!("{time} "));
         }
-        text.push_str(&line.text);
+        if self.look.raw || !(self.look.prefix || self.terminal) {
+            return output::bytes(&text, line.bytes());
+        }
+        text.push_str(&with_colors(&line.text));
         if self.terminal {
             // A line that is cut off in the middle of a colour must not colour the next one.
             text.push_str("\u{1b}[0m");
         }
-        output::line(&text)
+        output::colored_line(&text)
     }
 }
 

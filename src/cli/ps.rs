@@ -38,7 +38,7 @@ pub async fn run(context: &Context, args: PsArgs) -> Result<(), CliError> {
     if status.replicas.is_empty() {
         output::note(&format!("project `{}` has no containers", status.project))?;
     } else {
-        output::line(&table::draw(&status.replicas).trim_fmt())?;
+        output::colored_line(&table::draw(&status.replicas).trim_fmt())?;
     }
     status::notes(&status, file.is_some())
 }

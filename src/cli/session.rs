@@ -168,7 +168,7 @@ impl Session {
             Ok(Some(session)) => Ok(Readable::Running(session)),
             Ok(None) => Ok(Readable::Nobody),
             Err(error @ CliError::OtherRelease(_)) => {
-                output::note(&error.render().unwrap_or_default())?;
+                output::colored_note(&error.render().unwrap_or_default())?;
                 Ok(Readable::OtherRelease)
             }
             Err(error) => Err(error),

@@ -30,7 +30,7 @@ pub async fn run(context: &Context, _: StatusArgs) -> Result<(), CliError> {
     }
     output::line(&summary(&status))?;
     if !status.replicas.is_empty() {
-        output::line(&table::draw(&status.replicas).trim_fmt())?;
+        output::colored_line(&table::draw(&status.replicas).trim_fmt())?;
     }
     status.pods.iter().filter_map(exclusive_ports).try_for_each(|note| output::note(&note))?;
     notes(&status, file.is_some())

@@ -6,6 +6,7 @@ use clap::Args;
 use sameport::{
     api::convert,
     compose::Loaded,
+    control_chars::visible,
     engine::docker::{Docker, START_INTERVAL},
     plan::Orphans,
     spec::{Project, ProjectName, Service, ServiceName},
@@ -143,7 +144,7 @@ pub async fn run(context: &Context, args: UpArgs) -> Result<(), CliError> {
 fn both(done: Result<(), CliError>, then: Result<(), CliError>) -> Result<(), CliError> {
     match (done, then) {
         (Err(error), Err(other)) => {
-            output::note(&other.render().unwrap_or_default())?;
+            output::colored_note(&other.render().unwrap_or_default())?;
             Err(error)
         }
         (done, then) => done.and(then),
@@ -183,7 +184,9 @@ async fn renew_unit(wish: &Wish<'_>, loaded: &Loaded) -> Result<(), CliError> {
         }
         Err(error) => {
             let error = error.render().unwrap_or_default();
-            output::note(&format!("warning: after a reboot the project may not be as it is now\n{error}"))
+            output::colored_note(&format!(
+                "warning: after a reboot the project may not be as it is now\n{error}"
+            ))
         }
     }
 }
@@ -291,8 +294,27 @@ async fn in_background(
         }
     };
     let told = sharing(session).await;
-    done.and(told)?;
+    let checks = health_checks(session, loaded).await;
+    done.and(told).and(checks)?;
     orphans(session).await
+}
+
+/// Shows where in the file health checks are that cannot be run.
+async fn health_checks(session: &Session, loaded: &Loaded) -> Result<(), CliError> {
+    let mut errors = BTreeMap::new();
+    for replica in session.status().await?.replicas {
+        if let Some(error) = replica.health_check_error {
+            errors.entry(replica.service).or_insert(error);
+        }
+    }
+    errors.into_iter().try_for_each(|(service, error)| {
+        // An image has its own.
+        let Some(place) = loaded.health_checks.get(&service) else { return Ok(()) };
+        let mut shown = place.clone();
+        shown.message = format!("the health check of {service} cannot be run, and is ignored");
+        shown.label = Some(visible(&error).into_owned());
+        output::colored_note(&shown.render(true))
+    })
 }
 
 /// Says in one line what is missing where the kernel was to share ports and cannot. That is known by when replicas run.
@@ -369,7 +391,7 @@ async fn attend(
             Ok(()) => {}
             Err(CliError::ClosedPipe) => return Err(CliError::ClosedPipe),
             // What keeps failing is shown, and tried again; that is what a supervisor is for.
-            Err(error) => output::note(&error.render().unwrap_or_default())?,
+            Err(error) => output::colored_note(&error.render().unwrap_or_default())?,
         }
         state::tell_reset(session).await?;
         sharing(session).await?;
@@ -436,7 +458,7 @@ async fn apply_anew(
         Err(error) => {
             let Some(event) = reload.refused(&error) else { return Ok(()) };
             session.tell(event);
-            output::note(&error.render().unwrap_or_default())?;
+            output::colored_note(&error.render().unwrap_or_default())?;
             output::note("Compose file rejected; nothing changed")
         }
     }

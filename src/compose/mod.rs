@@ -73,6 +73,8 @@ pub struct Loaded {
     pub env_file_values: BTreeMap<String, String>,
     /// The variables that the files name.
     pub variables: Variables,
+    /// Where the health check of a service is in the files, by the service's name: a warning without words.
+    pub health_checks: BTreeMap<String, Diagnostic>,
     /// The resolved file: valid Compose YAML that loads to the same project from anywhere.
     pub rendered: String,
 }
@@ -125,8 +127,18 @@ fn load_into(options: &Options, report: &Report) -> Result<Loaded, LoadError> {
         env_files: found.env_files,
         env_file_values: found.env_file_values,
         variables: report.variables(&options.environment),
+        health_checks: health_checks(&document, report),
         rendered: render::render(&document),
     })
+}
+
+fn health_checks(document: &Node, report: &Report) -> BTreeMap<String, Diagnostic> {
+    let services = document.get("services").and_then(Node::as_map).into_iter().flatten();
+    let marked = services.filter_map(|(name, service)| {
+        let test = service.node.get("healthcheck")?.get("test")?;
+        Some((name.clone(), report.mark(test.at)))
+    });
+    marked.collect()
 }
 
 /// The name of the project alone, for commands that need nothing else. When the command line or the

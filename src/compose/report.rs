@@ -207,6 +207,11 @@ impl Report {
         Err(LoadError::new(warnings.into_iter().chain(errors).collect()))
     }
 
+    /// A place in a file, for whoever has something to say of it later.
+    pub fn mark(&self, at: At) -> Diagnostic {
+        self.diagnostic(Problem::warning(at, ""))
+    }
+
     fn diagnostic(&self, problem: Problem) -> Diagnostic {
         let place = self.place(problem.at, cut(problem.message));
         let related = problem.related.map(|(at, message)| self.place(at, cut(message)));

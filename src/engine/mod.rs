@@ -100,6 +100,16 @@ pub struct LogLine {
     pub stderr: bool,
     /// Its bytes as text, without the end of line; what is not UTF-8 is replaced.
     pub text: String,
+    /// The bytes without the line feed, where they are others than those of the text.
+    pub bytes: Option<Vec<u8>>,
+}
+
+impl LogLine {
+    /// Just what the container has written, without the line feed.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes.as_deref().unwrap_or(self.text.as_bytes())
+    }
 }
 
 /// Which lines of a log are wanted.

@@ -176,7 +176,10 @@ impl Place {
             netns: self.netns,
             declared: BTreeSet::from([(Transport::Tcp, PORT)]),
             exclusive: crate::spec::PortSet::default(),
-            rules: BTreeMap::from([(service, Rules { balance: Balance::LeastConnections, hold: PATIENCE })]),
+            rules: BTreeMap::from([(
+                service,
+                Rules { balance: Balance::LeastConnections, hold: PATIENCE, gates_undeclared: true },
+            )]),
             replicas: vec![replica],
         };
         self.steering.want(BTreeMap::from([(pod, wish)]));

@@ -227,7 +227,7 @@ impl Planner<'_> {
         let Sharing::ByKernel(report) = &self.observed.sharing else { return None };
         let signs = self.observed.signs.get(&service.name)?;
         let worse = signs.worse(rules, self.now)?;
-        let Signs { new, old, queues, .. } = *signs;
+        let Signs { new, old, queues, came, due, .. } = *signs;
         let reason = match worse {
             Worse::Resets => FailureReason::Resets {
                 reset: new.reset,
@@ -239,6 +239,9 @@ impl Planner<'_> {
                 FailureReason::Overflows { overflowed: new.overflowed, connections: new.connections }
             }
             Worse::Queues => FailureReason::Queues { waiting: queues.0, old_waiting: queues.1 },
+            Worse::NoConnections => FailureReason::Ill {
+                why: format!("{came} of about {due} connections that should have come to it did"),
+            },
         };
         let replicas = self.observed.service(&service.name).map(|(_, container)| container);
         let new = replicas.filter(|container| self.is_wanted(service, container));

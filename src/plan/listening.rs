@@ -22,6 +22,7 @@ use super::{
     reach::{OutOfReach, Reach},
     rollout::Direction,
     rotation::transport,
+    versions::Versions,
 };
 
 /// How long a replica may listen on other ports only. Many servers open a port for their cluster, for a debugger or for
@@ -202,6 +203,14 @@ impl Planner<'_> {
         };
         let services = self.desired.project.services.values().filter(|service| service.pod == *name);
         services.flat_map(unserved).collect()
+    }
+
+    /// Whether a replica of any version of a service is, or has been, ready.
+    pub(super) fn has_ever_been_ready(&self, service: &Service) -> bool {
+        let versions = self.desired.versions.get(&service.name);
+        let is_ready =
+            |(_, container): (_, &Container)| self.observed.ready_since.contains_key(&container.id);
+        versions.is_none_or(Versions::have_ever_served) || self.observed.service(&service.name).any(is_ready)
     }
 
     /// Whether a replica of a new version listens, but not where it should. While its health check has not passed yet, it

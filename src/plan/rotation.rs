@@ -195,7 +195,11 @@ impl Planner<'_> {
         let is_wanted = self.desired.phase == Phase::Up
             && !matches!(self.desired.goals.get(&service.name), Some(Goal::Stop))
             && !self.is_stopped_outside(service);
-        Rules { balance: service.balance, hold: if is_wanted { self.hold(service) } else { Duration::ZERO } }
+        Rules {
+            balance: service.balance,
+            hold: if is_wanted { self.hold(service) } else { Duration::ZERO },
+            gates_undeclared: self.has_ever_been_ready(service),
+        }
     }
 
     /// How long new connections wait while nobody is ready.

@@ -9,16 +9,18 @@ use jiff::Timestamp;
 
 use crate::{
     engine::{ContainerId, Role},
-    kernel::steering::{ReplicaReport, Report},
+    kernel::steering::{Port, ReplicaReport, Report},
     spec::{ServiceName, Share, Update},
 };
 
-use super::{Desired, Direction, Observed, history::later};
+use super::{Desired, Direction, Observed, history::later, rotation::transport};
 
 /// Fewer than that are chance.
 const FEW: u64 = 5;
 /// What the old version does is known after so many connections; before that, all that it ever had counts.
 const ENOUGH: u64 = 20;
+/// Fewer than one in so many of those that were due are hardly any: probes are connections, too.
+const MISSED: u64 = 10;
 /// A queue of a replica that is no longer than this on average is no sign of anything.
 const SHORT: u64 = 8;
 /// So many times the queue of the old ones is a sign.
@@ -48,6 +50,10 @@ pub struct Signs {
     pub queues_since: Option<Timestamp>,
     /// How many connections wait at a new replica, and at an old one.
     pub queues: (u64, u64),
+    /// How many connections came to the new one by published ports, and how many should have, by the weights of its replicas.
+    pub came: u64,
+    /// See [`Self::came`].
+    pub due: u64,
 }
 
 /// How a new version does worse than the old one.
@@ -59,6 +65,8 @@ pub enum Worse {
     Overflows,
     /// More connections wait for it.
     Queues,
+    /// Hardly any of those come to it that should.
+    NoConnections,
 }
 
 impl Tally {
@@ -104,6 +112,9 @@ impl Signs {
         if exceeds(|tally| tally.overflowed) {
             return Some(Worse::Overflows);
         }
+        if rules.budget < Share::ALL && self.due >= ENOUGH && self.came * MISSED < self.due {
+            return Some(Worse::NoConnections);
+        }
         let lasts = LASTS.max(rules.monitor / 2);
         let queue = rules.budget < Share::ALL && self.queues_since.is_some_and(|at| later(at, lasts) <= now);
         queue.then_some(Worse::Queues)
@@ -137,6 +148,9 @@ struct Watched {
     /// Of an old replica, when there was one last.
     old_queue: u64,
     new_queue: u64,
+    /// In thousandths: which part of the connections is due to new replicas, and how many have been.
+    share: u64,
+    due: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -146,6 +160,21 @@ struct Seen {
     is_known: bool,
     before: Tally,
     last: Tally,
+    /// Connections by published ports.
+    arrived_before: u64,
+    arrived: u64,
+}
+
+/// The published ports of a service that is alone in its pod: a neighbour goes on with the replica of its own slot, old or new.
+fn published(desired: &Desired, name: &ServiceName) -> Vec<Port> {
+    let project = &desired.project;
+    let Some(service) = project.services.get(name) else { return Vec::new() };
+    match project.pods.get(&service.pod) {
+        Some(pod) if project.services_of(&service.pod).count() == 1 => {
+            pod.published_by(name).filter_map(|(port, protocol)| Some((transport(protocol)?, port))).collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 impl Signals {
@@ -166,7 +195,12 @@ impl Signals {
                 queues_since: None,
                 old_queue: 0,
                 new_queue: 0,
+                share: 0,
+                due: 0,
             });
+            let published = published(desired, name);
+            let arrived_before = watched.arrived();
+            let (mut new_weight, mut weight) = (0, 0);
             // Who comes later begins at nothing.
             let before = |tally| if is_first { tally } else { Tally::default() };
             let (mut new, mut old) = (Vec::new(), Vec::new());
@@ -175,19 +209,36 @@ impl Signals {
                 let Some(replica) = pod.and_then(|pod| pod.replicas.get(&container.id)) else { continue };
                 let is_new = desired.project.is_service(name, &container.labels.generation);
                 let tally = Tally::of(replica);
+                let arrived =
+                    published.iter().filter_map(|port| replica.ports.get(port)).map(|port| port.total).sum();
                 let key = (container.id.clone(), replica.pid);
-                let fresh = Seen { is_new, is_known: false, before: before(tally), last: tally };
+                let fresh = Seen {
+                    is_new,
+                    is_known: false,
+                    before: before(tally),
+                    last: tally,
+                    arrived_before: arrived,
+                    arrived,
+                };
                 let seen = watched.replicas.entry(key).or_insert(fresh);
                 seen.last = tally;
+                seen.arrived = arrived;
                 seen.is_known |= replica.weight > 0;
                 if !seen.is_known {
                     seen.before = tally;
+                    seen.arrived_before = arrived;
                 }
                 if replica.weight > 0 && replica.listens() {
+                    weight += u64::from(replica.weight);
+                    new_weight += if is_new { u64::from(replica.weight) } else { 0 };
                     let queue = replica.ports.values().map(|traffic| traffic.queue).sum::<u64>();
                     if is_new { new.push(queue) } else { old.push(queue) }
                 }
             }
+            // What came since the last report was due to those that were in rotation then, and are now.
+            let share = new_weight * 1000 / weight.max(1);
+            watched.due += watched.arrived().saturating_sub(arrived_before) * share.min(watched.share);
+            watched.share = share;
             watched.old_queue = mean(&old).unwrap_or(watched.old_queue);
             watched.new_queue = mean(&new).unwrap_or(0);
             let is_long = watched.new_queue > SHORT && watched.new_queue > LONGER * (watched.old_queue + 1);
@@ -203,6 +254,11 @@ impl Signals {
 }
 
 impl Watched {
+    /// How many connections have come by published ports.
+    fn arrived(&self) -> u64 {
+        self.replicas.values().map(|seen| seen.arrived.saturating_sub(seen.arrived_before)).sum()
+    }
+
     fn signs(&self) -> Signs {
         let sum = |is_new, part: fn(&Seen) -> Tally| {
             let those = self.replicas.values().filter(|seen| seen.is_new == is_new);
@@ -213,11 +269,15 @@ impl Watched {
         if old.connections < ENOUGH {
             old = sum(false, |seen| seen.last);
         }
+        let those = self.replicas.values().filter(|seen| seen.is_new);
+        let new_arrived = those.map(|seen| seen.arrived.saturating_sub(seen.arrived_before)).sum();
         Signs {
             new: sum(true, since),
             old,
             queues_since: self.queues_since,
             queues: (self.new_queue, self.old_queue),
+            came: new_arrived,
+            due: self.due / 1000,
         }
     }
 }
@@ -241,6 +301,7 @@ pub(super) fn worst<'a>(
                 Worse::Resets => Tally::of(replica).reset,
                 Worse::Overflows => Tally::of(replica).overflowed,
                 Worse::Queues => replica.ports.values().map(|traffic| traffic.queue).sum(),
+                Worse::NoConnections => 0,
             })
         },
     )
@@ -320,9 +381,25 @@ mod tests {
     }
 
     #[test]
+    fn a_version_to_which_hardly_any_connections_come_is_worse_once_enough_were_due() {
+        for (due, new, wanted) in [
+            (19, 0, None),
+            (20, 0, Some(Worse::NoConnections)),
+            (20, 1, Some(Worse::NoConnections)),
+            (20, 2, None),
+            (1000, 99, Some(Worse::NoConnections)),
+            (1000, 100, None),
+        ] {
+            let signs = Signs { due, came: new, ..signs(tally(new, 0), tally(1000, 0)) };
+            assert_eq!(signs.worse(&rules(), Timestamp::UNIX_EPOCH), wanted, "{new} of {due}");
+        }
+    }
+
+    #[test]
     fn a_budget_of_everything_minds_nothing() {
         let rules = Update { budget: Share::ALL, ..rules() };
-        let worst = Signs { queues_since: Some(Timestamp::MIN), ..signs(tally(10, 10), tally(1000, 0)) };
+        let worst =
+            Signs { queues_since: Some(Timestamp::MIN), due: 1000, ..signs(tally(10, 10), tally(1000, 0)) };
         assert_eq!(worst.worse(&rules, Timestamp::UNIX_EPOCH), None);
     }
 

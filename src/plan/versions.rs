@@ -251,6 +251,12 @@ impl Versions {
         proved.any(|revision| revision.service.generation() == *generation)
     }
 
+    /// Whether any version has had a replica that was ready, as far as is known.
+    #[must_use]
+    pub fn have_ever_served(&self) -> bool {
+        self.revisions.iter().any(|revision| revision.served != Some(false))
+    }
+
     /// The service as it is wanted now: the rules of the file, and the container of the version that is wanted.
     #[must_use]
     pub fn service(&self, file: &Service) -> Service {

@@ -357,6 +357,7 @@ mod tests {
             time: Some(Timestamp::from_millisecond(millisecond).unwrap()),
             stderr: false,
             text: text.to_owned(),
+            bytes: None,
         };
         engine.world().log = vec![line(9_700, "the last one's"), line(9_999, "no database")];
         assert_eq!(last_words(&engine, &id, started_at).await, ["no database"]);
@@ -369,6 +370,7 @@ mod tests {
             time: Some(Timestamp::from_second(10).unwrap()),
             stderr: false,
             text: format!("{number} {}", "ä".repeat(30_000)),
+            bytes: None,
         };
         engine.world().log = (0..100).map(line).collect();
         let id = ContainerId("one".to_owned());
@@ -406,7 +408,8 @@ mod tests {
     /// What is found out about a death after these words.
     async fn found_out(death: Death, words: &str) -> Told {
         let engine = Memory::new(Clock::starting_at(Timestamp::UNIX_EPOCH), 1);
-        let line = LogLine { time: Some(death.started_at), stderr: true, text: words.to_owned() };
+        let line =
+            LogLine { time: Some(death.started_at), stderr: true, text: words.to_owned(), bytes: None };
         engine.world().log = vec![line];
         autopsy(&engine, death, Timestamp::UNIX_EPOCH).await
     }

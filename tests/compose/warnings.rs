@@ -51,6 +51,10 @@ fn keys_without_effect() {
                 service("scale: 2\nprivileged: true\ncap_add: [NET_ADMIN, CAP_net_raw, CHOWN]"),
             ),
             ("pull policy", service("pull_policy: daily")),
+            (
+                "a check by way of the host",
+                service("healthcheck: {test: [CMD, curl, \"http://host.docker.internal:8080/\"]}"),
+            ),
         ]),
     );
 }

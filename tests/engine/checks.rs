@@ -82,6 +82,7 @@ fn a_check_whose_program_is_not_in_the_image_is_told_and_ignored() {
         for words in words {
             assert!(up.stderr.contains(words), "{words}: {up:#?}");
         }
+        assert!(up.stderr.contains("compose.yaml:7:"), "where it is in the file: {up:#?}");
         project.serves(2);
         let shown = project.try_run(&["ps"]);
         assert!(shown.stderr.contains(words[0]), "{shown:#?}");

@@ -79,7 +79,7 @@ services:
       - -c
       - |
         test -e /data/pg/PG_VERSION || initdb --no-sync --wal-segsize=1 -U postgres -D /data/pg >/tmp/initdb || exit 1
-        exec postgres -D /data/pg -k /tmp -c shared_buffers=8MB -c max_connections=20
+        exec postgres -D /data/pg -k /tmp -c 'listen_addresses=*' -c shared_buffers=8MB -c max_connections=20
     environment: {{ V: "{version}" }}
     stop_signal: SIGINT
     tmpfs: [/tmp]

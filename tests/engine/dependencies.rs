@@ -186,7 +186,7 @@ services:
   extra:
     image: ${NGINX}
     profiles: [more]
-    healthcheck: { test: ["CMD", "ls", "/"], interval: 2s, timeout: 5s }
+    healthcheck: { test: ["CMD", "sh", "-c", "sleep 1"], interval: 2s, timeout: 5s }
 "#,
     );
     let project = Project::new(&compose);
@@ -194,5 +194,5 @@ services:
     assert_eq!(project.status().replicas.len(), 1);
     project.run(&["down"]);
     project.run(&["--profile", "more", "up", "-d", "--wait"]);
-    assert!(started(&project, "app") > started(&project, "extra") + jiff::Span::new().seconds(2));
+    assert!(started(&project, "app") > started(&project, "extra") + jiff::Span::new().seconds(1));
 }

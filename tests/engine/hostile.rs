@@ -212,3 +212,43 @@ fn whatever_a_replica_does_others_are_back_soon() {
     }
     assert!(bad.is_empty(), "{bad:#?}");
 }
+
+/// A terminal's title, its clipboard, a colour, a line that is written over, C1, and text that runs backwards.
+const ESCAPES: &str = r"\033]0;owned\007 \033]52;c;b3duZWQ=\007 \033[31mred\033[0m over\rwritten \302\23331m \342\200\256sdrawkcab";
+
+#[test]
+fn what_a_container_writes_does_not_command_the_terminal() {
+    let project = Project::new(&format!(
+        r#"
+services:
+  web:
+    image: ${{PYTHON}}
+    entrypoint: [sh, -c, 'printf "{ESCAPES}\n"; exit 1']
+    restart: "no"
+"#
+    ));
+    let colored = |args: &[&str]| {
+        let done = project.try_run(&[&["--color", "always"], args].concat());
+        format!("{}{}", done.stdout, done.stderr)
+    };
+    let up = colored(&["up", "-d", "--wait"]);
+    let shown = "␛]0;owned␇ ␛]52;c;b3duZWQ=␇ ␛[31mred␛[0m over␍written <U+009B>31m <U+202E>sdrawkcab";
+    for (command, said) in [("up", up), ("events", colored(&["events", "--no-follow"]))] {
+        assert!(said.contains(shown), "{command}: {said:?}");
+        assert!(is_harmless(&said), "{command}: {said:?}");
+    }
+    for command in [&["ps"][..], &["status"], &["ls"], &["logs"]] {
+        let said = colored(command);
+        assert!(is_harmless(&said), "{command:?}: {said:?}");
+    }
+    let logs = colored(&["logs"]);
+    assert!(logs.contains("␛]0;owned␇ ␛]52;c;b3duZWQ=␇ \u{1b}[31mred\u{1b}[0m over␍written"), "{logs:?}");
+    let own = "\u{1b}]0;owned\u{7} \u{1b}]52;c;b3duZWQ=\u{7} \u{1b}[31mred\u{1b}[0m over\rwritten \u{9b}31m \u{202e}sdrawkcab\n";
+    assert_eq!(project.try_run(&["logs", "--no-log-prefix"]).stdout, own);
+    assert_eq!(project.try_run(&["logs", "--raw"]).stdout, format!("web-1 | {own}"));
+}
+
+/// Whether nothing is in it that commands a terminal, but for colours.
+fn is_harmless(text: &str) -> bool {
+    sameport::control_chars::with_colors(text) == text
+}

@@ -65,3 +65,95 @@ fn a_version_that_listens_on_localhost_only_does_not_take_over() {
     let report = load.finish();
     assert!(report.failures.is_empty(), "{report}{}", project.log());
 }
+
+#[test]
+fn who_listens_on_the_containers_own_address_is_probed_and_asked_there() {
+    let project = Project::new(
+        r#"
+services:
+  web:
+    image: ${GUNICORN}
+    command:
+      - sh
+      - -c
+      - "exec python3 -m gunicorn --chdir / --bind $$(hostname -i):8080 --worker-tmp-dir /dev/shm app:app"
+    environment: { REPLICA: "{{.Slot}}" }
+    ports: ["${PORT}:8080"]
+    deploy: { replicas: 3 }
+    x-sameport: { probe: { http: /, interval: 1s } }
+"#,
+    );
+    project.run(&["up", "-d", "--wait"]);
+    project.serves(3);
+    for slot in ["1", "2", "3"] {
+        let answer = project.run(&["curl", &format!("web-{slot}"), "/"]);
+        assert!(answer.contains(slot), "{answer}");
+    }
+}
+
+/// gunicorn on two published ports, or what else is run; the health check asks the first one by HTTP.
+fn two_ports(command: &str) -> String {
+    format!(
+        r#"
+services:
+  web:
+    image: ${{GUNICORN}}
+    command: [sh, -c, "{command}"]
+    environment: {{ REPLICA: "{{{{.Slot}}}}" }}
+    healthcheck: {{ test: "wget -T 1 -qO- http://127.0.0.1:8080/", interval: 1s, timeout: 2s, retries: 3 }}
+    ports: ["${{PORT}}:8080", "127.0.0.1::8081"]
+    deploy: {{ replicas: 2, update_config: {{ monitor: 2s }} }}
+    x-sameport: {{ progress_deadline: 25s }}
+"#
+    )
+}
+
+const PYTHON: &str = "exec python3 -m gunicorn --chdir / --worker-tmp-dir /dev/shm";
+
+#[test]
+#[ignore = "takes its time: `.ci/full engine`"]
+fn a_bad_version_never_gets_the_place_of_a_good_one() {
+    let project =
+        Project::new(&two_ports(&format!("{PYTHON} --bind 0.0.0.0:8080 --bind 0.0.0.0:8081 app:app")));
+    project.run(&["up", "-d", "--wait"]);
+    let before = project.processes();
+    let accepts = "import socket, time; s = socket.create_server(('', 8080)); t = socket.create_server(('', 8081)); time.sleep(1000)";
+    let burns = "import socket; s = socket.create_server(('', 8080)); t = socket.create_server(('', 8081));\\nwhile True: pass";
+    let fails = "def app(e, r): r('500 no', []); return [b'no']";
+    for (case, command, words) in [
+        ("listens nowhere", "exec sleep 1000".to_owned(), "did not get ready within 25 s"),
+        ("listens on another port", format!("{PYTHON} --bind 0.0.0.0:9090 app:app"), "web"),
+        (
+            "listens on localhost",
+            format!("{PYTHON} --bind 127.0.0.1:8080 --bind 127.0.0.1:8081 app:app"),
+            "127.0.0.1:808",
+        ),
+        ("listens on one of two ports", format!("{PYTHON} --bind 0.0.0.0:8080 app:app"), "and not on 8081"),
+        ("accepts and never answers", format!("exec python3 -c \\\"{accepts}\\\""), "health check"),
+        (
+            "burns its processor",
+            format!("printf '{burns}' >/tmp/b.py; exec python3 /tmp/b.py"),
+            "health check",
+        ),
+        (
+            "answers 500",
+            format!(
+                "printf \\\"{fails}\\\" >/tmp/bad.py; {PYTHON} --chdir /tmp --bind 0.0.0.0:8080 --bind 0.0.0.0:8081 bad:app"
+            ),
+            "health check",
+        ),
+    ] {
+        let load = load::Load::start(project.loopback(), 50);
+        project.write(&two_ports(&command));
+        let up = project.try_run(&["up", "-d", "--wait", "--wait-timeout", "90"]);
+        let report = load.finish();
+        assert_eq!(up.code, Some(1), "{case}: {up:#?}");
+        assert!(up.stderr.contains(words), "{case}: {words}: {up:#?}");
+        assert!(!up.stderr.contains("not done within"), "{case}: {up:#?}");
+        assert!(report.failures.is_empty(), "{case}: {report}{}", project.log());
+        wait::until("everything is as before", || {
+            let now = project.processes();
+            wait::check(now == before, (case, &before, now))
+        });
+    }
+}

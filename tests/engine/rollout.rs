@@ -153,7 +153,7 @@ fn a_version_that_crashes_at_its_start_changes_nothing() {
 
 #[test]
 fn a_version_that_never_gets_healthy_changes_nothing() {
-    let check = "    healthcheck: { test: [CMD, \"false\"], interval: 300ms, retries: 2 }\n";
+    let check = "    healthcheck: { test: \"exit 1\", interval: 300ms, retries: 2 }\n";
     fails(&go("2", check), &["its health check fails"]);
 }
 

@@ -229,7 +229,8 @@ fn a_health_check_by_way_of_localhost_asks_the_replica_that_it_is_run_in() {
 fn connections_wait_until_a_replica_is_healthy_and_are_all_answered() {
     const READY_AFTER: Duration = Duration::from_secs(5);
     let project = Project::new(&checked(3, "5"));
-    project.run(&["up", "-d"]);
+    // It returns once connections are taken.
+    let _up = project.start(&["up", "-d"]);
     wait::until("all of them listen", || {
         let replicas = project.replicas("web");
         check(replicas.len() == 3 && replicas.iter().all(listens), replicas)

@@ -1,7 +1,7 @@
 //! Who gets a connection.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{Read, Write},
     net::{Ipv4Addr, TcpStream},
     time::Duration,
@@ -123,6 +123,29 @@ fn who_is_not_ready_gets_nothing_and_connections_wait_for_who_is() {
     let mut text = String::new();
     early.read_to_string(&mut text).unwrap();
     assert!(text.ends_with('2'), "{text}");
+}
+
+/// Programs may have to be reached there to get ready.
+#[test]
+fn what_nobody_has_declared_is_open_until_somebody_has_been_ready_and_then_as_what_is_declared() {
+    let mut pod = Pod::new();
+    pod.rules.gates_undeclared = false;
+    pod.usual_weight = 0;
+    pod.start(1, &mut http());
+    pod.start(2, &mut http());
+    pod.listening(2, PORT);
+    let answer = |pod: &Pod| {
+        let mut stream = pod.connect(shared()).unwrap();
+        stream.set_read_timeout(Some(wait::slowly(Duration::from_millis(500)))).unwrap();
+        ask(&mut stream).ok()
+    };
+    let answers = |pod: &Pod| (0..20).filter_map(|_| answer(pod)).collect::<BTreeSet<_>>();
+    assert_eq!(answers(&pod).len(), 2);
+    pod.rules.gates_undeclared = true;
+    pod.weighed(1, 100);
+    assert_eq!(answers(&pod), BTreeSet::from(["1".to_owned()]));
+    pod.weighed(1, 0);
+    assert_eq!(answer(&pod), None, "it waits for somebody who is ready");
 }
 
 /// From the first moment on: somebody tries all the time while the first replica comes up.

@@ -95,7 +95,7 @@ impl Project {
             replicas: replicas.collect(),
             rules: BTreeMap::from([(
                 service.clone(),
-                Rules { balance: Balance::LeastConnections, hold: Duration::ZERO },
+                Rules { balance: Balance::LeastConnections, hold: Duration::ZERO, gates_undeclared: true },
             )]),
         };
         self.steering.want(BTreeMap::from([(PodName::new("web").unwrap(), wish)]));

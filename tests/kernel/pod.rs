@@ -71,7 +71,11 @@ impl Pod {
         let project: ProjectName = format!("spk{}-{number}", std::process::id()).parse().unwrap();
         let sandbox = sandbox();
         let steering = Some(KernelSteering::start(&project).unwrap());
-        let rules = Rules { balance: Balance::LeastConnections, hold: Duration::from_secs(10) };
+        let rules = Rules {
+            balance: Balance::LeastConnections,
+            hold: Duration::from_secs(10),
+            gates_undeclared: true,
+        };
         let pod = Self {
             steering,
             project,

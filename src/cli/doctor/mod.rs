@@ -5,6 +5,7 @@ mod findings;
 use clap::Args;
 use sameport::{
     api::schema::{Check, CheckLevel},
+    control_chars::visible,
     engine::{
         Engine,
         docker::{Docker, Surroundings},
@@ -50,7 +51,8 @@ fn show(finding: &Check) -> Result<(), CliError> {
         CheckLevel::Limited => ("limited", Yellow),
         CheckLevel::Missing => ("missing", Red),
     };
-    output::line(&format!("{}  {:<11} {}", styled(word, color.on_default()), finding.topic, finding.found))?;
+    let found = visible(&finding.found);
+    output::colored_line(&format!("{}  {:<11} {found}", styled(word, color.on_default()), finding.topic))?;
     for line in [finding.consequence.as_ref(), finding.help.as_ref()].into_iter().flatten() {
         output::line(&format!("{:22}{line}", ""))?;
     }

@@ -62,6 +62,7 @@ mod tests {
             time: Some(Timestamp::from_nanosecond(at.into()).unwrap()),
             stderr: false,
             text: text.to_owned(),
+            bytes: None,
         }
     }
 

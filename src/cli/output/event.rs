@@ -1,15 +1,18 @@
 //! What happened, as people read it.
 
 use anstyle::{AnsiColor, Style};
-use sameport::api::schema::{Event, EventKind, Level, RolloutPhase};
+use sameport::{
+    api::schema::{Event, EventKind, Level, RolloutPhase},
+    control_chars::visible,
+};
 
 use crate::cli::error::styled;
 
 /// An event in a line, or a few where it takes more to be understood; none where a person need not know.
 pub fn describe(event: &Event) -> Option<String> {
-    let message = event.message.as_ref()?;
+    let message = visible(event.message.as_ref()?);
     let (first, rest) =
-        message.split_once('\n').map_or((message.as_str(), None), |(first, rest)| (first, Some(rest)));
+        message.split_once('\n').map_or((&*message, None), |(first, rest)| (first, Some(rest)));
     let first = style(event).map_or_else(|| first.to_owned(), |style| styled(first, style));
     Some(rest.map_or_else(|| first.clone(), |rest| format!("{first}\n{rest}")))
 }

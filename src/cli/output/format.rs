@@ -5,7 +5,7 @@ use std::str::FromStr;
 use comfy_table::ContentArrangement;
 use serde::Serialize;
 
-use super::{line, table, template::Template};
+use super::{data, table, template::Template};
 use crate::cli::error::CliError;
 
 /// How data is printed.
@@ -50,7 +50,7 @@ impl Format {
     /// Prints one item: a line of JSON, or what a template makes of it.
     pub fn item(&self, item: &impl Serialize) -> Result<(), CliError> {
         match self {
-            Self::Template(template) => line(&rendered(template, item)?),
+            Self::Template(template) => data(&rendered(template, item)?),
             Self::Table(_) => self.lines(std::slice::from_ref(item)),
             Self::Json | Self::Text => super::json(item),
         }
@@ -59,7 +59,7 @@ impl Format {
     /// Prints items as they come: no table can be as wide as what is still to come.
     pub fn streamed(&self, item: &impl Serialize) -> Result<(), CliError> {
         match self {
-            Self::Table(template) => line(&rendered(template, item)?),
+            Self::Table(template) => data(&rendered(template, item)?),
             other => other.item(item),
         }
     }
@@ -73,7 +73,7 @@ impl Format {
         for item in items {
             drawn.add_row(rendered(template, item)?.split('\t').collect::<Vec<_>>());
         }
-        line(&drawn.trim_fmt())
+        data(&drawn.trim_fmt())
     }
 
     /// Prints a list, in JSON as one array.
@@ -86,8 +86,8 @@ impl Format {
 }
 
 fn rendered(template: &Template, item: &impl Serialize) -> Result<String, CliError> {
-    let data = serde_json::to_value(item).map_err(|error| CliError::failed(error.to_string(), None))?;
-    template.render(&data).map_err(|error| CliError::Usage {
+    let value = serde_json::to_value(item).map_err(|error| CliError::failed(error.to_string(), None))?;
+    template.render(&value).map_err(|error| CliError::Usage {
         message: error.to_string(),
         help: "`--format json` shows all fields".to_owned(),
     })

@@ -4,9 +4,12 @@ use std::io::IsTerminal;
 
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
 use jiff::Timestamp;
-use sameport::api::{
-    convert::age,
-    schema::{Replica, ReplicaState, Sharing},
+use sameport::{
+    api::{
+        convert::age,
+        schema::{Replica, ReplicaState, Sharing},
+    },
+    control_chars::visible,
 };
 
 use super::ports;
@@ -80,8 +83,8 @@ fn row(replica: &Replica, now: Timestamp) -> Row {
         name.push_str(" replacement");
     }
     [
-        Cell::new(name),
-        colored(Cell::new(&replica.status), level(replica)),
+        Cell::new(visible(&name)),
+        colored(Cell::new(visible(&replica.status)), level(replica)),
         Cell::new(since(replica, now)),
         Cell::new(weight),
         Cell::new(live),

@@ -170,16 +170,14 @@ fn time_of(line: &[u8]) -> Option<&[u8]> {
 }
 
 fn line(bytes: &[u8], stderr: bool) -> LogLine {
-    let text = String::from_utf8_lossy(bytes);
-    let text = text.trim_end_matches(['\n', '\r']);
-    match text.split_once(' ').and_then(|(time, rest)| Some((time.parse().ok()?, rest))) {
-        Some((time, rest)) => LogLine { time: Some(time), stderr, text: rest.to_owned() },
-        // An empty line has nothing behind its time.
-        None => match text.parse() {
-            Ok(time) => LogLine { time: Some(time), stderr, text: String::new() },
-            Err(_) => LogLine { time: None, stderr, text: text.to_owned() },
-        },
-    }
+    let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+    let (front, rest) = bytes.split_at(bytes.iter().position(|byte| *byte == b' ').unwrap_or(bytes.len()));
+    let time = std::str::from_utf8(front).ok().and_then(|front| front.trim_end().parse().ok());
+    // An empty line has nothing behind its time.
+    let own = if time.is_some() { rest.strip_prefix(b" ").unwrap_or(rest) } else { bytes };
+    let text = String::from_utf8_lossy(own).trim_end_matches('\r').to_owned();
+    let bytes = (text.as_bytes() != own).then(|| own.to_vec());
+    LogLine { time, stderr, text, bytes }
 }
 
 /// Whether a line is from the time that was asked for.

@@ -45,8 +45,8 @@ pub struct Port {
     pub endpoints: BTreeMap<Life, Part>,
     /// `CLOSED_V4`, `CLOSED_V6`, `DECLARED` and `SILENT`.
     pub flags: u32,
-    /// Since when it is closed, where somebody is to listen on it.
-    pub closed_since: Option<Instant>,
+    /// Since when nobody listens on it, where somebody is to.
+    pub unheard_since: Option<Instant>,
     /// Since when nobody listens on it.
     pub empty_since: Option<Instant>,
     /// The rules that it was written by last.
@@ -134,7 +134,7 @@ impl Port {
             groups: Default::default(),
             endpoints: BTreeMap::new(),
             flags: 0,
-            closed_since: None,
+            unheard_since: None,
             empty_since: None,
             rules: Rules::default(),
             weights: Vec::new(),
@@ -173,13 +173,13 @@ impl Port {
             .filter_map(|(group, _)| Some(&group.as_ref()?.bound))
     }
 
-    /// The place of the socket that is given to whoever comes now, if the port is closed and that is no longer than `hold`.
-    pub fn silent(&mut self, is_open: bool, hold: Duration, silence: Option<&Silence>) -> Option<u32> {
-        if is_open || hold.is_zero() {
-            self.closed_since = None;
+    /// The place of the socket that is given to whoever comes now, if nobody listens, for no longer than `hold` so far.
+    pub fn silent(&mut self, is_listened_on: bool, hold: Duration, silence: Option<&Silence>) -> Option<u32> {
+        if is_listened_on || hold.is_zero() {
+            self.unheard_since = None;
             return None;
         }
-        let since = *self.closed_since.get_or_insert_with(Instant::now);
+        let since = *self.unheard_since.get_or_insert_with(Instant::now);
         silence.filter(|_| since.elapsed() < hold).map(|silence| silence.index)
     }
 

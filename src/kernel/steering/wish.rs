@@ -56,6 +56,9 @@ pub struct Rules {
     pub balance: Balance,
     /// How long a connection waits while no replica is ready; zero: it is refused.
     pub hold: Duration,
+    /// Whether ports that nobody has declared are for those who are ready alone, as declared ones are. Not before a replica has been
+    /// ready for the first time: until then programs may have to be reached there to get ready.
+    pub gates_undeclared: bool,
 }
 
 /// What is wanted of a replica.

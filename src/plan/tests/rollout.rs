@@ -393,6 +393,42 @@ fn what_a_replica_met_before_its_first_client_is_not_held_against_its_version() 
     }
 }
 
+#[test]
+fn a_version_that_gets_none_of_the_connections_by_published_ports_is_no_good() {
+    let scene = Scene::steered(1).roll_out("web").successor("web", 1, Is::Up(1));
+    // Totals of the old replica and of the new one, and whether the new one is in rotation.
+    let run = |scene: &Scene, steps: &[(u64, u64, bool)]| {
+        let mut signals = Signals::default();
+        for (old, new, is_in) in steps {
+            let replica = |weight: u32, total: u64| {
+                let traffic = Traffic { total, listens: true, shared: true, ..Traffic::default() };
+                let ports = BTreeMap::from([((Transport::Tcp, 80), traffic)]);
+                ReplicaReport { pid: 42, weight, ports, ..ReplicaReport::default() }
+            };
+            let replicas = BTreeMap::from([
+                (ContainerId("web-1".to_owned()), replica(100, *old)),
+                (ContainerId("shop-web-1-next".to_owned()), replica(if *is_in { 100 } else { 0 }, *new)),
+            ]);
+            let pod = PodReport { replicas, ..PodReport::default() };
+            let report = Report { pods: BTreeMap::from([("web".parse().unwrap(), pod)]) };
+            signals.note(&scene.desired, &scene.observed, &report, scene.now);
+        }
+        signals.signs()[&"web".parse().unwrap()].worse(&Update::default(), scene.now)
+    };
+    let none = [(5000, 0, false), (5100, 0, true), (5139, 0, true)];
+    assert_eq!(run(&scene, &none), None, "39 came, so that 19 were due");
+    let enough = [(5000, 0, false), (5100, 0, true), (5140, 0, true)];
+    assert_eq!(run(&scene, &enough), Some(Worse::NoConnections));
+    assert_eq!(run(&scene, &[(5000, 0, false), (5100, 0, true), (5140, 4, true)]), None);
+    assert_eq!(
+        run(&scene, &[(5000, 0, false), (5100, 0, true), (6000, 0, false)]),
+        None,
+        "it is out of rotation"
+    );
+    // Neighbours in the pod go on with the old one, and nobody outside comes by what is only exposed.
+    assert_eq!(run(&declares(scene, &[80]), &enough), None);
+}
+
 impl Scene {
     /// The first successor of `web` runs; the kernel shows where it listens, and it is noted now.
     fn listens_on(mut self, health: Health, ports: &[u16]) -> Self {

@@ -21,7 +21,7 @@ done | sed "s/$address/ADDRESS/g"
 
 /// Replicas of a server that listens on localhost, and of one that listens everywhere.
 fn servers(replicas: u32) -> String {
-    let service = |name: &str, listen: &str| {
+    let service = |name: &str, listen: &str, ports: &str| {
         format!(
             r#"
   {name}:
@@ -30,13 +30,13 @@ fn servers(replicas: u32) -> String {
     sysctls: {{ {WITH_IPV6}: 0 }}
     tmpfs: [/tmp]
     stop_signal: SIGINT
-    ports: ["5432"]
+    {ports}: ["5432"]
     healthcheck: {{ test: "{CHECK}", interval: 1s, retries: 60 }}
     deploy: {{ replicas: {replicas} }}
 "#
         )
     };
-    format!("services:{}{}", service("local", "localhost"), service("everywhere", "*"))
+    format!("services:{}{}", service("local", "localhost", "expose"), service("everywhere", "*", "ports"))
 }
 
 /// What a container of its own answers.

@@ -19,15 +19,15 @@ use super::{
 const BY_POD: [&str; 2] = ["x-sameport: { pod: shop }"; 2];
 const BY_NETWORK_MODE: [&str; 2] = ["", "network_mode: service:web"];
 
-/// Replicas of Go at that address, beside as many of a sidecar in the same pod.
-fn with_sidecars(address: &str, [service, sidecar]: [&str; 2]) -> Project {
+/// Replicas of Go on localhost, beside as many of a sidecar in the same pod.
+fn with_sidecars([service, sidecar]: [&str; 2]) -> Project {
     up(&format!(
         r#"
 services:
   web:
     image: ${{GO}}
-    environment: {{ REPLICA: "{{{{.Slot}}}}", ADDRESS: "{address}" }}
-    ports: ["${{PORT}}:8080"]
+    environment: {{ REPLICA: "{{{{.Slot}}}}", ADDRESS: "127.0.0.1:8080" }}
+    expose: [8080]
     {service}
     deploy: {{ replicas: 3 }}
   sidecar:
@@ -51,12 +51,12 @@ fn reach_their_own(project: &Project) {
 
 #[test]
 fn a_sidecar_reaches_the_server_on_localhost_of_its_own_slot() {
-    reach_their_own(&with_sidecars("127.0.0.1:8080", BY_POD));
+    reach_their_own(&with_sidecars(BY_POD));
 }
 
 #[test]
 fn who_joins_the_network_of_a_service_reaches_its_replica_of_the_same_slot() {
-    let project = with_sidecars("127.0.0.1:8080", BY_NETWORK_MODE);
+    let project = with_sidecars(BY_NETWORK_MODE);
     reach_their_own(&project);
     // A new version of the service takes neither its network nor the sidecars away.
     let before: Vec<_> = project.replicas("sidecar").into_iter().map(|replica| replica.id).collect();

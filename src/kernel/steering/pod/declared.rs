@@ -51,8 +51,8 @@ impl Pod {
             };
             let was_closed = |v4: bool| former.as_ref().is_some_and(|former| former.was_closed(*name, v4));
             let closed = |v4: bool| declared.contains(name) && (!listens(v4) || was_closed(v4));
-            let is_open = !closed(true) || !closed(false);
-            let silent = port.silent(is_open, hold, self.silence.as_ref());
+            let is_listened_on = rows.iter().any(|row| key(&row.bound) == *name);
+            let silent = port.silent(is_listened_on, hold, self.silence.as_ref());
             port.flags = flags(declared.contains(name), closed(true), closed(false), silent);
             port.write_entry(&mut self.kernel)?;
         }

@@ -52,8 +52,9 @@ impl Pod {
         let Some(port) = self.ports.get_mut(&name) else { return Ok(()) };
         let rules = rules(port);
         let residents = &self.residents;
+        let least = u32::from(!rules.gates_undeclared && !self.declared.contains(&name));
         port.write(&mut self.kernel, &rules, |life| {
-            residents.get(life).map(|resident| (resident.address, resident.weight))
+            residents.get(life).map(|resident| (resident.address, resident.weight.max(least)))
         })
     }
 
@@ -101,7 +102,9 @@ impl Pod {
                 self.declared.contains(name) && !alone.contains(name) && !takes(family)
             };
             let (closed_v4, closed_v6) = (closed(Bound::is_open_v4), closed(Bound::is_open_v6));
-            let silent = port.silent(!closed_v4 || !closed_v6, hold, self.silence.as_ref());
+            // Who listens on localhost alone is there: others are refused, as by a container of its own.
+            let is_listened_on = !port.is_empty() || alone.contains(name);
+            let silent = port.silent(is_listened_on, hold, self.silence.as_ref());
             port.flags = flags(self.declared.contains(name), closed_v4, closed_v6, silent);
             port.write_entry(&mut self.kernel)?;
         }
@@ -147,6 +150,6 @@ pub(super) fn pod_key((transport, port): wish::Port) -> PodPortKey {
 }
 
 pub(super) fn rules(wish: &PodWish, port: &Port) -> Rules {
-    let none = Rules { balance: Balance::default(), hold: Duration::ZERO };
+    let none = Rules { balance: Balance::default(), hold: Duration::ZERO, gates_undeclared: true };
     port.service.as_ref().and_then(|service| wish.rules.get(service)).copied().unwrap_or(none)
 }
