@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use crate::{engine::ContainerId, kernel::steering::Wishes, spec::ServiceName};
 
 mod action;
+mod arrivals;
 mod assess;
 pub mod backoff;
 pub mod before;

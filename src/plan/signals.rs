@@ -9,11 +9,11 @@ use jiff::Timestamp;
 
 use crate::{
     engine::{ContainerId, Role},
-    kernel::steering::{Port, ReplicaReport, Report},
+    kernel::steering::{ReplicaReport, Report},
     spec::{ServiceName, Share, Update},
 };
 
-use super::{Desired, Direction, Observed, history::later, rotation::transport};
+use super::{Desired, Direction, Observed, arrivals::Arrivals, history::later};
 
 /// Fewer than that are chance.
 const FEW: u64 = 5;
@@ -148,9 +148,7 @@ struct Watched {
     /// Of an old replica, when there was one last.
     old_queue: u64,
     new_queue: u64,
-    /// In thousandths: which part of the connections is due to new replicas, and how many have been.
-    share: u64,
-    due: u64,
+    arrivals: Arrivals,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -160,21 +158,6 @@ struct Seen {
     is_known: bool,
     before: Tally,
     last: Tally,
-    /// Connections by published ports.
-    arrived_before: u64,
-    arrived: u64,
-}
-
-/// The published ports of a service that is alone in its pod: a neighbour goes on with the replica of its own slot, old or new.
-fn published(desired: &Desired, name: &ServiceName) -> Vec<Port> {
-    let project = &desired.project;
-    let Some(service) = project.services.get(name) else { return Vec::new() };
-    match project.pods.get(&service.pod) {
-        Some(pod) if project.services_of(&service.pod).count() == 1 => {
-            pod.published_by(name).filter_map(|(port, protocol)| Some((transport(protocol)?, port))).collect()
-        }
-        _ => Vec::new(),
-    }
 }
 
 impl Signals {
@@ -195,50 +178,33 @@ impl Signals {
                 queues_since: None,
                 old_queue: 0,
                 new_queue: 0,
-                share: 0,
-                due: 0,
+                arrivals: Arrivals::default(),
             });
-            let published = published(desired, name);
-            let arrived_before = watched.arrived();
-            let (mut new_weight, mut weight) = (0, 0);
+            let replicas = observed.service(name).filter_map(|(_, container)| {
+                let pod = report.pods.get(&container.labels.pod)?;
+                let is_new = desired.project.is_service(name, &container.labels.generation);
+                Some((is_new, &container.id, pod.replicas.get(&container.id)?))
+            });
+            let replicas: Vec<_> = replicas.collect();
+            watched.arrivals.note(&desired.project, name, &replicas);
             // Who comes later begins at nothing.
             let before = |tally| if is_first { tally } else { Tally::default() };
             let (mut new, mut old) = (Vec::new(), Vec::new());
-            for (_, container) in observed.service(name) {
-                let pod = report.pods.get(&container.labels.pod);
-                let Some(replica) = pod.and_then(|pod| pod.replicas.get(&container.id)) else { continue };
-                let is_new = desired.project.is_service(name, &container.labels.generation);
+            for (is_new, id, replica) in replicas {
                 let tally = Tally::of(replica);
-                let arrived =
-                    published.iter().filter_map(|port| replica.ports.get(port)).map(|port| port.total).sum();
-                let key = (container.id.clone(), replica.pid);
-                let fresh = Seen {
-                    is_new,
-                    is_known: false,
-                    before: before(tally),
-                    last: tally,
-                    arrived_before: arrived,
-                    arrived,
-                };
+                let key = (id.clone(), replica.pid);
+                let fresh = Seen { is_new, is_known: false, before: before(tally), last: tally };
                 let seen = watched.replicas.entry(key).or_insert(fresh);
                 seen.last = tally;
-                seen.arrived = arrived;
                 seen.is_known |= replica.weight > 0;
                 if !seen.is_known {
                     seen.before = tally;
-                    seen.arrived_before = arrived;
                 }
                 if replica.weight > 0 && replica.listens() {
-                    weight += u64::from(replica.weight);
-                    new_weight += if is_new { u64::from(replica.weight) } else { 0 };
                     let queue = replica.ports.values().map(|traffic| traffic.queue).sum::<u64>();
                     if is_new { new.push(queue) } else { old.push(queue) }
                 }
             }
-            // What came since the last report was due to those that were in rotation then, and are now.
-            let share = new_weight * 1000 / weight.max(1);
-            watched.due += watched.arrived().saturating_sub(arrived_before) * share.min(watched.share);
-            watched.share = share;
             watched.old_queue = mean(&old).unwrap_or(watched.old_queue);
             watched.new_queue = mean(&new).unwrap_or(0);
             let is_long = watched.new_queue > SHORT && watched.new_queue > LONGER * (watched.old_queue + 1);
@@ -254,11 +220,6 @@ impl Signals {
 }
 
 impl Watched {
-    /// How many connections have come by published ports.
-    fn arrived(&self) -> u64 {
-        self.replicas.values().map(|seen| seen.arrived.saturating_sub(seen.arrived_before)).sum()
-    }
-
     fn signs(&self) -> Signs {
         let sum = |is_new, part: fn(&Seen) -> Tally| {
             let those = self.replicas.values().filter(|seen| seen.is_new == is_new);
@@ -269,15 +230,13 @@ impl Watched {
         if old.connections < ENOUGH {
             old = sum(false, |seen| seen.last);
         }
-        let those = self.replicas.values().filter(|seen| seen.is_new);
-        let new_arrived = those.map(|seen| seen.arrived.saturating_sub(seen.arrived_before)).sum();
         Signs {
             new: sum(true, since),
             old,
             queues_since: self.queues_since,
             queues: (self.new_queue, self.old_queue),
-            came: new_arrived,
-            due: self.due / 1000,
+            came: self.arrivals.came_to_new(),
+            due: self.arrivals.due(),
         }
     }
 }

@@ -425,7 +425,7 @@ fn a_version_that_gets_none_of_the_connections_by_published_ports_is_no_good() {
         None,
         "it is out of rotation"
     );
-    // Neighbours in the pod go on with the old one, and nobody outside comes by what is only exposed.
+    // Nobody outside comes by what is only exposed.
     assert_eq!(run(&declares(scene, &[80]), &enough), None);
 }
 
