@@ -115,13 +115,14 @@ async fn checks(
 ) {
     let mut missing = 0;
     loop {
-        let begun = Instant::now();
+        let (begun, limit) = (Instant::now(), check.timeout);
+        let mut command = run(life.0.clone(), check.command.clone(), limit);
         let ended = {
             // It is never closed.
             let _permit = permits.acquire().await;
-            let limit = check.timeout;
-            timeout(limit + PATIENCE, run(life.0.clone(), check.command.clone(), limit)).await
+            timeout(limit + PATIENCE, &mut command).await
         };
+        let is_over = ended.is_ok();
         let (code, said) = match ended {
             Ok(Ok(Ran { code, output })) => (code, output.join("\n")),
             Ok(Err(error)) => (-1, error.to_string()),
@@ -137,10 +138,14 @@ async fn checks(
                 line => line,
             }),
         };
-        let is_over = !matches!(found, FirstCheck::Failed(_));
+        let is_known = !matches!(found, FirstCheck::Failed(_));
         // Nobody waits for it any more if the supervisor ends.
-        if told.send((life.clone(), found)).is_err() || is_over {
+        if told.send((life.clone(), found)).is_err() || is_known {
             return;
+        }
+        if !is_over {
+            // One that cannot be killed, such as on another host: there are never two.
+            let _ = command.await;
         }
         tokio::time::sleep_until((begun + INTERVAL).max(Instant::now() + INTERVAL / 10)).await;
     }
@@ -229,6 +234,20 @@ mod tests {
             checks.changed().await;
             assert_eq!(checks.of(&life("one")), Some(&wanted));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn there_are_never_two_of_a_replica_and_one_that_does_not_end_keeps_no_others_from_being_checked() {
+        let (run, runs, most) = ends(Duration::from_secs(60), &[(1, "no")]);
+        let (mut checks, long) = (FirstChecks::new(run), check(30));
+        let all: Vec<_> = (0..8).map(|number| life(&number.to_string())).collect();
+        checks.follow(|_| true, all.iter().map(|one| (one.clone(), &long)).collect());
+        // The first four give their places back after 10 s, though they go on.
+        assert!(timeout(Duration::from_secs(15), checks.changed()).await.is_err());
+        assert_eq!((runs.load(Ordering::Relaxed), most.load(Ordering::Relaxed)), (8, 8));
+        assert_eq!(checks.of(&all[0]), Some(&FirstCheck::Failed("no end within 5s".to_owned())));
+        assert!(timeout(Duration::from_secs(40), checks.changed()).await.is_err());
+        assert_eq!(runs.load(Ordering::Relaxed), 8, "each one's last has not ended");
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,6 +1,9 @@
 //! The first request after `up -d`: nobody is refused before a replica had its time to listen.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::Ipv6Addr,
+    time::{Duration, Instant},
+};
 
 use super::support::{load, project::Project, wait};
 
@@ -25,7 +28,8 @@ fn ask_at_once(rounds: u32) {
         let project = gunicorn(user, 0);
         for round in 0..rounds {
             project.run(&["up", "-d"]);
-            for address in [project.loopback(), project.outside(), project.in_pod("web", 8080)] {
+            let v6 = (Ipv6Addr::LOCALHOST, project.loopback().port()).into();
+            for address in [project.loopback(), v6, project.outside(), project.in_pod("web", 8080)] {
                 let answer = load::request(address);
                 assert!(answer.is_ok(), "round {round} as {user}, {address}: {answer:?}{}", project.log());
             }

@@ -100,9 +100,10 @@ services:
     image: ${{GUNICORN}}
     command: [sh, -c, "{command}"]
     environment: {{ REPLICA: "{{{{.Slot}}}}" }}
-    healthcheck: {{ test: "wget -T 1 -qO- http://127.0.0.1:8080/", interval: 1s, timeout: 2s, retries: 3 }}
+    healthcheck: {{ test: "wget -qO- http://127.0.0.1:8080/", interval: 1s, timeout: 2s, retries: 3 }}
     ports: ["${{PORT}}:8080", "127.0.0.1::8081"]
     deploy: {{ replicas: 2, update_config: {{ monitor: 2s }} }}
+    stop_grace_period: 1s
     x-sameport: {{ progress_deadline: 25s }}
 "#
     )
@@ -121,8 +122,12 @@ fn a_bad_version_never_gets_the_place_of_a_good_one() {
     let burns = "import socket; s = socket.create_server(('', 8080)); t = socket.create_server(('', 8081));\\nwhile True: pass";
     let fails = "def app(e, r): r('500 no', []); return [b'no']";
     for (case, command, words) in [
-        ("listens nowhere", "exec sleep 1000".to_owned(), "did not get ready within 25 s"),
-        ("listens on another port", format!("{PYTHON} --bind 0.0.0.0:9090 app:app"), "web"),
+        ("listens nowhere", "exec sleep 1000".to_owned(), "its health check fails"),
+        (
+            "listens on another port",
+            format!("{PYTHON} --bind 0.0.0.0:9090 app:app"),
+            "its health check fails",
+        ),
         (
             "listens on localhost",
             format!("{PYTHON} --bind 127.0.0.1:8080 --bind 127.0.0.1:8081 app:app"),
@@ -132,15 +137,15 @@ fn a_bad_version_never_gets_the_place_of_a_good_one() {
         ("accepts and never answers", format!("exec python3 -c \\\"{accepts}\\\""), "health check"),
         (
             "burns its processor",
-            format!("printf '{burns}' >/tmp/b.py; exec python3 /tmp/b.py"),
-            "health check",
+            format!("printf \\\"{burns}\\\" >/tmp/b.py; exec python3 /tmp/b.py"),
+            "its health check fails",
         ),
         (
             "answers 500",
             format!(
                 "printf \\\"{fails}\\\" >/tmp/bad.py; {PYTHON} --chdir /tmp --bind 0.0.0.0:8080 --bind 0.0.0.0:8081 bad:app"
             ),
-            "health check",
+            "its health check fails",
         ),
     ] {
         let load = load::Load::start(project.loopback(), 50);
