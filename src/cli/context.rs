@@ -168,6 +168,8 @@ impl Context {
             profiles: global.profiles.clone(),
             current_dir: self.current_dir.clone(),
             environment,
+            // Without them one warning less is given.
+            host_addresses: netns::addresses().unwrap_or_default(),
         }
     }
 
@@ -268,6 +270,7 @@ impl Context {
             netns_of: Arc::new(netns::inode),
             kernel,
             ticker: Ticker::by_thread(),
+            check_folder: Some(self.paths()?.of_host().to_owned()),
         })
     }
 

@@ -6,6 +6,7 @@
 //! The way: `find` names the files, `yaml` reads them, `interpolate` fills in variables, `merge`
 //! puts several files together, `convert` checks every key and makes the spec.
 
+mod checks_by_host;
 mod convert;
 mod diagnostic;
 mod env_file;
@@ -23,7 +24,7 @@ mod source;
 mod units;
 mod yaml;
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 pub use diagnostic::{Diagnostic, LoadError, Related, Severity};
 pub use report::Variables;
@@ -54,6 +55,8 @@ pub struct Options {
     pub current_dir: PathBuf,
     /// The environment of the process.
     pub environment: BTreeMap<String, String>,
+    /// The addresses of this host, as far as they are known.
+    pub host_addresses: Vec<IpAddr>,
 }
 
 /// A project that can be run.
@@ -112,6 +115,9 @@ fn load_into(options: &Options, report: &Report) -> Result<Loaded, LoadError> {
     let off = profiles::turn_off(&mut document, &found.profiles, report);
     resolve::resolve(&mut document, &name, &found, report)?;
     let project = convert::project(&document, &name, &off, report);
+    if let Some(project) = &project {
+        checks_by_host::warn(&document, project, &options.host_addresses, report);
+    }
     let warnings = report.finish()?;
     let Some(project) = project else {
         return Err(LoadError::general(

@@ -60,6 +60,7 @@ impl<E: Engine> Stage<E> {
             processes: Arc::new(HostProcesses),
             kernel,
             ticker: Ticker::by_thread(),
+            check_folder: None,
         };
         let (handle, supervisor) = supervisor::start(Arc::clone(&engine), name.clone(), settings)?;
         let stage = Self { engine, project: name, handle, supervisor, lock, lock_file };

@@ -5,11 +5,17 @@ use std::collections::BTreeMap;
 
 use crate::{
     engine::ContainerId,
-    kernel::steering::{Port, ReplicaReport},
+    kernel::{
+        sockets::Transport,
+        steering::{Port, ReplicaReport},
+    },
     spec::{Pod, Project, Service, ServiceName},
 };
 
 use super::{reach::Reach, rotation::transport};
+
+/// So many connections that should have come to the new version tell whether any do.
+pub(super) const ENOUGH: u64 = 20;
 
 /// A replica's process.
 type Life = (ContainerId, u32);
@@ -83,6 +89,16 @@ impl Arrivals {
     /// How many should have.
     pub(super) fn due(&self) -> u64 {
         self.due / 1000
+    }
+
+    /// A published port at which too little comes by itself to tell: none has come to the new version, and none had to.
+    pub(super) fn silent_port(&self) -> Option<u16> {
+        if self.came_to_new() > 0 || self.due() >= ENOUGH {
+            return None;
+        }
+        let is_meant = |(transport, _): &Port, share: u64| *transport == Transport::Tcp && share > 0;
+        let mut ports = self.shares.iter().filter(|(port, share)| is_meant(port, **share));
+        ports.next().map(|((_, port), _)| *port)
     }
 
     fn came(&self, is_meant: impl Fn(&(Life, Port), &Count) -> bool) -> u64 {

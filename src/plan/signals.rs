@@ -13,7 +13,11 @@ use crate::{
     spec::{ServiceName, Share, Update},
 };
 
-use super::{Desired, Direction, Observed, arrivals::Arrivals, history::later};
+use super::{
+    Desired, Direction, Observed,
+    arrivals::{self, Arrivals},
+    history::later,
+};
 
 /// Fewer than that are chance.
 const FEW: u64 = 5;
@@ -112,7 +116,7 @@ impl Signs {
         if exceeds(|tally| tally.overflowed) {
             return Some(Worse::Overflows);
         }
-        if rules.budget < Share::ALL && self.due >= ENOUGH && self.came * MISSED < self.due {
+        if rules.budget < Share::ALL && self.due >= arrivals::ENOUGH && self.came * MISSED < self.due {
             return Some(Worse::NoConnections);
         }
         let lasts = LASTS.max(rules.monitor / 2);
@@ -210,6 +214,13 @@ impl Signals {
             let is_long = watched.new_queue > SHORT && watched.new_queue > LONGER * (watched.old_queue + 1);
             watched.queues_since = is_long.then(|| watched.queues_since.unwrap_or(now));
         }
+    }
+
+    /// Services of which too few connections come by a published port to tell whether a new version gets any.
+    #[must_use]
+    pub fn silent_ports(&self) -> BTreeMap<ServiceName, u16> {
+        let silent = |watched: &Watched| watched.arrivals.silent_port();
+        self.services.iter().filter_map(|(name, watched)| Some((name.clone(), silent(watched)?))).collect()
     }
 
     /// What follows from it.

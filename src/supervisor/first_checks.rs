@@ -6,12 +6,15 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::mpsc,
     task::JoinHandle,
     time::{Instant, timeout},
 };
 
-use super::probes::{Check, Life};
+use super::{
+    check_places::CheckPlaces,
+    probes::{Check, Life},
+};
 use crate::{
     engine::{HealthCheck, Ran, cannot_run},
     probe::last_line,
@@ -19,8 +22,6 @@ use crate::{
 
 /// From the begin of one check of a replica to that of the next one.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// So many checks run at once.
-const AT_ONCE: usize = 4;
 /// The program of a check may be made by the replica as it comes up: so often in a row it has to be missing.
 const MISSING: u32 = 3;
 /// A command that is killed takes a moment to be gone. How long at most.
@@ -40,7 +41,7 @@ pub enum FirstCheck {
 /// Checks replicas that wait for their first good one.
 pub struct FirstChecks {
     run: Check,
-    permits: Arc<Semaphore>,
+    places: Arc<CheckPlaces>,
     running: BTreeMap<Life, Task>,
     found: BTreeMap<Life, FirstCheck>,
     told: mpsc::UnboundedReceiver<(Life, FirstCheck)>,
@@ -58,10 +59,10 @@ impl Drop for Task {
 
 impl FirstChecks {
     /// Nobody is checked yet.
-    pub fn new(run: Check) -> Self {
+    pub fn new(run: Check, places: CheckPlaces) -> Self {
         let (sender, told) = mpsc::unbounded_channel();
         let (running, found) = Default::default();
-        Self { run, permits: Arc::new(Semaphore::new(AT_ONCE)), running, found, told, sender }
+        Self { run, places: Arc::new(places), running, found, told, sender }
     }
 
     /// Checks these, and nobody else, until each has passed once. What was found of those that run no more is forgotten.
@@ -76,8 +77,8 @@ impl FirstChecks {
                 continue;
             }
             let told = self.sender.clone();
-            let (run, permits) = (Arc::clone(&self.run), Arc::clone(&self.permits));
-            let task = tokio::spawn(checks(life.clone(), check.clone(), run, permits, told));
+            let (run, places) = (Arc::clone(&self.run), Arc::clone(&self.places));
+            let task = tokio::spawn(checks(life.clone(), check.clone(), run, places, told));
             self.running.insert(life, Task(task));
         }
     }
@@ -110,7 +111,7 @@ async fn checks(
     life: Life,
     check: HealthCheck,
     run: Check,
-    permits: Arc<Semaphore>,
+    places: Arc<CheckPlaces>,
     told: mpsc::UnboundedSender<(Life, FirstCheck)>,
 ) {
     let mut missing = 0;
@@ -118,8 +119,7 @@ async fn checks(
         let (begun, limit) = (Instant::now(), check.timeout);
         let mut command = run(life.0.clone(), check.command.clone(), limit);
         let ended = {
-            // It is never closed.
-            let _permit = permits.acquire().await;
+            let _place = places.take().await;
             timeout(limit + PATIENCE, &mut command).await
         };
         let is_over = ended.is_ok();
@@ -161,7 +161,7 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
-    use crate::engine::ContainerId;
+    use crate::{engine::ContainerId, supervisor::check_places::AT_ONCE};
 
     fn life(name: &str) -> Life {
         (ContainerId(name.to_owned()), 7)
@@ -204,7 +204,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_replica_is_checked_each_second_until_it_has_passed_once() {
         let (run, runs, _) = ends(Duration::from_millis(50), &[(1, "no"), (1, "no"), (0, "")]);
-        let (mut checks, one, begun) = (FirstChecks::new(run), life("one"), Instant::now());
+        let (mut checks, one, begun) =
+            (FirstChecks::new(run, CheckPlaces::new(None)), life("one"), Instant::now());
         let long = check(30);
         let follow =
             |checks: &mut FirstChecks| checks.follow(|_| true, BTreeMap::from([(life("one"), &long)]));
@@ -229,7 +230,7 @@ mod tests {
             (&[gone, gone, (1, "no"), gone, gone, (0, "")][..], FirstCheck::Passed),
         ] {
             let (run, ..) = ends(Duration::ZERO, answers);
-            let (mut checks, long) = (FirstChecks::new(run), check(30));
+            let (mut checks, long) = (FirstChecks::new(run, CheckPlaces::new(None)), check(30));
             checks.follow(|_| true, BTreeMap::from([(life("one"), &long)]));
             checks.changed().await;
             assert_eq!(checks.of(&life("one")), Some(&wanted));
@@ -239,7 +240,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn there_are_never_two_of_a_replica_and_one_that_does_not_end_keeps_no_others_from_being_checked() {
         let (run, runs, most) = ends(Duration::from_secs(60), &[(1, "no")]);
-        let (mut checks, long) = (FirstChecks::new(run), check(30));
+        let (mut checks, long) = (FirstChecks::new(run, CheckPlaces::new(None)), check(30));
         let all: Vec<_> = (0..8).map(|number| life(&number.to_string())).collect();
         checks.follow(|_| true, all.iter().map(|one| (one.clone(), &long)).collect());
         // The first four give their places back after 10 s, though they go on.
@@ -253,7 +254,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn few_are_checked_at_once_and_none_that_the_engine_checks_as_often() {
         let (run, runs, most) = ends(Duration::from_millis(300), &[(1, "no")]);
-        let (mut checks, long, short) = (FirstChecks::new(run), check(30), check(1));
+        let (mut checks, long, short) = (FirstChecks::new(run, CheckPlaces::new(None)), check(30), check(1));
         let names: Vec<_> = (0..20).map(|number| format!("{number:02}")).collect();
         let all: Vec<_> = names.iter().map(|name| life(name)).collect();
         let wanted =

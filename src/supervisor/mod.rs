@@ -9,6 +9,7 @@
 mod act;
 mod before;
 mod bind_sources;
+mod check_places;
 mod diagnosis;
 pub mod engine_lock;
 mod first_checks;
@@ -21,6 +22,7 @@ mod kernel;
 mod last_words;
 pub mod lock;
 mod observe;
+mod own_connections;
 pub mod owner;
 pub mod paths;
 mod preview;

@@ -66,6 +66,12 @@ impl Paths {
         Ok(paths)
     }
 
+    /// The folder that all supervisors of this user on this host have in common.
+    #[must_use]
+    pub fn of_host(&self) -> &Path {
+        self.enabled.as_deref().unwrap_or(&self.runtime)
+    }
+
     /// The control socket of a project's supervisor.
     #[must_use]
     pub fn socket(&self, project: &ProjectName) -> PathBuf {

@@ -15,7 +15,10 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::first_checks::{FirstCheck, FirstChecks};
+use super::{
+    check_places::CheckPlaces,
+    first_checks::{FirstCheck, FirstChecks},
+};
 use crate::{
     engine::{ContainerId, ContainerState, Engine, EngineError, ExecOptions, Health, Ran, Role},
     kernel::{Netns, steering::ReplicaReport},
@@ -114,18 +117,19 @@ pub struct Complaint {
 
 impl Probes {
     /// Nothing is probed yet. The engine runs commands.
-    pub fn new<E: Engine>(engine: Arc<E>) -> Self {
-        Self::by(Arc::new(move |id, command, limit| {
+    pub fn new<E: Engine>(engine: Arc<E>, places: CheckPlaces) -> Self {
+        let check: Check = Arc::new(move |id, command, limit| {
             let engine = Arc::clone(&engine);
             let command = ExecOptions { command, limit: Some(limit), ..ExecOptions::default() };
             async move { engine.run(&id, &command).await }.boxed()
-        }))
+        });
+        Self::by(check, places)
     }
 
-    fn by(check: Check) -> Self {
+    fn by(check: Check, places: CheckPlaces) -> Self {
         let (sender, told) = mpsc::unbounded_channel();
         let (running, up, checked) = Default::default();
-        let first_checks = FirstChecks::new(Arc::clone(&check));
+        let first_checks = FirstChecks::new(Arc::clone(&check), places);
         Self { check, running, up, checked, first_checks, told, sender }
     }
 
@@ -464,15 +468,18 @@ mod tests {
     /// A command that answers as it is told, and counts how often it was run.
     fn answering(code: &Arc<AtomicU32>, asked: &Arc<Mutex<Vec<String>>>) -> Probes {
         let (code, asked) = (Arc::clone(code), Arc::clone(asked));
-        Probes::by(Arc::new(move |_, command, _| {
-            let (code, asked) = (Arc::clone(&code), Arc::clone(&asked));
-            async move {
-                asked.lock().unwrap().extend(command);
-                let code = i64::from(code.load(Ordering::Relaxed));
-                Ok(Ran { code, output: vec!["no database".to_owned()] })
-            }
-            .boxed()
-        }))
+        Probes::by(
+            Arc::new(move |_, command, _| {
+                let (code, asked) = (Arc::clone(&code), Arc::clone(&asked));
+                async move {
+                    asked.lock().unwrap().extend(command);
+                    let code = i64::from(code.load(Ordering::Relaxed));
+                    Ok(Ran { code, output: vec!["no database".to_owned()] })
+                }
+                .boxed()
+            }),
+            CheckPlaces::new(None),
+        )
     }
 
     fn silent() -> Probes {
@@ -607,12 +614,16 @@ mod tests {
         let is_there = Arc::new(std::sync::atomic::AtomicBool::new(true));
         let (reachable, asked) = (Arc::clone(&is_there), Arc::new(AtomicU32::new(0)));
         let count = Arc::clone(&asked);
-        let mut probes = Probes::by(Arc::new(move |_, _, _| {
-            count.fetch_add(1, Ordering::Relaxed);
-            let unreachable = EngineError::Unreachable { address: "a".to_owned(), reason: "b".to_owned() };
-            let answer = reachable.load(Ordering::Relaxed).then_some(Ran { code: 0, output: Vec::new() });
-            async move { answer.ok_or(unreachable) }.boxed()
-        }));
+        let mut probes = Probes::by(
+            Arc::new(move |_, _, _| {
+                count.fetch_add(1, Ordering::Relaxed);
+                let unreachable =
+                    EngineError::Unreachable { address: "a".to_owned(), reason: "b".to_owned() };
+                let answer = reachable.load(Ordering::Relaxed).then_some(Ran { code: 0, output: Vec::new() });
+                async move { answer.ok_or(unreachable) }.boxed()
+            }),
+            CheckPlaces::new(None),
+        );
         let probe = Probe { failures: 1, ..Probe::of(ProbeKind::Exec { command: vec!["alive".to_owned()] }) };
         let project =
             project(Spec { readiness: Some(probe.clone()), liveness: Some(probe), ..Spec::default() });

@@ -5,6 +5,7 @@ mod look;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -24,7 +25,7 @@ use crate::{
         Action, Approach, Container, Observed, Outages, Phase, Plan, Sharing, Signals, Target, assess, plan,
         replacement_order, status, versions::Versions,
     },
-    spec::{ProjectName, ServiceName},
+    spec::{ProjectName, ServiceName, Share},
     tick::Ticker,
 };
 
@@ -32,10 +33,12 @@ use super::{
     Asked, EventKind, Handle, Journal, Kernel, Milestone, NetnsOf, Reply, Request, StateError, StateFile,
     Wish,
     bind_sources::{self, BindSources},
+    check_places::CheckPlaces,
     illness::Illnesses,
     journal::Pen,
     kept_images::{self, KeptImages},
     observe::{Dirty, Observer, Snapshot},
+    own_connections::OwnConnections,
     preview::preview,
     probes::{Applied, Probes},
     shared_files::{self, SharedFiles},
@@ -74,6 +77,8 @@ pub struct Settings {
     pub kernel: Arc<dyn Kernel>,
     /// Looks at what nobody tells of.
     pub ticker: Ticker,
+    /// Where the supervisors of this user count the health checks that they run at once; none: it counts its own.
+    pub check_folder: Option<PathBuf>,
 }
 
 /// Starts a supervisor. It wants nothing until it is asked to, and ends after [`Request::Down`] or
@@ -135,9 +140,10 @@ pub fn start<E: Engine>(
         clock: settings.clock,
         journal: Pen::new(journal),
         traffic: Traffic::new(settings.kernel),
-        probes: Probes::new(probed),
+        probes: Probes::new(probed, CheckPlaces::new(settings.check_folder)),
         illnesses: Illnesses::default(),
         signals: Signals::default(),
+        own_connections: OwnConnections::default(),
         bind_sources: BindSources::new(),
         shared_files: SharedFiles::new(),
         outages: Outages::default(),
@@ -192,6 +198,7 @@ struct Supervisor<E> {
     probes: Probes,
     illnesses: Illnesses,
     signals: Signals,
+    own_connections: OwnConnections,
     bind_sources: BindSources,
     shared_files: SharedFiles,
     outages: Outages,
@@ -455,9 +462,23 @@ impl<E: Engine> Supervisor<E> {
             self.signals.note(&self.wish.desired, &self.observed, report, now);
             self.observed.signs = self.signals.signs();
         }
+        self.own_connections.follow(&self.silent_ports());
         for kind in traffic::compare(&self.wish.desired.project, &before, &self.observed) {
             self.journal.record(self.clock.now(), kind);
         }
+    }
+
+    /// Where no clients show whether any connection reaches a new version: a process in the network, and the port.
+    fn silent_ports(&self) -> BTreeMap<ServiceName, (u32, u16)> {
+        let Sharing::ByKernel(_) = &self.observed.sharing else { return BTreeMap::new() };
+        let ports = self.signals.silent_ports().into_iter();
+        let to = ports.filter_map(|(name, port)| {
+            let service = self.wish.desired.project.services.get(&name)?;
+            let is_judged = self.wish.desired.update_rules(service).budget < Share::ALL;
+            let pid = self.observed.service(&name).find_map(|(_, container)| container.process())?.pid;
+            is_judged.then_some((name, (pid, port)))
+        });
+        to.collect()
     }
 
     /// When to go on if nothing happens before.

@@ -59,6 +59,7 @@ impl Shop {
             processes: Arc::new(move |pid, _: &_| processes.world().presence(pid)),
             kernel: Arc::new(kernel),
             ticker: Ticker::by_tokio(),
+            check_folder: None,
         };
         let ticker = settings.ticker.clone();
         let engine = Arc::new(self.engine.clone());

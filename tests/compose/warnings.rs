@@ -1,6 +1,6 @@
 //! What a user is told about a file that can be used.
 
-use crate::support::{assert_shown, file, gallery, service};
+use crate::support::{Folder, assert_shown, file, gallery, service};
 
 #[test]
 fn keys_without_effect() {
@@ -53,7 +53,9 @@ fn keys_without_effect() {
             ("pull policy", service("pull_policy: daily")),
             (
                 "a check by way of the host",
-                service("healthcheck: {test: [CMD, curl, \"http://host.docker.internal:8080/\"]}"),
+                service(
+                    "ports: [\"8080:80\"]\nhealthcheck: {test: [CMD, curl, \"http://host.docker.internal:8080/\"]}",
+                ),
             ),
         ]),
     );
@@ -99,4 +101,35 @@ fn colour_is_only_where_it_is_asked_for() {
     let warning = &service("links: [db]").load().unwrap().warnings[0];
     assert!(warning.render(true).contains("\u{1b}["));
     assert!(!warning.render(false).contains('\u{1b}'));
+}
+
+#[test]
+fn a_check_that_asks_its_own_service_by_way_of_the_host_is_told() {
+    let hosts = "extra_hosts: {outside: host-gateway, other: 192.0.2.9}";
+    for (ports, check, other, is_told) in [
+        ("8080:80", "curl -f http://host.docker.internal:8080/", "", true),
+        ("8080:80", "curl -f http://host.docker.internal:80801/", "", false),
+        ("8080:80", "curl -f http://host.docker.internal:5432/", "", false),
+        ("8080:80", "curl -f http://my.host.docker.internal:8080/", "", false),
+        ("80:8080", "curl -f http://gateway.docker.internal/health", "", true),
+        ("8080:80", "curl -f http://gateway.docker.internal/health", "", false),
+        ("8080:80", "nc -z host.docker.internal 8080", "", true),
+        ("8080:80", "curl -f http://outside:8080/", hosts, true),
+        ("8080:80", "curl -f http://outside:8080/", "", false),
+        ("8080:80", "curl -f http://other:8080/", hosts, false),
+        ("8080:80", "curl -f http://192.0.2.7:8080/", "", true),
+        ("8080:80", "curl -f http://192.0.2.70:8080/", "", false),
+        ("8080:80", "curl -f http://[2001:db8::7]:8080/", "", true),
+        ("8080:80", "curl -f http://127.0.0.1:8080/", "", false),
+        ("8080:80", "curl -f http://web:80/", "", false),
+    ] {
+        let file = format!(
+            "services:\n  web:\n    image: web\n    ports: [\"{ports}\"]\n    healthcheck: {{test: \"{check}\"}}\n    {other}\n"
+        );
+        let mut folder = Folder::new(&[("compose.yaml", &file)]);
+        let addresses = ["127.0.0.1", "192.0.2.7", "2001:db8::7"];
+        folder.options.host_addresses = addresses.map(|address| address.parse().unwrap()).to_vec();
+        let told = folder.messages();
+        assert_eq!(told.contains("the check goes through"), is_told, "{file}{told}");
+    }
 }

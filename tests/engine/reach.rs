@@ -162,3 +162,70 @@ fn a_bad_version_never_gets_the_place_of_a_good_one() {
         });
     }
 }
+
+/// Accepts connections, or hangs with a full queue.
+fn takes_connections(takes: bool) -> String {
+    let server = r#"
+import socket, sys, time
+s = socket.socket()
+s.bind(("0.0.0.0", 8080))
+s.listen(1)
+if sys.argv[1] == "false":
+    clients = [socket.socket() for _ in range(4)]
+    for client in clients:
+        client.setblocking(False)
+        client.connect_ex(("127.0.0.1", 8080))
+    time.sleep(1000)
+while True:
+    connection, _ = s.accept()
+    connection.sendall(b"220 greeting\r\n")
+    while connection.recv(4096):
+        pass
+    connection.close()
+"#;
+    let server = server.trim().replace('\n', "\n        ");
+    format!(
+        r#"
+services:
+  web:
+    image: ${{GUNICORN}}
+    command:
+      - python3
+      - -c
+      - |
+        {server}
+      - "{takes}"
+    ports: ["${{PORT}}:8080"]
+    deploy: {{ replicas: 2, update_config: {{ monitor: 5s }} }}
+    stop_grace_period: 1s
+"#
+    )
+}
+
+#[test]
+fn a_version_that_no_connection_reaches_is_rolled_back_also_where_no_clients_come() {
+    let project = Project::new(&takes_connections(true));
+    project.run(&["up", "-d", "--wait"]);
+    let before = project.processes();
+    project.write(&takes_connections(false));
+    let up = project.try_run(&["up", "-d", "--wait"]);
+    assert_eq!(up.code, Some(1), "{up:#?}");
+    assert!(up.stderr.contains("web-1: the new version is no good: "), "{up:#?}");
+    assert!(!up.stderr.contains("ended"), "{up:#?}");
+    eprintln!("{}", up.stderr);
+    wait::until("everything is as before", || {
+        let now = project.processes();
+        wait::check(now == before, (&before, now))
+    });
+    // A good one is reached, and nothing of that is a failure.
+    let resets = |project: &Project| {
+        let pods = project.status().pods.into_iter();
+        pods.filter_map(|pod| pod.counters).map(|counters| counters.reset).sum::<u64>()
+    };
+    let before = resets(&project);
+    project.write(&takes_connections(true).replace("220", "221"));
+    project.run(&["up", "-d", "--wait"]);
+    let status = project.status();
+    assert!(status.replicas.iter().all(|replica| replica.up_to_date), "{status:#?}");
+    assert_eq!(resets(&project), before, "{status:#?}");
+}

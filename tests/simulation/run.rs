@@ -853,6 +853,7 @@ fn supervise(
         processes: Arc::new(move |pid, _: &_| processes.world().presence(pid)),
         kernel,
         ticker: Ticker::by_tokio(),
+        check_folder: None,
     };
     start(Arc::new(engine.clone()), "sim".parse().unwrap(), settings).unwrap()
 }

@@ -8,8 +8,6 @@ use super::super::{
 };
 use crate::spec::{HealthTest, Healthcheck};
 
-/// The name that Docker gives the host in containers.
-const HOST: &str = "host.docker.internal";
 const HELP: &str = "write a text for the shell, or a list that starts with `CMD`, `CMD-SHELL` or `NONE`";
 
 pub(super) fn healthcheck(service: &Fields<'_>) -> Option<Healthcheck> {
@@ -28,11 +26,7 @@ pub(super) fn healthcheck(service: &Fields<'_>) -> Option<Healthcheck> {
         }
         None if off => HealthTest::None,
         None => HealthTest::Inherit,
-        Some(test) => {
-            let read = read_test(test, &fields)?;
-            warn_of_host(test, &read, &fields);
-            read
-        }
+        Some(test) => read_test(test, &fields)?,
     };
     Some(Healthcheck {
         test,
@@ -42,22 +36,6 @@ pub(super) fn healthcheck(service: &Fields<'_>) -> Option<Healthcheck> {
         start_period: fields.duration("start_period"),
         start_interval: fields.duration("start_interval"),
     })
-}
-
-/// By a published port of the host a check reaches any replica that is ready, and waits until there is one.
-fn warn_of_host(node: &Node, test: &HealthTest, fields: &Fields<'_>) {
-    let asks_host = match test {
-        HealthTest::Cmd(words) => words.iter().any(|word| word.contains(HOST)),
-        HealthTest::Shell(line) => line.contains(HOST),
-        HealthTest::Inherit | HealthTest::None => false,
-    };
-    if asks_host {
-        let message = format!(
-            "the check goes through {HOST}, and so to any replica that is ready, not to the one it is for"
-        );
-        let help = "ask `localhost`, or the service by its name: both are the replica itself";
-        fields.report.push(Problem::warning(node.at, message).help(help));
-    }
 }
 
 fn read_test(node: &Node, fields: &Fields<'_>) -> Option<HealthTest> {

@@ -1,0 +1,125 @@
+//! How many health checks are run at once: few, however many supervisors this user has on the host.
+//!
+//! A check takes one of a few places. A place is a file that is locked: the kernel gives it back however the process ends.
+
+use std::{
+    fs::{File, OpenOptions},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use nix::fcntl::{Flock, FlockArg};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::{Instant, sleep},
+};
+
+/// So many checks run at once.
+pub const AT_ONCE: usize = 4;
+/// Between two looks for a free place.
+const PAUSE: Duration = Duration::from_millis(10);
+/// A check that has waited for so long runs without a place: a supervisor that was stopped keeps its own.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The places of all supervisors that use one folder.
+#[derive(Debug)]
+pub struct CheckPlaces {
+    here: Semaphore,
+    folder: Option<PathBuf>,
+}
+
+/// Held while a check runs.
+#[derive(Debug)]
+pub struct Place<'a> {
+    _here: Option<SemaphorePermit<'a>>,
+    _on_host: Option<Flock<File>>,
+}
+
+impl CheckPlaces {
+    /// Shared by all supervisors that use this folder; without one, of this supervisor alone.
+    #[must_use]
+    pub fn new(folder: Option<PathBuf>) -> Self {
+        Self { here: Semaphore::new(AT_ONCE), folder }
+    }
+
+    /// Waits for a place.
+    pub async fn take(&self) -> Place<'_> {
+        // It is never closed.
+        let here = self.here.acquire().await.ok();
+        let Some(folder) = &self.folder else { return Place { _here: here, _on_host: None } };
+        let begun = Instant::now();
+        loop {
+            match free_place(folder) {
+                Ok(None) if begun.elapsed() < PATIENCE => sleep(PAUSE).await,
+                Ok(on_host) => return Place { _here: here, _on_host: on_host },
+                Err(error) => {
+                    tracing::debug!(%error, "health checks are counted for this supervisor only");
+                    return Place { _here: here, _on_host: None };
+                }
+            }
+        }
+    }
+}
+
+impl Drop for CheckPlaces {
+    fn drop(&mut self) {
+        // Nothing is left of a project that is gone. Other supervisors make them anew; until they have, some checks more may run.
+        let files = self.folder.iter().flat_map(|folder| (1..=AT_ONCE).map(|number| file(folder, number)));
+        files.for_each(|file| drop(std::fs::remove_file(file)));
+    }
+}
+
+fn file(folder: &Path, number: usize) -> PathBuf {
+    // No project has a dot in its name.
+    folder.join(format!("check.{number}.lock"))
+}
+
+/// Takes a place that is free, if there is one.
+fn free_place(folder: &Path) -> std::io::Result<Option<Flock<File>>> {
+    for number in 1..=AT_ONCE {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+        match Flock::lock(options.open(file(folder, number))?, FlockArg::LockExclusiveNonblock) {
+            Ok(place) => return Ok(Some(place)),
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => {}
+            Err((_, errno)) => return Err(errno.into()),
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn supervisors_with_one_folder_share_the_places_and_one_that_hangs_holds_nobody_up_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, other) = (
+            CheckPlaces::new(Some(folder.path().to_owned())),
+            CheckPlaces::new(Some(folder.path().to_owned())),
+        );
+        let mut held = Vec::new();
+        for number in 0..AT_ONCE {
+            held.push(if number % 2 == 0 { one.take().await } else { other.take().await });
+        }
+        for places in [&one, &other] {
+            assert!(timeout(PATIENCE / 2, places.take()).await.is_err(), "a fifth one");
+        }
+        held.pop();
+        let place = timeout(PATIENCE / 2, one.take()).await.unwrap();
+        assert!(place._on_host.is_some());
+        let late = timeout(2 * PATIENCE, other.take()).await.unwrap();
+        assert!(late._on_host.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_is_gone_keeps_nobody_from_checking() {
+        let folder = tempfile::tempdir().unwrap();
+        let places = CheckPlaces::new(Some(folder.path().join("gone")));
+        assert!(timeout(PATIENCE / 2, places.take()).await.unwrap()._on_host.is_none());
+    }
+}
