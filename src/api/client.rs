@@ -12,7 +12,7 @@ use hyper::{Method, Response, StatusCode, body::Incoming, client::conn::http1, h
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
-use crate::supervisor::Request;
+use crate::supervisor::{Request, read_access::ReadAccess};
 
 use super::{
     protocol::{EVENTS, HISTORY, Line, REQUEST, Reply},
@@ -23,6 +23,21 @@ use super::{
 #[derive(Clone, Debug)]
 pub struct Client {
     path: PathBuf,
+    access: Access,
+}
+
+/// As whom a client asks.
+#[derive(Clone, Debug)]
+enum Access {
+    /// As the user whose supervisor it is.
+    Own,
+    /// As another user: only questions are answered.
+    Read {
+        /// What has to come with each.
+        access: ReadAccess,
+        /// Who has to answer.
+        owner: u32,
+    },
 }
 
 /// Why a supervisor does not answer.
@@ -35,6 +50,14 @@ pub enum ClientError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// Somebody else listens there.
+    #[error("user {user} listens on {}, in place of a supervisor of yours", path.display())]
+    Foreign {
+        /// Where.
+        path: PathBuf,
+        /// Who.
+        user: u32,
     },
     /// It is about to leave.
     #[error("the supervisor has just ended")]
@@ -53,11 +76,36 @@ impl Client {
     /// # Errors
     /// When the socket cannot be used.
     pub async fn connect(path: &Path) -> Result<Option<Self>, ClientError> {
-        match UnixStream::connect(path).await {
-            Ok(_) => Ok(Some(Self { path: path.to_owned() })),
-            Err(error) if is_absent(&error) => Ok(None),
-            Err(source) => Err(ClientError::NotRunning { path: path.to_owned(), source }),
+        Self { path: path.to_owned(), access: Access::Own }.if_there().await
+    }
+
+    /// A client that only reads, of the supervisor of another user of this host; none when nobody listens there any more.
+    ///
+    /// # Errors
+    /// When the socket cannot be used.
+    pub async fn connect_to_read(access: &ReadAccess, owner: u32) -> Result<Option<Self>, ClientError> {
+        let path = PathBuf::from(format!("\0{}", access.socket));
+        Self { path, access: Access::Read { access: access.clone(), owner } }.if_there().await
+    }
+
+    async fn if_there(self) -> Result<Option<Self>, ClientError> {
+        match self.stream().await {
+            Ok(_) => Ok(Some(self)),
+            Err(ClientError::NotRunning { source, .. }) if is_absent(&source) => Ok(None),
+            Err(error) => Err(error),
         }
+    }
+
+    /// A connection to the supervisor, and to nobody else.
+    async fn stream(&self) -> Result<UnixStream, ClientError> {
+        let fail = |source| ClientError::NotRunning { path: self.path.clone(), source };
+        let stream = UnixStream::connect(&self.path).await.map_err(fail)?;
+        let user = stream.peer_cred().map_err(fail)?.uid();
+        let is_meant = match self.access {
+            Access::Own => user == 0 || user == rustix::process::geteuid().as_raw(),
+            Access::Read { owner, .. } => user == owner,
+        };
+        if is_meant { Ok(stream) } else { Err(ClientError::Foreign { path: self.path.clone(), user }) }
     }
 
     /// Where that supervisor listens.
@@ -125,17 +173,19 @@ impl Client {
         path: &str,
         body: Vec<u8>,
     ) -> Result<Response<Incoming>, ClientError> {
-        let stream = UnixStream::connect(&self.path)
-            .await
-            .map_err(|source| ClientError::NotRunning { path: self.path.clone(), source })?;
+        let stream = self.stream().await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         // It ends with the answer's body.
         tokio::spawn(connection);
-        let request = hyper::Request::builder()
+        let mut request = hyper::Request::builder()
             .method(method)
             .uri(path)
             .header(header::HOST, "sameport")
-            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::CONTENT_TYPE, "application/json");
+        if let Access::Read { access, .. } = &self.access {
+            request = request.header(header::AUTHORIZATION, access.authorization());
+        }
+        let request = request
             .body(Full::new(Bytes::from(body)))
             .map_err(|e| ClientError::Misunderstood(e.to_string()))?;
         Ok(sender.send_request(request).await?)

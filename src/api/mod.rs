@@ -7,6 +7,7 @@
 //! supervisor speaks. [`schema`] has the types of all that is printed, [`convert`] makes them.
 
 mod client;
+mod connections;
 pub mod convert;
 pub mod protocol;
 pub mod schema;
@@ -14,5 +15,5 @@ mod server;
 pub mod version;
 
 pub use client::{Client, ClientError};
-pub use server::{Server, answer, bind, follow, past};
+pub use server::{Served, Server, answer, bind, follow, past};
 pub use version::{Standing, Version};

@@ -2,59 +2,85 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use axum::{
     Json, Router,
-    body::{Body, Bytes},
-    extract::{DefaultBodyLimit, State},
-    http::{StatusCode, header},
+    body::{Body, Bytes, to_bytes},
+    extract::{DefaultBodyLimit, Request as HttpRequest, State},
+    http::{Method, StatusCode, header},
+    middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use futures_util::{Stream, StreamExt, stream};
+use sha2::{Digest, Sha256};
 use tokio::{
     net::UnixListener,
-    sync::broadcast::{Receiver, error::RecvError},
+    sync::{
+        Semaphore,
+        broadcast::{Receiver, error::RecvError},
+    },
     task::{JoinHandle, JoinSet},
 };
 
 use crate::{
     engine::EngineIdentity,
     spec::ProjectName,
-    supervisor::{self, Ended, Event, Handle, Journal, Request},
+    supervisor::{self, Ended, Event, Handle, Journal, Request, private_folder, read_access::ReadAccess},
     tick::{Ticker, Watch},
 };
 
 use super::{
+    connections::{self, Limits},
     convert::{self, ProjectContext},
     protocol::{EVENTS, HISTORY, Line, REQUEST, Reply},
     schema,
     version::{DETACH, VERSION, Version},
 };
 
+/// What this user's commands may take.
+const LIMITS: Limits = Limits { connections: 512, body: 64 << 20 };
+/// So many follow the events at once.
+const FOLLOWERS: usize = 128;
+/// So many connections of other users are answered at once.
+const READERS: usize = 64;
+/// The largest request of other users, in bytes.
+const LARGEST_OF_READER: usize = 4 << 10;
+const READ_ONLY: &str = "other users may only ask; give the command as the user whose supervisor it is";
+
 /// Answers on a project's control socket as long as it lives; the socket's file goes with it.
 #[derive(Debug)]
 pub struct Server {
     path: PathBuf,
     task: JoinHandle<()>,
+    readers: Option<JoinHandle<()>>,
 }
 
-/// Answers for a supervisor of a project on that engine on the socket at `path`, with mode 0600. Whoever calls holds the project's lock: a
+/// What a socket answers for.
+#[derive(Debug)]
+pub struct Served {
+    /// The project.
+    pub project: ProjectName,
+    /// Its supervisor.
+    pub handle: Handle,
+    /// The engine that it is on, if that is known.
+    pub engine: Option<EngineIdentity>,
+    /// How other users may ask; `None`: they may not.
+    pub read_access: Option<ReadAccess>,
+}
+
+/// Answers for a supervisor on the socket at `path`, with mode 0600. Whoever calls holds the project's lock: a
 /// file that is there already was left behind by a supervisor that is no more.
 ///
 /// # Errors
 /// When there can be no socket.
-pub fn bind(
-    path: &Path,
-    project: &ProjectName,
-    handle: Handle,
-    engine: Option<EngineIdentity>,
-    ticker: &Ticker,
-) -> io::Result<Server> {
+pub fn bind(path: &Path, served: Served, ticker: &Ticker) -> io::Result<Server> {
+    let Served { project, handle, engine, read_access } = served;
     match fs::remove_file(path) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -71,13 +97,59 @@ pub fn bind(
         .route(VERSION, get(async || Json(version)))
         .route(DETACH, post(detach))
         .fallback(unknown)
-        // Who may use the socket may ask for a project of any size.
+        // Each socket has its own.
         .layer(DefaultBodyLimit::disable())
-        .with_state(Supervisor { project: project.clone(), handle });
+        .with_state(Supervisor { project, handle, followers: Arc::new(Semaphore::new(FOLLOWERS)) });
+    let readers = read_access.and_then(|access| admit_readers(&access, &routes, live.resubscribe()));
     let looked_at = path.to_owned();
     let removed = ticker.watch(move || is_removed(&looked_at));
     let task = tokio::spawn(serve(path.to_owned(), listener, removed, routes, journal, live));
-    Ok(Server { path: path.to_owned(), task })
+    Ok(Server { path: path.to_owned(), task, readers })
+}
+
+/// Answers others who have the key, on an abstract socket: nothing that changes anything. Without that socket, they are told
+/// what the engine tells.
+fn admit_readers(access: &ReadAccess, routes: &Router, live: Receiver<Event>) -> Option<JoinHandle<()>> {
+    let listener = match UnixListener::bind(format!("\0{}", access.socket)) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::warn!(%error, "other users cannot ask this supervisor");
+            return None;
+        }
+    };
+    let routes = routes.clone().layer(middleware::from_fn_with_state(access.clone(), only_read));
+    let limits = Limits { connections: READERS, body: LARGEST_OF_READER };
+    Some(tokio::spawn(connections::serve(listener, routes, limits, |_| true, end(live))))
+}
+
+/// Lets questions through of who has the key.
+async fn only_read(State(access): State<ReadAccess>, request: HttpRequest, next: Next) -> Response {
+    let given = request.headers().get(header::AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
+    // How long it takes to compare digests tells nothing of the key.
+    if Sha256::digest(given) != Sha256::digest(access.authorization()) {
+        return (StatusCode::UNAUTHORIZED, "who may use the engine has the key").into_response();
+    }
+    let is_question = match (request.method(), request.uri().path()) {
+        (&Method::GET, EVENTS | HISTORY | VERSION) => true,
+        (&Method::POST, REQUEST) => return ask(request, next).await,
+        _ => false,
+    };
+    match is_question {
+        true => next.run(request).await,
+        false => (StatusCode::FORBIDDEN, READ_ONLY).into_response(),
+    }
+}
+
+/// Lets a request through that asks for the status.
+async fn ask(request: HttpRequest, next: Next) -> Response {
+    let (head, body) = request.into_parts();
+    let Ok(body) = to_bytes(body, LARGEST_OF_READER).await else {
+        return StatusCode::BAD_REQUEST.into_response();
+    };
+    match serde_json::from_slice(&body) {
+        Ok(Request::Status) => next.run(HttpRequest::from_parts(head, Body::from(body))).await,
+        _ => (StatusCode::FORBIDDEN, READ_ONLY).into_response(),
+    }
 }
 
 fn is_removed(path: &Path) -> bool {
@@ -104,10 +176,9 @@ async fn serve(
     let mut answer = |listener: UnixListener, live: Receiver<Event>| {
         let routes = routes.clone();
         answering.spawn(async move {
-            // Who comes after the supervisor's end finds nobody, instead of one who can answer nothing.
-            if let Err(error) = axum::serve(listener, routes).with_graceful_shutdown(end(live)).await {
-                tracing::error!(%error, "the control socket is closed");
-            }
+            let me = rustix::process::geteuid().as_raw();
+            let may_speak = |uid| uid == me || uid == 0;
+            connections::serve(listener, routes, LIMITS, may_speak, end(live)).await;
         });
     };
     let ended = end(live.resubscribe());
@@ -122,10 +193,8 @@ async fn serve(
         if !is_removed(&path) {
             continue;
         }
-        let folder = path
-            .parent()
-            .map_or(Ok(()), |folder| fs::DirBuilder::new().recursive(true).mode(0o700).create(folder));
-        match folder.and_then(|()| listen(&path)) {
+        let folder = path.parent().map_or(Ok(()), private_folder::make);
+        match folder.map_err(io::Error::from).and_then(|()| listen(&path)) {
             Ok(listener) => {
                 tracing::warn!(path = %path.display(), "the control socket was removed, and is put back");
                 told = false;
@@ -159,6 +228,7 @@ async fn end(mut live: Receiver<Event>) {
 impl Drop for Server {
     fn drop(&mut self) {
         self.task.abort();
+        self.readers.iter().for_each(JoinHandle::abort);
         // The next supervisor takes a leftover away.
         let _ = fs::remove_file(&self.path);
     }
@@ -169,6 +239,7 @@ impl Drop for Server {
 struct Supervisor {
     project: ProjectName,
     handle: Handle,
+    followers: Arc<Semaphore>,
 }
 
 /// Asks a supervisor of this process, and answers as its socket does.
@@ -226,7 +297,13 @@ async fn history(State(supervisor): State<Supervisor>) -> Json<Vec<schema::Event
 }
 
 async fn events(State(supervisor): State<Supervisor>) -> Response {
-    let lines = follow(&supervisor.handle).map(|line| {
+    let Ok(place) = supervisor.followers.try_acquire_owned() else {
+        let words = format!("{FOLLOWERS} others follow its events already");
+        return (StatusCode::TOO_MANY_REQUESTS, words).into_response();
+    };
+    let lines = follow(&supervisor.handle).map(move |line| {
+        // It is given back with the stream.
+        let _ = &place;
         let mut text = serde_json::to_vec(&line)?;
         text.push(b'\n');
         Ok::<_, serde_json::Error>(Bytes::from(text))

@@ -15,6 +15,7 @@ use sameport::{
     supervisor::{
         engine_lock::{self, EngineLockError},
         lock::{Lock, LockError},
+        paths::open_log,
     },
 };
 use tokio::time::Instant;
@@ -93,7 +94,7 @@ fn launch(context: &Context, name: &ProjectName, start: &Start) -> Result<Child,
     let path = context.paths()?.log(name);
     let fail =
         |error: io::Error| CliError::io(format!("cannot begin the supervisor ({})", path.display()))(error);
-    let log = fs::OpenOptions::new().create(true).append(true).open(&path).map_err(fail)?;
+    let log = open_log(&path).map_err(fail)?;
     let program = std::env::current_exe().map_err(fail)?;
     Command::new(program)
         .args(&start.project)

@@ -29,7 +29,7 @@ pub struct EventsArgs {
 /// Runs `sameport events`.
 pub async fn run(context: &Context, args: EventsArgs) -> Result<(), CliError> {
     let name = context.project()?;
-    let session = Session::required(context, &name, "; no events available").await?;
+    let session = Session::required_to_answer(context, &name, "; no events available").await?;
     let show = |event: &Event| match context.data() {
         Some(format) => format.streamed(event),
         None => event::with_time(event).map_or(Ok(()), |text| output::colored_line(&text)),

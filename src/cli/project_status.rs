@@ -35,7 +35,7 @@ pub async fn status(context: &Context) -> Result<(Status, Option<Project>), CliE
     let (name, loaded) = context.load_if_possible()?;
     let file = loaded.map(|loaded| loaded.project);
     let by_file = || file.clone().unwrap_or_else(|| Project::empty(name.clone()));
-    let mut status = match Session::readable(context, &name).await? {
+    let mut status = match Session::answering(context, &name).await? {
         Readable::Running(session) => {
             let mut status = session.status().await?;
             let finder = Finder::of(context, &name, file.as_ref());

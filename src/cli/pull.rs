@@ -106,12 +106,14 @@ pub async fn pull(
 /// When the engine does not answer.
 pub async fn look(docker: &Docker, project: &Project) -> Result<Found, EngineError> {
     let mut found = Found::default();
-    for service in project.services.values() {
-        let canary = service.canary.iter().map(|canary| &canary.image);
-        for image in std::iter::once(&service.container.image).chain(canary) {
-            if let Some(info) = docker.image(image).await? {
-                found.ids.insert(image.clone(), info.id);
-            }
+    let of_service = |service: &'_ Service| {
+        let canary = service.canary.as_ref().map(|canary| canary.image.clone());
+        std::iter::once(service.container.image.clone()).chain(canary)
+    };
+    let images: BTreeSet<Image> = project.services.values().flat_map(of_service).collect();
+    for image in images {
+        if let Some(info) = docker.image(&image).await? {
+            found.ids.insert(image, info.id);
         }
     }
     Ok(found)

@@ -9,12 +9,12 @@ use std::{
 use futures_util::{StreamExt, stream::BoxStream};
 use sameport::{
     api::{
-        self, Client, ClientError,
+        self, Client, ClientError, Served,
         protocol::{Line, Reply},
         schema::{self, Preview, Status},
     },
     clock::Clock,
-    engine::docker::Docker,
+    engine::{EngineError, docker::Docker},
     spec::{Project, ProjectName},
     supervisor::{
         self, EventKind, Handle, Request, WatchAsked,
@@ -22,6 +22,8 @@ use sameport::{
         lock::{Lock, LockError},
         owner::Owner,
         paths::lock_beside,
+        private_folder,
+        read_access::ReadAccess,
     },
     tick::Ticker,
 };
@@ -175,10 +177,51 @@ impl Session {
         }
     }
 
+    /// As [`Self::readable`], also of another user of this host, where this one may use the engine: for a command that
+    /// asks questions only.
+    pub async fn answering(context: &Context, project: &ProjectName) -> Result<Readable, CliError> {
+        match Self::readable(context, project).await? {
+            Readable::Nobody => {
+                Ok(Self::of_another_user(context, project).await?.unwrap_or(Readable::Nobody))
+            }
+            found => Ok(found),
+        }
+    }
+
+    async fn of_another_user(context: &Context, project: &ProjectName) -> Result<Option<Readable>, CliError> {
+        let Some(owner) = Self::owner(context, project).await else { return Ok(None) };
+        let access = owner.read_access.as_ref().filter(|_| owner.is_of_this_host());
+        let Some(access) = access else { return Ok(None) };
+        let Some(client) = Client::connect_to_read(access, owner.uid).await? else { return Ok(None) };
+        match takeover::understands(&client.version().await?, project) {
+            Ok(()) => Ok(Some(Readable::Running(Self::Other(client)))),
+            Err(_) => Ok(Some(Readable::OtherRelease)),
+        }
+    }
+
+    /// A supervisor that answers questions, for a command that can do nothing without one; `so` says that.
+    pub async fn required_to_answer(
+        context: &Context,
+        project: &ProjectName,
+        so: &str,
+    ) -> Result<Self, CliError> {
+        if let Some(session) = Self::running(context, project).await? {
+            return Ok(session);
+        }
+        match Self::of_another_user(context, project).await? {
+            Some(Readable::Running(session)) => Ok(session),
+            _ => Self::required(context, project, so).await,
+        }
+    }
+
     /// The supervisor that runs, for a command that can do nothing without one; `so` says that.
     pub async fn required(context: &Context, project: &ProjectName, so: &str) -> Result<Self, CliError> {
         if let Some(session) = Self::running(context, project).await? {
             return Ok(session);
+        }
+        // Whether there is one is not known to somebody who may not use the engine.
+        if let Err(CliError::Engine(error @ EngineError::Denied { .. })) = context.engine().await {
+            return Err(error.into());
         }
         match Self::owner(context, project).await {
             Some(owner) => {
@@ -215,13 +258,23 @@ impl Session {
         let engine = settings.state.engine().cloned();
         let (clock, ticker) = (settings.clock, settings.ticker.clone());
         let path = context.paths()?.socket(project);
-        let owner = Owner::this_process(&path, context.directory().as_deref(), clock.now());
+        let read_access = ReadAccess::new().map_err(CliError::io("cannot make a key"))?;
+        let owner = Owner {
+            read_access: Some(read_access.clone()),
+            ..Owner::this_process(&path, context.directory().as_deref(), clock.now())
+        };
         let (tell, told) = oneshot::channel();
         // Nobody needs to hear it who has ended.
         let on_superseded = |error| drop(tell.send(error));
         let engine_lock = EngineLock::acquire(docker.clone(), project, owner, on_superseded).await?;
         let (handle, task) = supervisor::start(Arc::new(docker), project.clone(), settings)?;
-        let server = api::bind(&path, project, handle.clone(), engine, &ticker)
+        let served = Served {
+            project: project.clone(),
+            handle: handle.clone(),
+            engine,
+            read_access: Some(read_access),
+        };
+        let server = api::bind(&path, served, &ticker)
             .map_err(CliError::io(format!("cannot open the control socket {}", path.display())))?;
         let lock = Arc::new(lock);
         tokio::spawn(hold(Arc::downgrade(&lock), ticker));
@@ -463,7 +516,11 @@ impl Session {
     ) -> Result<Option<Vec<Lock>>, CliError> {
         let mut paths = vec![context.paths()?.lock(project)];
         if let Self::Other(client) = &self {
-            paths.push(lock_beside(client.path()));
+            // In a folder that somebody else can change, another file may be in the place of the lock.
+            let lock = lock_beside(client.path());
+            if lock.parent().is_some_and(|folder| private_folder::check(folder).is_ok()) {
+                paths.push(lock);
+            }
             paths.dedup();
         }
         self.leave().await?;

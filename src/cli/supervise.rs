@@ -1,9 +1,8 @@
 //! `sameport supervise`: the supervisor, as a service of its own.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, Write},
-    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -20,7 +19,12 @@ use sameport::{
     engine::docker::Docker,
     kernel,
     spec::ProjectName,
-    supervisor::{self, Apply, Request, lock::Lock, paths::former_log},
+    supervisor::{
+        self, Apply, Request,
+        lock::Lock,
+        paths::{former_log, open_log},
+        private_folder,
+    },
 };
 use sd_notify::NotifyState;
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
@@ -288,7 +292,7 @@ struct SmallLog {
 
 impl SmallLog {
     fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        let file = open_log(path)?;
         let size = file.metadata()?.len();
         Ok(Self { path: path.to_owned(), file: Arc::new(Mutex::new((file, size))) })
     }
@@ -306,9 +310,9 @@ impl Write for SmallLog {
         }
         if *size > LARGEST_LOG || is_removed {
             if let Some(folder) = self.path.parent() {
-                fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+                private_folder::make(folder)?;
             }
-            *file = OpenOptions::new().create(true).append(true).open(&self.path)?;
+            *file = open_log(&self.path)?;
             *size = 0;
         }
         let written = file.write(bytes)?;

@@ -2,7 +2,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
     io::Read as _,
+    os::unix::fs::FileTypeExt as _,
     path::{Component, Path, PathBuf},
     rc::Rc,
 };
@@ -177,7 +179,7 @@ fn read_env_files(
     let process = environment.clone();
     let mut read = BTreeMap::<String, String>::new();
     for file in &files {
-        let (source, at) = open(file, report)?;
+        let (source, at) = open(file, Accepts::Streams, report)?;
         let lookup =
             |name: &str| report.variable(name, process.get(name).or_else(|| read.get(name)).cloned());
         let found = env_file::read(&source, at, Format::Compose, &lookup, report);
@@ -189,8 +191,17 @@ fn read_env_files(
     Ok(EnvFiles { paths: files, values })
 }
 
+/// What may be in the place of a file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Accepts {
+    /// Nothing: a project is read anew later, and a pipe can be read only once.
+    Files,
+    /// `/dev/null`, which has no variables, and what a shell puts there for `<(command)`.
+    Streams,
+}
+
 /// Reads a whole file, or standard input for `-`.
-pub(super) fn open(path: &Path, report: &Report) -> Result<(Rc<Source>, At), LoadError> {
+pub(super) fn open(path: &Path, accepts: Accepts, report: &Report) -> Result<(Rc<Source>, At), LoadError> {
     let cannot =
         |why: String, help: &str| LoadError::general(format!("cannot read {}: {why}", path.display()), help);
     let unreadable = |e: std::io::Error| {
@@ -203,13 +214,20 @@ pub(super) fn open(path: &Path, report: &Report) -> Result<(Rc<Source>, At), Loa
         };
         cannot(e.to_string(), help)
     };
+    let is_taken = accepts == Accepts::Streams && is_of_shell(path);
+    // To open a pipe would be to wait for who writes to it. One that is not there is told below.
+    let instead = fs::metadata(path).ok().and_then(|found| instead_of_file(found.file_type()));
+    if let Some(what) = instead.filter(|_| !is_taken) {
+        report.note(path, None);
+        return Err(cannot(format!("it is {what}"), "give a file, or `-f -` to read standard input"));
+    }
     let mut bytes = Vec::new();
     let limit = yaml::MOST_BYTES as u64 + 1;
     let mut is_file = false;
     let read = if path.as_os_str() == "-" {
         std::io::stdin().lock().take(limit).read_to_end(&mut bytes)
     } else {
-        std::fs::File::open(path).and_then(|file| {
+        fs::File::open(path).and_then(|file| {
             is_file = file.metadata()?.is_file();
             file.take(limit).read_to_end(&mut bytes)
         })
@@ -228,11 +246,33 @@ pub(super) fn open(path: &Path, report: &Report) -> Result<(Rc<Source>, At), Loa
             "use smaller env files, in fewer services",
         ));
     }
+    if let Some(at) = bytes.iter().position(|byte| *byte == 0) {
+        return Err(cannot(format!("byte {at} is NUL"), "look at the path: this is no text"));
+    }
     let text = String::from_utf8(bytes).map_err(|e| {
         cannot(format!("byte {} is not UTF-8", e.utf8_error().valid_up_to()), "save it as UTF-8")
     })?;
     let shown = if path.as_os_str() == "-" { PathBuf::from("<stdin>") } else { path.to_owned() };
     Ok(report.sources.add(shown, text))
+}
+
+/// What is there instead of a file, and can be waited for for ever.
+fn instead_of_file(found: fs::FileType) -> Option<&'static str> {
+    if found.is_fifo() {
+        Some("a pipe")
+    } else if found.is_socket() {
+        Some("a socket")
+    } else if found.is_char_device() || found.is_block_device() {
+        Some("a device")
+    } else {
+        None
+    }
+}
+
+/// Whether a path is `/dev/null`, or leads to what this process has open.
+fn is_of_shell(path: &Path) -> bool {
+    let is_named = ["/dev/null", "/dev/stdin"].iter().any(|name| path == Path::new(name));
+    is_named || path.starts_with("/dev/fd") || path.starts_with("/proc/self/fd")
 }
 
 /// A path from `base`, with `.` and `..` resolved by its text alone; `-` stays.

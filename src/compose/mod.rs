@@ -30,6 +30,7 @@ pub use diagnostic::{Diagnostic, LoadError, Related, Severity};
 pub use report::Variables;
 
 use self::{
+    find::Accepts,
     node::Node,
     report::{Problem, Report},
 };
@@ -179,7 +180,7 @@ fn documents(found: &find::Found, report: &Report) -> Result<Node, LoadError> {
     let mut merged: Option<Node> = None;
     let lookup = |name: &str| report.variable(name, found.environment.get(name).cloned());
     for file in &found.files {
-        let (source, at) = find::open(file, report)?;
+        let (source, at) = find::open(file, Accepts::Files, report)?;
         let read = yaml::read(&source, at, report).unwrap_or_default();
         if read.iter().all(Node::is_null) && !report.failed() {
             report.push(

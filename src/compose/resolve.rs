@@ -8,7 +8,7 @@ use super::{
     diagnostic::LoadError,
     env_file::{self, Format},
     fields::{Fields, wrong_type},
-    find::{self, Found},
+    find::{self, Accepts, Found},
     keys, merge,
     node::{Entry, Map, Node, Scalar, Style, Value},
     report::{Problem, Report},
@@ -141,7 +141,7 @@ fn read_env_file(
         }
         return Ok(());
     }
-    let (source, at) = find::open(&file, report)?;
+    let (source, at) = find::open(&file, Accepts::Streams, report)?;
     let lookup = |name: &str| {
         let here = || read.get(name).map(|(value, _): &(String, At)| value.clone());
         report.variable(name, found.environment.get(name).cloned().or_else(here))

@@ -98,6 +98,13 @@ impl Reader<'_> {
                 let (directive, style) = self.tag(tag.as_deref(), style, at);
                 let size = Size { nodes: 1, bytes: text.len(), depth: 0 };
                 self.spend(size, at)?;
+                if text.contains('\0') {
+                    // Neither a name nor an argument, variable or path can hold it.
+                    self.report.push(
+                        Problem::error(at, "a NUL character ends a text for the kernel and the engine")
+                            .help("remove `\\0`"),
+                    );
+                }
                 let value = Value::Scalar(Scalar { text: text.into_owned(), style });
                 return self.value(Node { value, at, directive }, size, anchor);
             }

@@ -8,7 +8,7 @@ use std::{
 
 use crate::spec::{
     Balance, Container, Hooks, Image, NameError, Network, Pod, PodName, PortBinding, PortSet, Project,
-    ProjectName, Protocol, PullPolicy, Restart, Service, ServiceName, Sharing, Unhealthy,
+    ProjectName, Protocol, PullPolicy, Restart, Service, ServiceName, Services, Sharing, Unhealthy,
 };
 
 /// The only service's name.
@@ -51,7 +51,7 @@ pub fn project(image: Image, replicas: u32, address: SocketAddr) -> Result<Proje
     }];
     let network = Network::new(format!("{name}_default"));
     Ok(Project {
-        services: BTreeMap::from([(
+        services: Services::from_iter([(
             service.clone(),
             Service {
                 name: service,

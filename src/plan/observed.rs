@@ -12,15 +12,15 @@ use crate::{
 };
 
 use super::{
-    BindSource, Counted, Doubt, History, Illness, Listening, PostStart, SharedFile, Sharing, Signs, Target,
-    Verb,
+    BindSource, Containers, Counted, Doubt, History, Illness, Listening, PostStart, SharedFile, Sharing,
+    Signs, Target, Verb,
 };
 
 /// Everything that a plan depends on besides the wish and the time.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
     /// Our containers.
-    pub containers: BTreeMap<ContainerId, Container>,
+    pub containers: Containers,
     /// Networks that the project needs or owns, by the engine's names.
     pub networks: BTreeMap<String, Owner>,
     /// Volumes that the project needs or owns, by the engine's names.
@@ -167,21 +167,20 @@ impl Observed {
     }
 
     fn in_slot(&self, service: &ServiceName, slot: Slot) -> Vec<&Container> {
-        self.pick(|role| matches!(role, Role::Replica { service: s, slot: n } if s == service && *n == slot))
+        let of_slot = self.containers.replicas(service).filter(|(of, _)| *of == slot);
+        best_first(of_slot.map(|(_, container)| container))
     }
 
     /// The sandboxes of a pod, the one to keep first.
     #[must_use]
     pub fn sandboxes(&self, pod: &PodName) -> Vec<&Container> {
-        let mut found = self.pick(|role| *role == Role::Sandbox);
-        found.retain(|c| &c.labels.pod == pod);
-        found
+        best_first(self.containers.sandboxes(pod))
     }
 
     /// The jobs before a new version of a service, the one to keep first.
     #[must_use]
     pub fn jobs(&self, service: &ServiceName) -> Vec<&Container> {
-        self.pick(|role| matches!(role, Role::Before { service: s } if s == service))
+        best_first(self.containers.jobs(service))
     }
 
     /// What an action on one of our containers is about: its slot or pod, or, where another container is kept
@@ -207,22 +206,20 @@ impl Observed {
         if kept == Some(&container.id) { target } else { Target::Surplus(container.id.clone()) }
     }
 
-    fn pick(&self, matches: impl Fn(&Role) -> bool) -> Vec<&Container> {
-        let mut found: Vec<_> = self.containers.values().filter(|c| matches(&c.labels.role)).collect();
-        found.sort_by_key(|c| {
-            (std::cmp::Reverse(c.process().is_some()), std::cmp::Reverse(c.started_at()), &c.id)
-        });
-        found
-    }
-
     /// Every container of a service, in order of slots.
     pub fn service<'a>(
         &'a self,
-        service: &'a ServiceName,
-    ) -> impl Iterator<Item = (Slot, &'a Container)> + 'a {
-        self.containers.values().filter_map(move |c| match &c.labels.role {
-            Role::Replica { service: s, slot } if s == service => Some((*slot, c)),
-            _ => None,
-        })
+        service: &ServiceName,
+    ) -> impl Iterator<Item = (Slot, &'a Container)> + Clone + use<'a> {
+        self.containers.replicas(service)
     }
+}
+
+/// The one to keep first: the one that runs, else the newest.
+fn best_first<'a>(containers: impl Iterator<Item = &'a Container>) -> Vec<&'a Container> {
+    let mut found: Vec<_> = containers.collect();
+    found.sort_by_key(|c| {
+        (std::cmp::Reverse(c.process().is_some()), std::cmp::Reverse(c.started_at()), &c.id)
+    });
+    found
 }

@@ -17,6 +17,7 @@ mod ports;
 mod probe;
 mod project;
 mod service;
+mod services;
 mod template;
 mod update;
 
@@ -35,5 +36,6 @@ pub use ports::{PortRange, PortSet, PortSharing};
 pub use probe::{Aim, Probe, ProbeKind, Probes};
 pub use project::Project;
 pub use service::{Dependency, DependencyCondition, Service};
+pub use services::Services;
 pub use template::expand;
 pub use update::{Canary, FailureAction, Order, Share, Update};

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Ipc, Network, NetworkKey, Pod, PodName, PortSet, Probe, ProjectName, Protocol, Service, ServiceName,
-    Sharing, Slot, Volume, VolumeKey,
+    Services, Sharing, Slot, Volume, VolumeKey,
 };
 
 /// The second byte of the addresses of single replicas of a pod's first service; `kernel/bpf/sameport.h` has it too.
@@ -30,7 +30,7 @@ pub struct Project {
     /// Its name.
     pub name: ProjectName,
     /// By name.
-    pub services: BTreeMap<ServiceName, Service>,
+    pub services: Services,
     /// By name.
     pub pods: BTreeMap<PodName, Pod>,
     /// By key; only those that a pod uses.
@@ -45,7 +45,7 @@ impl Project {
     pub fn empty(name: ProjectName) -> Self {
         Self {
             name,
-            services: BTreeMap::new(),
+            services: Services::default(),
             pods: BTreeMap::new(),
             networks: BTreeMap::new(),
             volumes: BTreeMap::new(),
@@ -176,7 +176,7 @@ impl Project {
     }
 
     /// The services whose replicas are in `pod`.
-    pub fn services_of<'a>(&'a self, pod: &'a PodName) -> impl Iterator<Item = &'a Service> {
-        self.services.values().filter(move |s| &s.pod == pod)
+    pub fn services_of<'a>(&'a self, pod: &PodName) -> impl Iterator<Item = &'a Service> + Clone + use<'a> {
+        self.services.of(pod)
     }
 }

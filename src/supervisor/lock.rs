@@ -3,12 +3,14 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
 
 use nix::fcntl::{Flock, FlockArg};
+
+use super::private_folder;
 
 /// Held as long as it lives; the kernel lets go of it when the process ends, however it ends.
 #[derive(Debug)]
@@ -82,7 +84,7 @@ impl Lock {
             return Ok(false);
         }
         if let Some(folder) = self.path.parent() {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(fail)?;
+            private_folder::make(folder).map_err(|error| fail(error.into()))?;
         }
         *held = lock(&self.path)?;
         Ok(true)
@@ -122,6 +124,7 @@ fn lock(path: &Path) -> Result<Flock<File>, LockError> {
             .create(true)
             .truncate(false)
             .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
             .open(path)
             .map_err(fail)?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {

@@ -26,7 +26,9 @@ mod own_connections;
 pub mod owner;
 pub mod paths;
 mod preview;
+pub mod private_folder;
 mod probes;
+pub mod read_access;
 mod reading;
 mod request;
 mod run;
@@ -120,7 +122,7 @@ async fn observed<E: Engine>(
     Ok(Observed {
         // What it shows, only a supervisor can tell.
         sharing: if steered { Sharing::ByKernel(Arc::default()) } else { Sharing::default() },
-        containers: seen.containers,
+        containers: seen.containers.into(),
         networks: seen.networks,
         volumes: seen.volumes,
         foreign: seen.foreign,

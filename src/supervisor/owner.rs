@@ -8,6 +8,8 @@ use std::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::read_access::ReadAccess;
+
 /// The process that supervises a project.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
@@ -33,6 +35,9 @@ pub struct Owner {
     /// The project's folder, if that is known.
     #[serde(default)]
     pub folder: Option<PathBuf>,
+    /// How other users who may use the engine ask it; earlier releases did not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_access: Option<ReadAccess>,
 }
 
 impl Owner {
@@ -52,13 +57,20 @@ impl Owner {
             release: env!("CARGO_PKG_VERSION").to_owned(),
             socket: socket.to_owned(),
             folder: folder.map(Path::to_owned),
+            read_access: None,
         }
     }
 
     /// Whether its control socket is one that this user can use.
     #[must_use]
     pub fn is_of_this_user(&self) -> bool {
-        self.uid == nix::unistd::geteuid().as_raw() && !self.boot.is_empty() && self.boot == boot()
+        self.uid == nix::unistd::geteuid().as_raw() && self.is_of_this_host()
+    }
+
+    /// Whether it runs on this host, since the last start of its kernel.
+    #[must_use]
+    pub fn is_of_this_host(&self) -> bool {
+        !self.boot.is_empty() && self.boot == boot()
     }
 }
 

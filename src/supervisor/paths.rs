@@ -1,11 +1,17 @@
 //! Where a supervisor keeps its socket, lock, state and log.
 
 use std::{
-    env, fs, io,
-    os::unix::fs::{DirBuilderExt, MetadataExt},
+    env,
+    ffi::OsString,
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
+use nix::unistd::{Uid, User};
+
+use super::private_folder::{self, FolderError};
 use crate::{spec::ProjectName, systemd};
 
 /// The folders of this user.
@@ -19,10 +25,21 @@ pub struct Paths {
 
 /// A folder that cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot use {}: {source}", path.display())]
-pub struct PathError {
-    path: PathBuf,
-    source: io::Error,
+pub enum PathError {
+    /// It cannot be made, or is not ours alone.
+    #[error("cannot use {}: {source}", path.display())]
+    Folder {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        source: FolderError,
+    },
+    /// There is none.
+    #[error("user {uid} has no home directory for sockets and state")]
+    NoHome {
+        /// Which user.
+        uid: u32,
+    },
 }
 
 /// The lock of the supervisor that listens on a control socket, also in the runtime folder of another one.
@@ -35,35 +52,43 @@ impl Paths {
     /// The folders as the environment says: `$XDG_RUNTIME_DIR/sameport` and `$XDG_STATE_HOME/sameport`, for root
     /// `/run/sameport` and `/var/lib/sameport`. They are made with mode 0700.
     ///
+    /// Folders of another user, as `sudo -E` and `su` leave them in the environment, count as not given. A user without a
+    /// login has no runtime folder: the state folder is used, and never one that others can write to, such as `/tmp`.
+    ///
     /// For root, a project that `sameport enable` has systemd start is in `/run/sameport` also in a login that has a
     /// runtime folder of its own: systemd knows of no login.
     ///
     /// # Errors
-    /// When a folder cannot be made, or belongs to somebody else.
+    /// When a folder cannot be made, or somebody else can change what is in it.
     pub fn from_env() -> Result<Self, PathError> {
-        let uid = nix::unistd::geteuid();
-        let var = |name: &str| env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-        let runtime = var("XDG_RUNTIME_DIR").unwrap_or_else(|| {
-            let session = PathBuf::from(format!("/run/user/{uid}"));
-            match uid.is_root() {
-                true => PathBuf::from("/run"),
-                false if session.is_dir() => session,
-                false => env::temp_dir().join(format!("sameport-{uid}")),
-            }
-        });
-        let state = var("XDG_STATE_HOME").or_else(|| match uid.is_root() {
-            true => Some(PathBuf::from("/var/lib")),
-            false => var("HOME").map(|home| home.join(".local/state")),
-        });
-        let runtime = runtime.join("sameport");
-        let state = state.map_or_else(|| runtime.clone(), |dir| dir.join("sameport"));
-        let is_of_login = uid.is_root() && runtime.starts_with("/run/user");
-        let enabled = is_of_login.then(|| PathBuf::from("/run/sameport"));
-        let paths = Self { runtime, state, enabled };
+        let paths = Self::chosen(|variable| env::var_os(variable), nix::unistd::geteuid())?;
         own_folder(&paths.runtime)?;
         own_folder(&paths.state)?;
         paths.enabled.as_deref().map_or(Ok(()), own_folder)?;
         Ok(paths)
+    }
+
+    /// Those of a user with this environment; nothing is made.
+    fn chosen(environment: impl Fn(&str) -> Option<OsString>, uid: Uid) -> Result<Self, PathError> {
+        let given = |variable| not_of_others(environment(variable)?, uid);
+        let state = given("XDG_STATE_HOME").or_else(|| match uid.is_root() {
+            true => Some(PathBuf::from("/var/lib")),
+            false => given("HOME").or_else(|| home(uid)).map(|home| home.join(".local/state")),
+        });
+        let session = || Some(PathBuf::from(format!("/run/user/{uid}"))).filter(|path| is_of(path, uid));
+        let runtime = given("XDG_RUNTIME_DIR").or_else(|| match uid.is_root() {
+            true => Some(PathBuf::from("/run")),
+            false => session(),
+        });
+        let (runtime, state) = match (runtime, state) {
+            (Some(runtime), Some(state)) => (runtime, state),
+            (Some(one), None) | (None, Some(one)) => (one.clone(), one),
+            (None, None) => return Err(PathError::NoHome { uid: uid.as_raw() }),
+        };
+        let (runtime, state) = (runtime.join("sameport"), state.join("sameport"));
+        let is_of_login = uid.is_root() && runtime.starts_with("/run/user");
+        let enabled = is_of_login.then(|| PathBuf::from("/run/sameport"));
+        Ok(Self { runtime, state, enabled })
     }
 
     /// The folder that all supervisors of this user on this host have in common.
@@ -116,6 +141,19 @@ impl Paths {
     }
 }
 
+/// Opens a log, to write at its end. It tells of containers, and with `SAMEPORT_LOG=trace` of what they are given: only this user
+/// may read it.
+///
+/// # Errors
+/// When it cannot be opened or made.
+pub fn open_log(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let file = options.create(true).append(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path)?;
+    // Those of earlier releases were for all.
+    file.set_permissions(fs::Permissions::from_mode(0o600))?;
+    Ok(file)
+}
+
 /// Where a log goes when another one begins.
 #[must_use]
 pub fn former_log(log: &Path) -> PathBuf {
@@ -135,12 +173,67 @@ pub fn state_beside(state: &Path) -> PathBuf {
 }
 
 fn own_folder(path: &Path) -> Result<(), PathError> {
-    let fail = |source| PathError { path: path.to_owned(), source };
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(fail)?;
-    let owner = fs::metadata(path).map_err(fail)?.uid();
-    if owner == nix::unistd::geteuid().as_raw() {
-        Ok(())
-    } else {
-        Err(fail(io::Error::new(io::ErrorKind::PermissionDenied, format!("it belongs to user {owner}"))))
+    private_folder::make(path).map_err(|source| PathError::Folder { path: path.to_owned(), source })
+}
+
+/// The folder that a variable names, if it is not another user's.
+fn not_of_others(path: OsString, uid: Uid) -> Option<PathBuf> {
+    let path = std::path::absolute(Some(path).filter(|path| !path.is_empty())?).ok()?;
+    // Where there is none, one is made.
+    let is_foreign = fs::metadata(&path).is_ok_and(|found| found.uid() != uid.as_raw());
+    (!is_foreign).then_some(path)
+}
+
+fn is_of(path: &Path, uid: Uid) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.is_dir() && found.uid() == uid.as_raw())
+}
+
+/// The home directory of a user, as the system has it.
+fn home(uid: Uid) -> Option<PathBuf> {
+    Some(User::from_uid(uid).ok()??.dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The runtime and the state folder of a user.
+    fn chosen(uid: u32, environment: &[(&str, &Path)]) -> (PathBuf, PathBuf) {
+        let value = |name: &str| {
+            let mut found = environment.iter().filter(|(variable, _)| *variable == name);
+            found.next().map(|(_, path)| path.as_os_str().to_owned())
+        };
+        let paths = Paths::chosen(value, Uid::from_raw(uid)).unwrap();
+        (paths.runtime, paths.state)
+    }
+
+    #[test]
+    fn folders_of_another_user_count_as_not_given_and_tmpdir_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let [theirs, ours] = ["theirs", "ours"].map(|name| folder.path().join(name));
+        for path in [&theirs, &ours] {
+            fs::create_dir(path).unwrap();
+        }
+        // A user whom nobody else is: none of these folders is his.
+        let me = nix::unistd::geteuid().as_raw();
+        fn all(path: &Path) -> [(&'static str, &Path); 3] {
+            [("XDG_RUNTIME_DIR", path), ("XDG_STATE_HOME", path), ("HOME", path)]
+        }
+        assert_eq!(chosen(me, &all(&ours)), (ours.join("sameport"), ours.join("sameport")));
+        if me != 0 {
+            return;
+        }
+        std::os::unix::fs::chown(&theirs, Some(4242), Some(4242)).unwrap();
+        assert_eq!(chosen(0, &all(&theirs)), ("/run/sameport".into(), "/var/lib/sameport".into()));
+        let (runtime, state) =
+            chosen(4242, &[("XDG_RUNTIME_DIR", &ours), ("HOME", &theirs), ("TMPDIR", &ours)]);
+        let in_home = theirs.join(".local/state/sameport");
+        assert_eq!((runtime, state), (in_home.clone(), in_home));
+        // Nobody has said where.
+        let none = Paths::chosen(|_| None, Uid::from_raw(4242));
+        assert!(matches!(none, Err(PathError::NoHome { uid: 4242 })), "{none:?}");
+        // One that is not there yet is made.
+        let new = folder.path().join("new");
+        assert_eq!(chosen(4242, &all(&new)), (new.join("sameport"), new.join("sameport")));
     }
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has to stop")]
 
+mod access;
 mod beginning;
 mod client;
 mod request_options;

@@ -8,12 +8,14 @@ use std::{
 };
 
 use sameport::{
-    api::{self, Client, Server, protocol::Reply, schema::Status},
+    api::{self, Client, Served, Server, protocol::Reply, schema::Status},
     clock::Clock,
     compose,
     engine::memory::Memory,
     spec::Project,
-    supervisor::{self, Apply, Handle, Kernel, NoKernel, Request, Settings, StateFile},
+    supervisor::{
+        self, Apply, Handle, Kernel, NoKernel, Request, Settings, StateFile, read_access::ReadAccess,
+    },
     tick::Ticker,
 };
 use tempfile::TempDir;
@@ -26,6 +28,7 @@ pub const LONG: Duration = Duration::from_secs(20);
 pub struct Shop {
     folder: TempDir,
     pub engine: Memory,
+    pub read_access: Option<ReadAccess>,
 }
 
 /// A supervisor that answers.
@@ -37,7 +40,11 @@ pub struct Open {
 
 impl Shop {
     pub fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), engine: Memory::new(Clock::default(), 1) }
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            engine: Memory::new(Clock::default(), 1),
+            read_access: None,
+        }
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -64,8 +71,17 @@ impl Shop {
         let ticker = settings.ticker.clone();
         let engine = Arc::new(self.engine.clone());
         let (handle, task) = supervisor::start(engine, "shop".parse().unwrap(), settings).unwrap();
-        let server =
-            api::bind(&self.socket(), &"shop".parse().unwrap(), handle.clone(), None, &ticker).unwrap();
+        let server = api::bind(
+            &self.socket(),
+            Served {
+                project: "shop".parse().unwrap(),
+                handle: handle.clone(),
+                engine: None,
+                read_access: self.read_access.clone(),
+            },
+            &ticker,
+        )
+        .unwrap();
         Open { handle, task, server }
     }
 

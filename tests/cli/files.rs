@@ -36,3 +36,33 @@ fn a_project_directory_is_where_the_file_is_looked_for() {
     let output = home.sameport("--project-directory shop config --images").current_dir(home.path()).output();
     assert_eq!(String::from_utf8(output.unwrap().stdout).unwrap(), "localhost/one\n");
 }
+
+#[test]
+fn what_is_no_file_is_not_waited_for() {
+    let home = Home::with("services: {web: {image: localhost/web}}\n");
+    let pipe = home.shop().join("pipe.yaml");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for (line, what) in [
+        ("-f pipe.yaml config", "it is a pipe"),
+        ("-f /dev/zero config", "it is a device"),
+        ("-f /dev/null config", "it is a device"),
+        ("--env-file pipe.yaml config", "it is a pipe"),
+        ("--env-file /dev/zero config", "it is a device"),
+    ] {
+        let told = home.transcript(line);
+        assert!(told.contains(what) && told.contains("exit code 2"), "{line}: {told}");
+    }
+    // Usual ways to say that there are no variables.
+    let told = home.transcript("--env-file /dev/null config --services");
+    assert!(told.contains("exit code 0"), "{told}");
+}
+
+#[test]
+fn a_nul_character_is_refused_where_the_file_has_it() {
+    let home = Home::with("services: {web: {image: \"a\\0b\"}}\n");
+    let told = home.transcript("config");
+    assert!(told.contains("a NUL character") && told.contains("exit code 2"), "{told}");
+    home.write("variables.env", "A=b\0c\n");
+    let told = home.transcript("--env-file variables.env config");
+    assert!(told.contains("byte 3 is NUL") && told.contains("exit code 2"), "{told}");
+}

@@ -94,7 +94,7 @@ fn files() -> Vec<(&'static str, String, &'static str)> {
         ("many env files", services(|_| "env_file: big.env".into()), "larger than 4 MiB"),
         ("a long key", format!("? {}\n: v\n", "k".repeat(1 << 20)), "no `services`"),
         ("quotes without end", "\"".repeat(1 << 20), "YAML"),
-        ("nothing but nulls", "\0".repeat(1 << 20), "YAML"),
+        ("nothing but nulls", "\0".repeat(1 << 20), "NUL"),
     ]
 }
 

@@ -12,7 +12,7 @@ use sameport::spec::{
 pub fn random(chance: &mut fastrand::Rng, sharing: Sharing) -> Project {
     let mut project = Project {
         name: "sim".parse().unwrap(),
-        services: BTreeMap::new(),
+        services: BTreeMap::new().into(),
         pods: BTreeMap::new(),
         networks: BTreeMap::from([("default".to_owned(), network("sim_default"))]),
         volumes: BTreeMap::from([("data".to_owned(), volume("sim_data-{{.Slot}}"))]),

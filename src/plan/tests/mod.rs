@@ -67,7 +67,7 @@ impl Scene {
         let project = Project {
             name: "shop".parse().unwrap(),
             pods: services.values().map(|s| (s.pod.clone(), pod())).collect(),
-            services,
+            services: services.into(),
             networks: BTreeMap::from([("default".to_owned(), network())]),
             volumes: BTreeMap::new(),
         };
@@ -312,3 +312,25 @@ fn new_version(service: &mut Service) {
 
 /// No action at all.
 const NOTHING: [&str; 0] = [];
+
+/// The time of the fastest of some plans of so many services, all of which run.
+fn fastest(services: usize) -> Duration {
+    let names: Vec<_> = (0..services).map(|number| format!("s{number:05}")).collect();
+    let mut scene = Scene::of(&names.iter().map(|name| (name.as_str(), 1)).collect::<Vec<_>>());
+    for name in &names {
+        scene = scene.sandbox(name, Is::Up(1)).replica(name, 1, Is::Up(1));
+    }
+    let times = (0..3).map(|_| {
+        let begun = std::time::Instant::now();
+        assert!(scene.plan().actions.is_empty());
+        begun.elapsed()
+    });
+    times.min().unwrap()
+}
+
+#[test]
+fn a_plan_takes_as_much_longer_as_there_are_more_services() {
+    let (few, many) = (fastest(250), fastest(2000));
+    // Eight times as many: with a look at all containers for each it would be 64 times.
+    assert!(many < 24 * few, "{few:?}, {many:?}");
+}

@@ -141,7 +141,7 @@ impl<E: Engine> Supervisor<E> {
         let now = self.clock.now();
         self.answered_at = now;
         self.reachable = true;
-        let before = std::mem::replace(&mut self.observed.containers, snapshot.containers);
+        let before = std::mem::replace(&mut self.observed.containers, snapshot.containers.into());
         if self.wish.awaits_recovery()
             && let Some(reset) = self.wish.recover(&mut self.observed, now)
         {

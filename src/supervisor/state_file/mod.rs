@@ -14,7 +14,7 @@ use std::{
     fmt,
     fs::{self, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -26,7 +26,7 @@ use crate::{
     spec::{Generation, ServiceName, Slot},
 };
 
-use super::paths;
+use super::{paths, private_folder};
 use form::Unreadable;
 pub use removal::Removal;
 
@@ -298,7 +298,7 @@ fn replace(path: &Path, state: &State) -> io::Result<()> {
     let mut file = match (open(), path.parent()) {
         // Somebody has removed the folder.
         (Err(error), Some(folder)) if error.kind() == io::ErrorKind::NotFound => {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+            private_folder::make(folder)?;
             open()?
         }
         (opened, _) => opened?,

@@ -44,7 +44,7 @@ pub(super) fn project() -> Project {
     Project {
         name: "shop".parse().unwrap(),
         pods: services.values().map(|s| (s.pod.clone(), Pod::default())).collect(),
-        services,
+        services: services.into(),
         networks: BTreeMap::new(),
         volumes: BTreeMap::new(),
     }
