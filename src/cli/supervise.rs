@@ -27,7 +27,9 @@ use sameport::{
     },
 };
 use sd_notify::NotifyState;
-use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+use tracing_subscriber::{
+    EnvFilter, filter::filter_fn, fmt::MakeWriter, layer::SubscriberExt, util::SubscriberInitExt,
+};
 
 use super::{
     context::{Context, who},
@@ -260,6 +262,13 @@ fn rejected(error: &str, diagnostics: &[Diagnostic]) {
     }
 }
 
+/// Whether a message of a library may hold what is sent to the engine, or comes from it: environments are among that, and
+/// secrets among these. No level of the log has them.
+fn tells_bodies(target: &str, level: tracing::Level) -> bool {
+    let library = target.split("::").next().unwrap_or_default();
+    matches!(library, "bollard" | "hyper" | "hyper_util" | "h2") && level > tracing::Level::INFO
+}
+
 fn log(context: &Context, name: &ProjectName, args: &SuperviseArgs) -> Result<(), CliError> {
     let level = match context.global.verbose {
         0 => "info",
@@ -268,16 +277,18 @@ fn log(context: &Context, name: &ProjectName, args: &SuperviseArgs) -> Result<()
     };
     let filter = EnvFilter::try_from_env("SAMEPORT_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
+    let no_bodies = filter_fn(|about| !tells_bodies(about.target(), *about.level()));
     // Who reads a log in the background has no terminal.
     let result = match (args.background, args.json) {
         (true, _) => {
             let path = context.paths()?.log(name);
             let file = SmallLog::open(&path).map_err(CliError::io(path.display().to_string()))?;
-            log.with_ansi(false).with_writer(file).try_init()
+            log.with_ansi(false).with_writer(file).finish().with(no_bodies).try_init()
         }
-        (false, true) => log.json().with_writer(io::stderr).try_init(),
+        (false, true) => log.json().with_writer(io::stderr).finish().with(no_bodies).try_init(),
         (false, false) => {
-            log.with_ansi(std::io::IsTerminal::is_terminal(&io::stderr())).with_writer(io::stderr).try_init()
+            let log = log.with_ansi(std::io::IsTerminal::is_terminal(&io::stderr())).with_writer(io::stderr);
+            log.finish().with(no_bodies).try_init()
         }
     };
     result.map_err(|error| CliError::failed(format!("cannot write a log: {error}"), None))

@@ -25,8 +25,16 @@ const LIMIT: Duration = Duration::from_millis(300);
 /// So many are made for a rollout at most.
 const MOST: u32 = 400;
 
-/// Where connections go: a process in the network, and a port.
-type To = (u32, u16);
+/// Where connections go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct To {
+    /// A process in the pod's network.
+    pub pid: u32,
+    /// The network: another process may have got that id.
+    pub netns: u64,
+    /// The port.
+    pub port: u16,
+}
 
 /// The connections to all services that need some.
 #[derive(Debug, Default)]
@@ -63,14 +71,18 @@ async fn connect_often(to: To) {
         match tokio::task::spawn_blocking(move || connect(to)).await {
             Ok(Ok(())) | Err(_) => {}
             // What follows from that is seen by what is counted.
-            Ok(Err(error)) => tracing::debug!(%error, port = to.1, "a connection of our own"),
+            Ok(Err(error)) => tracing::debug!(%error, port = to.port, "a connection of our own"),
         }
         tokio::time::sleep(PAUSE).await;
     }
 }
 
-fn connect((pid, port): To) -> Result<(), KernelError> {
-    let stream = Netns::of(pid)?.within(|| {
+fn connect(To { pid, netns, port }: To) -> Result<(), KernelError> {
+    let network = Netns::of(pid)?;
+    if network.inode != netns {
+        return Ok(());
+    }
+    let stream = network.within(|| {
         let Some(address) = address()? else { return Ok(None) };
         Ok(Some(TcpStream::connect_timeout(&SocketAddr::from((address, port)), LIMIT)))
     })?;

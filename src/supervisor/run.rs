@@ -38,7 +38,7 @@ use super::{
     journal::Pen,
     kept_images::{self, KeptImages},
     observe::{Dirty, Observer, Snapshot},
-    own_connections::OwnConnections,
+    own_connections::{OwnConnections, To},
     preview::preview,
     probes::{Applied, Probes},
     shared_files::{self, SharedFiles},
@@ -468,15 +468,18 @@ impl<E: Engine> Supervisor<E> {
         }
     }
 
-    /// Where no clients show whether any connection reaches a new version: a process in the network, and the port.
-    fn silent_ports(&self) -> BTreeMap<ServiceName, (u32, u16)> {
+    /// Where no clients show whether any connection reaches a new version.
+    fn silent_ports(&self) -> BTreeMap<ServiceName, To> {
         let Sharing::ByKernel(_) = &self.observed.sharing else { return BTreeMap::new() };
         let ports = self.signals.silent_ports().into_iter();
         let to = ports.filter_map(|(name, port)| {
             let service = self.wish.desired.project.services.get(&name)?;
             let is_judged = self.wish.desired.update_rules(service).budget < Share::ALL;
-            let pid = self.observed.service(&name).find_map(|(_, container)| container.process())?.pid;
-            is_judged.then_some((name, (pid, port)))
+            let to = |container: &Container| {
+                Some(To { pid: container.process()?.pid, netns: container.netns?, port })
+            };
+            let to = self.observed.service(&name).find_map(|(_, container)| to(container))?;
+            is_judged.then_some((name, to))
         });
         to.collect()
     }
