@@ -40,8 +40,8 @@ pub struct ExecArgs {
     /// In another folder
     #[arg(short, long, value_name = "FOLDER")]
     workdir: Option<String>,
-    /// With another variable
-    #[arg(short, long, value_name = "NAME=VALUE")]
+    /// With another variable; without a value, with the one that it has here
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
     /// With all capabilities
     #[arg(long)]
@@ -54,6 +54,14 @@ pub struct ExecArgs {
     command: Vec<String>,
 }
 
+/// A variable as it is given, or with its value here: that is on no command line, which others can read.
+fn assignment(variable: String, here: impl Fn(&str) -> Option<String>) -> Option<String> {
+    if variable.contains('=') {
+        return Some(variable);
+    }
+    here(&variable).map(|value| format!("{variable}={value}"))
+}
+
 /// Runs `sameport exec`.
 pub async fn run(context: &Context, args: ExecArgs) -> Result<(), CliError> {
     let mut finder = Finder::new(context)?;
@@ -63,7 +71,11 @@ pub async fn run(context: &Context, args: ExecArgs) -> Result<(), CliError> {
     let tty = !args.no_tty && io::stdin().is_terminal() && io::stdout().is_terminal();
     let options = ExecOptions {
         command: args.command,
-        environment: args.env,
+        environment: args
+            .env
+            .into_iter()
+            .filter_map(|variable| assignment(variable, |name| std::env::var(name).ok()))
+            .collect(),
         user: args.user,
         working_dir: args.workdir,
         tty,
@@ -160,4 +172,23 @@ async fn converse(mut input: Input, mut output: Output) -> Result<(), CliError> 
 fn print(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
     out.write_all(bytes)?;
     out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_without_a_value_has_the_one_that_it_has_here() {
+        let here = |name: &str| (name == "KEY").then(|| "a=b".to_owned());
+        for (given, wanted) in [
+            ("A=1", Some("A=1")),
+            ("KEY=2", Some("KEY=2")),
+            ("A=", Some("A=")),
+            ("KEY", Some("KEY=a=b")),
+            ("GONE", None),
+        ] {
+            assert_eq!(assignment(given.to_owned(), here).as_deref(), wanted, "{given}");
+        }
+    }
 }

@@ -50,6 +50,7 @@ mod reload;
 mod removed_files;
 mod rollout;
 mod room;
+mod secrets;
 mod sharing;
 mod silent_engine;
 mod slots;
