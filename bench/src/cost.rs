@@ -41,6 +41,11 @@ impl Cost {
         Ok(Self { nanoseconds: value("run_time_ns")?, runs: value("run_cnt")? })
     }
 
+    /// Nanoseconds since then.
+    pub fn since(self, before: Self) -> f64 {
+        self.nanoseconds.saturating_sub(before.nanoseconds) as f64
+    }
+
     /// Nanoseconds of one run since then; none if there was no run.
     pub fn mean_since(self, before: Self) -> Option<f64> {
         let runs = self.runs.checked_sub(before.runs).filter(|runs| *runs > 0)?;

@@ -24,6 +24,7 @@ mod identity;
 pub mod images;
 pub mod kept_images;
 mod labels;
+mod log_lines;
 pub mod memory;
 mod nonce;
 pub mod ownership;
@@ -39,6 +40,7 @@ pub use exec::{ExecOptions, LAST_LINES, Ran, Tail};
 pub use health_check::{HealthCheck, cannot_run};
 pub use identity::EngineIdentity;
 pub use labels::{Labels, Role};
+pub use log_lines::LogLines;
 pub use nonce::Nonce;
 
 /// What an engine tells about itself.

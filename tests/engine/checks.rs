@@ -1,7 +1,11 @@
 //! Health checks as people write them: with the engine's default interval of 30 s, with programs that the image does not have,
 //! and such as never pass.
 
-use std::time::{Duration, Instant};
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    time::{Duration, Instant},
+};
 
 use super::support::{
     load::{self, Load},
@@ -110,4 +114,50 @@ fn a_check_that_has_never_passed_keeps_nobody_from_being_served() {
     // It served without ever having been ready: there is nothing to go back to.
     let undo = project.try_run(&["rollout", "undo", "web"]);
     assert_ne!(undo.code, Some(0), "{undo:#?}");
+}
+
+/// ZooKeeper, which binds the ports of its ensemble to the address of its host name, and is checked by a name.
+fn zookeeper(name: &str, version: u32) -> String {
+    format!(
+        r#"
+services:
+  zk:
+    image: ${{ZOOKEEPER}}
+    environment: {{ V: "{version}" }}
+    ports: ["${{PORT}}:2181"]
+    volumes: [data:/data]
+    healthcheck: {{ test: "echo srvr | busybox nc {name} 2181 | grep -q Mode" }}
+volumes: {{ data: {{}} }}
+"#
+    )
+}
+
+fn is_zookeeper_there(project: &Project) -> Result<(), String> {
+    let mut connection = TcpStream::connect(project.loopback()).map_err(|error| error.to_string())?;
+    connection.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    connection.write_all(b"ruok").map_err(|error| error.to_string())?;
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).map_err(|error| error.to_string())?;
+    check(answer == "imok", answer)
+}
+
+#[test]
+#[ignore = "takes its time: `.ci/full engine`"]
+fn a_java_server_that_is_checked_by_its_own_name_comes_up_comes_back_and_is_replaced() {
+    for name in ["$$(hostname)", "zk"] {
+        let project = Project::new(&zookeeper(name, 1));
+        for version in [1, 2] {
+            project.write(&zookeeper(name, version));
+            let up = project.try_run(&["up", "-d", "--wait", "--wait-timeout", "120"]);
+            assert_eq!(up.code, Some(0), "{name}: {up:#?}{}", project.log());
+            is_zookeeper_there(&project).unwrap();
+        }
+        let replica = project.replicas("zk").remove(0);
+        project.docker.run(&["kill", replica.id.as_deref().unwrap()]);
+        wait::until("it is healthy again", || {
+            let now = project.replicas("zk").remove(0);
+            check(now.started_at > replica.started_at && now.state.is_up(), now)
+        });
+        is_zookeeper_there(&project).unwrap();
+    }
 }

@@ -1,15 +1,16 @@
 //! The first request after `up -d`: nobody is refused before a replica had its time to listen.
 
 use std::{
-    net::Ipv6Addr,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    thread,
     time::{Duration, Instant},
 };
 
-use super::support::{load, project::Project, wait};
+use super::support::{daemon::Daemon, docker::Docker, load, project::Project, wait};
 
 /// gunicorn that begins after so many seconds, as that user.
-fn gunicorn(user: &str, seconds: u32) -> Project {
-    Project::new(&format!(
+fn gunicorn(user: &str, seconds: u32) -> String {
+    format!(
         r#"
 services:
   web:
@@ -19,17 +20,21 @@ services:
     environment: {{ REPLICA: "{{{{.Slot}}}}" }}
     ports: ["${{PORT}}:8080"]
 "#
-    ))
+    )
 }
 
-/// Brings it up and asks at once: by Docker's proxy, by its address translation, and past both.
-fn ask_at_once(rounds: u32) {
+/// Brings it up again and again, and asks at once.
+fn ask_at_once(
+    docker: &Docker,
+    networks: &str,
+    rounds: u32,
+    addresses: impl Fn(&Project) -> Vec<SocketAddr>,
+) {
     for user in ["0", "1000"] {
-        let project = gunicorn(user, 0);
+        let project = Project::on(docker.clone(), &format!("{}{networks}", gunicorn(user, 0)));
         for round in 0..rounds {
             project.run(&["up", "-d"]);
-            let v6 = (Ipv6Addr::LOCALHOST, project.loopback().port()).into();
-            for address in [project.loopback(), v6, project.outside(), project.in_pod("web", 8080)] {
+            for address in addresses(&project) {
                 let answer = load::request(address);
                 assert!(answer.is_ok(), "round {round} as {user}, {address}: {answer:?}{}", project.log());
             }
@@ -38,20 +43,59 @@ fn ask_at_once(rounds: u32) {
     }
 }
 
+/// By Docker's proxy, by its address translation, and past both.
+fn ask_at_once_with_proxy(rounds: u32) {
+    ask_at_once(&Docker::default(), "", rounds, |project| {
+        let v6 = (Ipv6Addr::LOCALHOST, project.port).into();
+        vec![project.loopback(), v6, project.outside(), project.in_pod("web", 8080)]
+    });
+}
+
+/// On an engine that has no proxy, where its address translation is all there is.
+fn ask_at_once_without_proxy(rounds: u32) {
+    let daemon = Daemon::without_proxy("gunicorn");
+    let enter = daemon.enter();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            enter();
+            let networks = "networks: { default: { enable_ipv6: true, ipam: { config: [{ subnet: 'fd00:5a3e:1::/64' }] } } }";
+            ask_at_once(&daemon.docker(), networks, rounds, |project| {
+                vec![
+                    (Ipv4Addr::LOCALHOST, project.port).into(),
+                    daemon.address(&project.name, project.port),
+                    daemon.address_v6(&project.name, project.port),
+                    daemon.pod_address(&project.name, "web"),
+                ]
+            });
+        });
+    });
+}
+
 #[test]
 fn the_first_request_after_up_is_answered() {
-    ask_at_once(3);
+    ask_at_once_with_proxy(3);
+}
+
+#[test]
+fn the_first_request_after_up_is_answered_without_a_proxy() {
+    ask_at_once_without_proxy(2);
 }
 
 #[test]
 #[ignore = "takes its time: `.ci/full engine`"]
 fn of_a_hundred_first_requests_after_up_none_is_refused() {
-    ask_at_once(50);
+    ask_at_once_with_proxy(50);
+}
+
+#[test]
+#[ignore = "takes its time: `.ci/full engine`"]
+fn of_a_hundred_first_requests_after_up_none_is_refused_without_a_proxy() {
+    ask_at_once_without_proxy(50);
 }
 
 #[test]
 fn up_says_after_ten_seconds_what_it_waits_for_and_whoever_comes_then_waits_for_the_server() {
-    let project = gunicorn("0", 13);
+    let project = Project::new(&gunicorn("0", 13));
     let begun = Instant::now();
     let up = project.try_run(&["up", "-d"]);
     let took = begun.elapsed();

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    io::ErrorKind,
     net::TcpStream,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
@@ -85,10 +86,20 @@ pub fn half(mut paths: Vec<PathBuf>) -> Vec<PathBuf> {
     paths.into_iter().step_by(2).collect()
 }
 
+/// Removes a folder with all that is in it, also what is put back into it meanwhile.
 pub fn remove_all(folder: &Path) {
-    below(folder).iter().filter(|path| path.is_dir() && !path.is_symlink()).for_each(|path| remove_all(path));
-    below(folder).iter().for_each(|path| drop(fs::remove_file(path)));
-    fs::remove_dir(folder).unwrap();
+    for _ in 0..100 {
+        below(folder)
+            .iter()
+            .filter(|path| path.is_dir() && !path.is_symlink())
+            .for_each(|path| remove_all(path));
+        below(folder).iter().for_each(|path| drop(fs::remove_file(path)));
+        match fs::remove_dir(folder) {
+            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {}
+            removed => return removed.unwrap(),
+        }
+    }
+    panic!("{} is filled again and again", folder.display());
 }
 
 pub fn pod(replicas: u32) -> Pod {

@@ -48,7 +48,17 @@ impl Daemon {
     pub fn start(live_restore: LiveRestore) -> Self {
         let keep = serde_json::json!({ "live-restore": live_restore == LiveRestore::On });
         let daemon = Self::with(|_| keep);
-        daemon.load_image();
+        daemon.load_image("nginx");
+        daemon
+    }
+
+    /// Starts one without Docker's user-space proxy that translates addresses of both families, with that image of
+    /// `tests/images` in it.
+    pub fn without_proxy(image: &str) -> Self {
+        let translated =
+            serde_json::json!({ "userland-proxy": false, "ip6tables": true, "experimental": true });
+        let daemon = Self::with(|_| translated);
+        daemon.load_image(image);
         daemon
     }
 
@@ -59,7 +69,7 @@ impl Daemon {
             disk = Some(SmallDisk::at(&folder.join("data"), size));
             serde_json::json!({ "live-restore": true })
         });
-        daemon.load_image();
+        daemon.load_image("nginx");
         daemon.disk = disk;
         daemon
     }
@@ -199,9 +209,23 @@ impl Daemon {
     /// A published port as programs on the daemon's host reach it, without Docker's user-space proxy; only for
     /// threads that have done [`Self::enter`].
     pub fn address(&self, project: &str, port: u16) -> SocketAddr {
-        let format = "{{(index .IPAM.Config 0).Gateway}}";
-        let gateway = self.docker().run(&["network", "inspect", &format!("{project}_default"), "-f", format]);
+        let network = self.network_of(project);
+        let gateway = network["IPAM"]["Config"][0]["Gateway"].as_str().unwrap();
         SocketAddr::new(gateway.parse::<IpAddr>().unwrap(), port)
+    }
+
+    /// The same by IPv6, of a network that has it.
+    pub fn address_v6(&self, project: &str, port: u16) -> SocketAddr {
+        let network = self.network_of(project);
+        let configs = network["IPAM"]["Config"].as_array().unwrap();
+        let subnet = configs.iter().find_map(|config| config["Subnet"].as_str()?.strip_suffix("::/64"));
+        // The first address of a network is the host's.
+        SocketAddr::new(format!("{}::1", subnet.unwrap()).parse::<IpAddr>().unwrap(), port)
+    }
+
+    fn network_of(&self, project: &str) -> Value {
+        let network = self.docker().run(&["network", "inspect", &format!("{project}_default")]);
+        serde_json::from_str::<Value>(&network).unwrap()[0].take()
     }
 
     /// A pod as programs on the daemon's host reach it, past all published ports; only for threads that have done
@@ -231,9 +255,9 @@ impl Daemon {
         });
     }
 
-    fn load_image(&self) {
+    fn load_image(&self, name: &str) {
         let mut save = Command::new("docker")
-            .args(["save", &images::build("nginx")])
+            .args(["save", &images::build(name)])
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();

@@ -9,7 +9,7 @@ use std::{
 use super::docker::Docker;
 
 /// Every image that a Compose file of a test may name, by the variable that stands for it.
-const IMAGES: [(&str, &str); 27] = [
+const IMAGES: [(&str, &str); 28] = [
     ("NGINX", "nginx"),
     ("HTTPBIN", "httpbin"),
     ("CADDY", "caddy"),
@@ -36,6 +36,7 @@ const IMAGES: [(&str, &str); 27] = [
     ("NATS", "nats"),
     ("LASTING", "lasting"),
     ("RABBITMQ", "rabbitmq"),
+    ("ZOOKEEPER", "zookeeper"),
     ("TARANTOOL", "tarantool"),
 ];
 

@@ -12,12 +12,9 @@ use jiff::Timestamp;
 
 use super::stops;
 use crate::{
-    engine::{ContainerId, EngineEvent, Labels, LogLine, LogOptions, PullProgress},
+    engine::{ContainerId, EngineEvent, Labels, LogLine, LogLines, LogOptions, PullProgress},
     spec::ProjectName,
 };
-
-/// A line that never ends is cut into pieces of this many bytes.
-const LONGEST_LINE: usize = 64 * 1024;
 
 /// The events that are asked for: of this project, only what can change a plan, and from `since`, a time as the
 /// engine tells it.
@@ -89,17 +86,20 @@ pub(super) fn lines<E: Send>(
     frames: impl Stream<Item = Result<LogOutput, E>> + Send + Unpin,
 ) -> impl Stream<Item = Result<LogLine, E>> + Send {
     stream::unfold(
-        (frames, Halves::default(), Vec::new().into_iter()),
-        async |(mut frames, mut halves, mut ready)| {
+        (frames, LogLines::default(), Vec::new().into_iter()),
+        async |(mut frames, mut lines, mut ready)| {
             loop {
                 if let Some(line) = ready.next() {
-                    return Some((Ok(line), (frames, halves, ready)));
+                    return Some((Ok(line), (frames, lines, ready)));
                 }
                 match frames.next().await {
-                    Some(Ok(frame)) => ready = halves.take(frame).into_iter(),
-                    Some(Err(error)) => return Some((Err(error), (frames, halves, ready))),
+                    Some(Ok(frame)) => {
+                        let is_stderr = matches!(frame, LogOutput::StdErr { .. });
+                        ready = lines.take(is_stderr, &frame.into_bytes()).into_iter();
+                    }
+                    Some(Err(error)) => return Some((Err(error), (frames, lines, ready))),
                     None => {
-                        let rest = halves.rest();
+                        let rest = lines.rest();
                         if rest.is_empty() {
                             return None;
                         }
@@ -109,75 +109,6 @@ pub(super) fn lines<E: Send>(
             }
         },
     )
-}
-
-/// What has come of a line whose end has not, of each output.
-#[derive(Default)]
-struct Halves {
-    out: Vec<u8>,
-    err: Vec<u8>,
-}
-
-impl Halves {
-    fn take(&mut self, frame: LogOutput) -> Vec<LogLine> {
-        let (half, stderr, bytes) = match frame {
-            LogOutput::StdErr { message } => (&mut self.err, true, message),
-            LogOutput::StdOut { message } | LogOutput::Console { message } | LogOutput::StdIn { message } => {
-                (&mut self.out, false, message)
-            }
-        };
-        half.extend_from_slice(without_repeated_time(half, &bytes));
-        let mut lines = Vec::new();
-        while let Some(cut) = cut_first_line(half) {
-            lines.push(line(&cut, stderr));
-        }
-        lines
-    }
-
-    fn rest(&mut self) -> Vec<LogLine> {
-        [(std::mem::take(&mut self.out), false), (std::mem::take(&mut self.err), true)]
-            .into_iter()
-            .filter(|(bytes, _)| !bytes.is_empty())
-            .map(|(bytes, stderr)| line(&bytes, stderr))
-            .collect()
-    }
-}
-
-/// Takes the first line, or as much of it as is told at once, off what has come.
-fn cut_first_line(half: &mut Vec<u8>) -> Option<Vec<u8>> {
-    if let Some(end) = half.iter().position(|byte| *byte == b'\n') {
-        let rest = half.split_off(end + 1);
-        return Some(std::mem::replace(half, rest));
-    }
-    if half.len() <= LONGEST_LINE {
-        return None;
-    }
-    let rest = half.split_off(LONGEST_LINE);
-    // The rest is of the same time.
-    let rest = [time_of(half).unwrap_or_default(), &rest].concat();
-    Some(std::mem::replace(half, rest))
-}
-
-/// The engine keeps a long line in pieces of 16 kB, and tells the line's time with each of them.
-fn without_repeated_time<'a>(half: &[u8], piece: &'a [u8]) -> &'a [u8] {
-    time_of(half).and_then(|time| piece.strip_prefix(time)).unwrap_or(piece)
-}
-
-/// The time at the front of a line, with the space behind it.
-fn time_of(line: &[u8]) -> Option<&[u8]> {
-    let (time, _) = line.split_at(line.iter().position(|byte| *byte == b' ')? + 1);
-    std::str::from_utf8(time).ok()?.trim_end().parse::<Timestamp>().ok().map(|_| time)
-}
-
-fn line(bytes: &[u8], stderr: bool) -> LogLine {
-    let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
-    let (front, rest) = bytes.split_at(bytes.iter().position(|byte| *byte == b' ').unwrap_or(bytes.len()));
-    let time = std::str::from_utf8(front).ok().and_then(|front| front.trim_end().parse().ok());
-    // An empty line has nothing behind its time.
-    let own = if time.is_some() { rest.strip_prefix(b" ").unwrap_or(rest) } else { bytes };
-    let text = String::from_utf8_lossy(own).trim_end_matches('\r').to_owned();
-    let bytes = (text.as_bytes() != own).then(|| own.to_vec());
-    LogLine { time, stderr, text, bytes }
 }
 
 /// Whether a line is from the time that was asked for.
@@ -237,16 +168,5 @@ mod tests {
         assert!(got.iter().all(|line| line.time == time.parse().ok()), "{got:?}");
         let text: String = got.into_iter().map(|line| line.text).collect();
         assert_eq!(text, "x".repeat(13 * 16 * 1024));
-    }
-
-    #[test]
-    fn the_time_is_taken_off_the_line() {
-        let of = |text: &str| {
-            let line = line(text.as_bytes(), false);
-            (line.time.is_some(), line.text)
-        };
-        assert_eq!(of("2024-05-06T07:08:09.1Z hello world\r\n"), (true, "hello world".to_owned()));
-        assert_eq!(of("2024-05-06T07:08:09.1Z \n"), (true, String::new()));
-        assert_eq!(of("no time here\n"), (false, "no time here".to_owned()));
     }
 }

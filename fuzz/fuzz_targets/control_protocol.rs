@@ -1,0 +1,11 @@
+//! See [`sameport_fuzz::control_protocol`].
+
+#![cfg_attr(fuzzing, no_main)]
+
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| sameport_fuzz::control_protocol(data));
+
+#[cfg(not(fuzzing))]
+fn main() -> std::io::Result<()> {
+    sameport_fuzz::replay(sameport_fuzz::control_protocol)
+}
