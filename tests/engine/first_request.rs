@@ -1,7 +1,7 @@
 //! The first request after `up -d`: nobody is refused before a replica had its time to listen.
 
 use std::{
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{Ipv6Addr, SocketAddr},
     thread,
     time::{Duration, Instant},
 };
@@ -54,18 +54,18 @@ fn ask_at_once_with_proxy(rounds: u32) {
 /// On an engine that has no proxy, where its address translation is all there is.
 fn ask_at_once_without_proxy(rounds: u32) {
     let daemon = Daemon::without_proxy("gunicorn");
+    // It is there before: the kernel uses a new address of the host itself only after a second or two.
+    daemon.docker().run(&["network", "create", "--ipv6", "--subnet", "fd00:5a3e:1::/64", "both"]);
+    thread::sleep(Duration::from_secs(3));
     let enter = daemon.enter();
     thread::scope(|scope| {
         scope.spawn(|| {
             enter();
-            let networks = "networks: { default: { enable_ipv6: true, ipam: { config: [{ subnet: 'fd00:5a3e:1::/64' }] } } }";
+            let networks = "networks: { default: { name: both, external: true } }";
             ask_at_once(&daemon.docker(), networks, rounds, |project| {
-                vec![
-                    (Ipv4Addr::LOCALHOST, project.port).into(),
-                    daemon.address(&project.name, project.port),
-                    daemon.address_v6(&project.name, project.port),
-                    daemon.pod_address(&project.name, "web"),
-                ]
+                let port = project.port;
+                let [v4, v6] = daemon.gateways("both").map(|gateway| (gateway, port).into());
+                vec![project.loopback(), v4, v6, daemon.pod_address(&project.name, "web")]
             });
         });
     });

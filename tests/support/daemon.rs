@@ -6,7 +6,7 @@
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader},
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::AsRawFd,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -209,23 +209,21 @@ impl Daemon {
     /// A published port as programs on the daemon's host reach it, without Docker's user-space proxy; only for
     /// threads that have done [`Self::enter`].
     pub fn address(&self, project: &str, port: u16) -> SocketAddr {
-        let network = self.network_of(project);
-        let gateway = network["IPAM"]["Config"][0]["Gateway"].as_str().unwrap();
+        let format = "{{(index .IPAM.Config 0).Gateway}}";
+        let gateway = self.docker().run(&["network", "inspect", &format!("{project}_default"), "-f", format]);
         SocketAddr::new(gateway.parse::<IpAddr>().unwrap(), port)
     }
 
-    /// The same by IPv6, of a network that has it.
-    pub fn address_v6(&self, project: &str, port: u16) -> SocketAddr {
-        let network = self.network_of(project);
-        let configs = network["IPAM"]["Config"].as_array().unwrap();
-        let subnet = configs.iter().find_map(|config| config["Subnet"].as_str()?.strip_suffix("::/64"));
-        // The first address of a network is the host's.
-        SocketAddr::new(format!("{}::1", subnet.unwrap()).parse::<IpAddr>().unwrap(), port)
-    }
-
-    fn network_of(&self, project: &str) -> Value {
-        let network = self.docker().run(&["network", "inspect", &format!("{project}_default")]);
-        serde_json::from_str::<Value>(&network).unwrap()[0].take()
+    /// Its own addresses in a network that has IPv4 and a part of IPv6 that ends with `::/64`.
+    pub fn gateways(&self, network: &str) -> [IpAddr; 2] {
+        let configs = self.docker().run(&["network", "inspect", network, "-f", "{{json .IPAM.Config}}"]);
+        let configs: Vec<Value> = serde_json::from_str(&configs).unwrap();
+        let v4 = configs.iter().find_map(|config| config["Gateway"].as_str()?.parse::<Ipv4Addr>().ok());
+        let v6 =
+            configs.iter().find_map(|config| config["Subnet"].as_str()?.strip_suffix("/64")?.parse().ok());
+        // The first address is the host's.
+        let v6: Ipv6Addr = v6.map(|network: Ipv6Addr| (u128::from(network) + 1).into()).unwrap();
+        [v4.unwrap().into(), v6.into()]
     }
 
     /// A pod as programs on the daemon's host reach it, past all published ports; only for threads that have done
