@@ -29,9 +29,9 @@ pub fn log_lines(data: &[u8]) {
     let (mut lines, mut tail) = (LogLines::default(), Tail::default());
     let (mut found, mut rest, mut given) = (Vec::new(), data, 0);
     while let [stream, length, more @ ..] = rest {
-        // Long ones as well, of which a line has no end.
-        let length = usize::from(*length) << (stream >> 4);
-        let (piece, after) = more.split_at(length.min(more.len()));
+        let (piece, after) = more.split_at(usize::from(*length).min(more.len()));
+        // Now and then a long one, of which a line has no end.
+        let piece = &piece.repeat(if stream >> 4 == 15 { 512 } else { 1 });
         tail.push(piece);
         found.extend(lines.take(stream & 1 == 1, piece));
         given += piece.len();

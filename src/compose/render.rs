@@ -100,6 +100,41 @@ fn text(text: &str) -> String {
     if plain && !switch && word.kind() == Kind::Text {
         return text.to_owned();
     }
-    // A JSON string is a YAML string in double quotes; only texts with invalid Unicode have none, and a `String` is valid.
-    serde_json::to_string(text).unwrap_or_default()
+    quoted(text)
+}
+
+/// A text in double quotes. JSON has what YAML wants escaped, but for what YAML calls not printable, and line breaks of YAML 1.1.
+fn quoted(text: &str) -> String {
+    // Only texts with invalid Unicode have no JSON string, and a `String` is valid.
+    let json = serde_json::to_string(text).unwrap_or_default();
+    let is_read_as_it_is = |c: char| {
+        !matches!(c, '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}')
+    };
+    if json.chars().all(is_read_as_it_is) {
+        return json;
+    }
+    let escaped = |c: char| match is_read_as_it_is(c) {
+        true => c.to_string(),
+        false => format!("\\u{:04x}", u32::from(c)),
+    };
+    json.chars().map(escaped).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_yaml_does_not_print_is_escaped() {
+        for (given, wanted) in [
+            ("a", "a"),
+            ("a b", r#""a b""#),
+            ("é日\u{10000}\"\n", "\"é日\u{10000}\\\"\\n\""),
+            ("\u{94}", r#""\u0094""#),
+            ("a\u{7f}b\u{85}", r#""a\u007fb\u0085""#),
+            ("\u{2028}\u{feff}\u{ffff}", r#""\u2028\ufeff\uffff""#),
+        ] {
+            assert_eq!(text(given), wanted, "{given:?}");
+        }
+    }
 }
