@@ -43,7 +43,7 @@ fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
     for services in SERVICES {
         let mut text = "services:\n".to_owned();
         for number in 0..services {
-            writeln!(text, "  s{number}: {{ image: \"app:1\", expose: [80], deploy: {{ replicas: 2 }} }}")?;
+            writeln!(text, "  s{number}: {{ image: \"app:1\", expose: [80] }}")?;
         }
         fs::write(options.current_dir.join("compose.yaml"), text)?;
         let desired = Desired::all(compose::load(options)?.project);

@@ -186,13 +186,33 @@ impl Unit {
         }
         lines.extend(
             [
+                "# Left off: ProtectKernelTunables= for the reason above; ProcSubset=pid, since settings and sockets are read in /proc;",
+                "# ProtectHome=yes, since Compose files are there; PrivateNetwork= and IPAddressDeny=, since replicas are probed and the engine",
+                "# may be on another host; PrivateUsers= and User=, since BPF takes capabilities of the host.",
+                "PrivateDevices=yes",
+                "PrivateMounts=yes",
                 "ProtectSystem=strict",
                 "ProtectHome=read-only",
+                "# Of other processes it sees those that CAP_SYS_PTRACE lets it look into.",
+                "ProtectProc=ptraceable",
+                "ProtectHostname=yes",
+                "ProtectClock=yes",
+                "ProtectKernelLogs=yes",
                 "ProtectKernelModules=yes",
                 "ProtectControlGroups=yes",
                 "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK",
+                "# It enters the networks of pods.",
+                "RestrictNamespaces=net",
+                "RestrictRealtime=yes",
+                "RestrictSUIDSGID=yes",
                 "LockPersonality=yes",
                 "MemoryDenyWriteExecute=yes",
+                "SystemCallArchitectures=native",
+                "# What servers do, BPF programs and their links, and to look at the sockets of replicas.",
+                "SystemCallFilter=@system-service bpf perf_event_open pidfd_getfd setns",
+                "SystemCallFilter=~@resources",
+                "SystemCallErrorNumber=EPERM",
+                "UMask=0077",
             ]
             .map(str::to_owned),
         );

@@ -151,7 +151,10 @@ fn a_stranger_reaches_itself_and_else_any_replica() {
     let mut differ = unless(&mut stranger, &["1", "2"]);
     judge::serve(&mut stranger);
     // Its UDP sockets are found a moment after they are bound.
-    std::thread::sleep(wait::slowly(std::time::Duration::from_millis(300)));
+    wait::until("it reaches itself", || {
+        let differ = unless(&mut stranger, &["stranger"]);
+        check(differ.is_empty(), differ)
+    });
     differ.extend(unless(&mut stranger, &["stranger"]));
     // What it opens changes nothing for the replicas.
     differ.extend(unless(&mut clients[0], &["1"]));

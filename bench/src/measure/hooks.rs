@@ -8,7 +8,7 @@ use std::{
     fmt, fs,
     io::{BufRead as _, BufReader, ErrorKind, Write as _, stdin, stdout},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{ChildStdin, ChildStdout, Stdio},
     str::FromStr,
     thread,
@@ -282,11 +282,15 @@ impl Worker {
 
     /// Nanoseconds that one run of the program takes meanwhile, and how many runs there were each time.
     fn cost(&mut self, hook: &Hook, times: u32) -> Result<(f64, f64)> {
-        let link = hook.link()?;
-        let before = Cost::of_link(&link)?;
-        self.time(hook.act, hook.loopback, times)?;
-        let after = Cost::of_link(&link)?;
-        let mean = after.mean_since(before).with_context(|| format!("{} has not run", hook.program))?;
+        self.cost_of(&hook.link()?, hook.act, hook.loopback, times)
+    }
+
+    /// The same of the program that a pinned link attaches.
+    fn cost_of(&mut self, link: &Path, act: Act, loopback: IpAddr, times: u32) -> Result<(f64, f64)> {
+        let before = Cost::of_link(link)?;
+        self.time(act, loopback, times)?;
+        let after = Cost::of_link(link)?;
+        let mean = after.mean_since(before).with_context(|| format!("{} has not run", link.display()))?;
         Ok((mean, (after.runs - before.runs) as f64 / f64::from(times.next_multiple_of(CHUNK))))
     }
 
@@ -356,6 +360,7 @@ fn of_programs(bench: &Bench) -> Result<[Measure; 2]> {
     };
     let mut all: [Vec<Series>; 2] = [series("in a pod"), series("elsewhere")];
     let mut runs = [Vec::new(), Vec::new()];
+    let mut own = Series::new("lookup of a replica's own listener", Kind::Sameport);
     let mut refused = Series::new(IN_PROGRAMS, Kind::Sameport);
     {
         let _stats = enable_stats(Stats::RunTime).context("the kernel does not measure BPF programs")?;
@@ -373,23 +378,14 @@ fn of_programs(bench: &Bench) -> Result<[Measure; 2]> {
                     }
                 }
             }
+            let (floor, _) = inside.cost(&FLOOR, extent.hook_calls)?;
+            let (cost, _) = inside.cost_of(&pod.link()?, Act::Tcp, V4, extent.hook_calls)?;
+            own.samples.push(cost - floor);
             refused.samples.push(elsewhere.cost_of_all(Act::TcpRefused, extent.hook_calls)?);
         }
     }
     let calls = runs.map(|runs| Spread::of(&runs).map_or_else(String::new, |spread| figure(spread.median)));
     let [inside, elsewhere] = all;
-    let of_connect = Measure {
-        id: Id::F10,
-        title: "ns in sameport's programs for a TCP socket that is made, not connected since nobody listens, and closed, of a \
-                process elsewhere on the host"
-            .to_owned(),
-        how: "By the kernel's own statistics, all programs together, with what measuring takes. How the kernel comes to a program is \
-              not in it; the next measure has both, and a noise of its own."
-            .to_owned(),
-        better: Better::Lower,
-        goals: vec![Goal::new(IN_PROGRAMS, By::One, Bound::AtMost(MOST))],
-        series: vec![refused],
-    };
     let of_each = Measure {
         id: Id::F10,
         title: "ns for one run of a program that sees every socket, beyond what measuring takes".to_owned(),
@@ -401,9 +397,25 @@ fn of_programs(bench: &Bench) -> Result<[Measure; 2]> {
         ),
         better: Better::Lower,
         goals: Vec::new(),
-        series: inside.into_iter().chain(elsewhere).collect(),
+        series: inside.into_iter().chain(elsewhere).chain([own]).collect(),
     };
-    Ok([of_each, of_connect])
+    Ok([of_each, of_connect(refused)])
+}
+
+/// What those elsewhere spend in the programs.
+fn of_connect(refused: Series) -> Measure {
+    Measure {
+        id: Id::F10,
+        title: "ns in sameport's programs for a TCP socket that is made, not connected since nobody listens, and closed, of a \
+                process elsewhere on the host"
+            .to_owned(),
+        how: "By the kernel's own statistics, all programs together, with what measuring takes. How the kernel comes to a program is \
+              not in it; the next measure has both, and a noise of its own."
+            .to_owned(),
+        better: Better::Lower,
+        goals: vec![Goal::new(IN_PROGRAMS, By::One, Bound::AtMost(MOST))],
+        series: vec![refused],
+    }
 }
 
 /// What a process that has nothing to do with sameport notices.
