@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::support::{daemon::Daemon, docker::Docker, load, project::Project, wait};
+use super::support::{daemon::Daemon, docker::Docker, images, load, project::Project, wait};
 
 /// gunicorn that begins after so many seconds, as that user.
 fn gunicorn(user: &str, seconds: u32) -> String {
@@ -54,9 +54,11 @@ fn ask_at_once_with_proxy(rounds: u32) {
 /// On an engine that has no proxy, where its address translation is all there is.
 fn ask_at_once_without_proxy(rounds: u32) {
     let daemon = Daemon::without_proxy("gunicorn");
-    // It is there before: the kernel uses a new address of the host itself only after a second or two.
+    // Something is in that network before: the kernel uses an IPv6 address of the host itself only a second or two after the
+    // first container has come.
     daemon.docker().run(&["network", "create", "--ipv6", "--subnet", "fd00:5a3e:1::/64", "both"]);
-    thread::sleep(Duration::from_secs(3));
+    daemon.docker().run(&["run", "-d", "--network", "both", &images::build("gunicorn"), "sleep", "1000"]);
+    thread::sleep(Duration::from_secs(4));
     let enter = daemon.enter();
     thread::scope(|scope| {
         scope.spawn(|| {
