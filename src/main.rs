@@ -5,7 +5,7 @@ mod cli;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match sameport::kernel::trial::asks_itself() {
+    match sameport::kernel::feature_probe::asks_itself() {
         Some(Ok(())) => ExitCode::SUCCESS,
         Some(Err(error)) => {
             eprintln!("{error}");

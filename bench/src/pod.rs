@@ -17,7 +17,7 @@ use sameport::{
     kernel::{
         Netns, capability,
         sockets::Transport,
-        steering::{KernelSteering, PodWish, ReplicaWish, Rules, Steering as _},
+        steering::{KernelSteering, ReplicaConfig, Rules, Steering as _, SteeringConfig},
     },
     spec::{Balance, PodName, PortSet, ProjectName, ServiceName},
 };
@@ -148,7 +148,7 @@ impl Pod {
         let service = ServiceName::new("bench")?;
         let replicas = (1_u16..).zip(&self.replicas).map(|(number, replica)| {
             let [high, low] = number.to_be_bytes();
-            ReplicaWish {
+            ReplicaConfig {
                 id: ContainerId(number.to_string()),
                 pid: replica.process.0.id(),
                 service: service.clone(),
@@ -157,7 +157,7 @@ impl Pod {
                 weight: 100,
             }
         });
-        let wish = PodWish {
+        let wish = SteeringConfig {
             coming: BTreeMap::new(),
             pid: self.sandbox.0.id(),
             netns: self.netns()?.inode,

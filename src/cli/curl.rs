@@ -123,7 +123,7 @@ fn address(file: &Project, status: &Status, replica: &Replica) -> Result<Ipv4Add
     }
     let pod = pod(status, replica);
     let why = match (pod.map(|pod| pod.sharing), by_file(file, replica)) {
-        // Nobody supervises it: the kernel goes on all the same, and the file tells.
+        // Without a supervisor the kernel keeps steering, and the file has the ports.
         (Some(Sharing::Kernel), Some(address)) => return Ok(address),
         (Some(Sharing::Kernel), None) => "the file does not tell it".to_owned(),
         _ => pod.and_then(|pod| pod.sharing_error.clone()).unwrap_or_else(|| {

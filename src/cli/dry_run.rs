@@ -39,7 +39,7 @@ pub async fn show(
             layout::check(context, name, file.as_ref(), &docker).await?;
             let settings = context.settings(name, &docker).await?;
             let file = file.unwrap_or_else(|| Project::empty(name.clone()));
-            convert::preview(&supervisor::foresee(Arc::new(docker), file, request, &settings).await??)
+            convert::preview(&supervisor::preview(Arc::new(docker), file, request, &settings).await??)
         }
     };
     if let Some(format) = context.data() {

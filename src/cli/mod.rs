@@ -69,7 +69,7 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Make it so: start, replace and remove replicas until all is as the file says, and keep it so
+    /// Create and update services to match the Compose file, and keep them running
     Up(up::UpArgs),
     /// Stop and remove all that `up` made, and nothing else
     Down(down::DownArgs),

@@ -66,7 +66,7 @@ pub async fn pull(
             Some(Pull::Missing) => PullPolicy::Missing,
             Some(Pull::Never) => PullPolicy::Never,
         };
-        let of_job = service.before.as_ref().and_then(|before| before.image.as_ref());
+        let of_job = service.pre_deploy.as_ref().and_then(|before| before.image.as_ref());
         let of_canary = service.canary.as_ref().map(|canary| &canary.image);
         for image in [&service.container.image].into_iter().chain(of_job).chain(of_canary) {
             // Of services with the same image, the one that asks for most decides.

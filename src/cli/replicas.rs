@@ -93,7 +93,7 @@ impl Finder {
                 id: row.id,
                 status: row.status,
             }),
-            Role::Sandbox | Role::Before { .. } => None,
+            Role::Sandbox | Role::PreDeploy { .. } => None,
         });
         let is_wanted =
             |replica: &Replica| wanted.is_empty() || wanted.iter().any(|selector| is_of(replica, selector));

@@ -418,7 +418,7 @@ fn row(service: &ServiceName, revision: &Revision, now: Timestamp) -> Vec<String
             (RevisionState::Stable, _) => "stable".to_owned(),
             (RevisionState::InProgress, _) => "in progress".to_owned(),
             (RevisionState::Previous, Some(failure)) => {
-                // A line of a table is a line; the last words of who ended are in the JSON.
+                // A line of a table is a line; the last log lines are in the JSON.
                 let message = failure.message.lines().next().unwrap_or_default();
                 format!("failed: {}-{}: {message}", service, failure.slot)
             }

@@ -99,7 +99,7 @@ pub async fn run(context: &Context, args: SuperviseArgs) -> Result<(), CliError>
     let begin = match &missing {
         Ok(()) if args.resume && was_applied => Request::Resume(Box::new(loaded.project)),
         Ok(()) if args.background && !args.resume => Request::Load(Box::new(loaded.project)),
-        Ok(()) => wish(&docker, &loaded).await?,
+        Ok(()) => desired_state_request(&docker, &loaded).await?,
         // What runs is another version than the file means here.
         Err(_) => Request::Resume(Box::new(loaded.project)),
     };
@@ -149,7 +149,7 @@ async fn supervise(
             },
         }
         notify(&[NotifyState::Reloading]);
-        let applied = async { session.ask(wish(docker, &reload.load()?).await?).await };
+        let applied = async { session.ask(desired_state_request(docker, &reload.load()?).await?).await };
         match applied.await {
             Ok(()) => {
                 reload.taken();
@@ -163,7 +163,7 @@ async fn supervise(
 }
 
 /// What a file asks for. Images that are not there are fetched when they are needed.
-async fn wish(docker: &Docker, loaded: &Loaded) -> Result<Request, CliError> {
+async fn desired_state_request(docker: &Docker, loaded: &Loaded) -> Result<Request, CliError> {
     let found = pull::look(docker, &loaded.project).await?;
     Ok(Request::Apply(Box::new(Apply {
         images: found.ids,

@@ -47,7 +47,7 @@ pub struct UpArgs {
     /// Leave the supervisor running in the background
     #[arg(short, long)]
     detach: bool,
-    /// Read the file anew whenever it changes, or a file of variables does, and make it so
+    /// Apply the Compose file, and its env files, again whenever one changes
     #[arg(long)]
     watch: bool,
     /// Run so many replicas of a service
@@ -100,7 +100,7 @@ pub async fn run(context: &Context, args: UpArgs) -> Result<(), CliError> {
     start_intervals(&docker, &loaded.project)?;
     if context.is_dry_run() {
         let images = dry_run::images(&docker, &loaded.project, args.pull).await?;
-        let request = Wish::new(context, &args, scale, images, None).of(&loaded);
+        let request = UpRequest::new(context, &args, scale, images, None).of(&loaded);
         return dry_run::show(context, &name, None, request).await;
     }
     // Also before an image is fetched.
@@ -112,30 +112,30 @@ pub async fn run(context: &Context, args: UpArgs) -> Result<(), CliError> {
         fetched = fetched => fetched?,
         () = signals.end() => return Err(CliError::Interrupted),
     };
-    let wish = Wish::new(context, &args, scale, images, seen);
+    let up_request = UpRequest::new(context, &args, scale, images, seen);
     takeover::replace(context, &name, Replace::Older).await?;
     match Session::running(context, &name).await? {
         Some(session) if args.detach || args.wait => {
-            let done = in_background(&session, &loaded, &wish, &mut signals).await;
-            both(done, boot_after_up(&wish, &name, false).await)
+            let done = in_background(&session, &loaded, &up_request, &mut signals).await;
+            both(done, boot_after_up(&up_request, &name, false).await)
         }
-        Some(session) => beside(session, &docker, finder, &loaded, &wish, &mut signals).await,
+        Some(session) => beside(session, &docker, finder, &loaded, &up_request, &mut signals).await,
         None if args.detach || args.wait => {
             takeover::check(context, &docker, &name).await?;
             let damage = context.state(&name)?.load()?.damage;
             let project = context.project_args();
             let start = Start { project, environment: BTreeMap::new(), resume: false, watch: args.watch };
             let session = background::spawn(context, &name, &start).await?;
-            let done = in_background(&session, &loaded, &wish, &mut signals).await;
+            let done = in_background(&session, &loaded, &up_request, &mut signals).await;
             let done = match damage {
                 Some(_) => state::tell_reset_of_other(&session).await.and(done),
                 None => done,
             };
-            both(done, boot_after_up(&wish, &name, true).await)
+            both(done, boot_after_up(&up_request, &name, true).await)
         }
         None => {
             let session = Session::begin(context, &loaded.project, docker.clone()).await?;
-            in_foreground(&mut reload, session, &docker, &finder, &loaded, &wish, &mut signals).await
+            in_foreground(&mut reload, session, &docker, &finder, &loaded, &up_request, &mut signals).await
         }
     }
 }
@@ -154,13 +154,13 @@ fn both(done: Result<(), CliError>, then: Result<(), CliError>) -> Result<(), Cl
 /// Where the project is enabled, the supervisor of its unit takes the place of one in the background, and one that was started
 /// with other variables or options is restarted; both go on with what was asked for. Where it is not, whoever has just
 /// `begun` a supervisor learns that nothing starts it at boot.
-async fn boot_after_up(wish: &Wish<'_>, name: &ProjectName, begun: bool) -> Result<(), CliError> {
-    let context = wish.context;
+async fn boot_after_up(up_request: &UpRequest<'_>, name: &ProjectName, begun: bool) -> Result<(), CliError> {
+    let context = up_request.context;
     match Boot::of_this_user() {
         Ok(boot) if boot.is_there() && boot.is_ours(name) => {
-            boot::hand_over(context, &context.paths()?, &boot, name, wish.renewed.get()).await?;
+            boot::hand_over(context, &context.paths()?, &boot, name, up_request.renewed.get()).await?;
             match Session::running(context, name).await? {
-                Some(session) => wish.watch(&session).await,
+                Some(session) => up_request.watch(&session).await,
                 None => Ok(()),
             }
         }
@@ -170,8 +170,8 @@ async fn boot_after_up(wish: &Wish<'_>, name: &ProjectName, begun: bool) -> Resu
 }
 
 /// Keeps the unit of an enabled project as this command was called: the next boot is to mean the same.
-async fn renew_unit(wish: &Wish<'_>, loaded: &Loaded) -> Result<(), CliError> {
-    let context = wish.context;
+async fn renew_unit(up_request: &UpRequest<'_>, loaded: &Loaded) -> Result<(), CliError> {
+    let context = up_request.context;
     let Ok(boot) = Boot::of_this_user() else { return Ok(()) };
     if !boot.is_there() || !boot.is_ours(&loaded.project.name) {
         return Ok(());
@@ -179,7 +179,7 @@ async fn renew_unit(wish: &Wish<'_>, loaded: &Loaded) -> Result<(), CliError> {
     let renewed = async { Setup::of(context, boot, loaded, None)?.write().await };
     match renewed.await {
         Ok(renewed) => {
-            wish.renewed.set(renewed);
+            up_request.renewed.set(renewed);
             Ok(())
         }
         Err(error) => {
@@ -209,7 +209,7 @@ fn start_intervals(docker: &Docker, project: &Project) -> Result<(), CliError> {
 }
 
 /// What is asked for, whatever the file says.
-struct Wish<'a> {
+struct UpRequest<'a> {
     context: &'a Context,
     args: &'a UpArgs,
     scale: BTreeMap<ServiceName, u32>,
@@ -220,7 +220,7 @@ struct Wish<'a> {
     renewed: Cell<bool>,
 }
 
-impl<'a> Wish<'a> {
+impl<'a> UpRequest<'a> {
     fn new(
         context: &'a Context,
         args: &'a UpArgs,
@@ -268,19 +268,22 @@ impl<'a> Wish<'a> {
 async fn in_background(
     session: &Session,
     loaded: &Loaded,
-    wish: &Wish<'_>,
+    up_request: &UpRequest<'_>,
     signals: &mut Signals,
 ) -> Result<(), CliError> {
     let mut events = session.events().await?;
-    wish.ask(session, loaded).await?;
-    renew_unit(wish, loaded).await?;
-    let args = wish.args;
+    up_request.ask(session, loaded).await?;
+    renew_unit(up_request, loaded).await?;
+    let args = up_request.args;
     let until = if args.wait { Until::Steady } else { Until::Started };
     let publish = loaded.project.pods.values().flat_map(|pod| &pod.ports).map(|port| port.service.clone());
     let done = async {
-        wait::services(wish.context, session, &mut events, until, args.wait_timeout, &args.services).await?;
+        wait::services(up_request.context, session, &mut events, until, args.wait_timeout, &args.services)
+            .await?;
         match until {
-            Until::Started => wait::until_taken(wish.context, session, events, &publish.collect()).await,
+            Until::Started => {
+                wait::until_taken(up_request.context, session, events, &publish.collect()).await
+            }
             _ => Ok(()),
         }
     };
@@ -340,16 +343,16 @@ async fn beside(
     docker: &Docker,
     finder: Finder,
     loaded: &Loaded,
-    wish: &Wish<'_>,
+    up_request: &UpRequest<'_>,
     signals: &mut Signals,
 ) -> Result<(), CliError> {
     let events = session.events().await?;
-    wish.ask(&session, loaded).await?;
-    renew_unit(wish, loaded).await?;
+    up_request.ask(&session, loaded).await?;
+    renew_unit(up_request, loaded).await?;
     output::note("a supervisor runs in the background: Ctrl-C ends this display, and nothing else")?;
     let show = async {
-        wait::services(wish.context, &session, events, Until::Up, None, &[]).await?;
-        logs::follow_all(wish.context, docker, finder, &wish.args.services).await
+        wait::services(up_request.context, &session, events, Until::Up, None, &[]).await?;
+        logs::follow_all(up_request.context, docker, finder, &up_request.args.services).await
     };
     tokio::select! {
         shown = show => shown,
@@ -363,16 +366,16 @@ async fn in_foreground(
     docker: &Docker,
     finder: &Finder,
     loaded: &Loaded,
-    wish: &Wish<'_>,
+    up_request: &UpRequest<'_>,
     signals: &mut Signals,
 ) -> Result<(), CliError> {
-    session.ask(wish.of(loaded)).await?;
-    renew_unit(wish, loaded).await?;
+    session.ask(up_request.of(loaded)).await?;
+    renew_unit(up_request, loaded).await?;
     reload.hear(&session, "Ctrl-C where it runs ends it, and stops everything");
-    let end = attend(reload, &session, docker, finder, wish, signals).await;
+    let end = attend(reload, &session, docker, finder, up_request, signals).await;
     let stopped = match session.has_ended().await {
         true => Ok(()),
-        false => stop(&session, docker, finder, wish, signals).await,
+        false => stop(&session, docker, finder, up_request, signals).await,
     };
     session.leave().await.and(stopped).and(end)
 }
@@ -383,11 +386,11 @@ async fn attend(
     session: &Session,
     docker: &Docker,
     finder: &Finder,
-    wish: &Wish<'_>,
+    up_request: &UpRequest<'_>,
     signals: &mut Signals,
 ) -> Result<(), CliError> {
     let show = async {
-        match wait::until(wish.context, session, Until::Up, None).await {
+        match wait::until(up_request.context, session, Until::Up, None).await {
             Ok(()) => {}
             Err(CliError::ClosedPipe) => return Err(CliError::ClosedPipe),
             // What keeps failing is shown, and tried again; that is what a supervisor is for.
@@ -397,8 +400,8 @@ async fn attend(
         sharing(session).await?;
         orphans(session).await?;
         tokio::try_join!(
-            logs::follow_all(wish.context, docker, finder.clone(), &wish.args.services),
-            super::events::show_new(wish.context, session),
+            logs::follow_all(up_request.context, docker, finder.clone(), &up_request.args.services),
+            super::events::show_new(up_request.context, session),
         )
     };
     tokio::pin!(show);
@@ -416,7 +419,7 @@ async fn attend(
             },
         }
         tokio::select! {
-            applied = apply_anew(reload, session, docker, wish) => applied?,
+            applied = apply_anew(reload, session, docker, up_request) => applied?,
             // Fetching an image can take long.
             () = signals.end() => return Err(CliError::Interrupted),
         }
@@ -436,17 +439,17 @@ fn anew(args: &UpArgs, images: Found, loaded: Loaded) -> Request {
     }))
 }
 
-/// Makes it so as the file says by now, or says what is wrong with it.
+/// Applies the file as it is now, or reports what is wrong with it.
 async fn apply_anew(
     reload: &mut Reload<'_>,
     session: &Session,
     docker: &Docker,
-    wish: &Wish<'_>,
+    up_request: &UpRequest<'_>,
 ) -> Result<(), CliError> {
     let applied = async {
         let loaded = reload.load()?;
-        let images = pull(docker, &loaded.project, &wish.args.services, wish.args.pull).await?;
-        session.ask(anew(wish.args, images, loaded)).await
+        let images = pull(docker, &loaded.project, &up_request.args.services, up_request.args.pull).await?;
+        session.ask(anew(up_request.args, images, loaded)).await
     };
     match applied.await {
         Ok(()) => {
@@ -469,14 +472,14 @@ async fn stop(
     session: &Session,
     docker: &Docker,
     finder: &Finder,
-    wish: &Wish<'_>,
+    up_request: &UpRequest<'_>,
     signals: &mut Signals,
 ) -> Result<(), CliError> {
     // Nobody may be there to read it.
     let _ = output::note("stopping; Ctrl-C again kills");
-    session.ask(Request::Close { grace: wish.args.timeout }).await?;
+    session.ask(Request::Close { grace: up_request.args.timeout }).await?;
     tokio::select! {
-        stopped = wait::until(wish.context, session, Until::Up, None) => match stopped {
+        stopped = wait::until(up_request.context, session, Until::Up, None) => match stopped {
             // `sameport down` from elsewhere has removed it all meanwhile.
             Err(_) if session.has_ended().await => {}
             stopped => stopped?,
@@ -485,7 +488,7 @@ async fn stop(
             let _ = output::note("killing");
             super::kill::all(docker, &mut finder.clone()).await?;
             tokio::select! {
-                stopped = wait::until(wish.context, session, Until::Up, None) => stopped?,
+                stopped = wait::until(up_request.context, session, Until::Up, None) => stopped?,
                 () = signals.end() => {}
             }
         }

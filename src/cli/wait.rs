@@ -43,13 +43,13 @@ pub enum Until {
 const OFTEN: u32 = 3;
 /// How long a replica without a health check has to stay up to be trusted. nginx tries for its port so long.
 const STEADY: Duration = Duration::from_secs(3);
-/// How long the supervisor may take to read the last words of what has failed.
+/// How long the supervisor may take to read the last log lines of what has failed.
 const REPORT: Duration = Duration::from_secs(2);
 /// How long events may take that were recorded before the end was seen.
 const LAST_EVENTS: Duration = Duration::from_millis(100);
 /// How long a command waits for connections to be taken that only has to see replicas start.
 const FIRST: Duration = Duration::from_secs(10);
-/// Between two looks, unless it is told that all is as wanted.
+/// Between two looks, unless it hears that the project has converged.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Shows what happens until it is enough. A reader that leaves does not cut short what was asked for.
@@ -406,7 +406,7 @@ fn exits(status: &Status) -> BTreeMap<String, u32> {
     status.replicas.iter().map(|replica| (replica.replica.clone(), replica.exits)).collect()
 }
 
-/// Whether the last words of all that has failed for good were read.
+/// Whether the last log lines of all that has failed for good were read.
 fn is_reported(status: &Status) -> bool {
     status.replicas.iter().all(|replica| match &replica.state {
         ReplicaState::Failed { exit } => {
@@ -430,7 +430,7 @@ fn failure(status: &Status, before: &BTreeMap<String, u32>) -> Option<CliError> 
                 return Some(CliError::failed(format!("{name} cannot be started: {error}"), help.as_deref()));
             }
             ReplicaState::Failed { exit } => {
-                let message = format!("{name} failed: {}{}", convert::exit(exit), last_words(replica));
+                let message = format!("{name} failed: {}{}", convert::exit(exit), log_tail(replica));
                 return Some(CliError::failed(message, Some("its restart rule allows no further try")));
             }
             _ => {}
@@ -455,7 +455,7 @@ fn failure(status: &Status, before: &BTreeMap<String, u32>) -> Option<CliError> 
             return Some(CliError::failed(convert::exclusive_port(name, port), None));
         }
         let how = convert::exit(&ended.exit);
-        let message = format!("{name} keeps ending: {how}{}", last_words(replica));
+        let message = format!("{name} keeps ending: {how}{}", log_tail(replica));
         let help = "the supervisor goes on trying; `sameport logs` shows everything it wrote";
         return Some(CliError::failed(message, Some(help)));
     }
@@ -468,13 +468,13 @@ fn is_often(attempts: Option<u32>) -> bool {
     attempts.is_none_or(|attempts| attempts >= OFTEN)
 }
 
-fn last_words(replica: &Replica) -> String {
+fn log_tail(replica: &Replica) -> String {
     let lines = replica.last_termination.as_ref().map(|ended| ended.log.as_slice()).unwrap_or_default();
     if lines.is_empty() {
         return ", without a word".to_owned();
     }
     let shown: Vec<_> = lines.iter().map(|line| format!("\n    {line}")).collect();
-    format!("; its last words:{}", shown.concat())
+    format!("; its last log lines:{}", shown.concat())
 }
 
 #[cfg(test)]

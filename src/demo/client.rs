@@ -30,7 +30,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Failure, Tally};
+use super::{Failure, RequestStats};
 
 /// What is asked of whom, and how often.
 #[derive(Clone, Debug)]
@@ -102,7 +102,7 @@ impl Load {
     pub fn start(self) -> Running {
         let shared = Arc::new(Shared {
             started: Instant::now(),
-            tally: Mutex::default(),
+            request_stats: Mutex::default(),
             sent: AtomicU64::new(0),
             stop: CancellationToken::new(),
             load: self,
@@ -122,24 +122,24 @@ pub struct Running {
 impl Running {
     /// What became of the requests that have ended so far.
     #[must_use]
-    pub fn tally(&self) -> Tally {
-        self.shared.tally().clone()
+    pub fn request_stats(&self) -> RequestStats {
+        self.shared.request_stats().clone()
     }
 
-    /// How long it has been running; the times of its [`Tally`] count from the same moment.
+    /// How long it has been running; the times of its [`RequestStats`] count from the same moment.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         self.shared.started.elapsed()
     }
 
     /// Waits until [`Load::requests`] have ended.
-    pub async fn finish(mut self) -> Tally {
+    pub async fn finish(mut self) -> RequestStats {
         while self.workers.join_next().await.is_some() {}
-        self.shared.tally().clone()
+        self.shared.request_stats().clone()
     }
 
     /// Sends nothing more, and waits for what is under way.
-    pub async fn stop(self) -> Tally {
+    pub async fn stop(self) -> RequestStats {
         self.shared.stop.cancel();
         self.finish().await
     }
@@ -149,14 +149,14 @@ impl Running {
 struct Shared {
     load: Load,
     started: Instant,
-    tally: Mutex<Tally>,
+    request_stats: Mutex<RequestStats>,
     sent: AtomicU64,
     stop: CancellationToken,
 }
 
 impl Shared {
-    fn tally(&self) -> std::sync::MutexGuard<'_, Tally> {
-        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    fn request_stats(&self) -> std::sync::MutexGuard<'_, RequestStats> {
+        self.request_stats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether one more request may be sent.
@@ -185,11 +185,15 @@ async fn work(shared: Arc<Shared>, number: u32) {
         let now = Instant::now();
         let at = now - shared.started;
         match outcome {
-            Ok(Ok(server)) => shared.tally().answer(server, at, now - due),
-            Ok(Err(Failed { failure, words })) => shared.tally().failure(failure, at, words),
+            Ok(Ok(server)) => shared.request_stats().answer(server, at, now - due),
+            Ok(Err(Failed { failure, words })) => shared.request_stats().failure(failure, at, words),
             Err(_) => {
                 kept = None;
-                shared.tally().failure(Failure::TimedOut, at, format!("no answer within {:?}", load.timeout));
+                shared.request_stats().failure(
+                    Failure::TimedOut,
+                    at,
+                    format!("no answer within {:?}", load.timeout),
+                );
             }
         }
     }
@@ -216,7 +220,9 @@ async fn ask(shared: &Shared, kept: &mut Option<Connection>) -> Result<String, F
             // It was closed before the request went out.
             Err(error) if error.is_canceled() => {}
             Err(error) => match Failed::from(error) {
-                Failed { failure: Failure::Closed | Failure::Reset, .. } => shared.tally().repeated += 1,
+                Failed { failure: Failure::Closed | Failure::Reset, .. } => {
+                    shared.request_stats().repeated += 1
+                }
                 failed => return Err(failed),
             },
         }
@@ -368,7 +374,7 @@ mod tests {
         address
     }
 
-    async fn tally(manner: Manner, change: impl Fn(&mut Load)) -> Tally {
+    async fn request_stats(manner: Manner, change: impl Fn(&mut Load)) -> RequestStats {
         let mut load = Load::new(server(manner).await);
         load.rate = 2000;
         load.workers = 2;
@@ -379,42 +385,60 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_per_request_makes_as_many_connections_as_requests() {
-        let tally = tally(Manner::Answer("200 OK"), |_| {}).await;
-        assert_eq!((tally.answers(), tally.failures()), (20, 0), "{:?}", tally.examples);
-        assert_eq!(tally.answered.len(), 20);
-        assert_eq!(tally.latencies.count(), 20);
+        let request_stats = request_stats(Manner::Answer("200 OK"), |_| {}).await;
+        assert_eq!(
+            (request_stats.answers(), request_stats.failures()),
+            (20, 0),
+            "{:?}",
+            request_stats.examples
+        );
+        assert_eq!(request_stats.answered.len(), 20);
+        assert_eq!(request_stats.latencies.count(), 20);
     }
 
     #[tokio::test]
     async fn kept_connections_are_one_a_worker() {
-        let tally =
-            tally(Manner::Answer("200 OK"), |load| load.connections = Connections::Kept(u32::MAX)).await;
-        assert_eq!((tally.answers(), tally.failures()), (20, 0), "{:?}", tally.examples);
-        assert_eq!(tally.answered.len(), 2);
+        let request_stats =
+            request_stats(Manner::Answer("200 OK"), |load| load.connections = Connections::Kept(u32::MAX))
+                .await;
+        assert_eq!(
+            (request_stats.answers(), request_stats.failures()),
+            (20, 0),
+            "{:?}",
+            request_stats.examples
+        );
+        assert_eq!(request_stats.answered.len(), 2);
     }
 
     #[tokio::test]
     async fn a_kept_connection_is_left_after_its_requests() {
-        let tally = tally(Manner::Answer("200 OK"), |load| {
+        let request_stats = request_stats(Manner::Answer("200 OK"), |load| {
             load.connections = Connections::Kept(5);
             load.workers = 1;
         })
         .await;
-        assert_eq!(tally.answered.values().map(|a| a.count).collect::<Vec<_>>(), [5, 5, 5, 5]);
+        assert_eq!(request_stats.answered.values().map(|a| a.count).collect::<Vec<_>>(), [5, 5, 5, 5]);
     }
 
     #[tokio::test]
     async fn a_request_is_repeated_when_its_kept_connection_was_closed() {
-        let tally = tally(Manner::AnswerOnce, |load| load.connections = Connections::Kept(u32::MAX)).await;
-        assert_eq!((tally.answers(), tally.failures()), (20, 0), "{:?}", tally.examples);
+        let request_stats =
+            request_stats(Manner::AnswerOnce, |load| load.connections = Connections::Kept(u32::MAX)).await;
+        assert_eq!(
+            (request_stats.answers(), request_stats.failures()),
+            (20, 0),
+            "{:?}",
+            request_stats.examples
+        );
         // Each of the two workers begins with a connection that is new, and so nothing is repeated there.
-        assert_eq!(tally.repeated, 18);
+        assert_eq!(request_stats.repeated, 18);
     }
 
     #[tokio::test]
     async fn an_answer_can_be_known_by_its_body() {
-        let tally = tally(Manner::Answer("200 OK"), |load| load.identity = Identity::Body).await;
-        assert_eq!(tally.answered.keys().collect::<Vec<_>>(), ["hi"]);
+        let request_stats =
+            request_stats(Manner::Answer("200 OK"), |load| load.identity = Identity::Body).await;
+        assert_eq!(request_stats.answered.keys().collect::<Vec<_>>(), ["hi"]);
     }
 
     #[tokio::test]
@@ -425,13 +449,18 @@ mod tests {
             (Manner::Close, Failure::Closed),
             (Manner::Reset, Failure::Reset),
         ] {
-            let tally = tally(manner, |load| {
+            let request_stats = request_stats(manner, |load| {
                 load.timeout = Duration::from_millis(100);
                 load.requests = Some(4);
             })
             .await;
-            assert_eq!(tally.failed.get(&expected), Some(&4), "{expected}: {:?}", tally.examples);
-            assert_eq!((tally.answers(), tally.examples.len()), (0, 4), "{expected}");
+            assert_eq!(
+                request_stats.failed.get(&expected),
+                Some(&4),
+                "{expected}: {:?}",
+                request_stats.examples
+            );
+            assert_eq!((request_stats.answers(), request_stats.examples.len()), (0, 4), "{expected}");
         }
     }
 
@@ -442,18 +471,18 @@ mod tests {
         socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
         let mut load = Load::new(socket.local_addr().unwrap().as_socket().unwrap());
         load.requests = Some(3);
-        let tally = load.start().finish().await;
-        assert_eq!(tally.failed.get(&Failure::Refused), Some(&3), "{:?}", tally.examples);
+        let request_stats = load.start().finish().await;
+        assert_eq!(request_stats.failed.get(&Failure::Refused), Some(&3), "{:?}", request_stats.examples);
     }
 
     #[tokio::test]
     async fn a_stopped_load_sends_nothing_more() {
         let running = Load::new(server(Manner::Answer("200 OK")).await).start();
-        while running.tally().answers() < 5 {
+        while running.request_stats().answers() < 5 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        let tally = running.stop().await;
-        assert!(tally.answers() >= 5);
-        assert_eq!(tally.failures(), 0, "{:?}", tally.examples);
+        let request_stats = running.stop().await;
+        assert!(request_stats.answers() >= 5);
+        assert_eq!(request_stats.failures(), 0, "{:?}", request_stats.examples);
     }
 }

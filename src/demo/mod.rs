@@ -5,21 +5,21 @@
 //! depends on this module; the tests on the real engine measure with its client.
 
 pub mod client;
+mod demo_project;
 mod error;
 pub mod image;
 mod latency;
 mod play;
 pub mod project;
 mod report;
+mod request_stats;
 pub mod screen;
 pub mod server;
 pub mod spread;
-mod stage;
-mod tally;
 
 pub use client::Connections;
 pub use error::DemoError;
 pub use latency::Latencies;
 pub use play::{Afterwards, Length, Options, play};
 pub use report::{Figures, Killed, Report};
-pub use tally::{Answers, Failure, Tally};
+pub use request_stats::{Answers, Failure, RequestStats};

@@ -13,12 +13,12 @@ use crate::{
 };
 
 use super::{
-    Connections, DemoError, Killed, Report, Tally,
+    Connections, DemoError, Killed, Report, RequestStats,
     client::{Identity, Load, Running},
+    demo_project::DemoProject,
     project,
     screen::{Moment, Screen},
     server, spread,
-    stage::Stage,
 };
 
 /// Which replica is killed.
@@ -88,15 +88,16 @@ pub async fn play<E: Engine, W: Write>(
     screen.say(&format!("  project   {name}"))?;
     screen.say(&format!("  port      http://{address}, shared by all replicas; there is no proxy"))?;
 
-    let stage =
-        Stage::set(engine, project, paths.lock(&name), Arc::new(netns::inode), Arc::new(ThisKernel)).await?;
+    let demo_project =
+        DemoProject::set(engine, project, paths.lock(&name), Arc::new(netns::inode), Arc::new(ThisKernel))
+            .await?;
     let outcome = tokio::select! {
-        outcome = course(&stage, options, &name, address, screen) => outcome,
+        outcome = course(&demo_project, options, &name, address, screen) => outcome,
         () = interrupted => Err(DemoError::Interrupted),
     };
     screen.finish();
     if outcome.is_ok() && options.afterwards == Afterwards::Keep {
-        stage.leave().await?;
+        demo_project.leave().await?;
         return outcome;
     }
     // Whether that can be seen or not, it is done.
@@ -104,20 +105,20 @@ pub async fn play<E: Engine, W: Write>(
         Err(DemoError::Interrupted) => screen.say("  interrupted; removing everything"),
         _ => Ok(()),
     };
-    stage.clear().await?;
+    demo_project.clear().await?;
     said?;
     outcome
 }
 
 async fn course<E: Engine, W: Write>(
-    stage: &Stage<E>,
+    demo_project: &DemoProject<E>,
     options: &Options,
     project: &ProjectName,
     address: SocketAddr,
     screen: &mut Screen<W>,
 ) -> Result<Report, DemoError> {
     let began = Instant::now();
-    stage.up().await?;
+    demo_project.up().await?;
     let took = began.elapsed().as_secs_f64();
     screen.say(&format!("  replicas  {} run after {took:.1} s", options.replicas))?;
     screen.say(&format!("\n{} requests a second, {}:\n", options.rate, options.connections))?;
@@ -129,15 +130,18 @@ async fn course<E: Engine, W: Write>(
         ..Load::new(address)
     };
     let running = load.start();
-    until(&running, screen, None, |tally, at| progress(options.length, tally, at) >= KILL_AFTER).await?;
+    until(&running, screen, None, |request_stats, at| {
+        progress(options.length, request_stats, at) >= KILL_AFTER
+    })
+    .await?;
 
     let at = running.elapsed();
-    stage.kill(VICTIM).await?;
+    demo_project.kill(VICTIM).await?;
     let seconds = at.as_secs_f64();
     screen.say(&format!("  {BAD}web-{VICTIM} was killed (SIGKILL) at {seconds:.1} s{BAD:#}"))?;
     let mut replaced_at = None;
-    until(&running, screen, Some(VICTIM), |tally, now| {
-        replaced_at = spread::replaced_at(tally, VICTIM, at);
+    until(&running, screen, Some(VICTIM), |request_stats, now| {
+        replaced_at = spread::replaced_at(request_stats, VICTIM, at);
         replaced_at.is_some() || now > at + REPLACED_WITHIN
     })
     .await?;
@@ -146,19 +150,20 @@ async fn course<E: Engine, W: Write>(
     screen
         .say(&format!("  {GOOD}web-{VICTIM} is back: its replacement answered {after:.2} s later{GOOD:#}"))?;
 
-    until(&running, screen, None, |tally, at| progress(options.length, tally, at) >= 1.0).await?;
+    until(&running, screen, None, |request_stats, at| progress(options.length, request_stats, at) >= 1.0)
+        .await?;
     let elapsed = running.elapsed();
-    let tally = running.stop().await;
+    let request_stats = running.stop().await;
     screen.finish();
-    if let Some(replica) = spread::silent(&tally, options.replicas) {
-        return Err(DemoError::Silent { replica, requests: tally.requests() });
+    if let Some(replica) = spread::silent(&request_stats, options.replicas) {
+        return Err(DemoError::Silent { replica, requests: request_stats.requests() });
     }
     Ok(Report {
         project: project.clone(),
         address,
         replicas: options.replicas,
         connections: options.connections,
-        tally,
+        request_stats,
         elapsed,
         killed: Killed { replica: VICTIM, at, replaced_at },
     })
@@ -169,18 +174,18 @@ async fn until<W: Write>(
     running: &Running,
     screen: &mut Screen<W>,
     dead: Option<u32>,
-    mut done: impl FnMut(&Tally, Duration) -> bool,
+    mut done: impl FnMut(&RequestStats, Duration) -> bool,
 ) -> Result<(), DemoError> {
     loop {
-        let (tally, at) = (running.tally(), running.elapsed());
+        let (request_stats, at) = (running.request_stats(), running.elapsed());
         screen.show(&Moment {
             at,
-            counts: spread::counts(&tally),
-            requests: tally.requests(),
-            failures: tally.failures(),
+            counts: spread::counts(&request_stats),
+            requests: request_stats.requests(),
+            failures: request_stats.failures(),
             dead,
         })?;
-        if done(&tally, at) {
+        if done(&request_stats, at) {
             return Ok(());
         }
         tokio::time::sleep(FRAME).await;
@@ -188,9 +193,9 @@ async fn until<W: Write>(
 }
 
 /// How much of the load is done: 1 at its end.
-fn progress(length: Length, tally: &Tally, at: Duration) -> f64 {
+fn progress(length: Length, request_stats: &RequestStats, at: Duration) -> f64 {
     match length {
-        Length::Requests(wanted) => tally.requests() as f64 / wanted.max(1) as f64,
+        Length::Requests(wanted) => request_stats.requests() as f64 / wanted.max(1) as f64,
         Length::Time(wanted) => at.as_secs_f64() / wanted.as_secs_f64().max(f64::EPSILON),
     }
 }

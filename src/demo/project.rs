@@ -70,7 +70,7 @@ pub fn project(image: Image, replicas: u32, address: SocketAddr) -> Result<Proje
                 probe: None,
                 unhealthy: Unhealthy::default(),
                 hooks: Hooks::default(),
-                before: None,
+                pre_deploy: None,
                 update: crate::spec::Update::default(),
                 rollback: crate::spec::Update::default(),
                 canary: None,

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::spec::ProjectName;
 
-use super::{Connections, Tally, spread};
+use super::{Connections, RequestStats, spread};
 
 /// What the demo has shown.
 #[derive(Clone, Debug)]
@@ -20,7 +20,7 @@ pub struct Report {
     /// What a connection was used for.
     pub connections: Connections,
     /// What became of the requests.
-    pub tally: Tally,
+    pub request_stats: RequestStats,
     /// How long requests were sent.
     pub elapsed: Duration,
     /// The replica that was killed.
@@ -56,13 +56,14 @@ impl Report {
     #[must_use]
     pub fn figures(&self) -> Figures {
         let percents = [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("max", 100.0)];
-        let latency = |percent: f64| self.tally.latencies.percentile(percent).as_micros() as f64 / 1000.0;
+        let latency =
+            |percent: f64| self.request_stats.latencies.percentile(percent).as_micros() as f64 / 1000.0;
         Figures {
-            requests: self.tally.requests(),
-            answered: self.tally.answers(),
-            failed: self.tally.failures(),
-            repeated: self.tally.repeated,
-            answers_by_replica: spread::counts(&self.tally),
+            requests: self.request_stats.requests(),
+            answered: self.request_stats.answers(),
+            failed: self.request_stats.failures(),
+            repeated: self.request_stats.repeated,
+            answers_by_replica: spread::counts(&self.request_stats),
             killed_replica: self.killed.replica,
             replaced_after_ms: (self.killed.replaced_at - self.killed.at).as_millis(),
             latency_ms: percents.map(|(name, percent)| (name, latency(percent))).into(),
@@ -72,9 +73,9 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { replicas, tally, killed, .. } = self;
-        let counts = spread::counts(tally);
-        let answers = tally.answers().max(1);
+        let Self { replicas, request_stats, killed, .. } = self;
+        let counts = spread::counts(request_stats);
+        let answers = request_stats.answers().max(1);
         for replica in 1..=*replicas {
             let count = counts.get(&replica).copied().unwrap_or(0);
             let share = tenths_of_percent(count, answers);
@@ -91,25 +92,25 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "  {} requests in {:.1} s, {}:\n  {} answered, {} failed.",
-            grouped(tally.requests()),
+            grouped(request_stats.requests()),
             self.elapsed.as_secs_f64(),
             self.connections,
-            grouped(tally.answers()),
-            grouped(tally.failures()),
+            grouped(request_stats.answers()),
+            grouped(request_stats.failures()),
         )?;
-        for (failure, count) in &tally.failed {
+        for (failure, count) in &request_stats.failed {
             writeln!(f, "    {count} {failure}")?;
         }
-        if let Some((at, _)) = tally.examples.first() {
+        if let Some((at, _)) = request_stats.examples.first() {
             let (at, kill) = (at.as_secs_f64(), killed.at.as_secs_f64());
             writeln!(f, "    the first {at:.2} s after the start; the kill was at {kill:.2} s")?;
         }
-        if tally.repeated > 0 {
-            let count = grouped(tally.repeated);
+        if request_stats.repeated > 0 {
+            let count = grouped(request_stats.repeated);
             writeln!(f, "  {count} of them were sent twice: their kept connection was closed meanwhile.")?;
         }
-        writeln!(f, "  Latency: {}.", tally.latencies)?;
-        if tally.failures() + tally.repeated == 0 {
+        writeln!(f, "  Latency: {}.", request_stats.latencies)?;
+        if request_stats.failures() + request_stats.repeated == 0 {
             writeln!(f, "  Nobody noticed that web-{} was killed.", killed.replica)?;
         }
         Ok(())
@@ -149,21 +150,21 @@ mod tests {
     use crate::demo::Failure;
 
     fn report(failures: u32) -> Report {
-        let mut tally = Tally::default();
+        let mut request_stats = RequestStats::default();
         for n in 0..2000_u64 {
             let (replica, process) = (n % 4 + 1, if n > 1000 && n % 4 == 1 { 9 } else { 1 });
             let at = Duration::from_millis(n * 4);
-            tally.answer(format!("{replica}.{process}"), at, Duration::from_micros(700 + n));
+            request_stats.answer(format!("{replica}.{process}"), at, Duration::from_micros(700 + n));
         }
         for _ in 0..failures {
-            tally.failure(Failure::Reset, Duration::from_millis(3210), "reset".into());
+            request_stats.failure(Failure::Reset, Duration::from_millis(3210), "reset".into());
         }
         Report {
             project: "demo-41234".parse().unwrap(),
             address: "127.0.0.1:41234".parse().unwrap(),
             replicas: 4,
             connections: Connections::PerRequest,
-            tally,
+            request_stats,
             elapsed: Duration::from_secs(8),
             killed: Killed {
                 replica: 2,
@@ -181,7 +182,7 @@ mod tests {
     #[test]
     fn a_report_with_failures_claims_nothing() {
         let mut report = report(2);
-        report.tally.repeated = 3;
+        report.request_stats.repeated = 3;
         report.connections = Connections::Kept(25);
         insta::assert_snapshot!(report);
     }

@@ -117,7 +117,7 @@ mod tests {
 
     use super::*;
     use crate::demo::{
-        Tally,
+        RequestStats,
         client::{Identity, Load},
     };
 
@@ -141,16 +141,21 @@ mod tests {
         Load { identity: Identity::Header(REPLICA.to_owned()), rate: 1000, ..Load::new(address) }
     }
 
-    fn names(tally: &Tally) -> Vec<&str> {
-        tally.answered.keys().map(String::as_str).collect()
+    fn names(request_stats: &RequestStats) -> Vec<&str> {
+        request_stats.answered.keys().map(String::as_str).collect()
     }
 
     #[tokio::test]
     async fn servers_on_one_port_all_get_connections() {
         let (_one, address) = replica("1", "127.0.0.1:0".parse().unwrap());
         let (_two, _) = replica("2", address);
-        let tally = Load { requests: Some(100), ..load(address) }.start().finish().await;
-        assert_eq!((names(&tally), tally.failures()), (vec!["1", "2"], 0), "{:?}", tally.examples);
+        let request_stats = Load { requests: Some(100), ..load(address) }.start().finish().await;
+        assert_eq!(
+            (names(&request_stats), request_stats.failures()),
+            (vec!["1", "2"], 0),
+            "{:?}",
+            request_stats.examples
+        );
     }
 
     #[tokio::test]
@@ -159,8 +164,8 @@ mod tests {
         let mut slow = TcpStream::connect(address).await.unwrap();
         slow.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
         // Connections are accepted in their order: once a later one is answered, the slow one is the server's.
-        let tally = Load { requests: Some(1), ..load(address) }.start().finish().await;
-        assert_eq!(tally.answers(), 1, "{:?}", tally.examples);
+        let request_stats = Load { requests: Some(1), ..load(address) }.start().finish().await;
+        assert_eq!(request_stats.answers(), 1, "{:?}", request_stats.examples);
 
         one.end.send(()).unwrap();
         while TcpStream::connect(address).await.is_ok() {
@@ -178,8 +183,8 @@ mod tests {
         let (one, address) = replica("1", "127.0.0.1:0".parse().unwrap());
         let mut silent = TcpStream::connect(address).await.unwrap();
         silent.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
-        let tally = Load { requests: Some(1), ..load(address) }.start().finish().await;
-        assert_eq!(tally.answers(), 1, "{:?}", tally.examples);
+        let request_stats = Load { requests: Some(1), ..load(address) }.start().finish().await;
+        assert_eq!(request_stats.answers(), 1, "{:?}", request_stats.examples);
         tokio::time::pause();
         one.end.send(()).unwrap();
         tokio::time::timeout(GRACE * 2, one.task).await.unwrap().unwrap().unwrap();

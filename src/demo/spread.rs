@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::Tally;
+use super::RequestStats;
 
 /// The rate is that of the last so long.
 const WINDOW: Duration = Duration::from_millis(1000);
@@ -22,11 +22,11 @@ pub fn replica_of(process: &str) -> Option<u32> {
     process.split_once('.')?.0.parse().ok()
 }
 
-/// Adds up the answers of each replica's processes; those of strangers are left out.
+/// Adds up the answers of each replica's processes; those of other servers are left out.
 #[must_use]
-pub fn counts(tally: &Tally) -> Counts {
+pub fn counts(request_stats: &RequestStats) -> Counts {
     let mut counts = Counts::new();
-    for (process, answers) in &tally.answered {
+    for (process, answers) in &request_stats.answered {
         if let Some(replica) = replica_of(process) {
             *counts.entry(replica).or_default() += answers.count;
         }
@@ -36,16 +36,16 @@ pub fn counts(tally: &Tally) -> Counts {
 
 /// A replica that answered nothing, although by its share it should have answered many: chance does not do that.
 #[must_use]
-pub fn silent(tally: &Tally, replicas: u32) -> Option<u32> {
-    let counts = counts(tally);
-    let enough = tally.answers() >= u64::from(replicas) * SHARE;
+pub fn silent(request_stats: &RequestStats, replicas: u32) -> Option<u32> {
+    let counts = counts(request_stats);
+    let enough = request_stats.answers() >= u64::from(replicas) * SHARE;
     (1..=replicas).find(|replica| enough && !counts.contains_key(replica))
 }
 
 /// When the first answer of a process of that replica came that gave none before `since`.
 #[must_use]
-pub fn replaced_at(tally: &Tally, replica: u32, since: Duration) -> Option<Duration> {
-    tally
+pub fn replaced_at(request_stats: &RequestStats, replica: u32, since: Duration) -> Option<Duration> {
+    request_stats
         .answered
         .iter()
         .filter(|(process, answers)| replica_of(process) == Some(replica) && answers.first > since)
@@ -80,19 +80,19 @@ impl Rates {
 mod tests {
     use super::*;
 
-    fn tally(answers: &[(&str, u64)]) -> Tally {
-        let mut tally = Tally::default();
+    fn request_stats(answers: &[(&str, u64)]) -> RequestStats {
+        let mut request_stats = RequestStats::default();
         for (process, millis) in answers {
             let at = Duration::from_millis(*millis);
-            tally.answer((*process).to_owned(), at, Duration::from_millis(1));
+            request_stats.answer((*process).to_owned(), at, Duration::from_millis(1));
         }
-        tally
+        request_stats
     }
 
     #[test]
     fn processes_of_a_replica_count_together() {
-        let tally = tally(&[("1.5", 1), ("2.5", 2), ("2.9", 3), ("nobody", 4)]);
-        assert_eq!(counts(&tally), Counts::from([(1, 1), (2, 2)]));
+        let request_stats = request_stats(&[("1.5", 1), ("2.5", 2), ("2.9", 3), ("nobody", 4)]);
+        assert_eq!(counts(&request_stats), Counts::from([(1, 1), (2, 2)]));
     }
 
     #[test]
@@ -103,7 +103,7 @@ mod tests {
             ("another replica's process is new", &[("2.5", 5), ("3.9", 12)], None),
             ("its new process answers", &[("2.5", 5), ("2.9", 12), ("2.9", 13)], Some(12)),
         ] {
-            let found = replaced_at(&tally(answers), 2, since);
+            let found = replaced_at(&request_stats(answers), 2, since);
             assert_eq!(found, expected.map(Duration::from_millis), "{case}");
         }
     }
@@ -113,8 +113,8 @@ mod tests {
         for (case, answers, expected) in
             [("few answers", 99, None), ("many answers, all from one", 100, Some(2))]
         {
-            let tally = tally(&vec![("1.5", 1); answers]);
-            assert_eq!(silent(&tally, 2), expected, "{case}");
+            let request_stats = request_stats(&vec![("1.5", 1); answers]);
+            assert_eq!(silent(&request_stats, 2), expected, "{case}");
         }
     }
 

@@ -34,7 +34,7 @@ struct Auth {
 
 /// What a helper answers: <https://docs.docker.com/reference/cli/docker/login/#credential-helper-protocol>.
 #[derive(Deserialize)]
-struct Told {
+struct Answer {
     #[serde(rename = "Username")]
     username: String,
     #[serde(rename = "Secret")]
@@ -111,7 +111,7 @@ async fn from_helper(helper: &str, registry: &str) -> Result<Option<DockerCreden
         }
         return Err(fail(&said.trim()));
     }
-    let told: Told = serde_json::from_str(&said).map_err(|error| fail(&error))?;
+    let told: Answer = serde_json::from_str(&said).map_err(|error| fail(&error))?;
     let mut credentials =
         DockerCredentials { serveraddress: Some(registry.to_owned()), ..DockerCredentials::default() };
     if told.username == "<token>" {

@@ -17,7 +17,7 @@ pub enum Role {
     /// It holds a pod's namespaces.
     Sandbox,
     /// It runs to its end before the first replica of a new version of a service.
-    Before {
+    PreDeploy {
         /// Of which one.
         service: ServiceName,
     },
@@ -89,7 +89,7 @@ impl Labels {
     pub fn to_map(&self) -> BTreeMap<String, String> {
         let (role, service, slot) = match &self.role {
             Role::Sandbox => ("sandbox", String::new(), String::new()),
-            Role::Before { service } => ("before", service.to_string(), String::new()),
+            Role::PreDeploy { service } => ("before", service.to_string(), String::new()),
             Role::Replica { service, slot } => ("replica", service.to_string(), slot.to_string()),
         };
         [
@@ -110,7 +110,7 @@ impl Labels {
         let get = |key: &str| labels.get(&format!("{PREFIX}{key}")).map(String::as_str);
         let role = match get("role")? {
             "sandbox" => Role::Sandbox,
-            "before" => Role::Before { service: get("service")?.parse().ok()? },
+            "before" => Role::PreDeploy { service: get("service")?.parse().ok()? },
             "replica" => Role::Replica {
                 service: get("service")?.parse().ok()?,
                 slot: Slot::new(get("slot")?.parse().ok()?)?,
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn labels_read_back_as_written() {
-        let job = Role::Before { service: "web".parse().unwrap() };
+        let job = Role::PreDeploy { service: "web".parse().unwrap() };
         for labels in
             [replica(), Labels { role: Role::Sandbox, ..replica() }, Labels { role: job, ..replica() }]
         {
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn every_container_has_every_label() {
-        let job = Role::Before { service: "web".parse().unwrap() };
+        let job = Role::PreDeploy { service: "web".parse().unwrap() };
         let keys = |role: Role| -> Vec<String> {
             let labels = Labels { role, ..replica() }.of_container(&Hooks::default(), &Nonce::of_number(1));
             labels.into_keys().collect()

@@ -22,7 +22,7 @@ pub struct Watch {
     folders: Folders,
     /// Something may have changed.
     doubt: Option<Doubt>,
-    trouble: Trouble,
+    report: Report,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +33,7 @@ struct Doubt {
 
 /// Whether folders can be watched.
 #[derive(Debug)]
-enum Trouble {
+enum Report {
     None,
     /// Not told yet.
     New(WatchError),
@@ -102,11 +102,11 @@ impl Watch {
             return Err(WatchError::Stream { path: path.to_owned() });
         }
         let mut watch =
-            Self { files: Files::default(), folders: Folders::new()?, doubt: None, trouble: Trouble::None };
+            Self { files: Files::default(), folders: Folders::new()?, doubt: None, report: Report::None };
         watch.follow(files);
-        match std::mem::replace(&mut watch.trouble, Trouble::None) {
-            Trouble::New(error) => Err(error),
-            Trouble::None | Trouble::Told => Ok(watch),
+        match std::mem::replace(&mut watch.report, Report::None) {
+            Report::New(error) => Err(error),
+            Report::None | Report::Told => Ok(watch),
         }
     }
 
@@ -126,15 +126,15 @@ impl Watch {
     /// Once, when something cannot be watched any more; the next call waits on.
     pub async fn changed(&mut self) -> Result<(), WatchError> {
         loop {
-            if let Trouble::New(_) = self.trouble
-                && let Trouble::New(error) = std::mem::replace(&mut self.trouble, Trouble::Told)
+            if let Report::New(_) = self.report
+                && let Report::New(error) = std::mem::replace(&mut self.report, Report::Told)
             {
                 return Err(error);
             }
-            let look_at = match (&self.doubt, &self.trouble) {
+            let look_at = match (&self.doubt, &self.report) {
                 (Some(doubt), _) => doubt.look_at,
-                (None, Trouble::None) => Instant::now() + SELDOM,
-                (None, Trouble::New(_) | Trouble::Told) => Instant::now() + POLL,
+                (None, Report::None) => Instant::now() + SELDOM,
+                (None, Report::New(_) | Report::Told) => Instant::now() + POLL,
             };
             tokio::select! {
                 stirred = self.folders.stirred() => match stirred {
@@ -164,14 +164,14 @@ impl Watch {
 
     fn arm(&mut self) {
         match self.folders.arm(self.files.paths()) {
-            Ok(()) => self.trouble = Trouble::None,
+            Ok(()) => self.report = Report::None,
             Err(error) => self.fail(error),
         }
     }
 
     fn fail(&mut self, error: WatchError) {
-        if let Trouble::None = self.trouble {
-            self.trouble = Trouble::New(error);
+        if let Report::None = self.report {
+            self.report = Report::New(error);
         }
     }
 }

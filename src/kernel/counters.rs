@@ -25,7 +25,7 @@ pub struct Counters {
     /// Handshakes that found the queue of their listener full (`TcpExt: ListenOverflows`). The client tries again, so
     /// one that was slow may count several times.
     pub overflowed: u64,
-    /// Connections that ended without a goodbye, by a reset of either side (`Tcp: EstabResets`). Where both ends are in
+    /// Connections that were reset by either side (`Tcp: EstabResets`). Where both ends are in
     /// this network, each end counts.
     pub reset: u64,
 }

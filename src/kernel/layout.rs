@@ -4,7 +4,7 @@
 //! Whoever changes a map's name, kind, size or meaning makes a new layout, and says how the one before is taken over.
 //! Releases before versions have left no link, which is layout 0: it has the maps of layout 1.
 //!
-//! Layouts 0 and 1 had all maps in the folder of their project; [`super::former`] takes them over. Layout 2 has a folder
+//! Layouts 0 and 1 had all maps in the folder of their project; [`super::previous_layout`] takes them over. Layout 2 has a folder
 //! for each pod in it, and one for what all projects of a host share.
 
 use std::{fs, io, os::unix::fs::symlink, path::Path};

@@ -23,11 +23,11 @@ pub enum Target {
     /// The container in a slot of a service.
     Replica(ServiceName, Slot),
     /// The job before a new version of a service.
-    Before(ServiceName),
+    PreDeploy(ServiceName),
     /// The commands after the start of a replica, whose container this is.
     Hooks(ContainerId),
     /// The container that is to take its place.
-    Successor(ServiceName, Slot),
+    Replacement(ServiceName, Slot),
     /// A container that has given up its slot and finishes its connections.
     SetAside(ServiceName, Slot, ContainerId),
     /// A container that nothing wants: an orphan, or a second one in a slot.
@@ -41,9 +41,9 @@ impl fmt::Display for Target {
             Self::Volume(name) => write!(f, "volume {name}"),
             Self::Sandbox(pod) => write!(f, "{pod} sandbox"),
             Self::Replica(service, slot) => write!(f, "{service}-{slot}"),
-            Self::Before(service) => write!(f, "{service} pre-deploy job"),
+            Self::PreDeploy(service) => write!(f, "{service} pre-deploy job"),
             Self::Hooks(id) => write!(f, "post_start of {}", id.short()),
-            Self::Successor(service, slot) => write!(f, "{service}-{slot} replacement"),
+            Self::Replacement(service, slot) => write!(f, "{service}-{slot} replacement"),
             Self::SetAside(service, slot, _) => write!(f, "{service}-{slot} (draining)"),
             Self::Surplus(id) => write!(f, "container {}", id.short()),
         }
@@ -60,28 +60,28 @@ impl Target {
             | Self::Volume(_)
             | Self::Sandbox(_)
             | Self::Replica(..)
-            | Self::Before(_)
-            | Self::Successor(..) => None,
+            | Self::PreDeploy(_)
+            | Self::Replacement(..) => None,
         }
     }
 }
 
 /// Which place in a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seat {
+pub enum SlotMember {
     /// That of the replica itself.
-    Incumbent,
+    Current,
     /// Beside it, to take its place.
-    Successor,
+    Replacement,
 }
 
-impl Seat {
+impl SlotMember {
     /// What an action on this place is about.
     #[must_use]
     pub fn target(self, service: ServiceName, slot: Slot) -> Target {
         match self {
-            Self::Incumbent => Target::Replica(service, slot),
-            Self::Successor => Target::Successor(service, slot),
+            Self::Current => Target::Replica(service, slot),
+            Self::Replacement => Target::Replacement(service, slot),
         }
     }
 
@@ -89,8 +89,8 @@ impl Seat {
     #[must_use]
     pub fn container_name(self, project: &Project, service: &Service, slot: Slot) -> String {
         match self {
-            Self::Incumbent => project.replica_name(service, slot),
-            Self::Successor => project.successor_name(service, slot),
+            Self::Current => project.replica_name(service, slot),
+            Self::Replacement => project.replacement_name(service, slot),
         }
     }
 }
@@ -121,12 +121,12 @@ pub enum Action {
         /// Its number there.
         slot: Slot,
         /// Whether the slot is its own already.
-        seat: Seat,
+        slot_members: SlotMember,
         /// The sandbox whose namespaces it joins; none on the host's network.
         sandbox: Option<ContainerId>,
     },
     /// Make and start the job before a new version of a service.
-    LaunchBefore {
+    LaunchPreDeploy {
         /// Of which service.
         service: ServiceName,
         /// The sandbox whose namespaces it joins; none on the host's network.
@@ -227,9 +227,11 @@ impl Action {
             Self::EnsureNetwork { name, .. } | Self::RemoveNetwork(name) => Target::Network(name.clone()),
             Self::EnsureVolume { name, .. } | Self::RemoveVolume(name) => Target::Volume(name.clone()),
             Self::LaunchSandbox(pod) => Target::Sandbox(pod.clone()),
-            Self::LaunchBefore { service, .. } => Target::Before(service.clone()),
+            Self::LaunchPreDeploy { service, .. } => Target::PreDeploy(service.clone()),
             Self::Prepare { id, .. } => Target::Hooks(id.clone()),
-            Self::LaunchReplica { service, slot, seat, .. } => seat.target(service.name.clone(), *slot),
+            Self::LaunchReplica { service, slot, slot_members, .. } => {
+                slot_members.target(service.name.clone(), *slot)
+            }
             Self::Start { target, .. }
             | Self::Rename { target, .. }
             | Self::SetAside { target, .. }
@@ -246,7 +248,9 @@ impl Action {
     pub fn verb(&self) -> Verb {
         match self {
             Self::EnsureNetwork { .. } | Self::EnsureVolume { .. } => Verb::Create,
-            Self::LaunchSandbox(_) | Self::LaunchReplica { .. } | Self::LaunchBefore { .. } => Verb::Launch,
+            Self::LaunchSandbox(_) | Self::LaunchReplica { .. } | Self::LaunchPreDeploy { .. } => {
+                Verb::Launch
+            }
             Self::Prepare { .. } => Verb::Run,
             Self::Update { .. } => Verb::Update,
             Self::Start { .. } => Verb::Start,

@@ -12,8 +12,9 @@ use crate::{
 };
 
 use super::{
-    Approach, Autopsy, Container, Desired, Goal, Observed, OutOfReach, Phase, Planner, Rollout, Sharing,
-    Signs, Target, Verb, Verdict, Worse, history::later, listening::Elsewhere, signals,
+    Container, Desired, Goal, LastTermination, Observed, OutOfReach, Phase, Planner, Regression, Rollout,
+    RolloutMetrics, Sharing, Strategy, Target, Verb, Verdict, history::later, listening::Elsewhere,
+    regression as comparison,
 };
 
 /// How many starts in a row have to fail before a version is blamed for it: what one says may be the end of the engine
@@ -47,8 +48,8 @@ pub struct Failure {
 pub enum FailureReason {
     /// It ended.
     Ended {
-        /// How, and with which last words.
-        autopsy: Box<Autopsy>,
+        /// How, with the last log lines.
+        last_termination: Box<LastTermination>,
     },
     /// The engine will not run it.
     Refused {
@@ -81,7 +82,7 @@ pub enum FailureReason {
         /// What is wrong, and for how long.
         why: String,
     },
-    /// More of its connections end without a goodbye than of the version before.
+    /// More of its connections are reset than of the previous version.
     Resets {
         /// How many.
         reset: u64,
@@ -117,8 +118,12 @@ impl fmt::Display for FailureReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |ports: &[u16]| ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
         match self {
-            Self::Ended { autopsy } => {
-                match (&autopsy.exclusive_port, &autopsy.other_user, &autopsy.port_not_shared) {
+            Self::Ended { last_termination } => {
+                match (
+                    &last_termination.exclusive_port,
+                    &last_termination.other_user,
+                    &last_termination.port_not_shared,
+                ) {
                     (Some(port), ..) => {
                         write!(f, "it asked for port {port}, which is exclusive and held by another replica")
                     }
@@ -127,8 +132,14 @@ impl fmt::Display for FailureReason {
                         f.write_str("it opens its port for itself alone, and others have it")
                     }
                     (None, None, None) => {
-                        write!(f, "it ended: {}", autopsy.exit)?;
-                        autopsy.log.iter().rev().take(3).rev().try_for_each(|line| write!(f, "\n    {line}"))
+                        write!(f, "it ended: {}", last_termination.exit)?;
+                        last_termination
+                            .log
+                            .iter()
+                            .rev()
+                            .take(3)
+                            .rev()
+                            .try_for_each(|line| write!(f, "\n    {line}"))
                     }
                 }
             }
@@ -142,8 +153,7 @@ impl fmt::Display for FailureReason {
             Self::Ill { why } => f.write_str(why),
             Self::Resets { reset, connections, old_reset, old_connections } => write!(
                 f,
-                "{reset} of {connections} connections ended without a goodbye, and {old_reset} of {old_connections} of the \
-                 version before"
+                "{reset} of {connections} connections were reset, and {old_reset} of {old_connections} of the previous version"
             ),
             Self::Overflows { overflowed, connections } => write!(
                 f,
@@ -182,17 +192,17 @@ impl Planner<'_> {
         if rollout.paused {
             return None;
         }
-        match rollout.approach {
-            Approach::Rolling if self.is_done(service, replicas) => return Some(Outcome::Done),
-            Approach::Beside { replicas: new, .. } => {
+        match rollout.strategy {
+            Strategy::Rolling if self.is_done(service, replicas) => return Some(Outcome::Done),
+            Strategy::Beside { replicas: new, .. } => {
                 if let Some(since) = self.have_joined(service, new.min(replicas)) {
                     return Some(Outcome::Reached(since));
                 }
             }
-            Approach::Rolling => {}
+            Strategy::Rolling => {}
         }
-        if let Some(trouble) = self.before_trouble(&service.name) {
-            let reason = FailureReason::Job { error: trouble.error };
+        if let Some(error) = self.pre_deploy_error(&service.name) {
+            let reason = FailureReason::Job { error: error.error };
             return Some(Outcome::Failed(Failure { slot: Slot::FIRST, reason }));
         }
         let rules = self.rules_of(service);
@@ -214,38 +224,38 @@ impl Planner<'_> {
 
     fn is_done(&mut self, service: &Service, replicas: u32) -> bool {
         Slot::first(replicas).all(|slot| {
-            let seats = self.seats(service, slot);
-            let proved = seats.incumbent.is_some_and(|incumbent| {
-                self.is_wanted(service, incumbent) && self.has_proved_itself(service, incumbent)
+            let slot_members = self.slot_members(service, slot);
+            let proved = slot_members.current.is_some_and(|current| {
+                self.is_wanted(service, current) && self.has_proved_itself(service, current)
             });
-            proved && seats.successor.is_none() && seats.surplus.is_empty()
+            proved && slot_members.replacement.is_none() && slot_members.surplus.is_empty()
         })
     }
 
     /// What the kernel shows of a new version that does worse than the old one.
     fn failure_in_kernel(&self, service: &Service, rules: &Update) -> Option<Failure> {
         let Sharing::ByKernel(report) = &self.observed.sharing else { return None };
-        let signs = self.observed.signs.get(&service.name)?;
-        let worse = signs.worse(rules, self.now)?;
-        let Signs { new, old, queues, came, due, .. } = *signs;
-        let reason = match worse {
-            Worse::Resets => FailureReason::Resets {
+        let metrics = self.observed.metrics.get(&service.name)?;
+        let regression = metrics.regression(rules, self.now)?;
+        let RolloutMetrics { new, old, queues, came, due, .. } = *metrics;
+        let reason = match regression {
+            Regression::Resets => FailureReason::Resets {
                 reset: new.reset,
                 connections: new.connections,
                 old_reset: old.reset,
                 old_connections: old.connections,
             },
-            Worse::Overflows => {
+            Regression::Overflows => {
                 FailureReason::Overflows { overflowed: new.overflowed, connections: new.connections }
             }
-            Worse::Queues => FailureReason::Queues { waiting: queues.0, old_waiting: queues.1 },
-            Worse::NoConnections => FailureReason::Ill {
+            Regression::Queues => FailureReason::Queues { waiting: queues.0, old_waiting: queues.1 },
+            Regression::NoConnections => FailureReason::Ill {
                 why: format!("{came} of about {due} connections that should have come to it did"),
             },
         };
         let replicas = self.observed.service(&service.name).map(|(_, container)| container);
         let new = replicas.filter(|container| self.is_wanted(service, container));
-        let slot = match signals::worst(report, new, worse).map(|container| &container.labels.role) {
+        let slot = match comparison::worst(report, new, regression).map(|container| &container.labels.role) {
             Some(Role::Replica { slot, .. }) => *slot,
             _ => Slot::FIRST,
         };
@@ -265,8 +275,8 @@ impl Planner<'_> {
     fn have_joined(&self, service: &Service, replicas: u32) -> Option<Timestamp> {
         let mut since = Timestamp::MIN;
         for slot in Slot::first(replicas) {
-            let seats = self.seats(service, slot);
-            let mut there = seats.successor.into_iter().chain(seats.incumbent);
+            let slot_members = self.slot_members(service, slot);
+            let mut there = slot_members.replacement.into_iter().chain(slot_members.current);
             let new = there.find(|container| self.is_wanted(service, container))?;
             since = since.max(self.proved_at(service, new).filter(|at| *at <= self.now)?);
         }
@@ -275,14 +285,14 @@ impl Planner<'_> {
 
     /// What a replica of the new version does wrong in a slot.
     pub(super) fn failure_in(&self, service: &Service, slot: Slot) -> Option<FailureReason> {
-        let seats = self.seats(service, slot);
-        let there: Vec<_> = seats.successor.into_iter().chain(seats.incumbent).collect();
+        let slot_members = self.slot_members(service, slot);
+        let there: Vec<_> = slot_members.replacement.into_iter().chain(slot_members.current).collect();
         if let Some(new) = there.iter().find(|container| self.is_wanted(service, container)) {
             return self.failure_of(service, new);
         }
         // What could not even be made.
-        self.refusal(&match seats.incumbent {
-            Some(_) => Target::Successor(service.name.clone(), slot),
+        self.refusal(&match slot_members.current {
+            Some(_) => Target::Replacement(service.name.clone(), slot),
             None => Target::Replica(service.name.clone(), slot),
         })
     }
@@ -309,14 +319,14 @@ impl Planner<'_> {
         let exits = history.map_or(0, |history| history.exits_of(container, self.now, &service.restart));
         if exits > 0 && !self.has_completed(service, container) {
             // It is found out a moment later what it died of.
-            let autopsy = history.and_then(|history| history.autopsy.clone())?;
-            let is_its_own = match &autopsy.exit.error {
+            let last_termination = history.and_then(|history| history.last_termination.clone())?;
+            let is_its_own = match &last_termination.exit.error {
                 Some(error) if tells_of_host_fault(error) => false,
                 Some(_) => exits >= STARTS || !self.starts_again(service, container),
-                None => self.pod_has_outlived(container, autopsy.exit.at),
+                None => self.pod_has_outlived(container, last_termination.exit.at),
             };
             if is_its_own {
-                return Some(FailureReason::Ended { autopsy: Box::new(autopsy) });
+                return Some(FailureReason::Ended { last_termination: Box::new(last_termination) });
             }
         }
         if let Some(reason) = self.refusal(&target) {
@@ -326,10 +336,10 @@ impl Planner<'_> {
         if process.health == Health::Unhealthy {
             return Some(FailureReason::Unhealthy);
         }
-        if let Some(illness) = self.illness(container)
-            && illness.replace_at.is_some_and(|at| at <= self.now)
+        if let Some(unhealthy) = self.unhealthy(container)
+            && unhealthy.replace_at.is_some_and(|at| at <= self.now)
         {
-            return Some(FailureReason::Ill { why: illness.why(self.now) });
+            return Some(FailureReason::Ill { why: unhealthy.why(self.now) });
         }
         // What we tell to end has not failed by that.
         if self.is_available(service, container) || self.doing(container).is_some_and(Verb::ends) {
@@ -363,7 +373,7 @@ impl Planner<'_> {
         let rules = self.rules_of(service);
         let deadline = later(self.tried_since(service, container), rules.deadline);
         let elsewhere = self.elsewhere(service, container, rules).map(|elsewhere| elsewhere.judged_at);
-        let ill = self.illness(container).and_then(|illness| illness.replace_at);
+        let ill = self.unhealthy(container).and_then(|unhealthy| unhealthy.replace_at);
         let waits = self.waits_until(service, container).filter(|until| *until > self.now);
         elsewhere.into_iter().chain(ill).chain(waits).fold(deadline, Timestamp::min)
     }

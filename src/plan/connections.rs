@@ -10,7 +10,7 @@ use crate::{
     spec::{NetworkAttachment, Pod, PodName, PodNetwork, Project},
 };
 
-use super::{Action, Container, Planner, Target, status::Trouble};
+use super::{Action, Container, Planner, Target, status::StatusError};
 
 /// What the engine calls the network of containers that name none.
 const BRIDGE: &str = "bridge";
@@ -112,10 +112,10 @@ impl Planner<'_> {
     }
 
     /// What is wrong with the connections of a pod, in words.
-    pub(super) fn connection_trouble(&self, name: &PodName) -> Option<Trouble> {
+    pub(super) fn connection_error(&self, name: &PodName) -> Option<StatusError> {
         let sandbox = self.current_sandbox(name)?;
         let drift = self.drift(name, sandbox)?;
-        Some(Trouble {
+        Some(StatusError {
             target: Target::Sandbox(name.clone()),
             error: drift.error(),
             help: Some(format!("if it stays so: `docker rm -f {}` has the pod made anew", sandbox.name)),

@@ -58,7 +58,7 @@ impl Containers {
                 let (labels, id) = (&container.labels, id.clone());
                 match &labels.role {
                     Role::Sandbox => index.sandboxes.entry(labels.pod.clone()).or_default().push(id),
-                    Role::Before { service } => index.jobs.entry(service.clone()).or_default().push(id),
+                    Role::PreDeploy { service } => index.jobs.entry(service.clone()).or_default().push(id),
                     Role::Replica { service, slot } => {
                         index.replicas.entry(service.clone()).or_default().push((*slot, id));
                     }

@@ -24,7 +24,7 @@ impl Planner<'_> {
                         self.act(Action::Remove { target, id: container.id.clone(), volumes });
                     }
                 }
-                Role::Before { .. } => {
+                Role::PreDeploy { .. } => {
                     let target = self.observed.target(container);
                     self.discard(target, container, StopTime::DEFAULT.without_drain().or(timeout));
                 }

@@ -15,7 +15,7 @@ use crate::{
     spec::{Generation, Image, Limits, Protocol, Restart, RestartCondition},
 };
 
-use super::{Connects, Container, Replacement, Target, backoff, status::ExitStatus};
+use super::{Connects, Container, Target, UnhealthyReplacement, backoff, status::ExitStatus};
 
 /// How long a replica must stay up for its start to count as a success, unless the file says otherwise.
 pub const WINDOW: Duration = Duration::from_secs(10);
@@ -33,21 +33,21 @@ pub struct History {
     /// The last one that was counted.
     counted: Option<(ContainerId, Timestamp)>,
     /// A process that we ended ourselves: its end is no failure.
-    forgiven: Option<(ContainerId, Timestamp)>,
+    ignored: Option<(ContainerId, Timestamp)>,
     /// A process that we ended because it did not work, and for how long it had: its end is a failure.
     replaced: Option<(ContainerId, Timestamp, Duration)>,
     /// That the last end was such a one.
-    pub replacement: Option<Replacement>,
+    pub replacement: Option<UnhealthyReplacement>,
     /// The last change of limits that the engine answered, and whether it refused.
     limits: Option<(ContainerId, Limits, Answer)>,
-    /// Exits in a row of that version that were forgiven, since its port was another user's.
+    /// Exits in a row of that version that were ignored, since its port was another user's.
     excused: u32,
     /// What was tried to put connections right, by container and network.
     connects: BTreeMap<(ContainerId, String), Connects>,
     /// Engine calls in a row that failed, and the last one's error.
     pub errors: Option<Errors>,
     /// What was found out about its last end that was no doing of ours.
-    pub autopsy: Option<Autopsy>,
+    pub last_termination: Option<LastTermination>,
 }
 
 /// What the engine said to a change of limits.
@@ -61,7 +61,7 @@ pub enum Answer {
 
 /// What was found out about the end of a process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Autopsy {
+pub struct LastTermination {
     /// How it ended.
     pub exit: ExitStatus,
     /// The last lines that it wrote.
@@ -150,7 +150,7 @@ impl History {
         }
         self.of = Some(container.labels.generation.clone());
         self.counted = Some(key);
-        if self.is_forgiven(&container.id, exit.started_at) {
+        if self.is_ignored(&container.id, exit.started_at) {
             return false;
         }
         self.exits = self.exits.saturating_add(1);
@@ -173,7 +173,7 @@ impl History {
     /// Whether a container that has ended starts again, by the rule, and when.
     #[must_use]
     pub fn verdict(&self, container: &Container, exit: &Exit, target: &Target, rule: &Restart) -> Verdict {
-        if self.is_forgiven(&container.id, exit.started_at) {
+        if self.is_ignored(&container.id, exit.started_at) {
             return Verdict::Again(container.since);
         }
         // It has not run: whatever the rule says of one that did, it is still to run for the first time.
@@ -197,8 +197,8 @@ impl History {
     }
 
     /// The process that started then is ended by us: its exit counts for nothing, and a new one is due.
-    pub fn forgive(&mut self, container: &ContainerId, started_at: Timestamp) {
-        self.forgiven = Some((container.clone(), started_at));
+    pub fn ignore_exit(&mut self, container: &ContainerId, started_at: Timestamp) {
+        self.ignored = Some((container.clone(), started_at));
     }
 
     /// The process that started then ended because its port was another user's, and is given to its own meanwhile: its exit counts
@@ -209,8 +209,8 @@ impl History {
         }
         self.excused += 1;
         self.exits = self.exits.saturating_sub(1);
-        self.autopsy = None;
-        self.forgive(container, started_at);
+        self.last_termination = None;
+        self.ignore_exit(container, started_at);
         true
     }
 
@@ -221,11 +221,11 @@ impl History {
         container: &ContainerId,
         started_at: Timestamp,
         well_for: Duration,
-        why: Replacement,
+        why: UnhealthyReplacement,
     ) {
         self.replaced = Some((container.clone(), started_at, well_for));
         self.replacement = Some(why);
-        self.autopsy = None;
+        self.last_termination = None;
     }
 
     /// Whether a process was ended by us because it did not work.
@@ -246,9 +246,13 @@ impl History {
     }
 
     /// Whether an end has been noted, and what was found out about it is not there yet.
-    pub(super) fn awaits_autopsy(&self, container: &ContainerId, finished_at: Timestamp) -> bool {
+    pub(super) fn awaits_last_termination(&self, container: &ContainerId, finished_at: Timestamp) -> bool {
         let noted = self.counted.as_ref().is_some_and(|(id, at)| id == container && *at == finished_at);
-        noted && self.autopsy.as_ref().is_none_or(|autopsy| autopsy.exit.at != finished_at)
+        noted
+            && self
+                .last_termination
+                .as_ref()
+                .is_none_or(|last_termination| last_termination.exit.at != finished_at)
     }
 
     /// A container was connected to a network; `reconnects`: it was taken off it first.
@@ -284,8 +288,8 @@ impl History {
         })
     }
 
-    pub(super) fn is_forgiven(&self, container: &ContainerId, started_at: Timestamp) -> bool {
-        self.forgiven.as_ref().is_some_and(|(id, start)| id == container && *start == started_at)
+    pub(super) fn is_ignored(&self, container: &ContainerId, started_at: Timestamp) -> bool {
+        self.ignored.as_ref().is_some_and(|(id, start)| id == container && *start == started_at)
     }
 
     /// What happened so far counts no more: somebody wants it to be tried anew.
@@ -293,7 +297,7 @@ impl History {
         self.exits = 0;
         self.excused = 0;
         self.errors = None;
-        self.autopsy = None;
+        self.last_termination = None;
     }
 
     /// An engine call failed.

@@ -22,12 +22,12 @@ pub struct PostStart {
     /// Which process: when it started, by the engine's clock.
     pub started_at: Timestamp,
     /// How far they are.
-    pub stage: Stage,
+    pub phase: HookPhase,
 }
 
 /// How far commands are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub enum HookPhase {
     /// The first one may have begun.
     Begun,
     /// All have succeeded.
@@ -37,14 +37,14 @@ pub enum Stage {
 impl Planner<'_> {
     /// Whether nothing has to be run in a replica any more before it is ready.
     pub(super) fn is_prepared_by_hooks(&self, container: &Container) -> bool {
-        container.hooks.post_start.is_empty() || self.stage(container) == Some(Stage::Done)
+        container.hooks.post_start.is_empty() || self.phase(container) == Some(HookPhase::Done)
     }
 
     /// Whether a replica can only be ready after another start.
     pub(super) fn is_spoilt_by_hooks(&self, container: &Container) -> bool {
         matches!(container.state, ContainerState::Running(_))
             && !container.hooks.post_start.is_empty()
-            && self.stage(container) == Some(Stage::Begun)
+            && self.phase(container) == Some(HookPhase::Begun)
             && !self.observed.busy.contains_key(&Target::Hooks(container.id.clone()))
     }
 
@@ -52,7 +52,7 @@ impl Planner<'_> {
     pub(super) fn prepare(&mut self, container: &Container) {
         if let ContainerState::Running(process) = &container.state
             && !container.hooks.post_start.is_empty()
-            && self.stage(container).is_none()
+            && self.phase(container).is_none()
         {
             let started_at = process.started_at;
             self.act(Action::Prepare { id: container.id.clone(), started_at });
@@ -65,8 +65,8 @@ impl Planner<'_> {
         history.and_then(History::retry_at).is_none_or(|at| self.due(at))
     }
 
-    fn stage(&self, container: &Container) -> Option<Stage> {
+    fn phase(&self, container: &Container) -> Option<HookPhase> {
         let known = self.observed.post_start.get(&container.id)?;
-        (Some(known.started_at) == container.started_at()).then_some(known.stage)
+        (Some(known.started_at) == container.started_at()).then_some(known.phase)
     }
 }

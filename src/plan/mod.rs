@@ -11,13 +11,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use crate::{engine::ContainerId, kernel::steering::Wishes, spec::ServiceName};
+use crate::{engine::ContainerId, kernel::steering::SteeringConfigs, spec::ServiceName};
 
 mod action;
 mod arrivals;
 mod assess;
 pub mod backoff;
-pub mod before;
 mod connections;
 mod containers;
 mod dependency;
@@ -26,22 +25,22 @@ mod desired;
 mod down;
 mod history;
 mod hooks;
-mod illness;
 mod limits;
 mod listening;
 mod observed;
 mod order;
 mod outage;
-mod proof;
+pub mod pre_deploy;
 mod reach;
+mod regression;
 mod replica;
 mod resource;
 mod rollout;
+mod rollout_summary;
 mod rotation;
 mod sandbox;
-mod seat;
 mod shared_file;
-mod signals;
+mod slot_members;
 pub mod status;
 mod stop_time;
 mod stopped_outside;
@@ -49,32 +48,35 @@ mod stuck;
 #[cfg(test)]
 mod tests;
 mod traffic;
+mod unhealthy;
 mod versioned;
 pub mod versions;
 
-pub use action::{Action, Seat, Target, Verb};
+pub use action::{Action, SlotMember, Target, Verb};
 pub use assess::{Failure, FailureReason, Outcome, assess};
 pub use connections::{Connects, attachments};
 pub use containers::Containers;
 pub use desired::{Desired, Goal, Orphans, Phase};
-pub use history::{Answer, Autopsy, Errors, ExclusivePort, History, PortNotShared, Verdict, WINDOW, uptime};
-pub use hooks::{PostStart, Stage};
-pub use illness::{Ailment, Illness, Replacement, check_never_passed};
+pub use history::{
+    Answer, Errors, ExclusivePort, History, LastTermination, PortNotShared, Verdict, WINDOW, uptime,
+};
+pub use hooks::{HookPhase, PostStart};
 pub use listening::Listening;
 pub use observed::{Container, Observed, Owner};
 pub use order::{BindSource, OrderReason, ReplacementOrder, hold_in_rollout, replacement_order};
 pub use outage::Outages;
-pub use proof::{Counted, Proof};
 pub use reach::{OutOfReach, weight_in_force};
-pub use rollout::{Approach, Direction, Former, Rollout};
+pub use regression::{ConnectionStats, Regression, RolloutMetrics, Signals};
+pub use rollout::{Direction, Previous, Rollout, Strategy};
+pub use rollout_summary::{Counted, RolloutSummary};
 pub use rotation::{Sharing, WEIGHT, WEIGHT_MAX, Weights};
 pub use shared_file::{SharedFile, SharedFileKind};
-pub use signals::{Signals, Signs, Tally, Worse};
 pub use stopped_outside::{Doubt, StoppedOutside};
 pub use stuck::{Doing, Queues, SILENCE, Stuck};
 pub use traffic::{
     PodSharing, PodTraffic, PortTraffic, ReplicaTraffic, UnservedPort, WaitingAt, too_few_files,
 };
+pub use unhealthy::{UnhealthyReason, UnhealthyReplacement, UnhealthyReplica, check_never_passed};
 pub use versioned::Versioned;
 
 /// What to do now, and when to think again.
@@ -87,9 +89,9 @@ pub struct Plan {
     /// Replicas that shall end and have connections to finish first.
     pub draining: BTreeSet<ContainerId>,
     /// Who gets new connections, where the kernel shares ports.
-    pub wishes: Wishes,
+    pub steering_configs: SteeringConfigs,
     /// Whose stop, if one is planned, is because it does not work.
-    pub replaced: BTreeMap<ContainerId, Illness>,
+    pub replaced: BTreeMap<ContainerId, UnhealthyReplica>,
     /// Replicas that are ready.
     pub ready: BTreeSet<ContainerId>,
     /// Sandboxes that are connected as they should be.
@@ -107,14 +109,14 @@ pub fn plan(desired: &Desired, observed: &Observed, now: Timestamp) -> Plan {
         Phase::Up => {
             planner.resources();
             planner.sandboxes();
-            planner.befores();
+            planner.pre_deploy_jobs();
             planner.replicas();
             planner.orphans();
             planner.watch_rollouts();
         }
         Phase::Down { volumes } => planner.down(volumes),
     }
-    planner.plan.wishes = planner.wishes();
+    planner.plan.steering_configs = planner.steering_configs();
     planner.plan.ready = planner.ready();
     planner.plan
 }
@@ -128,14 +130,14 @@ struct Planner<'a> {
     /// Replicas that shall end: they get no new connections.
     retiring: BTreeSet<ContainerId>,
     /// Replicas that do not work, and whose turn it is to be replaced.
-    patients: BTreeSet<ContainerId>,
+    to_replace: BTreeSet<ContainerId>,
 }
 
 impl<'a> Planner<'a> {
     fn new(desired: &'a Desired, observed: &'a Observed, now: Timestamp) -> Self {
         let plan = Plan::default();
-        let (retiring, patients) = Default::default();
-        let mut planner = Self { desired, observed, now, plan, retiring, patients };
+        let (retiring, to_replace) = Default::default();
+        let mut planner = Self { desired, observed, now, plan, retiring, to_replace };
         planner.plan.let_through = planner.let_through();
         planner
     }

@@ -12,11 +12,11 @@ use crate::{
 };
 
 use super::{
-    BindSource, Containers, Counted, Doubt, History, Illness, Listening, PostStart, SharedFile, Sharing,
-    Signs, Target, Verb,
+    BindSource, Containers, Counted, Doubt, History, Listening, PostStart, RolloutMetrics, SharedFile,
+    Sharing, Target, UnhealthyReplica, Verb,
 };
 
-/// Everything that a plan depends on besides the wish and the time.
+/// Everything that a plan depends on besides the desired state and the time.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
     /// Our containers.
@@ -38,7 +38,7 @@ pub struct Observed {
     /// Since when each replica that gets no new connections gets none.
     pub out_since: BTreeMap<ContainerId, Timestamp>,
     /// Processes that run and do not work.
-    pub illnesses: BTreeMap<ContainerId, Illness>,
+    pub unhealthy: BTreeMap<ContainerId, UnhealthyReplica>,
     /// What was said last of those that are not ready yet, by their health checks and probes.
     pub not_ready: BTreeMap<ContainerId, String>,
     /// Since when each replica that is ready has been.
@@ -46,7 +46,7 @@ pub struct Observed {
     /// Where each replica that the kernel shows listens.
     pub listening: BTreeMap<ContainerId, Listening>,
     /// What the kernel shows of services that are on their way to another version.
-    pub signs: BTreeMap<ServiceName, Signs>,
+    pub metrics: BTreeMap<ServiceName, RolloutMetrics>,
     /// Processes of which it is not known yet whether their end is meant.
     pub doubts: BTreeMap<ContainerId, Doubt>,
     /// What is at the host's end of bind mounts that replicas may write to, by path, as far as it is known.
@@ -192,8 +192,8 @@ impl Observed {
                 self.sandboxes(&container.labels.pod).first().map(|c| &c.id),
                 Target::Sandbox(container.labels.pod.clone()),
             ),
-            Role::Before { service } => {
-                (self.jobs(service).first().map(|c| &c.id), Target::Before(service.clone()))
+            Role::PreDeploy { service } => {
+                (self.jobs(service).first().map(|c| &c.id), Target::PreDeploy(service.clone()))
             }
             Role::Replica { service, slot } if container.is_set_aside() => {
                 return Target::SetAside(service.clone(), *slot, container.id.clone());

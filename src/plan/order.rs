@@ -90,7 +90,7 @@ pub fn replacement_order(
     let storage = storage(observed, service)?;
     let stops = storage.iter().find(|(_, whose)| match whose {
         Whose::Slot => true,
-        // Replicas that share a port share their storage all the time: by the wish of whoever scaled them.
+        // Replicas that share a port share their storage all the time: whoever scaled them wanted that.
         Whose::Service => replicas <= 1 || !has_port,
     });
     let (order, reason) = match stops {

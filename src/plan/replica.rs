@@ -10,8 +10,8 @@ use crate::{
 };
 
 use super::{
-    Action, Container, Goal, Orphans, Planner, Seat, Target, Verb, history::Verdict, resource, rollout::Pace,
-    stop_time::StopTime,
+    Action, Container, Goal, Orphans, Planner, SlotMember, Target, Verb, history::Verdict, resource,
+    rollout::Pace, stop_time::StopTime,
 };
 
 /// How long a replica without a health check must have run before the next one is taken down on purpose.
@@ -55,7 +55,7 @@ impl Planner<'_> {
     fn run(&mut self, service: &Service, replicas: u32) {
         let is_asked = |container: &Container| self.flaw(service, container) == Flaw::Superseded;
         let is_needed =
-            Slot::first(replicas).any(|slot| self.seats(service, slot).incumbent.is_some_and(is_asked));
+            Slot::first(replicas).any(|slot| self.slot_members(service, slot).current.is_some_and(is_asked));
         let mut may_take_down = is_needed && self.spare_replica(service, replicas);
         self.choose_patient(service, replicas);
         let mut pace = self.pace(service, replicas);
@@ -63,23 +63,23 @@ impl Planner<'_> {
         let mut slots: Vec<_> = Slot::first(replicas).collect();
         slots.sort_by_key(|slot| self.is_served(service, *slot));
         for slot in slots {
-            let seats = self.seats(service, slot);
-            for second in seats.surplus {
+            let slot_members = self.slot_members(service, slot);
+            for second in slot_members.surplus {
                 self.discard(Target::Surplus(second.id.clone()), second, StopTime::of(service));
             }
-            for container in &seats.set_aside {
+            for container in &slot_members.set_aside {
                 let target = self.desired.target_of(container);
                 self.discard_kept(target, container, StopTime::of(service));
             }
-            match (seats.incumbent, seats.successor) {
+            match (slot_members.current, slot_members.replacement) {
                 (None, None) => self.fill(service, slot, &mut pace),
-                (None, Some(successor)) => self.move_up(service, slot, successor),
-                (Some(incumbent), successor) if self.is_wanted(service, incumbent) => {
-                    self.keep(service, slot, incumbent, &mut may_take_down);
-                    self.release(service, slot, incumbent, successor);
+                (None, Some(replacement)) => self.move_up(service, slot, replacement),
+                (Some(current), replacement) if self.is_wanted(service, current) => {
+                    self.keep(service, slot, current, &mut may_take_down);
+                    self.release(service, slot, current, replacement);
                 }
-                (Some(incumbent), successor) => {
-                    self.replace(service, slot, incumbent, successor, &mut pace);
+                (Some(current), replacement) => {
+                    self.replace(service, slot, current, replacement, &mut pace);
                 }
             }
         }
@@ -92,8 +92,8 @@ impl Planner<'_> {
     }
 
     fn is_served(&self, service: &Service, slot: Slot) -> bool {
-        let seats = self.seats(service, slot);
-        let mut there = seats.incumbent.into_iter().chain(seats.successor);
+        let slot_members = self.slot_members(service, slot);
+        let mut there = slot_members.current.into_iter().chain(slot_members.replacement);
         there.any(|container| self.is_available(service, container))
     }
 
@@ -103,23 +103,23 @@ impl Planner<'_> {
         if self.removes_slot_volumes(service, slot) {
             return;
         }
-        let former = self.former(service).map(|former| Arc::clone(&former.service));
-        match former {
-            Some(former) if self.beside(service).is_some() || !pace.start(slot) => {
+        let previous = self.previous(service).map(|previous| Arc::clone(&previous.service));
+        match previous {
+            Some(previous) if self.beside(service).is_some() || !pace.start(slot) => {
                 // A pod of its own came with the new version.
-                let former = Arc::new(Service { pod: service.pod.clone(), ..(*former).clone() });
-                self.launch(former, slot, Seat::Incumbent);
+                let previous = Arc::new(Service { pod: service.pod.clone(), ..(*previous).clone() });
+                self.launch(previous, slot, SlotMember::Current);
             }
             // Its job comes first.
             _ if self.awaits_before(service) => {}
-            _ => self.launch(Arc::new(service.clone()), slot, Seat::Incumbent),
+            _ => self.launch(Arc::new(service.clone()), slot, SlotMember::Current),
         }
     }
 
-    fn launch(&mut self, service: Arc<Service>, slot: Slot, seat: Seat) {
+    fn launch(&mut self, service: Arc<Service>, slot: Slot, slot_members: SlotMember) {
         if self.can_be_launched(&service) && self.missing_volumes(&service, slot).is_empty() {
             let sandbox = self.open_sandbox(&service.pod).map(|c| c.id.clone());
-            self.act(Action::LaunchReplica { service, slot, seat, sandbox });
+            self.act(Action::LaunchReplica { service, slot, slot_members, sandbox });
         }
     }
 
@@ -129,15 +129,15 @@ impl Planner<'_> {
     }
 
     /// A successor takes the place that is free. One that was given the place keeps it until a newer version is ready.
-    fn move_up(&mut self, service: &Service, slot: Slot, successor: &Container) {
-        let target = Target::Successor(service.name.clone(), slot);
-        let was_given_it =
-            self.is_available(service, successor) && !self.observed.set_aside(&service.name, slot).is_empty();
-        if self.is_wanted(service, successor) || self.former(service).is_none() || was_given_it {
+    fn move_up(&mut self, service: &Service, slot: Slot, replacement: &Container) {
+        let target = Target::Replacement(service.name.clone(), slot);
+        let was_given_it = self.is_available(service, replacement)
+            && !self.observed.set_aside(&service.name, slot).is_empty();
+        if self.is_wanted(service, replacement) || self.previous(service).is_none() || was_given_it {
             let name = self.desired.project.replica_name(service, slot);
-            self.act(Action::Rename { target, id: successor.id.clone(), name });
+            self.act(Action::Rename { target, id: replacement.id.clone(), name });
         } else {
-            self.discard(target, successor, StopTime::of(service));
+            self.discard(target, replacement, StopTime::of(service));
         }
     }
 
@@ -146,14 +146,14 @@ impl Planner<'_> {
         &mut self,
         service: &Service,
         slot: Slot,
-        incumbent: &Container,
-        successor: Option<&Container>,
+        current: &Container,
+        replacement: Option<&Container>,
     ) {
-        let Some(successor) = successor else { return };
+        let Some(replacement) = replacement else { return };
         // Until the one whose place it is serves, better this one than nobody.
-        if self.is_available(service, incumbent) || !self.is_available(service, successor) {
-            let target = Target::Successor(service.name.clone(), slot);
-            self.discard(target, successor, StopTime::of(service));
+        if self.is_available(service, current) || !self.is_available(service, replacement) {
+            let target = Target::Replacement(service.name.clone(), slot);
+            self.discard(target, replacement, StopTime::of(service));
         }
     }
 
@@ -162,34 +162,34 @@ impl Planner<'_> {
         &mut self,
         service: &Service,
         slot: Slot,
-        incumbent: &Container,
-        successor: Option<&Container>,
+        current: &Container,
+        replacement: Option<&Container>,
         pace: &mut Pace,
     ) {
         let target = Target::Replica(service.name.clone(), slot);
-        let id = incumbent.id.clone();
-        if self.flaw(service, incumbent) == Flaw::CutOff || self.is_unbound(service, incumbent) {
+        let id = current.id.clone();
+        if self.flaw(service, current) == Flaw::CutOff || self.is_unbound(service, current) {
             // Nobody reaches it, and it can only be made anew.
-            self.keep(service, slot, incumbent, &mut false);
+            self.keep(service, slot, current, &mut false);
             return;
         }
-        if let Some(successor) = successor {
-            let stale = !self.is_wanted(service, successor)
+        if let Some(replacement) = replacement {
+            let stale = !self.is_wanted(service, replacement)
                 || self.beside(service).is_some_and(|(replicas, _)| slot.number() > replicas);
-            if stale && self.has_handed_over(service, incumbent, successor) {
+            if stale && self.has_handed_over(service, current, replacement) {
                 // One version more is wanted before this one has finished: it does not come back for that.
-                self.finish(service, slot, incumbent, Duration::ZERO);
+                self.finish(service, slot, current, Duration::ZERO);
                 return;
             } else if stale {
-                let target = Target::Successor(service.name.clone(), slot);
-                self.discard(target, successor, StopTime::of(service));
+                let target = Target::Replacement(service.name.clone(), slot);
+                self.discard(target, replacement, StopTime::of(service));
             } else {
-                self.keep_alive(service, slot, successor);
+                self.keep_alive(service, slot, replacement);
                 let may_go = self.beside(service).is_none()
                     && !self.is_paused(service)
-                    && self.flaw(service, successor) != Flaw::CutOff;
-                if may_go && self.has_proved_itself(service, successor) {
-                    self.finish(service, slot, incumbent, LONG_DRAIN);
+                    && self.flaw(service, replacement) != Flaw::CutOff;
+                if may_go && self.has_proved_itself(service, replacement) {
+                    self.finish(service, slot, current, LONG_DRAIN);
                     return;
                 }
             }
@@ -198,12 +198,12 @@ impl Planner<'_> {
                 if self.beside(service).is_some() { Some(Order::StartFirst) } else { self.order(service) };
             match order {
                 Some(Order::StartFirst) if pace.start(slot) => {
-                    self.launch(Arc::new(service.clone()), slot, Seat::Successor);
+                    self.launch(Arc::new(service.clone()), slot, SlotMember::Replacement);
                 }
                 Some(Order::StopFirst) => {
-                    let serves = self.is_available(service, incumbent);
+                    let serves = self.is_available(service, current);
                     if if serves { pace.take_down(slot) } else { pace.start(slot) } {
-                        self.discard_kept(target, incumbent, self.time_to_make_way(service, incumbent));
+                        self.discard_kept(target, current, self.time_to_make_way(service, current));
                         return;
                     }
                 }
@@ -211,35 +211,35 @@ impl Planner<'_> {
                 Some(Order::StartFirst) | None => {}
             }
         }
-        if matches!(incumbent.state, ContainerState::Dead) {
+        if matches!(current.state, ContainerState::Dead) {
             self.act(Action::Remove { target, id, volumes: RemoveVolumes::Keep });
         } else {
-            self.keep_alive(service, slot, incumbent);
+            self.keep_alive(service, slot, current);
         }
     }
 
     /// Whether a replica finishes its connections because its successor has taken over.
-    fn has_handed_over(&self, service: &Service, incumbent: &Container, successor: &Container) -> bool {
-        incumbent.process().is_some()
-            && self.observed.out_since.contains_key(&incumbent.id)
-            && self.proved_at(service, successor).is_some_and(|at| at <= self.now)
+    fn has_handed_over(&self, service: &Service, current: &Container, replacement: &Container) -> bool {
+        current.process().is_some()
+            && self.observed.out_since.contains_key(&current.id)
+            && self.proved_at(service, replacement).is_some_and(|at| at <= self.now)
     }
 
     /// A replica has been followed by another one: it goes once it has finished its connections, and after that time in its
     /// slot does so outside of it.
-    fn finish(&mut self, service: &Service, slot: Slot, incumbent: &Container, within: Duration) {
+    fn finish(&mut self, service: &Service, slot: Slot, current: &Container, within: Duration) {
         let target = Target::Replica(service.name.clone(), slot);
-        self.discard_kept(target.clone(), incumbent, StopTime::of(service));
-        if !self.plan.draining.contains(&incumbent.id)
+        self.discard_kept(target.clone(), current, StopTime::of(service));
+        if !self.plan.draining.contains(&current.id)
             || self.observed.set_aside(&service.name, slot).len() >= MOST_SET_ASIDE
         {
             return;
         }
-        let since = self.observed.out_since.get(&incumbent.id).copied().unwrap_or(self.now);
+        let since = self.observed.out_since.get(&current.id).copied().unwrap_or(self.now);
         if self.due(super::history::later(since, within)) {
             let replica = self.desired.project.replica_name(service, slot);
-            let name = incumbent.id.set_aside_name(&replica);
-            self.act(Action::SetAside { target, id: incumbent.id.clone(), name });
+            let name = current.id.set_aside_name(&replica);
+            self.act(Action::SetAside { target, id: current.id.clone(), name });
         }
     }
 
@@ -260,7 +260,7 @@ impl Planner<'_> {
                     // Of a restart that was asked for, and only of that.
                     let timeout = self.desired.restart_timeout(container);
                     self.retire(target, container, self.time_to_make_way(service, container).or(timeout));
-                } else if !self.treat(service, &target, container) {
+                } else if !self.replace_unhealthy(service, &target, container) {
                     self.prepare(container);
                     let name = self.desired.project.replica_name(service, slot);
                     if container.name != name {
@@ -310,7 +310,7 @@ impl Planner<'_> {
                 self.retire(target, container, StopTime::of(service));
             }
             ContainerState::Running(_) => {
-                if !self.treat(service, &target, container) {
+                if !self.replace_unhealthy(service, &target, container) {
                     self.prepare(container);
                 }
             }
@@ -410,7 +410,7 @@ impl Planner<'_> {
     /// Whether one replica can be taken down on purpose: every other one that is wanted serves.
     fn spare_replica(&mut self, service: &Service, replicas: u32) -> bool {
         let containers: Vec<_> =
-            Slot::first(replicas).map(|slot| self.seats(service, slot).incumbent).collect();
+            Slot::first(replicas).map(|slot| self.slot_members(service, slot).current).collect();
         let mut spare = true;
         for container in containers {
             match container {
@@ -446,7 +446,7 @@ impl Planner<'_> {
     pub(super) fn is_available(&self, service: &Service, container: &Container) -> bool {
         matches!(&container.state, ContainerState::Running(p)
             if matches!(p.health, Health::None | Health::Healthy))
-            && self.illness(container).is_none()
+            && self.unhealthy(container).is_none()
             && self.is_prepared_by_hooks(container)
             && self.missing_listeners(service, container).is_empty()
             && !self.doing(container).is_some_and(Verb::ends)
@@ -461,9 +461,9 @@ impl Planner<'_> {
             if container.process().is_some() {
                 let target = self.desired.target_of(container);
                 self.retire(target, container, time);
-            } else if self.desired.is_successor(container) {
+            } else if self.desired.is_replacement(container) {
                 // It would take a place that nobody has any more.
-                let target = Target::Successor(service.name.clone(), slot);
+                let target = Target::Replacement(service.name.clone(), slot);
                 self.discard(target, container, time);
             } else if container.is_set_aside() {
                 self.discard_kept(self.desired.target_of(container), container, time);

@@ -22,7 +22,7 @@ pub struct Rollout {
     /// Whether nothing more is to be replaced for now.
     pub paused: bool,
     /// How the new ones come to the old ones.
-    pub approach: Approach,
+    pub strategy: Strategy,
     /// When it began.
     pub began: Timestamp,
 }
@@ -33,7 +33,7 @@ pub enum Direction {
     /// To a version that has yet to prove itself.
     Forward {
         /// The version that has, if it is known.
-        former: Option<Former>,
+        previous: Option<Previous>,
     },
     /// To the one that has, from one that has failed.
     Back,
@@ -41,14 +41,14 @@ pub enum Direction {
 
 /// A version that has proved itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Former {
+pub struct Previous {
     /// What it is.
     pub service: Arc<Service>,
     /// By which its replicas are known.
     pub generation: Generation,
 }
 
-impl From<Service> for Former {
+impl From<Service> for Previous {
     fn from(service: Service) -> Self {
         Self { generation: service.generation(), service: Arc::new(service) }
     }
@@ -56,7 +56,7 @@ impl From<Service> for Former {
 
 /// How the new replicas come to the old ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Approach {
+pub enum Strategy {
     /// Slot after slot, each new one in place of an old one.
     Rolling,
     /// Beside all the old ones.
@@ -120,22 +120,22 @@ impl Planner<'_> {
 
     /// The version that has proved itself, where another one is on its way. One of which nothing is there was never
     /// begun, or is of no use any more.
-    pub(super) fn former(&self, service: &Service) -> Option<&Former> {
-        let Some(Rollout { direction: Direction::Forward { former }, .. }) =
+    pub(super) fn previous(&self, service: &Service) -> Option<&Previous> {
+        let Some(Rollout { direction: Direction::Forward { previous }, .. }) =
             self.desired.rollouts.get(&service.name)
         else {
             return None;
         };
-        let former = former.as_ref()?;
+        let previous = previous.as_ref()?;
         let mut replicas = self.observed.service(&service.name);
-        replicas.any(|(_, replica)| replica.labels.generation == former.generation).then_some(former)
+        replicas.any(|(_, replica)| replica.labels.generation == previous.generation).then_some(previous)
     }
 
     /// Whether old and new replicas of a service are there for longer, and how many new ones.
     pub(super) fn beside(&self, service: &Service) -> Option<(u32, Share)> {
-        match self.desired.rollouts.get(&service.name)?.approach {
-            Approach::Beside { replicas, share } => Some((replicas, share)),
-            Approach::Rolling => None,
+        match self.desired.rollouts.get(&service.name)?.strategy {
+            Strategy::Beside { replicas, share } => Some((replicas, share)),
+            Strategy::Rolling => None,
         }
     }
 
@@ -156,8 +156,8 @@ impl Planner<'_> {
         let (mut begun, mut without) = (BTreeSet::new(), BTreeSet::new());
         let mut last_done = None::<Timestamp>;
         for slot in Slot::first(replicas) {
-            let seats = self.seats(service, slot);
-            let there: Vec<_> = seats.incumbent.into_iter().chain(seats.successor).collect();
+            let slot_members = self.slot_members(service, slot);
+            let there: Vec<_> = slot_members.current.into_iter().chain(slot_members.replacement).collect();
             for container in there.iter().filter(|container| self.is_wanted(service, container)) {
                 match self.proved_at(service, container) {
                     Some(at) if at <= self.now => last_done = last_done.max(Some(at)),

@@ -1,7 +1,7 @@
 //! Who gets new connections: which replicas are in rotation, with which weight, and when one that was taken out may
 //! be told to end.
 //!
-//! A replica is taken out by not being wished for: [`Wishes`] are made anew with every plan, so whatever changes its
+//! A replica is taken out by being left out: [`SteeringConfigs`] are made anew with every plan, so whatever changes its
 //! mind puts it back.
 
 use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
@@ -10,7 +10,7 @@ use crate::{
     engine::{ContainerState, Health, Role},
     kernel::{
         sockets::Transport,
-        steering::{PodReport, PodWish, ReplicaReport, ReplicaWish, Report, Rules, Wishes},
+        steering::{PodReport, ReplicaConfig, ReplicaReport, Report, Rules, SteeringConfig, SteeringConfigs},
     },
     spec::{Order, PodName, Protocol, Service, ServiceName, Slot},
 };
@@ -124,25 +124,28 @@ impl Planner<'_> {
     fn is_unseen(&self, container: &Container) -> bool {
         let Sharing::ByKernel(report) = &self.observed.sharing else { return false };
         let pod = &container.labels.pod;
-        let is_ours =
-            |sandbox: &&Container| container.shares_network_of(sandbox) && self.wish(sandbox).is_some();
+        let is_ours = |sandbox: &&Container| {
+            container.shares_network_of(sandbox) && self.desired_state(sandbox).is_some()
+        };
         !report.pods.contains_key(pod) && self.observed.sandboxes(pod).iter().any(is_ours)
     }
 
     /// What the kernel shall do, for every pod that has a network of its own.
-    pub(super) fn wishes(&self) -> Wishes {
+    pub(super) fn steering_configs(&self) -> SteeringConfigs {
         if !matches!(self.observed.sharing, Sharing::ByKernel(_)) {
-            return Wishes::new();
+            return SteeringConfigs::new();
         }
         let sandboxes = self
             .observed
             .containers
             .values()
             .filter(|container| container.labels.role == Role::Sandbox && container.process().is_some());
-        sandboxes.filter_map(|sandbox| Some((sandbox.labels.pod.clone(), self.wish(sandbox)?))).collect()
+        sandboxes
+            .filter_map(|sandbox| Some((sandbox.labels.pod.clone(), self.desired_state(sandbox)?)))
+            .collect()
     }
 
-    fn wish(&self, sandbox: &Container) -> Option<PodWish> {
+    fn desired_state(&self, sandbox: &Container) -> Option<SteeringConfig> {
         let name = &sandbox.labels.pod;
         let project = &self.desired.project;
         // One that the file no longer has goes on as it was.
@@ -155,7 +158,7 @@ impl Planner<'_> {
             .containers
             .values()
             .filter(|container| &container.labels.pod == name && container.shares_network_of(sandbox));
-        Some(PodWish {
+        Some(SteeringConfig {
             pid: sandbox.process()?.pid,
             netns: sandbox.netns?,
             declared: declared.filter_map(|(port, protocol)| Some((transport(protocol)?, port))).collect(),
@@ -164,7 +167,7 @@ impl Planner<'_> {
                 .services_of(name)
                 .map(|service| (service.name.clone(), self.rules(service)))
                 .collect(),
-            replicas: inside.filter_map(|container| self.replica_wish(container)).collect(),
+            replicas: inside.filter_map(|container| self.replica_config(container)).collect(),
             coming: self.coming(name),
         })
     }
@@ -178,7 +181,7 @@ impl Planner<'_> {
         });
         let begun = self.observed.busy.iter().filter(|(_, verb)| **verb == Verb::Launch);
         let begun = begun.filter_map(|(target, _)| match target {
-            Target::Replica(service, _) | Target::Successor(service, _) => {
+            Target::Replica(service, _) | Target::Replacement(service, _) => {
                 self.desired.project.services.get(service)
             }
             _ => None,
@@ -211,11 +214,11 @@ impl Planner<'_> {
         if is_replaced { hold_in_rollout(service, self.rules_of(service)) } else { service.hold }
     }
 
-    fn replica_wish(&self, container: &Container) -> Option<ReplicaWish> {
+    fn replica_config(&self, container: &Container) -> Option<ReplicaConfig> {
         let Role::Replica { service, slot } = &container.labels.role else { return None };
         let spec = self.desired.project.services.get(service);
         let address = spec.and_then(|spec| self.desired.own_address(spec, *slot, container));
-        Some(ReplicaWish {
+        Some(ReplicaConfig {
             id: container.id.clone(),
             pid: container.process()?.pid,
             service: service.clone(),
@@ -233,7 +236,7 @@ impl Planner<'_> {
             && self.is_prepared_by_hooks(container);
         // What is being done to one that runs is to end it: wanted again or not, it is on its way out.
         let ends = self.doing(container).is_some_and(Verb::ends);
-        let is_ill = self.illness(container).is_some() && !is_let_through;
+        let is_ill = self.unhealthy(container).is_some() && !is_let_through;
         if !is_ready || is_ill || self.retiring.contains(&container.id) || ends {
             return 0;
         }
@@ -245,16 +248,17 @@ impl Planner<'_> {
     }
 }
 
-/// Whether the kernel shows that it does what is wished. Where it cannot, it does nothing that could be waited for.
-pub(super) fn is_in_force(wishes: &Wishes, sharing: &Sharing) -> bool {
+/// Whether the kernel shows that it does what is configured. Where it cannot, it does nothing that could be waited for.
+pub(super) fn is_in_force(steering_configs: &SteeringConfigs, sharing: &Sharing) -> bool {
     let Sharing::ByKernel(report) = sharing else { return true };
-    wishes.iter().all(|(name, wish)| {
+    steering_configs.iter().all(|(name, desired_state)| {
         report.pods.get(name).is_some_and(|pod| {
-            let is_shown = |wished: &ReplicaWish| {
-                let shown = pod.replicas.get(&wished.id);
-                shown.is_some_and(|shown| (shown.pid, shown.weight) == (wished.pid, wished.weight))
+            let is_shown = |config: &ReplicaConfig| {
+                let shown = pod.replicas.get(&config.id);
+                shown.is_some_and(|shown| (shown.pid, shown.weight) == (config.pid, config.weight))
             };
-            pod.error.is_some() || pod.netns == wish.netns && wish.replicas.iter().all(is_shown)
+            pod.error.is_some()
+                || pod.netns == desired_state.netns && desired_state.replicas.iter().all(is_shown)
         })
     })
 }

@@ -11,12 +11,11 @@ use crate::{
 };
 
 use super::{
-    Ailment, Autopsy, Container, Desired, Direction, ExclusivePort, FailureReason, Goal, History, Illness,
-    Observed, OutOfReach, Phase, Planner, PodSharing, PodTraffic, Replacement, ReplicaTraffic, SharedFile,
-    Target, Verdict,
-    illness::check_never_passed,
-    plan,
+    Container, Desired, Direction, ExclusivePort, FailureReason, Goal, History, LastTermination, Observed,
+    OutOfReach, Phase, Planner, PodSharing, PodTraffic, ReplicaTraffic, SharedFile, Target, UnhealthyReason,
+    UnhealthyReplacement, UnhealthyReplica, Verdict, plan,
     rotation::is_in_force,
+    unhealthy::check_never_passed,
     versions::{Pin, Underway, Why},
 };
 
@@ -43,7 +42,7 @@ pub struct ProjectStatus {
     /// Containers of services that the file no longer has.
     pub orphans: Vec<String>,
     /// What else is in the way, such as a network that cannot be made.
-    pub troubles: Vec<Trouble>,
+    pub errors: Vec<StatusError>,
     /// Containers, networks and volumes that carry our labels and are not ours: they are left alone.
     #[serde(default)]
     pub foreign: Vec<Foreign>,
@@ -123,7 +122,7 @@ pub struct ReplicaStatus {
     pub slot: Slot,
     /// Whether it is to take the place of the one in its slot.
     #[serde(default)]
-    pub successor: bool,
+    pub replacement: bool,
     /// Whether it has given up its slot, and finishes its connections.
     #[serde(default)]
     pub set_aside: bool,
@@ -144,13 +143,13 @@ pub struct ReplicaStatus {
     /// When its process started.
     pub started_at: Option<Timestamp>,
     /// What was found out about its last end, until it has stayed up since.
-    pub autopsy: Option<Autopsy>,
+    pub last_termination: Option<LastTermination>,
     /// That its last end was because it did not work, until it has stayed up since.
     #[serde(default)]
-    pub replaced: Option<Replacement>,
+    pub replaced: Option<UnhealthyReplacement>,
     /// What is wrong with it, in words.
     #[serde(default)]
-    pub illness: Option<String>,
+    pub unhealthy: Option<String>,
     /// Why it is not ready yet, in the words of its health check or probe.
     #[serde(default)]
     pub not_ready: Option<String>,
@@ -217,7 +216,7 @@ pub enum ReplicaState {
         /// How it ended.
         exit: ExitStatus,
     },
-    /// It is stopped, as wanted.
+    /// Stopped on request.
     Stopped,
     /// Somebody has stopped it without sameport: it stays down until somebody starts it.
     StoppedOutside {
@@ -277,7 +276,7 @@ impl From<&Exit> for ExitStatus {
 
 /// Something that is in the way of what is wanted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Trouble {
+pub struct StatusError {
     /// What it is about.
     pub target: Target,
     /// What the engine said.
@@ -292,7 +291,7 @@ pub struct Trouble {
 #[must_use]
 pub fn is_orphan(desired: &Desired, container: &Container) -> bool {
     match &container.labels.role {
-        Role::Replica { service, .. } | Role::Before { service } => {
+        Role::Replica { service, .. } | Role::PreDeploy { service } => {
             !desired.project.services.contains_key(service)
         }
         Role::Sandbox => desired.project.pods.get(&container.labels.pod).is_none_or(|pod| !pod.has_sandbox()),
@@ -331,7 +330,7 @@ pub fn status(desired: &Desired, observed: &Observed, now: Timestamp) -> Project
         .filter_map(|(target, history)| {
             let errors = history.errors.as_ref()?;
             let target = planner.named(target)?;
-            Some(Trouble {
+            Some(StatusError {
                 target,
                 error: errors.last.to_string(),
                 help: errors.last.help().map(str::to_owned),
@@ -339,20 +338,18 @@ pub fn status(desired: &Desired, observed: &Observed, now: Timestamp) -> Project
             })
         })
         .collect::<Vec<_>>();
-    let jobs = desired.goals.keys().filter_map(|name| planner.before_trouble(name));
+    let jobs = desired.goals.keys().filter_map(|name| planner.pre_deploy_error(name));
     let rollouts: Vec<_> = desired.versions.keys().filter_map(|name| planner.rollout_status(name)).collect();
-    let rejected: Vec<_> = desired.versions.keys().filter_map(|name| planner.version_trouble(name)).collect();
-    let spared: Vec<_> = desired.project.pods.keys().filter_map(|name| planner.pod_trouble(name)).collect();
+    let rejected: Vec<_> = desired.versions.keys().filter_map(|name| planner.version_error(name)).collect();
+    let spared: Vec<_> = desired.project.pods.keys().filter_map(|name| planner.pod_error(name)).collect();
     let drifted: Vec<_> = match desired.phase {
-        Phase::Up => {
-            desired.project.pods.keys().filter_map(|name| planner.connection_trouble(name)).collect()
-        }
+        Phase::Up => desired.project.pods.keys().filter_map(|name| planner.connection_error(name)).collect(),
         Phase::Down { .. } => Vec::new(),
     };
-    let unchecked: Vec<_> = desired.goals.keys().filter_map(|name| planner.check_trouble(name)).collect();
+    let unchecked: Vec<_> = desired.goals.keys().filter_map(|name| planner.check_error(name)).collect();
     let is_in_order = spared.is_empty() && rejected.is_empty() && drifted.is_empty();
     let is_as_wanted = rollouts.is_empty() && is_in_order;
-    let troubles = failures
+    let errors = failures
         .into_iter()
         .chain(jobs)
         .chain(spared)
@@ -362,7 +359,7 @@ pub fn status(desired: &Desired, observed: &Observed, now: Timestamp) -> Project
         .collect();
     let next = plan(desired, observed, now);
     // A supervisor that has just begun sees all replicas up before the kernel knows of any.
-    let in_force = is_in_force(&next.wishes, &observed.sharing);
+    let in_force = is_in_force(&next.steering_configs, &observed.sharing);
     let idle = observed.busy.is_empty() && next.actions.is_empty() && next.draining.is_empty() && in_force;
     let up = replicas.iter().all(|r| (r.state.is_up() && r.current) || r.state.is_stopped());
     // A replica that waits for its turn to be replaced is no action yet.
@@ -388,7 +385,7 @@ pub fn status(desired: &Desired, observed: &Observed, now: Timestamp) -> Project
         replicas,
         rollouts,
         orphans,
-        troubles,
+        errors,
         foreign,
         shared_files: observed.shared_files.iter().cloned().collect(),
         engine_silent_since,
@@ -401,7 +398,7 @@ fn remedy(reason: &FailureReason) -> String {
         FailureReason::OtherUser { other } => {
             format!("write `user: \"{}\"` in the Compose file", other.owner)
         }
-        FailureReason::Ended { autopsy } => match &autopsy.exclusive_port {
+        FailureReason::Ended { last_termination } => match &last_termination.exclusive_port {
             Some(ExclusivePort { port, .. }) => {
                 format!("to let replicas share it, write {}", ExclusivePort::how_to_share(*port))
             }
@@ -429,8 +426,8 @@ impl Planner<'_> {
             Some(Goal::Stop) | None => 0,
         };
         let is_done = |slot: &Slot| {
-            let seats = self.seats(service, *slot);
-            let mut there = seats.successor.into_iter().chain(seats.incumbent);
+            let slot_members = self.slot_members(service, *slot);
+            let mut there = slot_members.replacement.into_iter().chain(slot_members.current);
             let new = there.find(|container| self.is_wanted(service, container));
             new.is_some_and(|new| self.proved_at(service, new).is_some_and(|at| at <= self.now))
         };
@@ -439,7 +436,7 @@ impl Planner<'_> {
     }
 
     /// Why a service does not run the version of the file, or is not on its way there any more.
-    fn version_trouble(&self, name: &ServiceName) -> Option<Trouble> {
+    fn version_error(&self, name: &ServiceName) -> Option<StatusError> {
         let versions = self.desired.versions.get(name)?;
         let (failure, help) = match (&versions.underway, &versions.pin) {
             (Some(Underway { paused: Some(Why::Failed(failure)), .. }), _) => (
@@ -460,10 +457,10 @@ impl Planner<'_> {
             }
             _ => return None,
         };
-        Some(Trouble {
+        Some(StatusError {
             target: Target::Replica(name.clone(), failure.slot),
             error: format!(
-                "the new version is no good: {}; version {} goes on serving",
+                "the new version failed: {}; version {} keeps serving",
                 failure.reason, versions.stable
             ),
             help: Some(help),
@@ -472,9 +469,9 @@ impl Planner<'_> {
     }
 
     /// That all replicas of a service fail a health check that none has ever passed.
-    fn check_trouble(&self, name: &ServiceName) -> Option<Trouble> {
+    fn check_error(&self, name: &ServiceName) -> Option<StatusError> {
         let said = self.plan.let_through.get(name)?;
-        Some(Trouble {
+        Some(StatusError {
             target: Target::Replica(name.clone(), Slot::FIRST),
             error: check_never_passed(name.as_str(), said),
             help: Some("correct `healthcheck` or the program, then `sameport up`".to_owned()),
@@ -483,9 +480,9 @@ impl Planner<'_> {
     }
 
     /// Why a pod is not the one that is wanted.
-    fn pod_trouble(&self, name: &PodName) -> Option<Trouble> {
+    fn pod_error(&self, name: &PodName) -> Option<StatusError> {
         self.observed.sandboxes(name).into_iter().find(|sandbox| self.is_spared(sandbox))?;
-        Some(Trouble {
+        Some(StatusError {
             target: Target::Sandbox(name.clone()),
             error: "its ports, networks, host name or other settings of its namespaces have changed, which takes a new \
                     pod: all of its replicas would have to end first, and its ports would be closed until the new ones \
@@ -511,11 +508,11 @@ impl Planner<'_> {
         let finishing = finishing.map(|(slot, _)| slot).collect::<BTreeSet<_>>();
         let mut rows = Vec::new();
         for slot in Slot::first(wanted).chain(finishing) {
-            let seats = self.seats(service, slot);
-            if seats.incumbent.is_some() || seats.successor.is_none() {
-                rows.extend(self.replica_status(service, slot, goal, seats.incumbent));
+            let slot_members = self.slot_members(service, slot);
+            if slot_members.current.is_some() || slot_members.replacement.is_none() {
+                rows.extend(self.replica_status(service, slot, goal, slot_members.current));
             }
-            for other in seats.successor.into_iter().chain(seats.set_aside) {
+            for other in slot_members.replacement.into_iter().chain(slot_members.set_aside) {
                 rows.extend(self.replica_status(service, slot, goal, Some(other)));
             }
         }
@@ -533,7 +530,7 @@ impl Planner<'_> {
         if container.is_none() && goal == Goal::Stop {
             return None;
         }
-        let successor = container.is_some_and(|container| self.desired.is_successor(container));
+        let replacement = container.is_some_and(|container| self.desired.is_replacement(container));
         let target =
             container.map_or_else(|| Target::Replica(name.clone(), slot), |c| self.desired.target_of(c));
         let history = self.observed.history.get(&target).cloned().unwrap_or_default();
@@ -542,7 +539,7 @@ impl Planner<'_> {
         Some(ReplicaStatus {
             service: name.clone(),
             slot,
-            successor,
+            replacement,
             set_aside: container.is_some_and(Container::is_set_aside),
             pod: service.pod.clone(),
             container: container.map(|c| c.id.clone()),
@@ -556,13 +553,13 @@ impl Planner<'_> {
             started_at: container.and_then(Container::started_at),
             traffic: container.and_then(|c| self.replica_traffic(service, slot, c)),
             replaced: history.replacement.clone().filter(|_| exits > 0 && !state.is_stopped()),
-            illness: container.and_then(|c| self.illness(c)).map(|illness| illness.why(self.now)),
+            unhealthy: container.and_then(|c| self.unhealthy(c)).map(|unhealthy| unhealthy.why(self.now)),
             not_ready: container.and_then(|c| self.observed.not_ready.get(&c.id)).cloned(),
             check_error: container
                 .and_then(Container::process)
                 .and_then(|process| process.check_error.clone()),
             out_since: container.and_then(|c| self.observed.out_since.get(&c.id)).copied(),
-            autopsy: history.autopsy.filter(|_| exits > 0 && !state.is_stopped()),
+            last_termination: history.last_termination.filter(|_| exits > 0 && !state.is_stopped()),
             state,
         })
     }
@@ -575,11 +572,11 @@ impl Planner<'_> {
         if self.desired.project.is_service(&service.name, generation) {
             return Some(service.container.image.clone());
         }
-        let former = match &self.desired.rollouts.get(&service.name)?.direction {
-            Direction::Forward { former } => former.as_ref()?,
+        let previous = match &self.desired.rollouts.get(&service.name)?.direction {
+            Direction::Forward { previous } => previous.as_ref()?,
             Direction::Back => return None,
         };
-        (&former.generation == generation).then(|| former.service.container.image.clone())
+        (&previous.generation == generation).then(|| previous.service.container.image.clone())
     }
 
     fn replica_state(
@@ -618,7 +615,7 @@ impl Planner<'_> {
         if let Some(errors) = failed.and_then(|history| history.errors.as_ref())
             && !running
             && goal != Goal::Stop
-            && container.started_at().is_some_and(|at| history.is_forgiven(&container.id, at))
+            && container.started_at().is_some_and(|at| history.is_ignored(&container.id, at))
         {
             return ReplicaState::Blocked {
                 error: errors.last.to_string(),
@@ -632,8 +629,8 @@ impl Planner<'_> {
             ContainerState::Running(process)
                 if process.health != Health::Unhealthy
                     && matches!(
-                        self.illness(container),
-                        Some(Illness { ailment: Ailment::Stuck(_), .. })
+                        self.unhealthy(container),
+                        Some(UnhealthyReplica { reason: UnhealthyReason::Stuck(_), .. })
                     ) =>
             {
                 ReplicaState::Stuck

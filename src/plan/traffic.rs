@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     kernel::{
         Counters,
-        steering::{OtherUser, Stranger},
+        steering::{ForeignListener, OtherUser},
     },
     spec::{PodName, PortSet, Service, ServiceName, Slot},
 };
@@ -33,7 +33,7 @@ pub struct PodTraffic {
     /// Connections that wait until a replica is ready.
     pub waiting: Vec<WaitingAt>,
     /// Sockets among those of the replicas that are nobody's: they get nothing.
-    pub strangers: Vec<Stranger>,
+    pub foreign_listeners: Vec<ForeignListener>,
     /// Users who could not be given a port that another user shares.
     pub other_users: Vec<OtherUser>,
     /// Published ports on which no replica of their service is reached, though it has replicas that serve.
@@ -158,7 +158,7 @@ impl Planner<'_> {
         });
         PodTraffic {
             waiting: waiting.collect(),
-            strangers: report.strangers.iter().cloned().collect(),
+            foreign_listeners: report.foreign_listeners.iter().cloned().collect(),
             other_users: report.refused_users.values().copied().collect(),
             unserved: self.unserved_ports(pod),
             counters: report.counters,

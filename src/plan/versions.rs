@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::spec::{FailureAction, Generation, Image, Service, Share};
 
-use super::{Approach, Counted, Direction, Failure, Former, Proof, Rollout};
+use super::{Counted, Direction, Failure, Previous, Rollout, RolloutSummary, Strategy};
 
 /// How many versions are remembered.
 const KEPT: usize = 10;
@@ -136,7 +136,7 @@ impl Steps {
 #[serde(rename_all = "snake_case")]
 pub enum Why {
     /// Somebody wants it.
-    Asked,
+    Requested,
     /// The new version failed.
     Failed(Box<Failure>),
 }
@@ -163,12 +163,12 @@ pub struct Ended {
     pub failed: Option<(u32, Failure)>,
     /// What became of connections meanwhile, where somebody counts them.
     #[serde(default)]
-    pub proof: Option<Proof>,
+    pub rollout_summary: Option<RolloutSummary>,
 }
 
 /// Who asks for another version, when, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asked<'a> {
+pub struct ChangeCause<'a> {
     /// When.
     pub now: Timestamp,
     /// Who.
@@ -268,23 +268,23 @@ impl Versions {
     #[must_use]
     pub fn rollout(&self, file: &Service, replicas: u32) -> Option<Rollout> {
         let underway = self.underway.as_ref()?;
-        let former = || {
+        let previous = || {
             let stable = self.revision(self.stable)?;
-            Some(Former::from(file.with_version_of(&stable.service)))
+            Some(Previous::from(file.with_version_of(&stable.service)))
         };
         let direction = match underway.back {
             Some(_) => Direction::Back,
-            None => Direction::Forward { former: former() },
+            None => Direction::Forward { previous: previous() },
         };
-        let approach = match &underway.steps {
-            None => Approach::Rolling,
+        let strategy = match &underway.steps {
+            None => Strategy::Rolling,
             Some(steps) => {
                 let share = steps.share();
                 let count = if steps.whole { replicas } else { share.of(replicas) };
-                Approach::Beside { replicas: count, share }
+                Strategy::Beside { replicas: count, share }
             }
         };
-        Some(Rollout { direction, paused: underway.paused.is_some(), approach, began: underway.began })
+        Some(Rollout { direction, paused: underway.paused.is_some(), strategy, began: underway.began })
     }
 
     /// The image id that the file's image is known by, so that a tag that has moved is no new version.
@@ -299,7 +299,7 @@ impl Versions {
     }
 
     /// A file is pursued from now on. `again`: also a version that has failed before.
-    pub fn apply(&mut self, file: &Service, again: bool, asked: &Asked<'_>) {
+    pub fn apply(&mut self, file: &Service, again: bool, asked: &ChangeCause<'_>) {
         let declared = file.declared();
         if let Some(pin) = &self.pin {
             let is_tried_again = again && matches!(pin.why, Why::Failed(_));
@@ -333,7 +333,7 @@ impl Versions {
     }
 
     /// Brings it to a version that may be a new one.
-    fn want(&mut self, service: &Service, again: bool, asked: &Asked<'_>) {
+    fn want(&mut self, service: &Service, again: bool, asked: &ChangeCause<'_>) {
         if self.revisions.is_empty() {
             self.stable = self.add(service, asked);
             return;
@@ -348,14 +348,14 @@ impl Versions {
                 underway.steps.take_if(|steps| steps.by_file);
             }
         } else if self.is(self.stable, &generation) {
-            self.back(Why::Asked, asked.now);
+            self.back(Why::Requested, asked.now);
         } else {
             let to = self.add(service, asked);
             self.begin(to, asked.now);
         }
     }
 
-    fn add(&mut self, service: &Service, asked: &Asked<'_>) -> u32 {
+    fn add(&mut self, service: &Service, asked: &ChangeCause<'_>) -> u32 {
         let number = self.revisions.last().map_or(1, |last| last.number.saturating_add(1));
         self.revisions.push(Revision {
             number,
@@ -401,7 +401,7 @@ impl Versions {
         image: Option<Image>,
         image_id: Option<String>,
         steps: Option<Steps>,
-        asked: &Asked<'_>,
+        asked: &ChangeCause<'_>,
     ) {
         self.pin = None;
         let mut wanted = file.clone();
@@ -411,7 +411,7 @@ impl Versions {
         wanted.container.image = image;
         self.want(&wanted, true, asked);
         if is_other {
-            self.pin = Some(Pin { file: file.declared(), revision: self.wanted(), why: Why::Asked });
+            self.pin = Some(Pin { file: file.declared(), revision: self.wanted(), why: Why::Requested });
         }
         if let Some(underway) = &mut self.underway {
             underway.paused = None;
@@ -444,7 +444,7 @@ impl Versions {
     }
 
     /// The newest version before the stable one that is another one and has served.
-    fn former(&self) -> Result<u32, Impossible> {
+    fn previous(&self) -> Result<u32, Impossible> {
         let current = self.revision(self.stable).map(|revision| revision.service.generation());
         let others = || {
             let before = self.revisions.iter().rev().filter(|revision| revision.number < self.stable);
@@ -470,7 +470,7 @@ impl Versions {
     ///
     /// # Errors
     /// When none is in progress, or where it came from has never served.
-    pub fn abort(&mut self, file: &Service, asked: &Asked<'_>) -> Result<(), Impossible> {
+    pub fn abort(&mut self, file: &Service, asked: &ChangeCause<'_>) -> Result<(), Impossible> {
         match &self.underway {
             None => return Err(Impossible::NothingToAbort),
             Some(Underway { back: Some(_), to, .. }) => return Err(Impossible::GoesBack { to: *to }),
@@ -479,8 +479,8 @@ impl Versions {
         if !self.revision(self.stable).is_some_and(Revision::is_proved) {
             return Err(Impossible::NoneServed);
         }
-        self.back(Why::Asked, asked.now);
-        self.pin = Some(Pin { file: file.declared(), revision: self.stable, why: Why::Asked });
+        self.back(Why::Requested, asked.now);
+        self.pin = Some(Pin { file: file.declared(), revision: self.stable, why: Why::Requested });
         Ok(())
     }
 
@@ -489,12 +489,17 @@ impl Versions {
     ///
     /// # Errors
     /// When there is none.
-    pub fn undo(&mut self, file: &Service, to: Option<u32>, asked: &Asked<'_>) -> Result<(), Impossible> {
+    pub fn undo(
+        &mut self,
+        file: &Service,
+        to: Option<u32>,
+        asked: &ChangeCause<'_>,
+    ) -> Result<(), Impossible> {
         let is_under_way = self.underway.as_ref().is_some_and(|underway| underway.back.is_none());
         let target = match to {
             Some(number) => number,
             None if is_under_way => return self.abort(file, asked),
-            None => self.former()?,
+            None => self.previous()?,
         };
         let known = || self.revisions.iter().map(|revision| revision.number).collect();
         let Some(revision) = self.revision(target).cloned() else {
@@ -504,11 +509,11 @@ impl Versions {
             return Err(Impossible::AlreadyThere { number: target });
         }
         if target == self.stable {
-            self.back(Why::Asked, asked.now);
+            self.back(Why::Requested, asked.now);
         } else {
             self.want(&revision.service, true, asked);
         }
-        self.pin = Some(Pin { file: file.declared(), revision: self.wanted(), why: Why::Asked });
+        self.pin = Some(Pin { file: file.declared(), revision: self.wanted(), why: Why::Requested });
         Ok(())
     }
 
@@ -518,7 +523,7 @@ impl Versions {
     /// When nothing is.
     pub fn pause(&mut self) -> Result<(), Impossible> {
         let underway = self.underway.as_mut().ok_or(Impossible::NotUnderway)?;
-        underway.paused.get_or_insert(Why::Asked);
+        underway.paused.get_or_insert(Why::Requested);
         Ok(())
     }
 
@@ -562,7 +567,7 @@ impl Versions {
     }
 
     /// The version has proved itself. `counted` is what has been counted of connections until now.
-    pub fn finish(&mut self, counted: Option<Counted>, now: Timestamp) -> Option<Proof> {
+    pub fn finish(&mut self, counted: Option<Counted>, now: Timestamp) -> Option<RolloutSummary> {
         let underway = self.underway.take()?;
         self.stable = underway.to;
         if let Some(revision) = self.revision_mut(underway.to) {
@@ -570,11 +575,11 @@ impl Versions {
         }
         let failed = match underway.back {
             Some(Why::Failed(failure)) => Some((underway.from, *failure)),
-            Some(Why::Asked) | None => None,
+            Some(Why::Requested) | None => None,
         };
-        let proof = underway.counted.zip(counted).map(|(before, now)| now.since(&before));
-        self.last = Some(Ended { to: underway.to, at: now, failed, proof });
-        proof
+        let rollout_summary = underway.counted.zip(counted).map(|(before, now)| now.since(&before));
+        self.last = Some(Ended { to: underway.to, at: now, failed, rollout_summary });
+        rollout_summary
     }
 
     /// The version has failed. Returns what follows.

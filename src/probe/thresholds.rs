@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     engine::Health,
-    spec::{Aim, Probe},
+    spec::{Probe, ProbeType},
 };
 
 /// What the last answers say of a replica.
@@ -45,16 +45,16 @@ pub struct Thresholds {
 impl Thresholds {
     /// As a probe says. Whoever is asked whether it lives is taken to live until its answers say otherwise.
     #[must_use]
-    pub fn new(aim: Aim, probe: &Probe) -> Self {
+    pub fn new(probe_type: ProbeType, probe: &Probe) -> Self {
         Self {
-            opinion: if aim == Aim::Liveness { Opinion::Ready } else { Opinion::Starting },
+            opinion: if probe_type == ProbeType::Liveness { Opinion::Ready } else { Opinion::Starting },
             failures: 0,
             successes: 0,
             most_failures: probe.failures.max(1),
             enough_successes: probe.successes.max(1),
-            start_period: match aim {
-                Aim::Readiness => probe.start_period,
-                Aim::Startup | Aim::Liveness => Some(probe.start_period.unwrap_or_default()),
+            start_period: match probe_type {
+                ProbeType::Readiness => probe.start_period,
+                ProbeType::Startup | ProbeType::Liveness => Some(probe.start_period.unwrap_or_default()),
             },
         }
     }
@@ -102,8 +102,8 @@ mod tests {
     use crate::spec::ProbeKind;
 
     /// Answers a second apart.
-    fn last(aim: Aim, probe: &Probe, answers: &[bool]) -> Opinion {
-        let mut thresholds = Thresholds::new(aim, probe);
+    fn last(probe_type: ProbeType, probe: &Probe, answers: &[bool]) -> Opinion {
+        let mut thresholds = Thresholds::new(probe_type, probe);
         for (second, answer) in (0..).zip(answers) {
             thresholds.note(*answer, Duration::from_secs(second));
         }
@@ -123,7 +123,7 @@ mod tests {
             ("three in a row", &[true, false, false, false], Failing),
             ("back again", &[true, false, false, false, true], Ready),
         ] {
-            assert_eq!(last(Aim::Readiness, &probe(), answers), expected, "{case}");
+            assert_eq!(last(ProbeType::Readiness, &probe(), answers), expected, "{case}");
         }
     }
 
@@ -137,32 +137,33 @@ mod tests {
             ("also to come back", &[true, true, false, false, false, true], Failing),
             ("once more", &[true, true, false, false, false, true, true], Ready),
         ] {
-            assert_eq!(last(Aim::Readiness, &probe, answers), expected, "{case}");
+            assert_eq!(last(ProbeType::Readiness, &probe, answers), expected, "{case}");
         }
     }
 
     #[test]
     fn bad_answers_count_once_the_start_period_is_over() {
         let probe = Probe { start_period: Some(Duration::from_secs(3)), ..probe() };
-        for (case, aim, answers, expected) in [
-            ("in the period", Aim::Startup, &[false, false, false, false, false][..], Starting),
-            ("and three more", Aim::Startup, &[false, false, false, false, false, false], Failing),
-            ("it came up in time", Aim::Startup, &[false, false, false, false, true], Ready),
-            ("a readiness with an end", Aim::Readiness, &[false; 6], Failing),
-            ("it lives as long as nothing counts", Aim::Liveness, &[false; 5], Ready),
-            ("and then no more", Aim::Liveness, &[false; 6], Failing),
-            ("a good answer ends the period", Aim::Liveness, &[true, false, false, false], Failing),
+        for (case, probe_type, answers, expected) in [
+            ("in the period", ProbeType::Startup, &[false, false, false, false, false][..], Starting),
+            ("and three more", ProbeType::Startup, &[false, false, false, false, false, false], Failing),
+            ("it came up in time", ProbeType::Startup, &[false, false, false, false, true], Ready),
+            ("a readiness with an end", ProbeType::Readiness, &[false; 6], Failing),
+            ("it lives as long as nothing counts", ProbeType::Liveness, &[false; 5], Ready),
+            ("and then no more", ProbeType::Liveness, &[false; 6], Failing),
+            ("a good answer ends the period", ProbeType::Liveness, &[true, false, false, false], Failing),
         ] {
-            assert_eq!(last(aim, &probe, answers), expected, "{case}");
+            assert_eq!(last(probe_type, &probe, answers), expected, "{case}");
         }
     }
 
     #[test]
     fn without_a_start_period_bad_answers_count_at_once_but_for_readiness() {
-        for (aim, expected) in [(Aim::Startup, Failing), (Aim::Readiness, Starting), (Aim::Liveness, Failing)]
+        for (probe_type, expected) in
+            [(ProbeType::Startup, Failing), (ProbeType::Readiness, Starting), (ProbeType::Liveness, Failing)]
         {
-            assert_eq!(last(aim, &probe(), &[false; 3]), expected, "{aim:?}");
+            assert_eq!(last(probe_type, &probe(), &[false; 3]), expected, "{probe_type:?}");
         }
-        assert_eq!(last(Aim::Liveness, &probe(), &[false; 2]), Ready, "innocent at first");
+        assert_eq!(last(ProbeType::Liveness, &probe(), &[false; 2]), Ready, "innocent at first");
     }
 }

@@ -51,7 +51,7 @@ impl Hooks {
 
 /// A job that is run to its end once, before the first replica of a new version of a service (`x-sameport.before`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Before {
+pub struct PreDeploy {
     /// Replaces the command.
     pub command: Vec<String>,
     /// Runs instead of the service's own image.
@@ -62,7 +62,7 @@ pub struct Before {
     pub timeout: Duration,
 }
 
-impl Before {
+impl PreDeploy {
     /// How long it may take when the file does not say.
     pub const TIMEOUT: Duration = Duration::from_secs(600);
 
@@ -106,11 +106,11 @@ mod tests {
             ("DB".to_owned(), Some("db".to_owned())),
             ("REPLICA".to_owned(), Some("{{.Slot}}".to_owned())),
         ]);
-        let before = Before {
+        let before = PreDeploy {
             command: vec!["migrate".to_owned()],
             image: image.map(|name| Image(name.to_owned())),
             environment: BTreeMap::from([("DB".to_owned(), Some("main".to_owned()))]),
-            timeout: Before::TIMEOUT,
+            timeout: PreDeploy::TIMEOUT,
         };
         before.container(&service)
     }

@@ -26,14 +26,14 @@ pub use container::{
     Resources, Ulimit,
 };
 pub use generation::Generation;
-pub use hook::{Before, Hook, Hooks};
+pub use hook::{Hook, Hooks, PreDeploy};
 pub use limits::Limits;
 pub use name::{NameError, PodName, ProjectName, ServiceName, Slot};
 pub use network::{IpamPool, Network, NetworkAttachment, NetworkKey, Volume, VolumeKey};
 pub use pod::{Pod, PodNetwork, PortBinding, Protocol};
 pub use policy::{Balance, Restart, RestartCondition, Sharing, Unhealthy};
 pub use ports::{PortRange, PortSet, PortSharing};
-pub use probe::{Aim, Probe, ProbeKind, Probes};
+pub use probe::{Probe, ProbeKind, ProbeType, Probes};
 pub use project::Project;
 pub use service::{Dependency, DependencyCondition, Service};
 pub use services::Services;

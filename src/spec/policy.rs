@@ -53,7 +53,7 @@ pub enum Balance {
     LeastConnections,
     /// By a hash of both addresses and ports.
     Hash,
-    /// By lot.
+    /// At random.
     Random,
 }
 

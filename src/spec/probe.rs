@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// What the answers of a probe mean for a replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Aim {
+pub enum ProbeType {
     /// Whether it has come up: until then nothing else is asked. Too many bad answers, and it is replaced.
     Startup,
     /// Whether it gets new connections.
@@ -16,12 +16,12 @@ pub enum Aim {
     Liveness,
 }
 
-impl Aim {
+impl ProbeType {
     /// In the order in which they begin.
     pub const ALL: [Self; 3] = [Self::Startup, Self::Readiness, Self::Liveness];
 }
 
-/// The probes of a service (`x-sameport.probe`). One that is written without an aim is for readiness.
+/// The probes of a service (`x-sameport.probe`). One without a type is a readiness probe.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probes {
     /// Whether a replica has come up.
@@ -35,11 +35,11 @@ pub struct Probes {
 impl Probes {
     /// The probe for that, if there is one.
     #[must_use]
-    pub fn get(&self, aim: Aim) -> Option<&Probe> {
-        match aim {
-            Aim::Startup => self.startup.as_ref(),
-            Aim::Readiness => self.readiness.as_ref(),
-            Aim::Liveness => self.liveness.as_ref(),
+    pub fn get(&self, probe_type: ProbeType) -> Option<&Probe> {
+        match probe_type {
+            ProbeType::Startup => self.startup.as_ref(),
+            ProbeType::Readiness => self.readiness.as_ref(),
+            ProbeType::Liveness => self.liveness.as_ref(),
         }
     }
 }

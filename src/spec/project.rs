@@ -88,7 +88,7 @@ impl Project {
 
     /// The address of a replica that is to take the place of the one in its slot, as long as both are there.
     #[must_use]
-    pub fn successor_address(&self, service: &Service, slot: Slot) -> Option<Ipv4Addr> {
+    pub fn replacement_address(&self, service: &Service, slot: Slot) -> Option<Ipv4Addr> {
         // Slots are far fewer than would fill the upper half.
         let [a, b, high, low] = self.own_address(service, slot)?.octets();
         (high < SUCCESSORS).then_some(Ipv4Addr::new(a, b, high | SUCCESSORS, low))
@@ -127,7 +127,7 @@ impl Project {
 
     /// The name of a container that is to take the place of the one in `slot`, as long as both are there.
     #[must_use]
-    pub fn successor_name(&self, service: &Service, slot: Slot) -> String {
+    pub fn replacement_name(&self, service: &Service, slot: Slot) -> String {
         format!("{}-next", self.replica_name(service, slot))
     }
 
@@ -159,7 +159,7 @@ impl Project {
 
     /// The name of the container of the job before a new version of `service`.
     #[must_use]
-    pub fn before_name(&self, service: &ServiceName) -> String {
+    pub fn pre_deploy_name(&self, service: &ServiceName) -> String {
         format!("{}-{service}-before", self.name)
     }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Balance, Before, Canary, Container, Generation, Hooks, PodName, PortSet, Probes, PullPolicy, Restart,
+    Balance, Canary, Container, Generation, Hooks, PodName, PortSet, PreDeploy, Probes, PullPolicy, Restart,
     ServiceName, Sharing, Unhealthy, Update,
     form::{DeclaredForm, VersionForm},
 };
@@ -47,7 +47,9 @@ pub struct Service {
     /// What is run in its replicas after their start, and before they are told to end.
     pub hooks: Hooks,
     /// What is run to its end before the first replica of a new version.
-    pub before: Option<Before>,
+    // The key by which commands and supervisors of other releases know it.
+    #[serde(rename = "before")]
+    pub pre_deploy: Option<PreDeploy>,
     /// How its replicas are replaced by those of another version.
     pub update: Update,
     /// How they are replaced by those of the version before, when the other one has failed.
@@ -85,7 +87,7 @@ impl Service {
         Generation::of(&VersionForm::from(self))
     }
 
-    /// Which versions of it the file declares: another one is a new wish of whoever wrote it.
+    /// Which versions of it the file declares: another one means that the file has changed.
     #[must_use]
     pub fn declared(&self) -> Generation {
         Generation::of(&DeclaredForm::new(&self.generation(), self.canary.as_ref()))

@@ -9,7 +9,7 @@ use crate::{
     spec::{Container, Hook, Hooks, Ipc, Pod, PodName, Project, Service, ServiceName, Slot},
 };
 
-use super::{EventKind, hooks, image, last_words::LastWords, slot_volumes};
+use super::{EventKind, graceful_close::GracefulClose, hooks, image, slot_volumes};
 
 /// Carries out an action of a plan for `project`, with the commands that belong to it. Tells what happened besides.
 ///
@@ -20,10 +20,10 @@ pub async fn act<E: Engine>(
     project: &Project,
     action: &Action,
     hooks: &[Hook],
-    last_words: Option<LastWords>,
+    graceful_close: Option<GracefulClose>,
 ) -> Result<Option<EventKind>, EngineError> {
     if let Action::Stop { target, id, grace } = action {
-        let failure = hooks::stop(engine, id, *grace, hooks, last_words).await?;
+        let failure = hooks::stop(engine, id, *grace, hooks, graceful_close).await?;
         return Ok(failure
             .map(|error| EventKind::PreStopFailed { target: target.clone(), error: error.to_string() }));
     }
@@ -31,8 +31,8 @@ pub async fn act<E: Engine>(
         Action::EnsureNetwork { key, name } => ensure_network(engine, project, key, name).await,
         Action::EnsureVolume { name, slot } => ensure_volume(engine, project, name, *slot).await,
         Action::LaunchSandbox(pod) => launch_sandbox(engine, project, pod).await,
-        Action::LaunchReplica { service, slot, seat, sandbox } => {
-            let name = seat.container_name(project, service, *slot);
+        Action::LaunchReplica { service, slot, slot_members, sandbox } => {
+            let name = slot_members.container_name(project, service, *slot);
             launch_replica(engine, project, service, *slot, name, sandbox.as_ref()).await
         }
         Action::Rename { id, name, .. }
@@ -45,7 +45,7 @@ pub async fn act<E: Engine>(
             engine.connect(id, network, attachment).await
         }
         Action::Start { id, .. } => engine.start(id).await,
-        Action::LaunchBefore { service, sandbox } => {
+        Action::LaunchPreDeploy { service, sandbox } => {
             launch_job(engine, project, service, sandbox.as_ref()).await
         }
         Action::Prepare { id, .. } => hooks::run(engine, id, "post_start", hooks).await,
@@ -177,18 +177,18 @@ async fn launch_job<E: Engine>(
     let service = project.services.get(name);
     let (Some(service), Some(before), Some(pod)) = (
         service,
-        service.and_then(|service| service.before.as_ref()),
+        service.and_then(|service| service.pre_deploy.as_ref()),
         service.and_then(|service| project.pods.get(&service.pod)),
     ) else {
         return Err(EngineError::Gone { what: format!("service {name}") });
     };
     let container = CreateContainer {
-        name: project.before_name(name),
+        name: project.pre_deploy_name(name),
         labels: Labels {
             project: project.name.clone(),
             pod: service.pod.clone(),
             generation: service.generation(),
-            role: Role::Before { service: name.clone() },
+            role: Role::PreDeploy { service: name.clone() },
         },
         hooks: Hooks::default(),
         container: before.container(&service.container),

@@ -1,4 +1,4 @@
-//! Why a replica ended, read from its last words and from what the kernel saw.
+//! Why a replica ended, read from its last log lines and from what the kernel saw.
 
 use std::collections::BTreeSet;
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::last_words::LastWords;
+use super::graceful_close::GracefulClose;
 use crate::{
     engine::{ContainerId, Engine, EngineError},
     plan::{Action, Observed},
@@ -53,7 +53,7 @@ pub async fn stop<E: Engine>(
     id: &ContainerId,
     grace: Duration,
     pre_stop: &[Hook],
-    last_words: Option<LastWords>,
+    graceful_close: Option<GracefulClose>,
 ) -> Result<Option<EngineError>, EngineError> {
     // Whoever is killed at once, because it hangs or by `--timeout 0`, is not asked for anything before.
     let pre_stop = if grace.is_zero() { &[] } else { pre_stop };
@@ -66,8 +66,8 @@ pub async fn stop<E: Engine>(
             output: Vec::new(),
         }),
     };
-    if let Some(last_words) = last_words {
-        last_words.quiet().await;
+    if let Some(graceful_close) = graceful_close {
+        graceful_close.filter().await;
     }
     engine.stop(id, grace).await?;
     Ok(failure)

@@ -15,10 +15,10 @@ use tokio::sync::broadcast;
 use super::{Mistake, StateReset};
 use crate::{
     engine::ownership::Foreign,
-    kernel::steering::{OtherUser, Stranger},
+    kernel::steering::{ForeignListener, OtherUser},
     plan::{
-        ExclusivePort, Failure, Proof, ReplacementOrder, SharedFile, Target, Verb, status::ExitStatus,
-        versions::Underway,
+        ExclusivePort, Failure, ReplacementOrder, RolloutSummary, SharedFile, Target, Verb,
+        status::ExitStatus, versions::Underway,
     },
     spec::{FailureAction, Image, PodName, Protocol, ServiceName, Share, Slot},
 };
@@ -214,12 +214,12 @@ pub enum EventKind {
         connections: u64,
     },
     /// A socket has joined those of the replicas that is nobody's; it gets nothing.
-    Stranger {
+    ForeignListener {
         /// In which pod.
         pod: PodName,
         /// Whose it is, and what it gets.
         #[serde(flatten)]
-        stranger: Stranger,
+        foreign_listener: ForeignListener,
     },
     /// Several replicas have a socket or a pid file together, which is meant for one program.
     SharedFile {
@@ -353,7 +353,7 @@ pub enum EventKind {
     },
     /// The engine is back.
     EngineBack,
-    /// Everything is as wanted.
+    /// The project has converged.
     Converged,
     /// All that was made is removed.
     Removed,
@@ -363,7 +363,7 @@ pub enum EventKind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "rollout", rename_all = "snake_case")]
 pub enum Milestone {
-    /// It begins, or has another aim from now on.
+    /// It starts, or now has another target.
     Begun {
         /// Where it leads.
         underway: Underway,
@@ -394,7 +394,7 @@ pub enum Milestone {
         /// Where it led.
         underway: Underway,
         /// What became of connections meanwhile, where somebody counts them.
-        proof: Option<Proof>,
+        rollout_summary: Option<RolloutSummary>,
         /// How long no replica was ready meanwhile, as far as the supervisor has seen it.
         outage: Option<Duration>,
     },
@@ -403,11 +403,11 @@ pub enum Milestone {
 /// Takes events in, hands them out, keeps the last ones.
 #[derive(Clone, Debug)]
 pub struct Journal {
-    book: Arc<Mutex<Book>>,
+    inner: Arc<Mutex<JournalInner>>,
 }
 
 #[derive(Debug)]
-struct Book {
+struct JournalInner {
     kept: VecDeque<Event>,
     /// None once nothing happens any more.
     live: Option<broadcast::Sender<Event>>,
@@ -416,7 +416,7 @@ struct Book {
 impl Default for Journal {
     fn default() -> Self {
         let live = Some(broadcast::Sender::new(KEPT));
-        Self { book: Arc::new(Mutex::new(Book { kept: VecDeque::new(), live })) }
+        Self { inner: Arc::new(Mutex::new(JournalInner { kept: VecDeque::new(), live })) }
     }
 }
 
@@ -425,12 +425,12 @@ impl Journal {
     pub fn record(&self, time: Timestamp, kind: EventKind) {
         let event = Event { time, kind };
         tracing::debug!(?event);
-        let mut book = self.book();
-        if book.kept.len() == KEPT {
-            book.kept.pop_front();
+        let mut inner = self.inner();
+        if inner.kept.len() == KEPT {
+            inner.kept.pop_front();
         }
-        book.kept.push_back(event.clone());
-        if let Some(live) = &book.live {
+        inner.kept.push_back(event.clone());
+        if let Some(live) = &inner.live {
             // Nobody listening is no error.
             let _ = live.send(event);
         }
@@ -440,28 +440,28 @@ impl Journal {
     /// ended.
     #[must_use]
     pub fn follow(&self) -> (Vec<Event>, broadcast::Receiver<Event>) {
-        let book = self.book();
-        let live = book.live.as_ref().map_or_else(|| broadcast::channel(1).1, broadcast::Sender::subscribe);
-        (book.kept.iter().cloned().collect(), live)
+        let inner = self.inner();
+        let live = inner.live.as_ref().map_or_else(|| broadcast::channel(1).1, broadcast::Sender::subscribe);
+        (inner.kept.iter().cloned().collect(), live)
     }
 
-    fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    fn inner(&self) -> MutexGuard<'_, JournalInner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The supervisor's own hold on its journal: nothing happens any more once it is dropped.
 #[derive(Debug)]
-pub(super) struct Pen(Journal);
+pub(super) struct JournalWriter(Journal);
 
-impl Pen {
+impl JournalWriter {
     /// Writes in `journal`.
     pub(super) fn new(journal: Journal) -> Self {
         Self(journal)
     }
 }
 
-impl Deref for Pen {
+impl Deref for JournalWriter {
     type Target = Journal;
 
     fn deref(&self) -> &Journal {
@@ -469,9 +469,9 @@ impl Deref for Pen {
     }
 }
 
-impl Drop for Pen {
+impl Drop for JournalWriter {
     fn drop(&mut self) {
-        self.0.book().live = None;
+        self.0.inner().live = None;
     }
 }
 
@@ -498,10 +498,10 @@ mod tests {
     #[tokio::test]
     async fn nothing_is_to_come_once_the_supervisor_has_ended() {
         let journal = Journal::default();
-        let pen = Pen::new(journal.clone());
+        let writer = JournalWriter::new(journal.clone());
         let (_, mut before) = journal.follow();
-        pen.record(Timestamp::UNIX_EPOCH, EventKind::Removed);
-        drop(pen);
+        writer.record(Timestamp::UNIX_EPOCH, EventKind::Removed);
+        drop(writer);
         assert_eq!(before.recv().await.unwrap().kind, EventKind::Removed);
         assert_eq!(before.recv().await, Err(RecvError::Closed));
         let (past, mut after) = journal.follow();

@@ -1,30 +1,30 @@
 //! The one who acts: keeps what the engine shows equal to what is wanted.
 //!
 //! In: requests, the engine's events, the time. Out: engine calls, and a [`Journal`] of what happened. Between two
-//! looks at the engine everything is decided by [`plan`](crate::plan::plan); [`Wish`] holds what users asked for.
+//! looks at the engine everything is decided by [`plan`](crate::plan::plan); [`DesiredState`] holds what users asked for.
 //!
 //! Always holds: at most one action per target is under way, and a target counts as busy until a look that began
 //! after its action ended. So no decision rests on a state that our own action has changed.
 
 mod act;
-mod before;
 mod bind_sources;
 mod check_places;
+mod desired_state;
 mod diagnosis;
 pub mod engine_lock;
 mod first_checks;
+mod graceful_close;
 mod hooks;
-mod illness;
 mod image;
 mod journal;
 mod kept_images;
 mod kernel;
-mod last_words;
 pub mod lock;
 mod observe;
 mod own_connections;
 pub mod owner;
 pub mod paths;
+mod pre_deploy;
 mod preview;
 pub mod private_folder;
 mod probes;
@@ -36,10 +36,11 @@ mod shared_files;
 mod slot_volumes;
 mod state_file;
 mod traffic;
+mod unhealthy;
 mod vanished;
 mod watch;
-mod wish;
 
+pub use desired_state::{DesiredState, StateReset};
 pub use journal::{Event, EventKind, Journal, Milestone};
 pub use kernel::{Beginning, Kernel, NoKernel, ThisKernel};
 pub use observe::NetnsOf;
@@ -49,7 +50,6 @@ pub use request::{Apply, Change, Rejection, Reply, Request, RolloutRequest, Sele
 pub use run::{Settings, start};
 pub use state_file::{Damage, FileError, Loaded, Scale, State, StateError, StateFile};
 pub use vanished::{HiddenProcesses, HostProcesses, ProcessView};
-pub use wish::{StateReset, Wish};
 
 use std::sync::Arc;
 
@@ -75,50 +75,51 @@ pub async fn look<E: Engine>(
     settings: &Settings,
 ) -> Result<ProjectStatus, LookError> {
     // Nothing is kept of a look.
-    let mut wish = Wish::new(project.name.clone(), settings.state.clone())?.imagined();
-    wish.recall(project);
-    let mut observed = observed(engine, &wish, settings).await?;
+    let mut desired_state = DesiredState::new(project.name.clone(), settings.state.clone())?.simulated();
+    desired_state.restore(project);
+    let mut observed = observed(engine, &desired_state, settings).await?;
     let now = settings.clock.now();
     // Whoever looks has said that the file is damaged.
-    let _ = wish.recover(&mut observed, now);
-    Ok(status(&wish.desired, &observed, now))
+    let _ = desired_state.recover(&mut observed, now);
+    Ok(status(&desired_state.desired, &observed, now))
 }
 
 /// What a supervisor would do for a request, if one began now; nothing is done.
 ///
 /// # Errors
 /// When the engine does not answer, or the state file cannot be read.
-pub async fn foresee<E: Engine>(
+pub async fn preview<E: Engine>(
     engine: Arc<E>,
     project: Project,
     request: Request,
     settings: &Settings,
 ) -> Result<Result<Preview, Rejection>, LookError> {
-    let mut wish = Wish::new(project.name.clone(), settings.state.clone())?.imagined();
+    let mut desired_state = DesiredState::new(project.name.clone(), settings.state.clone())?.simulated();
     let now = settings.clock.now();
     let loaded = Request::Load(Box::new(match &request {
         Request::Apply(apply) => apply.project.clone(),
         _ => project,
     }));
     // Networks and volumes of the file are looked for by their names.
-    if let Err(rejection) = wish.take(loaded, &Observed::default(), now) {
+    if let Err(rejection) = desired_state.take(loaded, &Observed::default(), now) {
         return Ok(Err(rejection));
     }
-    let mut observed = observed(engine, &wish, settings).await?;
+    let mut observed = observed(engine, &desired_state, settings).await?;
     // Whoever asks has said that the file is damaged.
-    let _ = wish.recover(&mut observed, now);
-    Ok(preview::preview(wish, observed, request, now))
+    let _ = desired_state.recover(&mut observed, now);
+    Ok(preview::preview(desired_state, observed, request, now))
 }
 
 async fn observed<E: Engine>(
     engine: Arc<E>,
-    wish: &Wish,
+    desired_state: &DesiredState,
     settings: &Settings,
 ) -> Result<Observed, EngineError> {
     let processes = Arc::clone(&settings.processes);
     let mut observer = observe::Observer::new(engine, settings.netns_of.clone(), processes, settings.clock);
-    let seen = observer.look(&wish.desired, &wish.expected(), &observe::Dirty::EVERYTHING).await?;
-    let steered = settings.kernel.steers(&wish.desired.project.name);
+    let seen =
+        observer.look(&desired_state.desired, &desired_state.expected(), &observe::Dirty::EVERYTHING).await?;
+    let steered = settings.kernel.steers(&desired_state.desired.project.name);
     Ok(Observed {
         // What it shows, only a supervisor can tell.
         sharing: if steered { Sharing::ByKernel(Arc::default()) } else { Sharing::default() },
@@ -126,7 +127,7 @@ async fn observed<E: Engine>(
         networks: seen.networks,
         volumes: seen.volumes,
         foreign: seen.foreign,
-        post_start: wish.post_start().clone(),
+        post_start: desired_state.post_start().clone(),
         ..Observed::default()
     })
 }
@@ -145,13 +146,13 @@ pub enum LookError {
 /// Speaks to a supervisor in this process.
 #[derive(Clone, Debug)]
 pub struct Handle {
-    requests: mpsc::Sender<Asked>,
+    requests: mpsc::Sender<PendingRequest>,
     journal: Journal,
     reader: reading::Reader,
 }
 
 /// A request, and where its answer goes.
-type Asked = (Request, oneshot::Sender<Reply>);
+type PendingRequest = (Request, oneshot::Sender<Reply>);
 
 /// The supervisor has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

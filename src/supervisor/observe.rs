@@ -278,7 +278,7 @@ impl<E: Engine> Observer<E> {
         };
         let connections = match labels.role {
             Role::Sandbox => inspection.connections(),
-            Role::Replica { .. } | Role::Before { .. } => None,
+            Role::Replica { .. } | Role::PreDeploy { .. } => None,
         };
         Container {
             since: self.since(known_as, &inspection.state),

@@ -103,7 +103,7 @@ fn address() -> Result<Option<Ipv4Addr>, KernelError> {
         .next())
 }
 
-/// Says goodbye and waits for the server's: a connection that is closed with something unread is reset.
+/// Closes its side and waits for the server's: a connection that is closed with something unread is reset.
 fn end(mut stream: TcpStream) -> io::Result<()> {
     let deadline = Instant::now() + LIMIT;
     stream.shutdown(Shutdown::Write)?;

@@ -1,4 +1,4 @@
-//! What would be done for a wish, step by step, if everything went well. Nothing is done for it.
+//! The steps that a request would take if nothing failed. Takes none of them.
 //!
 //! The plan is made again and again as a supervisor makes it, and each action is taken as done at once: every container
 //! starts, gets ready and stays up, every job succeeds. So the order is the real one, and a time is the earliest possible:
@@ -12,21 +12,21 @@ use serde::{Deserialize, Serialize};
 use crate::{
     engine::{ContainerId, ContainerState, Exit, Health, Labels, Process, Role},
     plan::{
-        Action, Approach, Container, Goal, Observed, Owner, Phase, Plan, PostStart, ReplacementOrder,
-        Sharing, Stage, Target, Verb, assess, hold_in_rollout, plan, replacement_order,
-        status::{Trouble, status},
+        Action, Container, Goal, HookPhase, Observed, Owner, Phase, Plan, PostStart, ReplacementOrder,
+        Sharing, Strategy, Target, Verb, assess, hold_in_rollout, plan, replacement_order,
+        status::{StatusError, status},
     },
     spec::{Generation, Pod, PodName, Protocol, Service, ServiceName},
 };
 
-use super::{Rejection, Request, Wish, bind_sources, traffic};
+use super::{DesiredState, Rejection, Request, bind_sources, traffic};
 
 /// Whatever needs more steps than that is cut off.
 const MOST: usize = 10_000;
 /// Whatever comes later than that is left out.
 const HORIZON: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// What would be done for a wish.
+/// The steps that a request would take.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Preview {
     /// In this order.
@@ -36,7 +36,7 @@ pub struct Preview {
     /// Services that nobody serves for a while.
     pub gaps: Vec<Gap>,
     /// What is in the way, now or then.
-    pub troubles: Vec<Trouble>,
+    pub errors: Vec<StatusError>,
 }
 
 /// One thing that would be done.
@@ -74,23 +74,23 @@ pub struct Gap {
 /// # Errors
 /// When it would be refused.
 pub fn preview(
-    mut wish: Wish,
+    mut desired_state: DesiredState,
     mut observed: Observed,
     request: Request,
     now: Timestamp,
 ) -> Result<Preview, Rejection> {
-    wish.take(request, &observed, now)?;
+    desired_state.take(request, &observed, now)?;
     observed.busy.clear();
     observed.history.values_mut().for_each(crate::plan::History::succeeded);
-    let mut troubles = status(&wish.desired, &observed, now).troubles;
+    let mut errors = status(&desired_state.desired, &observed, now).errors;
     // From here on nobody has a connection to finish, and every listener is where it should be.
     observed.sharing = Sharing::ByImages;
-    observed.illnesses.clear();
-    observed.signs.clear();
-    observed.bind_sources = bind_sources::now(&wish.desired, &observed.containers);
+    observed.unhealthy.clear();
+    observed.metrics.clear();
+    observed.bind_sources = bind_sources::now(&desired_state.desired, &observed.containers);
     // By the engine's clock, which may be ahead of ours: a new process is younger than those that run.
     let newest = observed.containers.values().filter_map(Container::started_at).max();
-    let mut course = Course {
+    let mut course = Simulation {
         begin: now,
         ahead: newest
             .map_or(Duration::ZERO, |at| Duration::try_from(at.duration_since(now)).unwrap_or_default()),
@@ -98,23 +98,23 @@ pub fn preview(
         made: 0,
         preview: Preview::default(),
         served: BTreeSet::new(),
-        wish,
+        desired_state,
         observed,
     };
     course.run();
-    let after = status(&course.wish.desired, &course.observed, course.now).troubles;
-    troubles.retain(|trouble| trouble.tries == crate::plan::status::HOPELESS);
-    troubles.extend(after.into_iter().filter(|trouble| !troubles.contains(trouble)).collect::<Vec<_>>());
-    Ok(Preview { troubles, ..course.preview })
+    let after = status(&course.desired_state.desired, &course.observed, course.now).errors;
+    errors.retain(|error| error.tries == crate::plan::status::HOPELESS);
+    errors.extend(after.into_iter().filter(|error| !errors.contains(error)).collect::<Vec<_>>());
+    Ok(Preview { errors, ..course.preview })
 }
 
 /// The course of things.
-struct Course {
+struct Simulation {
     begin: Timestamp,
     now: Timestamp,
     /// How far the engine's clock is ahead of ours.
     ahead: Duration,
-    wish: Wish,
+    desired_state: DesiredState,
     observed: Observed,
     /// How many containers were made so far.
     made: u32,
@@ -123,15 +123,15 @@ struct Course {
     served: BTreeSet<ServiceName>,
 }
 
-impl Course {
+impl Simulation {
     fn run(&mut self) {
         while self.preview.steps.len() < MOST {
-            self.wish.catch_up(&mut self.observed);
-            let outcomes = assess(&self.wish.desired, &self.observed, self.now);
-            let (told, step) = self.wish.conclude(outcomes, &self.observed, self.now);
-            let Plan { actions, wake, ready, wishes, .. } =
-                plan(&self.wish.desired, &self.observed, self.now);
-            traffic::note_out(&wishes, &mut self.observed.out_since, self.now);
+            self.desired_state.catch_up(&mut self.observed);
+            let outcomes = assess(&self.desired_state.desired, &self.observed, self.now);
+            let (told, step) = self.desired_state.conclude(outcomes, &self.observed, self.now);
+            let Plan { actions, wake, ready, steering_configs, .. } =
+                plan(&self.desired_state.desired, &self.observed, self.now);
+            traffic::note_out(&steering_configs, &mut self.observed.out_since, self.now);
             self.observed.note_ready(&ready, self.now);
             self.note_gaps(&ready);
             self.note_orders();
@@ -146,8 +146,8 @@ impl Course {
             }
             for action in actions {
                 self.note(&action);
-                self.wish.note_begun(&action, &self.observed);
-                self.imagine(action);
+                self.desired_state.note_begun(&action, &self.observed);
+                self.simulate(action);
             }
             // So that one process can be told from the next.
             self.now = self.now.checked_add(Duration::from_millis(1)).unwrap_or(self.now);
@@ -159,7 +159,7 @@ impl Course {
     }
 
     fn note(&mut self, action: &Action) {
-        let project = &self.wish.desired.project;
+        let project = &self.desired_state.desired.project;
         let named = |id: &ContainerId| self.observed.containers.get(id).map(|c| c.name.clone());
         let (name, image, grace) = match action {
             Action::EnsureNetwork { name, .. }
@@ -167,11 +167,11 @@ impl Course {
             | Action::RemoveNetwork(name)
             | Action::RemoveVolume(name) => (Some(name.clone()), None, None),
             Action::LaunchSandbox(pod) => (Some(project.sandbox_name(pod)), None, None),
-            Action::LaunchReplica { service, slot, seat, .. } => {
-                let name = seat.container_name(project, service, *slot);
+            Action::LaunchReplica { service, slot, slot_members, .. } => {
+                let name = slot_members.container_name(project, service, *slot);
                 (Some(name), Some(service.container.image.to_string()), None)
             }
-            Action::LaunchBefore { service, .. } => (Some(project.before_name(service)), None, None),
+            Action::LaunchPreDeploy { service, .. } => (Some(project.pre_deploy_name(service)), None, None),
             Action::Stop { id, grace, .. } => (named(id), None, Some(*grace)),
             Action::Rename { name, .. }
             | Action::SetAside { name, .. }
@@ -187,7 +187,7 @@ impl Course {
                 .observed
                 .containers
                 .get(&id)
-                .map_or(Target::Hooks(id), |container| self.wish.desired.target_of(container)),
+                .map_or(Target::Hooks(id), |container| self.desired_state.desired.target_of(container)),
             target => target,
         };
         // Milliseconds only tell one process from another.
@@ -196,11 +196,11 @@ impl Course {
     }
 
     fn note_orders(&mut self) {
-        let desired = &self.wish.desired;
+        let desired = &self.desired_state.desired;
         for (name, rollout) in &desired.rollouts {
             let is_known = self.preview.orders.iter().any(|(known, _)| known == name);
             let Some(service) = desired.project.services.get(name) else { continue };
-            if is_known || rollout.approach != Approach::Rolling {
+            if is_known || rollout.strategy != Strategy::Rolling {
                 continue;
             }
             let rules = desired.update_rules(service);
@@ -218,10 +218,10 @@ impl Course {
             .filter(|container| ready.contains(&container.id))
             .filter_map(|container| match &container.labels.role {
                 Role::Replica { service, .. } => Some(service.clone()),
-                Role::Sandbox | Role::Before { .. } => None,
+                Role::Sandbox | Role::PreDeploy { .. } => None,
             })
             .collect();
-        let desired = &self.wish.desired;
+        let desired = &self.desired_state.desired;
         let is_wanted = |name: &ServiceName| {
             desired.phase == Phase::Up
                 && matches!(desired.goals.get(name), Some(Goal::Run { replicas }) if *replicas > 0)
@@ -249,7 +249,7 @@ impl Course {
     }
 
     /// Takes an action as done.
-    fn imagine(&mut self, action: Action) {
+    fn simulate(&mut self, action: Action) {
         let observed = &mut self.observed;
         match action {
             Action::EnsureNetwork { name, .. } => {
@@ -265,27 +265,27 @@ impl Course {
                 observed.volumes.remove(&name);
             }
             Action::LaunchSandbox(pod) => {
-                let project = &self.wish.desired.project;
+                let project = &self.desired_state.desired.project;
                 let Some(generation) = project.pods.get(&pod).map(Pod::generation) else { return };
                 let (name, state) = (project.sandbox_name(&pod), self.running(None));
                 self.make(name, (pod, generation, Role::Sandbox), state, None, None);
             }
-            Action::LaunchReplica { service, slot, seat, sandbox } => {
-                let name = seat.container_name(&self.wish.desired.project, &service, slot);
+            Action::LaunchReplica { service, slot, slot_members, sandbox } => {
+                let name = slot_members.container_name(&self.desired_state.desired.project, &service, slot);
                 let role = Role::Replica { service: service.name.clone(), slot };
                 let state = self.running(Some(&service));
                 let what = (service.pod.clone(), service.generation(), role);
                 self.make(name, what, state, sandbox, Some(&service));
             }
-            Action::LaunchBefore { service, sandbox } => {
-                let project = &self.wish.desired.project;
+            Action::LaunchPreDeploy { service, sandbox } => {
+                let project = &self.desired_state.desired.project;
                 let Some(spec) = project.services.get(&service) else { return };
-                let name = project.before_name(&service);
-                let what = (spec.pod.clone(), spec.generation(), Role::Before { service });
+                let name = project.pre_deploy_name(&service);
+                let what = (spec.pod.clone(), spec.generation(), Role::PreDeploy { service });
                 self.make(name, what, ContainerState::Exited(self.ended(self.engine_time())), sandbox, None);
             }
             Action::Prepare { id, started_at } => {
-                observed.post_start.insert(id, PostStart { started_at, stage: Stage::Done });
+                observed.post_start.insert(id, PostStart { started_at, phase: HookPhase::Done });
             }
             Action::Update { id, changes, .. } => {
                 if let Some(container) = observed.containers.get_mut(&id) {
@@ -315,8 +315,10 @@ impl Course {
 
     fn start(&mut self, id: &ContainerId) {
         let service = self.observed.containers.get(id).and_then(|container| match &container.labels.role {
-            Role::Replica { service, .. } => self.wish.desired.project.services.get(service).cloned(),
-            Role::Sandbox | Role::Before { .. } => None,
+            Role::Replica { service, .. } => {
+                self.desired_state.desired.project.services.get(service).cloned()
+            }
+            Role::Sandbox | Role::PreDeploy { .. } => None,
         });
         let state = self.running(service.as_ref());
         if let Some(container) = self.observed.containers.get_mut(id) {
@@ -330,7 +332,7 @@ impl Course {
         let Some(started_at) = self.observed.containers.get(id).and_then(Container::started_at) else {
             return;
         };
-        self.observed.history.entry(target).or_default().forgive(id, started_at);
+        self.observed.history.entry(target).or_default().ignore_exit(id, started_at);
         let state = ContainerState::Exited(self.ended(started_at));
         if let Some(container) = self.observed.containers.get_mut(id) {
             container.state = state;
@@ -369,10 +371,11 @@ impl Course {
     ) {
         self.made += 1;
         let id = ContainerId(format!("new-{}", self.made));
-        let labels = Labels { project: self.wish.desired.project.name.clone(), pod, generation, role };
+        let labels =
+            Labels { project: self.desired_state.desired.project.name.clone(), pod, generation, role };
         let slot = match &labels.role {
             Role::Replica { slot, .. } => Some(*slot),
-            Role::Sandbox | Role::Before { .. } => None,
+            Role::Sandbox | Role::PreDeploy { .. } => None,
         };
         let hooks = service.zip(slot).map(|(service, slot)| service.hooks.for_slot(slot));
         let limits = service.map(|service| service.container.resources.limits());

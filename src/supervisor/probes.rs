@@ -24,7 +24,7 @@ use crate::{
     kernel::{Netns, steering::ReplicaReport},
     plan::{Container, Desired, Observed, Phase, Sharing},
     probe::{self, Opinion, ProbeError, Thresholds},
-    spec::{Aim, Probe, ProbeKind},
+    spec::{Probe, ProbeKind, ProbeType},
 };
 
 /// Runs a command in a container, bounded by a time.
@@ -36,7 +36,7 @@ pub type Check = Arc<
 pub type Life = (ContainerId, u32);
 
 /// One question to it.
-type Key = (Life, Aim);
+type Key = (Life, ProbeType);
 
 /// What is probed, how, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,8 +66,8 @@ pub struct Probes {
     checked: BTreeMap<ContainerId, Health>,
     /// The same checks, run by us until they have passed once.
     first_checks: FirstChecks,
-    told: mpsc::UnboundedReceiver<Told>,
-    sender: mpsc::UnboundedSender<Told>,
+    told: mpsc::UnboundedReceiver<Report>,
+    sender: mpsc::UnboundedSender<Report>,
 }
 
 struct Running {
@@ -90,7 +90,7 @@ struct Verdict {
     failing: Option<(Instant, String)>,
 }
 
-struct Told {
+struct Report {
     key: Key,
     verdict: Verdict,
 }
@@ -108,7 +108,7 @@ pub struct Applied {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Complaint {
     /// What it was asked.
-    pub aim: Aim,
+    pub probe_type: ProbeType,
     /// For how long its answers have been bad.
     pub lasted: Duration,
     /// The last one.
@@ -211,8 +211,10 @@ impl Probes {
             Some(Subject { to, is_reached, probe: probe.clone() })
         };
         let is_up = probes.startup.as_ref().and_then(subject).is_none() || self.up.contains(&life);
-        let aims = Aim::ALL.into_iter().filter(|aim| (*aim == Aim::Startup) != is_up);
-        aims.filter_map(|aim| Some(((life.clone(), aim), subject(probes.get(aim)?)?))).collect()
+        let aims =
+            ProbeType::ALL.into_iter().filter(|probe_type| (*probe_type == ProbeType::Startup) != is_up);
+        aims.filter_map(|probe_type| Some(((life.clone(), probe_type), subject(probes.get(probe_type)?)?)))
+            .collect()
     }
 
     /// Waits until a probe has changed its mind, or something has come of a first check.
@@ -223,14 +225,14 @@ impl Probes {
                 told = self.told.recv() => told,
             };
             // There is always a sender: our own.
-            let Some(Told { key, verdict }) = told else { return };
+            let Some(Report { key, verdict }) = told else { return };
             let Some(running) = self.running.get_mut(&key) else { continue };
             let is_new = running.verdict.opinion != verdict.opinion;
             running.verdict = verdict;
             if !is_new {
                 continue;
             }
-            if key.1 == Aim::Startup && running.verdict.opinion == Opinion::Ready {
+            if key.1 == ProbeType::Startup && running.verdict.opinion == Opinion::Ready {
                 self.up.insert(key.0);
             }
             return;
@@ -242,7 +244,7 @@ impl Probes {
         let mut opinions: BTreeMap<&Life, Opinion> = BTreeMap::new();
         for ((life, _), running) in &self.running {
             let worst = opinions.entry(life).or_insert(Opinion::Ready);
-            *worst = worse(*worst, running.verdict.opinion);
+            *worst = regression(*worst, running.verdict.opinion);
         }
         let mut applied = Applied::default();
         for (id, container) in containers {
@@ -277,8 +279,8 @@ impl Probes {
         let reason = |container: &Container| {
             let life = life(container)?;
             let process = container.process().filter(|process| process.health == Health::Starting)?;
-            let probed = Aim::ALL.into_iter().find_map(|aim| {
-                let running = self.running.get(&(life.clone(), aim))?;
+            let probed = ProbeType::ALL.into_iter().find_map(|probe_type| {
+                let running = self.running.get(&(life.clone(), probe_type))?;
                 running.verdict.failing.as_ref().map(|(_, said)| said.clone())
             });
             let checked = || match self.first_checks.of(&life) {
@@ -293,10 +295,10 @@ impl Probes {
     /// What the probes say against a replica that is more than not being ready.
     pub fn complaint(&self, container: &Container) -> Option<Complaint> {
         let life = life(container)?;
-        [Aim::Startup, Aim::Liveness].into_iter().find_map(|aim| {
-            let verdict = &self.running.get(&(life.clone(), aim))?.verdict;
+        [ProbeType::Startup, ProbeType::Liveness].into_iter().find_map(|probe_type| {
+            let verdict = &self.running.get(&(life.clone(), probe_type))?.verdict;
             let (since, said) = verdict.failing.as_ref().filter(|_| verdict.opinion == Opinion::Failing)?;
-            Some(Complaint { aim, lasted: since.elapsed(), said: said.clone() })
+            Some(Complaint { probe_type, lasted: since.elapsed(), said: said.clone() })
         })
     }
 }
@@ -325,7 +327,7 @@ fn leads(sharing: &Sharing, container: &Container, address: Ipv4Addr) -> bool {
     found.is_some_and(|replica| replica.address == Some(address) && Some(replica.pid) == process)
 }
 
-fn worse(one: Opinion, other: Opinion) -> Opinion {
+fn regression(one: Opinion, other: Opinion) -> Opinion {
     match (one, other) {
         (Opinion::Failing, _) | (_, Opinion::Failing) => Opinion::Failing,
         (Opinion::Starting, _) | (_, Opinion::Starting) => Opinion::Starting,
@@ -347,10 +349,10 @@ async fn watch(
     subject: Subject,
     opinion: Opinion,
     check: Check,
-    told: mpsc::UnboundedSender<Told>,
+    told: mpsc::UnboundedSender<Report>,
 ) {
-    let ((id, pid), aim) = key.clone();
-    let mut thresholds = Thresholds::new(aim, &subject.probe).with(opinion);
+    let ((id, pid), probe_type) = key.clone();
+    let mut thresholds = Thresholds::new(probe_type, &subject.probe).with(opinion);
     if !subject.is_reached {
         // Once it is, another task takes over.
         return std::future::pending().await;
@@ -364,7 +366,7 @@ async fn watch(
         if let Err(error) = &answer
             && error.was_not_asked()
         {
-            tracing::debug!(%error, container = %id, ?aim, "a probe cannot be made");
+            tracing::debug!(%error, container = %id, ?probe_type, "a probe cannot be made");
             tokio::time::sleep(probe::first_pause(&subject.probe)).await;
             continue;
         }
@@ -375,11 +377,11 @@ async fn watch(
                 None
             }
             Err(error) => {
-                tracing::debug!(%error, container = %id, ?aim, "probe");
+                tracing::debug!(%error, container = %id, ?probe_type, "probe");
                 Some((*failing.get_or_insert(asked_at), error.to_string()))
             }
         };
-        if told.send(Told { key: key.clone(), verdict: Verdict { opinion, failing } }).is_err() {
+        if told.send(Report { key: key.clone(), verdict: Verdict { opinion, failing } }).is_err() {
             return;
         }
         // Until it is ready for the first time, it is waited for.
@@ -557,7 +559,10 @@ mod tests {
         probes.apply(&mut observed.containers);
         assert_eq!(health(&observed), Health::Unhealthy);
         let complaint = probes.complaint(&container).unwrap();
-        assert_eq!((complaint.aim, complaint.said.as_str()), (Aim::Startup, "exit code 1: no database"));
+        assert_eq!(
+            (complaint.probe_type, complaint.said.as_str()),
+            (ProbeType::Startup, "exit code 1: no database")
+        );
         assert!(asked.lock().unwrap().iter().all(|word| word == "up"), "{asked:?}");
         // It comes up after all.
         code.store(0, Ordering::Relaxed);
@@ -575,7 +580,7 @@ mod tests {
         while probes.complaint(&container).is_none() {
             probes.changed().await;
         }
-        assert_eq!(probes.complaint(&container).unwrap().aim, Aim::Liveness);
+        assert_eq!(probes.complaint(&container).unwrap().probe_type, ProbeType::Liveness);
     }
 
     #[tokio::test]

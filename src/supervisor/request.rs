@@ -28,7 +28,7 @@ pub enum Request {
     Resume(Box<Project>),
     /// Read the files anew whenever they change: those that were read before, and mean the same to both.
     Watch(Reading),
-    /// Make it so: this is the file from now on.
+    /// Create and update services to match this file.
     Apply(Box<Apply>),
     /// Run so many replicas, until the file says another number or the project goes down.
     Scale(BTreeMap<ServiceName, u32>),
@@ -57,7 +57,7 @@ pub enum Request {
     EndDrain(Vec<Selector>),
     /// Bring a service to another version, or say how that goes on.
     Rollout(Box<RolloutRequest>),
-    /// Stop all services and keep their containers, and take no other wish from then on: the supervisor is about to end.
+    /// Stop all services and keep their containers, and take no other request from then on: the supervisor is about to end.
     Close {
         /// How long a replica may take; `None` is what the file says.
         grace: Option<Duration>,
@@ -278,7 +278,7 @@ pub enum Rejection {
     /// Whoever supervises is stopping all of it, and ends then.
     #[error("the project is being stopped by the `sameport up` that supervises it")]
     Closing,
-    /// It is going down, and takes no other wish.
+    /// It is going down, and takes no other request.
     #[error("the project is going down")]
     GoingDown,
     /// It could not be remembered over a restart of the supervisor.

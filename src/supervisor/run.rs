@@ -22,7 +22,7 @@ use crate::{
     clock::Clock,
     engine::{ContainerId, ContainerState, Engine, EngineError, EngineEvent, Role, ownership::ForeignKind},
     plan::{
-        Action, Approach, Container, Observed, Outages, Phase, Plan, Sharing, Signals, Target, assess, plan,
+        Action, Container, Observed, Outages, Phase, Plan, Sharing, Signals, Strategy, Target, assess, plan,
         replacement_order, status, versions::Versions,
     },
     spec::{ProjectName, ServiceName, Share},
@@ -30,12 +30,12 @@ use crate::{
 };
 
 use super::{
-    Asked, EventKind, Handle, Journal, Kernel, Milestone, NetnsOf, Reply, Request, StateError, StateFile,
-    Wish,
+    DesiredState, EventKind, Handle, Journal, Kernel, Milestone, NetnsOf, PendingRequest, Reply, Request,
+    StateError, StateFile,
     bind_sources::{self, BindSources},
     check_places::CheckPlaces,
-    illness::Illnesses,
-    journal::Pen,
+    desired_state::Unsaved,
+    journal::JournalWriter,
     kept_images::{self, KeptImages},
     observe::{Dirty, Observer, Snapshot},
     own_connections::{OwnConnections, To},
@@ -44,9 +44,9 @@ use super::{
     shared_files::{self, SharedFiles},
     state_file::Removal,
     traffic::{self, Traffic},
+    unhealthy::HealthTracker,
     vanished::{Glances, ProcessView},
     watch,
-    wish::Unsaved,
 };
 
 /// Between two looks, however much happens.
@@ -101,17 +101,17 @@ pub fn start<E: Engine>(
     let observer = Observer::new(Arc::clone(&engine), settings.netns_of, processes, settings.clock);
     let probed = Arc::clone(&engine);
     let removal = Removal::of(settings.state.clone(), &settings.ticker);
-    let mut wish = Wish::new(project, settings.state)?;
-    if let Some(damage) = wish.damage() {
+    let mut desired_state = DesiredState::new(project, settings.state)?;
+    if let Some(damage) = desired_state.damage() {
         tracing::warn!("{damage}");
     }
-    if let Err(error) = wish.put_damage_aside() {
+    if let Err(error) = desired_state.put_damage_aside() {
         tracing::warn!(%error, "the damaged file cannot be put aside, and is overwritten");
     }
-    let observed = Observed { post_start: wish.post_start().clone(), ..Observed::default() };
+    let observed = Observed { post_start: desired_state.post_start().clone(), ..Observed::default() };
     let supervisor = Supervisor {
         engine,
-        wish,
+        desired_state,
         observed,
         plan: Plan::default(),
         observer: Some(observer),
@@ -138,10 +138,10 @@ pub fn start<E: Engine>(
         events_lost: false,
         tasks: JoinSet::new(),
         clock: settings.clock,
-        journal: Pen::new(journal),
+        journal: JournalWriter::new(journal),
         traffic: Traffic::new(settings.kernel),
         probes: Probes::new(probed, CheckPlaces::new(settings.check_folder)),
-        illnesses: Illnesses::default(),
+        unhealthy: HealthTracker::default(),
         signals: Signals::default(),
         own_connections: OwnConnections::default(),
         bind_sources: BindSources::new(),
@@ -154,7 +154,7 @@ pub fn start<E: Engine>(
 
 struct Supervisor<E> {
     engine: Arc<E>,
-    wish: Wish,
+    desired_state: DesiredState,
     observed: Observed,
     plan: Plan,
     /// Away while it looks.
@@ -193,10 +193,10 @@ struct Supervisor<E> {
     events_lost: bool,
     tasks: JoinSet<Task<E>>,
     clock: Clock,
-    journal: Pen,
+    journal: JournalWriter,
     traffic: Traffic,
     probes: Probes,
-    illnesses: Illnesses,
+    unhealthy: HealthTracker,
     signals: Signals,
     own_connections: OwnConnections,
     bind_sources: BindSources,
@@ -217,7 +217,7 @@ enum Task<E> {
         action: Action,
         result: Result<Option<EventKind>, EngineError>,
     },
-    Told(watch::Told),
+    TerminationReport(watch::TerminationReport),
     /// Images of these ids were given names.
     Kept {
         images: BTreeSet<String>,
@@ -228,13 +228,14 @@ enum Task<E> {
 type Looked = Result<(Snapshot, Option<BoxStream<'static, EngineEvent>>), EngineError>;
 
 impl<E: Engine> Supervisor<E> {
-    async fn run(mut self, mut asked: mpsc::Receiver<Asked>) {
+    async fn run(mut self, mut asked: mpsc::Receiver<PendingRequest>) {
         loop {
             self.look();
             let wake = self.wake();
             let (events, traffic, probes) = (&mut self.events, &mut self.traffic, &mut self.probes);
             let (glances, containers) = (&mut self.glances, &self.observed.containers);
-            let (removal, wish, sources) = (&mut self.removal, &self.wish, &mut self.bind_sources);
+            let (removal, desired_state, sources) =
+                (&mut self.removal, &self.desired_state, &mut self.bind_sources);
             let shared_files = &mut self.shared_files;
             tokio::select! {
                 biased;
@@ -245,7 +246,7 @@ impl<E: Engine> Supervisor<E> {
                     }
                     Some((request, reply)) => {
                         let answer = self.answer(request);
-                        // Whoever asked may have gone; the wish stands.
+                        // Whoever asked may have gone; the request stands.
                         let _ = reply.send(answer);
                     }
                     None => return,
@@ -258,15 +259,15 @@ impl<E: Engine> Supervisor<E> {
                 () = probes.changed() => self.probed(),
                 event = next(events) => self.happened(event),
                 missing = glances.missing(running(containers)) => self.dirty.containers.extend(missing),
-                found = sources.found(|| bind_sources::wanted(&wish.desired, containers)) => {
+                found = sources.found(|| bind_sources::wanted(&desired_state.desired, containers)) => {
                     self.observed.bind_sources = found;
                 }
-                found = shared_files.found(|| shared_files::wanted(&wish.desired, containers)) => {
+                found = shared_files.found(|| shared_files::wanted(&desired_state.desired, containers)) => {
                     self.tell_of_shared_files(found);
                 }
-                () = removal.seen(|| wish.is_written()) => {
+                () = removal.seen(|| desired_state.is_written()) => {
                     tracing::warn!("the state file was removed, and is written again");
-                    self.wish.save_again();
+                    self.desired_state.save_again();
                 }
                 () = tokio::time::sleep_until(wake) => {}
             }
@@ -275,12 +276,12 @@ impl<E: Engine> Supervisor<E> {
             self.save();
             self.keep_images();
             if self.is_gone() {
-                kept_images::release_all(&*self.engine, &self.wish.desired.project.name).await;
-                if let Some(event) = self.traffic.remove(&self.wish.desired.project.name) {
+                kept_images::release_all(&*self.engine, &self.desired_state.desired.project.name).await;
+                if let Some(event) = self.traffic.remove(&self.desired_state.desired.project.name) {
                     self.journal.record(self.clock.now(), event);
                 }
                 self.journal.record(self.clock.now(), EventKind::Removed);
-                if let Err(error) = self.wish.forget() {
+                if let Err(error) = self.desired_state.forget() {
                     tracing::warn!(%error, "the state of the removed project stays");
                 }
                 return;
@@ -293,7 +294,7 @@ impl<E: Engine> Supervisor<E> {
             self.traffic.refresh();
             self.steered(None);
             self.observed.not_ready = self.probes.reasons(&self.observed.containers);
-            let mut status = status::status(&self.wish.desired, &self.observed, self.clock.now());
+            let mut status = status::status(&self.desired_state.desired, &self.observed, self.clock.now());
             status.engine_silent_since = self.silent_since();
             let known = self.seen && status.engine_silent_since.is_none();
             status.converged &= known;
@@ -301,27 +302,27 @@ impl<E: Engine> Supervisor<E> {
             return Reply::Status(Box::new(status));
         }
         if let Request::Preview(request) = request {
-            let wish = self.wish.imagined();
-            return match preview(wish, self.observed.clone(), *request, self.clock.now()) {
+            let desired_state = self.desired_state.simulated();
+            return match preview(desired_state, self.observed.clone(), *request, self.clock.now()) {
                 Ok(preview) => Reply::Preview(Box::new(preview)),
                 Err(rejection) => Reply::Rejected(rejection),
             };
         }
         let applied = matches!(request, Request::Apply(_));
         let only_traffic = matches!(request, Request::Weight(_));
-        let before = self.wish.desired.versions.clone();
-        match self.wish.take(request, &self.observed, self.clock.now()) {
+        let before = self.desired_state.desired.versions.clone();
+        match self.desired_state.take(request, &self.observed, self.clock.now()) {
             // The engine has nothing to do with it, and need not be asked first.
             Ok(()) if only_traffic => Reply::Accepted,
             Ok(()) => {
                 if applied {
-                    let services = self.wish.desired.goals.len();
+                    let services = self.desired_state.desired.goals.len();
                     self.journal.record(self.clock.now(), EventKind::Applied { services });
                 }
                 self.tell_of_new_rollouts(&before);
                 self.begin_to_steer();
                 self.bind_sources.forget();
-                // What failed before may succeed under the new wish: try at once.
+                // What failed before may succeed under the new desired state: try at once.
                 self.observed.history.values_mut().for_each(crate::plan::History::succeeded);
                 self.dirty = Dirty::EVERYTHING;
                 self.seen = false;
@@ -333,12 +334,12 @@ impl<E: Engine> Supervisor<E> {
     }
 
     fn tell_of_new_rollouts(&mut self, before: &BTreeMap<ServiceName, Versions>) {
-        for (name, versions) in &self.wish.desired.versions {
+        for (name, versions) in &self.desired_state.desired.versions {
             let was = before.get(name).and_then(|versions| versions.underway.as_ref());
             let Some(underway) = &versions.underway else { continue };
             if was.is_none_or(|was| (was.to, &was.back) != (underway.to, &underway.back)) {
                 for (target, history) in &mut self.observed.history {
-                    if let Target::Replica(service, _) | Target::Successor(service, _) = target
+                    if let Target::Replica(service, _) | Target::Replacement(service, _) = target
                         && service == name
                     {
                         history.forget();
@@ -353,13 +354,14 @@ impl<E: Engine> Supervisor<E> {
 
     /// Has the engine keep the images of remembered versions, once it is known which these are.
     fn keep_images(&mut self) {
-        let is_known = self.seen && self.reachable && self.wish.knows_names();
-        if !is_known || self.wish.desired.phase != Phase::Up {
+        let is_known = self.seen && self.reachable && self.desired_state.knows_names();
+        if !is_known || self.desired_state.desired.phase != Phase::Up {
             return;
         }
-        let wanted = kept_images::of(&self.wish.desired.versions);
+        let wanted = kept_images::of(&self.desired_state.desired.versions);
         if let Some(images) = self.kept_images.begin(&wanted) {
-            let (engine, project) = (Arc::clone(&self.engine), self.wish.desired.project.name.clone());
+            let (engine, project) =
+                (Arc::clone(&self.engine), self.desired_state.desired.project.name.clone());
             self.tasks.spawn(async move {
                 let result = kept_images::settle(&*engine, &project, &images).await;
                 Task::Kept { images, result }
@@ -370,11 +372,11 @@ impl<E: Engine> Supervisor<E> {
     /// Tries again now and then to write a state that could not be written, and tells of it.
     fn save(&mut self) {
         let now = Instant::now();
-        if self.wish.unsaved().is_some() && now >= self.save_at {
+        if self.desired_state.unsaved().is_some() && now >= self.save_at {
             self.save_at = now + SAVE_PAUSE;
-            self.wish.save_again();
+            self.desired_state.save_again();
         }
-        let kind = match (self.wish.unsaved(), self.unsaved) {
+        let kind = match (self.desired_state.unsaved(), self.unsaved) {
             (Some(unsaved), false) => {
                 let Unsaved { path, reason } = unsaved.clone();
                 EventKind::StateNotSaved { path, reason }
@@ -388,13 +390,13 @@ impl<E: Engine> Supervisor<E> {
 
     /// Takes in what has become of rollouts. Returns when to look again.
     fn conclude(&mut self, now: Timestamp) -> Option<Timestamp> {
-        self.wish.note_counted(&self.observed);
-        let outcomes = assess(&self.wish.desired, &self.observed, now);
+        self.desired_state.note_counted(&self.observed);
+        let outcomes = assess(&self.desired_state.desired, &self.observed, now);
         if outcomes.is_empty() {
             return None;
         }
-        let before = self.wish.desired.versions.clone();
-        let (told, wake) = self.wish.conclude(outcomes, &self.observed, now);
+        let before = self.desired_state.desired.versions.clone();
+        let (told, wake) = self.desired_state.conclude(outcomes, &self.observed, now);
         for (service, mut milestone) in told {
             if let Milestone::Done { outage, .. } = &mut milestone {
                 *outage = self.outages.of(&service, now);
@@ -407,15 +409,17 @@ impl<E: Engine> Supervisor<E> {
 
     /// Tells of each rollout in which order it replaces replicas, as soon as that is known.
     fn tell_of_orders(&mut self) {
-        let rollouts = &self.wish.desired.rollouts;
+        let rollouts = &self.desired_state.desired.rollouts;
         self.ordered.retain(|name, began| rollouts.get(name).is_some_and(|rollout| rollout.began == *began));
         for (name, rollout) in rollouts {
-            let Some(service) = self.wish.desired.project.services.get(name) else { continue };
-            if rollout.approach != Approach::Rolling || self.ordered.contains_key(name) {
+            let Some(service) = self.desired_state.desired.project.services.get(name) else { continue };
+            if rollout.strategy != Strategy::Rolling || self.ordered.contains_key(name) {
                 continue;
             }
-            let rules = self.wish.desired.update_rules(service);
-            if let Some(order) = replacement_order(&self.wish.desired, &self.observed, service, rules) {
+            let rules = self.desired_state.desired.update_rules(service);
+            if let Some(order) =
+                replacement_order(&self.desired_state.desired, &self.observed, service, rules)
+            {
                 self.ordered.insert(name.clone(), rollout.began);
                 let milestone = Milestone::Order { order };
                 let kind = EventKind::Rollout { service: name.clone(), milestone };
@@ -426,17 +430,17 @@ impl<E: Engine> Supervisor<E> {
 
     /// Has the kernel share the project's ports, if it wants that.
     fn begin_to_steer(&mut self) {
-        self.traffic.begin(&self.wish.desired.project);
+        self.traffic.begin(&self.desired_state.desired.project);
         self.observed.sharing = self.traffic.sharing();
     }
 
     /// Takes in what a probe has found out.
     fn probed(&mut self) {
         let now = self.clock.now();
-        self.probes.follow(&self.wish.desired, &self.observed);
+        self.probes.follow(&self.desired_state.desired, &self.observed);
         let Applied { health, check_errors } = self.probes.apply(&mut self.observed.containers);
         let is_new = |container: &Container| check_errors.contains(&container.id);
-        for kind in watch::check_errors(&self.wish.desired, &self.observed, is_new) {
+        for kind in watch::check_errors(&self.desired_state.desired, &self.observed, is_new) {
             self.journal.record(now, kind);
         }
         for id in health {
@@ -458,12 +462,12 @@ impl<E: Engine> Supervisor<E> {
         let before = std::mem::replace(&mut self.observed.sharing, self.traffic.sharing());
         if let Sharing::ByKernel(report) = &self.observed.sharing {
             let now = self.clock.now();
-            self.illnesses.queues().note(report, now);
-            self.signals.note(&self.wish.desired, &self.observed, report, now);
-            self.observed.signs = self.signals.signs();
+            self.unhealthy.queues().note(report, now);
+            self.signals.note(&self.desired_state.desired, &self.observed, report, now);
+            self.observed.metrics = self.signals.metrics();
         }
         self.own_connections.follow(&self.silent_ports());
-        for kind in traffic::compare(&self.wish.desired.project, &before, &self.observed) {
+        for kind in traffic::compare(&self.desired_state.desired.project, &before, &self.observed) {
             self.journal.record(self.clock.now(), kind);
         }
     }
@@ -473,8 +477,8 @@ impl<E: Engine> Supervisor<E> {
         let Sharing::ByKernel(_) = &self.observed.sharing else { return BTreeMap::new() };
         let ports = self.signals.silent_ports().into_iter();
         let to = ports.filter_map(|(name, port)| {
-            let service = self.wish.desired.project.services.get(&name)?;
-            let is_judged = self.wish.desired.update_rules(service).budget < Share::ALL;
+            let service = self.desired_state.desired.project.services.get(&name)?;
+            let is_judged = self.desired_state.desired.update_rules(service).budget < Share::ALL;
             let to = |container: &Container| {
                 Some(To { pid: container.process()?.pid, netns: container.netns?, port })
             };
@@ -491,7 +495,7 @@ impl<E: Engine> Supervisor<E> {
             wake = wake.min(self.look_at);
         }
         let doubted = self.doubted.as_ref().map(|(time, _)| *time);
-        if self.wish.unsaved().is_some() {
+        if self.desired_state.unsaved().is_some() {
             wake = wake.min(self.save_at);
         }
         if let (Some(since), false) = (self.looking_since, self.told_silent) {
@@ -506,7 +510,7 @@ impl<E: Engine> Supervisor<E> {
 
     /// Whether a project that shall go is gone.
     fn is_gone(&self) -> bool {
-        matches!(self.wish.desired.phase, Phase::Down { .. })
+        matches!(self.desired_state.desired.phase, Phase::Down { .. })
             && self.seen
             && self.reachable
             && self.observer.is_some()
@@ -515,7 +519,7 @@ impl<E: Engine> Supervisor<E> {
             && self.observed.containers.is_empty()
             // What is made in the kernel meanwhile would stay.
             && !self.traffic.is_beginning()
-            && plan(&self.wish.desired, &self.observed, Timestamp::MAX).actions.is_empty()
+            && plan(&self.desired_state.desired, &self.observed, Timestamp::MAX).actions.is_empty()
     }
 }
 

@@ -5,12 +5,12 @@ use std::{collections::BTreeMap, sync::Arc};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::{EventKind, Kernel, kernel::Beginning, last_words::LastWords};
+use super::{EventKind, Kernel, graceful_close::GracefulClose, kernel::Beginning};
 use crate::{
     engine::{ContainerId, Role},
     kernel::{
         sockets::Transport,
-        steering::{Report, Steering, Wishes},
+        steering::{Report, Steering, SteeringConfigs},
     },
     plan::{Action, Observed, Sharing, weight_in_force},
     spec::{Project, ProjectName},
@@ -20,7 +20,7 @@ use crate::{
 pub struct Traffic {
     kernel: Arc<dyn Kernel>,
     state: State,
-    told: Option<Wishes>,
+    told: Option<SteeringConfigs>,
 }
 
 enum State {
@@ -97,17 +97,17 @@ impl Traffic {
     }
 
     /// Says what is wanted, if that is new.
-    pub fn want(&mut self, wishes: Wishes) {
+    pub fn want(&mut self, steering_configs: SteeringConfigs) {
         if let State::On(steering, _) = &self.state
-            && self.told.as_ref() != Some(&wishes)
+            && self.told.as_ref() != Some(&steering_configs)
         {
-            steering.want(wishes.clone());
-            self.told = Some(wishes);
+            steering.want(steering_configs.clone());
+            self.told = Some(steering_configs);
         }
     }
 
     /// What has to be quiet before this action, if it ends a replica that may have connections.
-    pub fn last_words(&self, action: &Action, observed: &Observed) -> Option<LastWords> {
+    pub fn graceful_close(&self, action: &Action, observed: &Observed) -> Option<GracefulClose> {
         let Action::Stop { id, grace, .. } = action else { return None };
         let (State::On(steering, _), Sharing::ByKernel(report)) = (&self.state, &observed.sharing) else {
             return None;
@@ -119,7 +119,7 @@ impl Traffic {
         }
         let tcp = replica.ports.keys().filter(|(transport, _)| *transport == Transport::Tcp);
         let ports = tcp.map(|(_, port)| *port).collect();
-        Some(LastWords { steering: Arc::clone(steering), pid: replica.pid, ports })
+        Some(GracefulClose { steering: Arc::clone(steering), pid: replica.pid, ports })
     }
 
     /// Takes everything away that outlives us. Tells if something stays.
@@ -133,12 +133,21 @@ impl Traffic {
 }
 
 /// Notes since when each replica gets nothing new.
-pub fn note_out(wishes: &Wishes, out_since: &mut BTreeMap<ContainerId, Timestamp>, now: Timestamp) {
+pub fn note_out(
+    steering_configs: &SteeringConfigs,
+    out_since: &mut BTreeMap<ContainerId, Timestamp>,
+    now: Timestamp,
+) {
     let out = |id: &ContainerId| {
-        wishes.values().flat_map(|pod| &pod.replicas).any(|replica| &replica.id == id && replica.weight == 0)
+        steering_configs
+            .values()
+            .flat_map(|pod| &pod.replicas)
+            .any(|replica| &replica.id == id && replica.weight == 0)
     };
     out_since.retain(|id, _| out(id));
-    for replica in wishes.values().flat_map(|pod| &pod.replicas).filter(|replica| replica.weight == 0) {
+    for replica in
+        steering_configs.values().flat_map(|pod| &pod.replicas).filter(|replica| replica.weight == 0)
+    {
         out_since.entry(replica.id.clone()).or_insert(now);
     }
 }
@@ -195,8 +204,11 @@ pub fn compare(project: &Project, before: &Sharing, observed: &Observed) -> Vec<
         if let Some(most) = pod.too_few_files.filter(|most| old.too_few_files != Some(*most)) {
             events.push(EventKind::TooFewFiles { pod: name.clone(), most });
         }
-        for stranger in pod.strangers.difference(&old.strangers) {
-            events.push(EventKind::Stranger { pod: name.clone(), stranger: stranger.clone() });
+        for foreign_listener in pod.foreign_listeners.difference(&old.foreign_listeners) {
+            events.push(EventKind::ForeignListener {
+                pod: name.clone(),
+                foreign_listener: foreign_listener.clone(),
+            });
         }
         for (port, waiting) in &pod.waiting {
             let waited = old.waiting.get(port).is_some_and(|waiting| waiting.connections > 0);

@@ -12,7 +12,7 @@ use crate::{
     engine::{ContainerId, ContainerState, Engine, LogOptions, Role},
     kernel::steering::{OtherUser, PodReport, Port},
     plan::{
-        Autopsy, Container, Desired, Goal, Observed, Phase, PortNotShared, Sharing, Target, WINDOW,
+        Container, Desired, Goal, LastTermination, Observed, Phase, PortNotShared, Sharing, Target, WINDOW,
         status::ExitStatus,
     },
     spec::{Image, PodName, PortSet, ServiceName, Slot},
@@ -21,7 +21,7 @@ use crate::{
 use super::{EventKind, diagnosis, journal::Event};
 
 /// How many of its last lines a dead replica is judged and shown by.
-const LAST_WORDS: usize = 10;
+const LOG_TAIL: usize = 10;
 /// How many bytes of each are kept.
 const LONGEST_LINE: usize = 1024;
 /// The engine notes when a process started once it runs: one that ends at once has written its words before. Whatever
@@ -64,11 +64,11 @@ pub struct Death {
 
 /// What was found out about a death.
 #[derive(Clone, Debug)]
-pub struct Told {
+pub struct TerminationReport {
     /// Who died.
     pub target: Target,
     /// What there is to remember.
-    pub autopsy: Autopsy,
+    pub last_termination: LastTermination,
     /// What there is to tell.
     pub events: Vec<Event>,
     /// Set if it ended because its port was another user's: when it has an excuse, only this is told.
@@ -116,7 +116,7 @@ pub fn compare(
                     }
                 }
             }
-            Role::Before { .. } => {}
+            Role::PreDeploy { .. } => {}
             Role::Replica { service, slot } => {
                 let old = before.get(&container.id);
                 if let (ContainerState::Running(now), Some(ContainerState::Running(was))) =
@@ -255,9 +255,9 @@ fn exclusive_ports(
     }
 }
 
-/// Reads a dead replica's last words, and tells what it died of.
-pub async fn autopsy<E: Engine>(engine: &E, death: Death, now: Timestamp) -> Told {
-    let log = last_words(engine, &death.container, death.started_at).await;
+/// Reads the last log lines of a replica that ended, and why it ended.
+pub async fn last_termination<E: Engine>(engine: &E, death: Death, now: Timestamp) -> TerminationReport {
+    let log = log_tail(engine, &death.container, death.started_at).await;
     let said = match death.exit.code != 0 {
         true => diagnosis::port_taken(&log, &death.ports, &death.exclusive),
         false => None,
@@ -296,34 +296,34 @@ pub async fn autopsy<E: Engine>(engine: &E, death: Death, now: Timestamp) -> Tol
         port: taken.port,
     }));
     let port_not_shared = taken.map(|taken| PortNotShared { image, port: taken.port });
-    let autopsy = Autopsy { exit, log, port_not_shared, other_user, exclusive_port };
+    let last_termination = LastTermination { exit, log, port_not_shared, other_user, exclusive_port };
     let events = kinds.into_iter().map(|kind| Event { time: now, kind }).collect();
-    Told { target, autopsy, events, excuse }
+    TerminationReport { target, last_termination, events, excuse }
 }
 
 /// The last lines that a process wrote; none where they cannot be read, as they are no reason to do anything else.
-pub async fn last_words<E: Engine>(engine: &E, container: &ContainerId, since: Timestamp) -> Vec<String> {
+pub async fn log_tail<E: Engine>(engine: &E, container: &ContainerId, since: Timestamp) -> Vec<String> {
     let since = since.checked_sub(NOTED_WITHIN).unwrap_or(since);
-    let tail = u64::try_from(LAST_WORDS).ok();
+    let tail = u64::try_from(LOG_TAIL).ok();
     let options = LogOptions { tail, since: Some(since), ..LogOptions::default() };
     let mut log = VecDeque::new();
     match engine.logs(container, &options).await {
         Ok(mut lines) => {
             while let Some(Ok(mut line)) = lines.next().await {
                 // A long line comes as several.
-                if log.len() == LAST_WORDS {
+                if log.len() == LOG_TAIL {
                     log.pop_front();
                 }
                 cut(&mut line.text);
                 log.push_back(line.text);
             }
         }
-        Err(error) => tracing::debug!(%error, %container, "no last words"),
+        Err(error) => tracing::debug!(%error, %container, "cannot read the last log lines"),
     }
     log.into()
 }
 
-/// Shortens a line: last words are kept with each event.
+/// Shortens a line: the last lines are kept with each event.
 fn cut(line: &mut String) {
     let Some((end, _)) = line.char_indices().take_while(|(at, _)| *at <= LONGEST_LINE).last() else { return };
     if line.len() > LONGEST_LINE {
@@ -360,7 +360,7 @@ mod tests {
             bytes: None,
         };
         engine.world().log = vec![line(9_700, "the last one's"), line(9_999, "no database")];
-        assert_eq!(last_words(&engine, &id, started_at).await, ["no database"]);
+        assert_eq!(log_tail(&engine, &id, started_at).await, ["no database"]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -374,9 +374,9 @@ mod tests {
         };
         engine.world().log = (0..100).map(line).collect();
         let id = ContainerId("one".to_owned());
-        let log = last_words(&engine, &id, Timestamp::from_second(10).unwrap()).await;
-        assert_eq!(log.len(), LAST_WORDS);
-        assert!(log[LAST_WORDS - 1].starts_with("99 ä"), "{}", log[LAST_WORDS - 1]);
+        let log = log_tail(&engine, &id, Timestamp::from_second(10).unwrap()).await;
+        assert_eq!(log.len(), LOG_TAIL);
+        assert!(log[LOG_TAIL - 1].starts_with("99 ä"), "{}", log[LOG_TAIL - 1]);
         assert!(log.iter().all(|line| line.len() <= LONGEST_LINE + '…'.len_utf8() && line.ends_with('…')));
     }
 
@@ -406,12 +406,12 @@ mod tests {
     }
 
     /// What is found out about a death after these words.
-    async fn found_out(death: Death, words: &str) -> Told {
+    async fn found_out(death: Death, words: &str) -> TerminationReport {
         let engine = Memory::new(Clock::starting_at(Timestamp::UNIX_EPOCH), 1);
         let line =
             LogLine { time: Some(death.started_at), stderr: true, text: words.to_owned(), bytes: None };
         engine.world().log = vec![line];
-        autopsy(&engine, death, Timestamp::UNIX_EPOCH).await
+        last_termination(&engine, death, Timestamp::UNIX_EPOCH).await
     }
 
     #[tokio::test(start_paused = true)]
@@ -426,9 +426,9 @@ mod tests {
             ("it ended well", death(0, 1, &refused), "bye", None),
         ] {
             let told = found_out(death, words).await;
-            let found = told.autopsy.exclusive_port;
+            let found = told.last_termination.exclusive_port;
             assert_eq!(found.map(|port| port.port), wanted, "{case}");
-            assert_eq!(told.autopsy.port_not_shared, None, "{case}");
+            assert_eq!(told.last_termination.port_not_shared, None, "{case}");
             let told_of = |event: &Event| matches!(event.kind, EventKind::ExclusivePort { .. });
             assert_eq!(told.events.iter().any(told_of), wanted.is_some(), "{case}");
         }
@@ -441,8 +441,8 @@ mod tests {
         );
         // Of a port that is not exclusive the image is to blame, as ever.
         let told = found_out(death(1, 1, &refused), "bind to :21: address already in use").await;
-        assert_eq!(told.autopsy.exclusive_port, None);
-        assert_eq!(told.autopsy.port_not_shared.and_then(|found| found.port), Some(21));
+        assert_eq!(told.last_termination.exclusive_port, None);
+        assert_eq!(told.last_termination.port_not_shared.and_then(|found| found.port), Some(21));
     }
 
     #[test]
@@ -450,7 +450,7 @@ mod tests {
         let service = Service {
             sharing: spec::Sharing::Auto,
             exclusive_ports: PortSet::from_iter([PortRange::of(9000, Protocol::Tcp)]),
-            ..crate::supervisor::wish::tests::service("web", 2, &[])
+            ..crate::supervisor::desired_state::tests::service("web", 2, &[])
         };
         let desired = |service: &Service| {
             let mut project = Project::empty("shop".parse().unwrap());

@@ -29,13 +29,13 @@ use sameport::{
 use crate::shop::{Shop, apply, converged};
 
 /// A user of nobody.
-const STRANGER: u32 = 4242;
+const OTHER_USER: u32 = 4242;
 
 /// Does something as another user, on a thread of its own.
 fn as_stranger<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| {
         let inside = scope.spawn(|| {
-            let user = Uid::from_raw(STRANGER);
+            let user = Uid::from_raw(OTHER_USER);
             set_thread_res_uid(user, user, user).unwrap();
             work()
         });
@@ -100,7 +100,7 @@ async fn a_socket_of_another_user_is_told_nothing() {
     let path = folder.path().join("shop.sock");
     let theirs = as_stranger(|| UnixListener::bind(&path).unwrap());
     let error = Client::connect(&path).await.unwrap_err();
-    assert!(matches!(error, ClientError::Foreign { user: STRANGER, .. }), "{error}");
+    assert!(matches!(error, ClientError::Foreign { user: OTHER_USER, .. }), "{error}");
     theirs.set_nonblocking(true).unwrap();
     let (mut stream, _) = theirs.accept().unwrap();
     let mut heard = Vec::new();

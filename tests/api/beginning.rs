@@ -12,7 +12,7 @@ use sameport::{
     engine::{ContainerState, Role},
     kernel::{
         KernelError,
-        steering::{Report, Steering, Wishes},
+        steering::{Report, Steering, SteeringConfigs},
     },
     spec::ProjectName,
     supervisor::{Beginning, Kernel, Request},
@@ -48,7 +48,7 @@ impl Kernel for Slow {
 }
 
 impl Steering for Slow {
-    fn want(&self, _: Wishes) {}
+    fn want(&self, _: SteeringConfigs) {}
 
     fn look(&self) {}
 

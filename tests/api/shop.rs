@@ -111,7 +111,7 @@ pub fn apply(project: Project) -> Request {
     Request::Apply(Box::new(Apply::all(project, "test")))
 }
 
-/// Waits until everything is as wanted.
+/// Waits until the project has converged.
 pub async fn converged(client: &Client) -> Status {
     let wait = async {
         loop {

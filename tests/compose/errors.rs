@@ -244,7 +244,7 @@ fn traffic() {
             ("two commands", extension("{probe: {tcp: 80, exec: a}}")),
             ("an empty command", extension("{probe: {exec: []}}")),
             ("a command of another type", extension("{probe: {exec: {a: b}}}")),
-            ("with and without an aim", extension("{probe: {http: /, liveness: {tcp: true}}}")),
+            ("with and without a type", extension("{probe: {http: /, liveness: {tcp: true}}}")),
             ("no mapping below", extension("{probe: {startup: /healthz}}")),
             ("numbers", extension("{probe: {tcp: true, failures: 0, successes: many, start_period: long}}")),
             ("no boolean", extension("{replace_unhealthy: sometimes}")),

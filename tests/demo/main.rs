@@ -65,15 +65,15 @@ async fn two_servers_share_a_port_and_the_one_that_stays_answers_everything() {
     eventually("a listener", || TcpStream::connect(address).is_ok());
     let mut both = Vec::new();
     while both != ["1", "2"] {
-        let tally = Load { requests: Some(40), ..Load::new(address) }.start().finish().await;
-        both = tally.answered.into_keys().collect();
+        let request_stats = Load { requests: Some(40), ..Load::new(address) }.start().finish().await;
+        both = request_stats.answered.into_keys().collect();
     }
     kill(first.pid(), Signal::SIGTERM).unwrap();
     assert!(first.0.wait().unwrap().success());
 
-    let tally = Load { requests: Some(40), ..Load::new(address) }.start().finish().await;
-    assert_eq!(tally.answered.keys().collect::<Vec<_>>(), ["2"], "{:?}", tally.examples);
-    assert_eq!(tally.failures(), 0, "{:?}", tally.examples);
+    let request_stats = Load { requests: Some(40), ..Load::new(address) }.start().finish().await;
+    assert_eq!(request_stats.answered.keys().collect::<Vec<_>>(), ["2"], "{:?}", request_stats.examples);
+    assert_eq!(request_stats.failures(), 0, "{:?}", request_stats.examples);
     drop(second);
 }
 

@@ -45,8 +45,8 @@ fn certificates_let_in_and_without_them_nobody_is() {
 
     let error = ask(None).unwrap_err();
     assert!(error.to_string().contains("TLS") || error.to_string().contains("HTTPS"), "{error:?}");
-    let strangers = tempfile::tempdir().unwrap();
-    certificates::write(strangers.path());
-    let error = ask(Some(strangers.path().to_owned())).unwrap_err();
+    let foreign = tempfile::tempdir().unwrap();
+    certificates::write(foreign.path());
+    let error = ask(Some(foreign.path().to_owned())).unwrap_err();
     assert!(error.to_string().contains("certificate"), "{error:?}");
 }

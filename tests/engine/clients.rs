@@ -11,10 +11,10 @@ use socket2::{Domain, SockRef, Socket, Type};
 use super::support::load::{self, Failure, Load, Report, kept::Kept};
 
 /// A server that treats each connection in the same way.
-fn server(treat: impl Fn(std::net::TcpStream) + Send + 'static) -> SocketAddr {
+fn server(replace_unhealthy: impl Fn(std::net::TcpStream) + Send + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    thread::spawn(move || listener.incoming().flatten().for_each(treat));
+    thread::spawn(move || listener.incoming().flatten().for_each(replace_unhealthy));
     address
 }
 

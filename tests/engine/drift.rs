@@ -50,9 +50,9 @@ fn events(project: &Project, kind: &str) -> Vec<Value> {
     project.events().into_iter().filter(|event| event["event"] == kind).collect()
 }
 
-/// Waits until all is as wanted, and nothing is told as wrong.
+/// Waits until the project has converged and no error is reported.
 fn is_converged(project: &Project) {
-    wait::until("all is as wanted", || {
+    wait::until("the project has converged", || {
         let status = project.status();
         check(status.converged && status.errors.is_empty() && status.foreign_resources.is_empty(), status)
     });

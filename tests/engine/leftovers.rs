@@ -20,12 +20,12 @@ volumes: { data: {} }
 "#;
 
 /// A container of somebody else; removed when dropped.
-struct Stranger<'a> {
+struct ForeignListener<'a> {
     docker: &'a Docker,
     id: String,
 }
 
-impl<'a> Stranger<'a> {
+impl<'a> ForeignListener<'a> {
     fn new(docker: &'a Docker, name: &str) -> Self {
         let image = super::support::images::build("nginx");
         let id = docker.run(&["run", "-d", "--name", name, &image, "sh", "-c", "while :; do sleep 1; done"]);
@@ -34,12 +34,12 @@ impl<'a> Stranger<'a> {
 
     fn started_at(&self) -> String {
         let state = self.docker.inspect(&self.id)["State"].take();
-        assert_eq!(state["Running"], true, "the stranger runs");
+        assert_eq!(state["Running"], true, "the foreign container runs");
         state["StartedAt"].to_string()
     }
 }
 
-impl Drop for Stranger<'_> {
+impl Drop for ForeignListener<'_> {
     fn drop(&mut self) {
         if let Err(error) = self.docker.try_run(&["rm", "-f", &self.id]) {
             eprintln!("{error}");
@@ -51,8 +51,8 @@ impl Drop for Stranger<'_> {
 fn down_keeps_the_data_unless_told_otherwise_and_leaves_nothing_else() {
     let project = Project::new(STORE);
     // Named as if it were ours, and without our labels.
-    let stranger = Stranger::new(&project.docker, &format!("{}-web-9", project.name));
-    let started_at = stranger.started_at();
+    let foreign = ForeignListener::new(&project.docker, &format!("{}-web-9", project.name));
+    let started_at = foreign.started_at();
     project.run(&["up", "-d"]);
     project.serves_some();
     project.run(&["down"]);
@@ -62,7 +62,7 @@ fn down_keeps_the_data_unless_told_otherwise_and_leaves_nothing_else() {
     project.run(&["up", "-d"]);
     project.run(&["down", "-v"]);
     assert_eq!(project.leftovers(), Vec::<String>::new());
-    assert_eq!(stranger.started_at(), started_at, "somebody else's container is left alone");
+    assert_eq!(foreign.started_at(), started_at, "somebody else's container is left alone");
 }
 
 #[test]
@@ -102,12 +102,12 @@ fn down_of_nothing_is_no_error() {
 fn a_name_that_is_taken_is_said_and_its_owner_left_alone() {
     let project = Project::new(STORE);
     let name = format!("{}-web-2", project.name);
-    let stranger = Stranger::new(&project.docker, &name);
-    let started_at = stranger.started_at();
+    let foreign = ForeignListener::new(&project.docker, &name);
+    let started_at = foreign.started_at();
     let up = project.try_run(&["up", "-d", "--wait", "--wait-timeout", "5"]);
     assert_eq!(up.code, Some(1), "{up:#?}");
     assert!(up.stderr.contains(&name), "{up:#?}");
-    assert_eq!(stranger.started_at(), started_at);
+    assert_eq!(foreign.started_at(), started_at);
     project.run(&["down", "-v"]);
-    assert_eq!(stranger.started_at(), started_at);
+    assert_eq!(foreign.started_at(), started_at);
 }

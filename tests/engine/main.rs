@@ -9,7 +9,6 @@
 mod support;
 
 mod at_rest;
-mod before;
 mod beside;
 mod boot;
 mod changes;
@@ -42,6 +41,7 @@ mod nothing_left;
 mod one_supervisor;
 mod ordinary_user;
 mod ownership;
+mod pre_deploy;
 mod probes;
 mod programs;
 mod pulling;

@@ -225,7 +225,7 @@ fn many_that_begin_at_once_are_one() {
         });
         assert_eq!(supervisors.collect::<Vec<_>>(), [pid.to_string()], "round {round}");
         kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL).unwrap();
-        wait::until("nobody supervises it", || check(owner(&project).is_none(), pid));
+        wait::until("it has no supervisor", || check(owner(&project).is_none(), pid));
     }
 }
 
@@ -324,7 +324,7 @@ fn on_another_host_it_holds_the_lock_by_its_connection() {
     assert_eq!(project.processes(), before);
     let refused = finish(from_another_host(&project, &["supervise"]));
     assert_refused(&refused, &[&format!("process {} of root on ", project.supervisor().unwrap())]);
-    // The end of one that never said goodbye is seen from there, too.
+    // The end of one that was killed is seen from there, too.
     project.kill_supervisor();
     let down = finish(from_another_host(&project, &["down"]));
     assert_eq!(down.code, Some(0), "{down:#?}");

@@ -112,7 +112,7 @@ fn an_image_that_does_not_share_its_port_is_no_success_and_the_cure_is_told() {
 /// It never ends, and never listens.
 #[test]
 fn a_server_that_waits_for_its_port_is_no_success_and_the_time_limit_says_what_was_waited_for() {
-    let patient = r#"    command:
+    let retrying = r#"    command:
       - python3
       - -c
       - |
@@ -128,7 +128,7 @@ fn a_server_that_waits_for_its_port_is_no_success_and_the_time_limit_says_what_w
         while True:
             s.accept()[0].close()
 "#;
-    let user = Ordinary::new(&file("PYTHON", patient, 3));
+    let user = Ordinary::new(&file("PYTHON", retrying, 3));
     for args in
         [&["up", "-d", "--wait", "--wait-timeout", "6s"][..], &["up", "--wait", "--wait-timeout", "6s"]]
     {

@@ -91,7 +91,7 @@ fn who_has_the_labels_of_a_replica_or_a_sandbox_from_an_image_is_left_alone() {
     let mut volumes = Vec::new();
     // One that joins our pod, too.
     let joined = format!("--network=container:{name}-web-sandbox");
-    let mut strangers = vec![
+    let mut foreign = vec![
         run(&format!("{name}-debug")),
         run(&format!("{name}-free")),
         run(&format!("{name}-next")),
@@ -102,13 +102,13 @@ fn who_has_the_labels_of_a_replica_or_a_sandbox_from_an_image_is_left_alone() {
         ),
         Made::container(docker, &format!("{name}-box"), &[&sandbox.name]),
     ];
-    strangers[1].rename(&format!("{name}-web-3"));
-    strangers[2].rename(&format!("{name}-web-2-next"));
-    let started: Vec<_> = strangers.iter().map(Made::started_at).collect();
-    volumes.extend(strangers.iter().flat_map(Made::volumes).map(|name| Made::left_volume(docker, &name)));
+    foreign[1].rename(&format!("{name}-web-3"));
+    foreign[2].rename(&format!("{name}-web-2-next"));
+    let started: Vec<_> = foreign.iter().map(Made::started_at).collect();
+    volumes.extend(foreign.iter().flat_map(Made::volumes).map(|name| Made::left_volume(docker, &name)));
     assert_eq!(volumes.len(), 4);
     let are_untouched = || {
-        assert_eq!(strangers.iter().map(Made::started_at).collect::<Vec<_>>(), started);
+        assert_eq!(foreign.iter().map(Made::started_at).collect::<Vec<_>>(), started);
         volumes.iter().for_each(|volume| drop(docker.run(&["volume", "inspect", &volume.name])));
     };
     thread::sleep(RESYNC + Duration::from_secs(2));
@@ -123,20 +123,20 @@ fn who_has_the_labels_of_a_replica_or_a_sandbox_from_an_image_is_left_alone() {
     project.kill_supervisor();
     project.run(&["up", "-d", "--wait"]);
     still(&ours);
-    let mut names: Vec<_> = strangers.iter().map(|stranger| stranger.name.clone()).collect();
+    let mut names: Vec<_> = foreign.iter().map(|foreign| foreign.name.clone()).collect();
     names.sort();
     let message = ForeignReason::LabelsOfImage.to_string();
     let told = told_of_foreign(&project);
     assert_eq!(told, names.iter().map(|name| (name.clone(), message.clone())).collect::<Vec<_>>());
     let status = project.status();
     assert!(status.converged, "{status:#?}");
-    assert_eq!(status.foreign_resources.len(), strangers.len());
+    assert_eq!(status.foreign_resources.len(), foreign.len());
     assert!(status.foreign_resources.iter().all(|foreign| foreign.reason == message));
     let ps = project.try_run(&["ps"]);
     let doctor = project.try_run(&["doctor"]).stdout;
-    for stranger in &strangers {
-        let id = docker.run(&["inspect", "-f", "{{slice .Id 0 12}}", &stranger.name]);
-        let line = format!("container {} ({id}, image {name}-of-", stranger.name);
+    for foreign in &foreign {
+        let id = docker.run(&["inspect", "-f", "{{slice .Id 0 12}}", &foreign.name]);
+        let line = format!("container {} ({id}, image {name}-of-", foreign.name);
         assert!(ps.stderr.contains(&line) && doctor.contains(&line), "{line} {ps:#?} {doctor}");
     }
 
@@ -148,7 +148,7 @@ fn who_has_the_labels_of_a_replica_or_a_sandbox_from_an_image_is_left_alone() {
     project.run(&["down", "-v"]);
     are_untouched();
     let left = project.try_run(&["ps"]);
-    assert!(left.stderr.contains(&strangers[0].name), "{left:#?}");
+    assert!(left.stderr.contains(&foreign[0].name), "{left:#?}");
 }
 
 #[test]
@@ -163,22 +163,22 @@ fn who_was_given_the_labels_of_a_replica_by_hand_is_left_alone() {
         let labels: Vec<_> = labels.iter().map(String::as_str).collect();
         Made::container(docker, &name, &[&labels[..], &[&image, "sleep", "600"]].concat())
     };
-    let strangers = [
+    let foreign = [
         run(format!("{name}-copy"), copied(docker, &replica, &[])),
         // As an earlier release labelled it.
         run(format!("{name}-early"), copied(docker, &replica, &[Labels::LAYOUT, Labels::NONCE])),
         run(format!("{name}-half"), copied(docker, &replica, &["dev.sameport.role"])),
     ];
-    let started: Vec<_> = strangers.iter().map(Made::started_at).collect();
+    let started: Vec<_> = foreign.iter().map(Made::started_at).collect();
     wait::until("all are named", || {
         let told = told_of_foreign(&project);
-        check(told.len() == strangers.len(), told)
+        check(told.len() == foreign.len(), told)
     });
     thread::sleep(Duration::from_secs(3));
     let now = project.processes();
     assert!(ours.iter().all(|process| now.contains(process)), "{ours:?} {now:?}");
     project.run(&["down", "-v"]);
-    assert_eq!(strangers.iter().map(Made::started_at).collect::<Vec<_>>(), started);
+    assert_eq!(foreign.iter().map(Made::started_at).collect::<Vec<_>>(), started);
 }
 
 #[test]

@@ -99,8 +99,8 @@ fn who_has_logged_in_gets_the_image_and_nobody_else() {
     let project = registry.project("missing");
     let up = ["up", "-d", "--wait"];
 
-    let stranger = tempfile::tempdir().unwrap();
-    let (code, printed) = by(stranger.path().to_owned(), project.command(&up));
+    let foreign = tempfile::tempdir().unwrap();
+    let (code, printed) = by(foreign.path().to_owned(), project.command(&up));
     assert_eq!(code, Some(1), "{printed}");
     assert!(printed.contains(&registry.image) && printed.contains("docker login"), "{printed}");
     assert_eq!(project.leftovers(), Vec::<String>::new(), "nothing is begun without the image");
@@ -110,8 +110,8 @@ fn who_has_logged_in_gets_the_image_and_nobody_else() {
     assert!(printed.contains(&format!("pulled {}", registry.image)), "{printed}");
     load::request(project.loopback()).unwrap();
 
-    // What is there is not asked for again: a stranger can use it.
-    let (code, printed) = by(stranger.path().to_owned(), project.command(&up));
+    // What is there is not asked for again: anybody can use it.
+    let (code, printed) = by(foreign.path().to_owned(), project.command(&up));
     assert_eq!(code, Some(0), "{printed}");
     assert!(!printed.contains("pull"), "{printed}");
     // Unless told so.

@@ -210,7 +210,7 @@ fn a_version_that_no_connection_reaches_is_rolled_back_also_where_no_clients_com
     project.write(&takes_connections(false));
     let up = project.try_run(&["up", "-d", "--wait"]);
     assert_eq!(up.code, Some(1), "{up:#?}");
-    assert!(up.stderr.contains("web-1: the new version is no good: "), "{up:#?}");
+    assert!(up.stderr.contains("web-1: the new version failed: "), "{up:#?}");
     assert!(!up.stderr.contains("ended"), "{up:#?}");
     eprintln!("{}", up.stderr);
     wait::until("everything is as before", || {

@@ -123,7 +123,7 @@ fn a_new_version_comes_and_goes_back_and_no_request_fails() {
     assert_eq!(causes, ["up", "up", "undo", "rollout"]);
 }
 
-/// A version that is no good never gets the place of one that is, and `up` says why.
+/// A version that fails never replaces one that works, and `up` says why.
 fn fails(bad: &str, words: &[&str]) {
     let project = up(&go("1", ""));
     let before = project.processes();
@@ -291,7 +291,7 @@ fn a_version_that_breaks_off_its_connections_goes_as_it_came() {
     project.write(&python("2", linger));
     let up = project.try_run(&["up", "-d", "--wait"]);
     assert_eq!(up.code, Some(1), "{up:#?}");
-    assert!(up.stderr.contains("connections ended without a goodbye, and 0 of"), "{up:#?}");
+    assert!(up.stderr.contains("connections were reset, and 0 of"), "{up:#?}");
     let now = project.processes();
     assert_eq!(now, before);
     // Some were unlucky, and nobody is any more.

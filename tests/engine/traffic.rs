@@ -308,14 +308,14 @@ fn doctor_tries_each_thing_that_the_kernel_does() {
 fn a_stranger_among_the_replicas_gets_nothing_and_is_told() {
     let project = up(&go(1, ""));
     let sandbox = project.docker.pid(&format!("{}-web-sandbox", project.name));
-    let mut stranger = std::process::Command::new("nsenter")
+    let mut foreign = std::process::Command::new("nsenter")
         .arg(format!("--net=/proc/{sandbox}/ns/net"))
         .args(["python3", "-m", "http.server", "--bind", "::", "8080"])
         .stdout(std::process::Stdio::null())
         .stderr(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    let pid = Pid::from_raw(i32::try_from(stranger.id()).unwrap());
+    let pid = Pid::from_raw(i32::try_from(foreign.id()).unwrap());
     let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         wait::until("it is told", || {
             let table = project.try_run(&["ps"]);
@@ -323,8 +323,8 @@ fn a_stranger_among_the_replicas_gets_nothing_and_is_told() {
         });
         load::send(project.outside(), 100)
     }));
-    stranger.kill().unwrap();
-    stranger.wait().unwrap();
+    foreign.kill().unwrap();
+    foreign.wait().unwrap();
     let report = told.unwrap();
     assert_eq!(report.answers.get("1"), Some(&100), "{report}");
 }

@@ -15,7 +15,7 @@ fn the_time_limit_says_who_does_not_listen() {
 }
 
 /// A server that waits for its port for as long as another one has it, in pods of which the kernel does not share the ports.
-fn patient(replicas: u32) -> String {
+fn slow_to_stop(replicas: u32) -> String {
     format!(
         r#"
 services:
@@ -47,9 +47,9 @@ services:
 
 #[test]
 fn a_replica_that_cannot_have_its_port_is_no_success_without_the_kernel_either() {
-    let project = Project::new(&patient(1));
+    let project = Project::new(&slow_to_stop(1));
     project.run(&["up", "--wait"]);
-    project.write(&patient(3));
+    project.write(&slow_to_stop(3));
     let told = project.try_run(&["up", "--wait", "--wait-timeout", "6s"]);
     assert_eq!(told.code, Some(1), "{told:#?}");
     assert!(told.stderr.contains("\n    1 of 3 replicas of web listen on port 8080\n"), "{told:#?}");

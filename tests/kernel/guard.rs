@@ -16,26 +16,26 @@ fn a_socket_that_is_no_replicas_gets_nothing_and_is_reported_with_its_process() 
     // In the pod's network, and in nobody's control group.
     let netns = format!("--net=/proc/{}/ns/net", pod.sandbox());
     let inside = http();
-    let mut stranger = Command::new("nsenter")
+    let mut foreign = Command::new("nsenter")
         .arg(netns)
         .arg(inside.get_program())
         .args(inside.get_args())
-        .env("REPLICA", "stranger")
+        .env("REPLICA", "foreign")
         .stdin(Stdio::null())
         .spawn()
         .unwrap();
-    let seen = wait::until("the stranger is reported", || {
+    let seen = wait::until("the foreign listener is reported", || {
         let report = pod.report();
-        report.strangers.iter().next().cloned().ok_or(format!("{report:#?}"))
+        report.foreign_listeners.iter().next().cloned().ok_or(format!("{report:#?}"))
     });
     let answered = answers(&pod, 50);
-    stranger.kill().unwrap();
-    stranger.wait().unwrap();
-    assert_eq!((seen.port, seen.pid), (8080, Some(stranger.id())));
+    foreign.kill().unwrap();
+    foreign.wait().unwrap();
+    assert_eq!((seen.port, seen.pid), (8080, Some(foreign.id())));
     assert!(seen.command.starts_with("python3"), "{seen:?}");
     assert_eq!(answered.keys().collect::<Vec<_>>(), ["1"], "{answered:?}");
     wait::until("it is forgotten", || {
         let report = pod.report();
-        check(report.strangers.is_empty(), report)
+        check(report.foreign_listeners.is_empty(), report)
     });
 }

@@ -16,7 +16,7 @@ use sameport::{
     engine::ContainerId,
     kernel::{
         Netns, capability,
-        steering::{KernelSteering, PodReport, PodWish, ReplicaWish, Rules, Steering},
+        steering::{KernelSteering, PodReport, ReplicaConfig, Rules, Steering, SteeringConfig},
     },
     spec::{Balance, PodName, PortSet, ServiceName},
 };
@@ -78,7 +78,7 @@ impl Project {
 
     fn tell(&self) {
         let service: ServiceName = "web".parse().unwrap();
-        let replicas = (1..).zip(&self.replicas).map(|(slot, (_, pid))| ReplicaWish {
+        let replicas = (1..).zip(&self.replicas).map(|(slot, (_, pid))| ReplicaConfig {
             id: ContainerId(format!("{slot:064}")),
             pid: *pid,
             service: service.clone(),
@@ -86,7 +86,7 @@ impl Project {
             address: Ipv4Addr::new(127, 77, 0, u8::try_from(slot).unwrap()),
             weight: 100,
         });
-        let wish = PodWish {
+        let config = SteeringConfig {
             coming: BTreeMap::new(),
             pid: self.network,
             netns: Netns::of(self.network).unwrap().inode,
@@ -98,7 +98,7 @@ impl Project {
                 Rules { balance: Balance::LeastConnections, hold: Duration::ZERO, gates_undeclared: true },
             )]),
         };
-        self.steering.want(BTreeMap::from([(PodName::new("web").unwrap(), wish)]));
+        self.steering.want(BTreeMap::from([(PodName::new("web").unwrap(), config)]));
     }
 
     fn report(&self) -> PodReport {

@@ -78,7 +78,7 @@ impl Scene {
     }
 
     fn tell(&mut self) {
-        self.pod.neighbours.insert(other(), self.other.wish());
+        self.pod.neighbours.insert(other(), self.other.config());
         self.pod.tell();
     }
 

@@ -1,4 +1,4 @@
-//! What a replica's siblings, another service and strangers reach in its network, and what is whose.
+//! What a replica's siblings, another service and foreign processes reach in its network, and what is whose.
 
 use sameport::kernel::sockets::Transport;
 use serde_json::json;
@@ -147,29 +147,29 @@ fn another_service_reaches_itself_then_the_replica_of_its_slot_then_any() {
 fn a_stranger_reaches_itself_and_else_any_replica() {
     let (pod, _servers, mut clients) = pod();
     listening(&pod, 2);
-    let mut stranger = pod.stranger();
-    let mut differ = unless(&mut stranger, &["1", "2"]);
-    judge::serve(&mut stranger);
+    let mut foreign = pod.foreign();
+    let mut differ = unless(&mut foreign, &["1", "2"]);
+    judge::serve(&mut foreign);
     // Its UDP sockets are found a moment after they are bound.
     wait::until("it reaches itself", || {
-        let differ = unless(&mut stranger, &["stranger"]);
+        let differ = unless(&mut foreign, &["foreign"]);
         check(differ.is_empty(), differ)
     });
-    differ.extend(unless(&mut stranger, &["stranger"]));
+    differ.extend(unless(&mut foreign, &["foreign"]));
     // What it opens changes nothing for the replicas.
     differ.extend(unless(&mut clients[0], &["1"]));
     differ.extend(unless(&mut clients[1], &["2"]));
     judge::none(4 * 9, &differ);
 }
 
-/// A port of a stranger's or of another service's that no replica of one's own service has is nobody's to refuse.
+/// A port of a foreign process's or of another service's that no replica of one's own service has is nobody's to refuse.
 #[test]
 fn a_port_of_a_neighbour_is_reached_by_replicas() {
     let (mut pod, _servers, mut clients) = pod();
     let mut other = pod.agent(SIDECAR + 1);
     pod.settled();
-    let mut stranger = pod.stranger();
-    for (agent, at) in [(&mut other, 7300), (&mut stranger, 7400)] {
+    let mut foreign = pod.foreign();
+    for (agent, at) in [(&mut other, 7300), (&mut foreign, 7400)] {
         for (add, address) in ["127.0.0.1", "::1", V4].into_iter().enumerate() {
             for function in ["listen", "udp"] {
                 let at = at + u16::try_from(add).unwrap();
@@ -182,7 +182,7 @@ fn a_port_of_a_neighbour_is_reached_by_replicas() {
     served(Transport::Tcp).into_iter().chain(served(Transport::Udp)).for_each(|port| pod.listening(1, port));
     let (mut differ, mut asked) = (vec![], 0);
     for client in &mut clients {
-        for (expected, at) in [("101", 7300), ("stranger", 7400)] {
+        for (expected, at) in [("101", 7300), ("foreign", 7400)] {
             for (add, to) in ["127.0.0.1", "::1", V4].into_iter().enumerate() {
                 for how in ["tcp", "udp", "udp sendto"] {
                     let question = json!({"how": how, "to": to, "port": at + add});

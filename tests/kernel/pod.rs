@@ -18,7 +18,7 @@ use sameport::{
     kernel::{
         Netns, capability,
         sockets::Transport,
-        steering::{KernelSteering, PodReport, PodWish, ReplicaWish, Rules, Steering, Traffic},
+        steering::{KernelSteering, PodReport, ReplicaConfig, Rules, Steering, SteeringConfig, Traffic},
     },
     spec::{Balance, PodName, PortSet, ProjectName, ServiceName},
 };
@@ -47,7 +47,7 @@ pub struct Pod {
     /// The weight of replicas when they start.
     pub usual_weight: u32,
     /// Other pods of the project, which the kernel is told of as well.
-    pub neighbours: BTreeMap<PodName, PodWish>,
+    pub neighbours: BTreeMap<PodName, SteeringConfig>,
 }
 
 /// What a replica of another service than `web` is numbered from.
@@ -153,8 +153,8 @@ impl Pod {
     }
 
     /// A process in the pod's network that is no replica's: it has a control group of its own, as another container has.
-    pub fn stranger(&self) -> Agent {
-        let mut agent = Agent::start("stranger", self.sandbox(), None);
+    pub fn foreign(&self) -> Agent {
+        let mut agent = Agent::start("foreign", self.sandbox(), None);
         agent.move_to(self.group(0));
         agent
     }
@@ -226,9 +226,9 @@ impl Pod {
     }
 
     /// What is wanted of it.
-    pub fn wish(&self) -> PodWish {
+    pub fn config(&self) -> SteeringConfig {
         let services = self.replicas.keys().map(|slot| service(*slot)).chain([service(1)]);
-        PodWish {
+        SteeringConfig {
             coming: self.coming.clone(),
             pid: self.sandbox.id(),
             netns: self.netns().inode,
@@ -238,7 +238,7 @@ impl Pod {
             replicas: self
                 .replicas
                 .iter()
-                .map(|(slot, replica)| ReplicaWish {
+                .map(|(slot, replica)| ReplicaConfig {
                     id: id(*slot),
                     pid: replica.child.id(),
                     service: service(*slot),
@@ -252,9 +252,9 @@ impl Pod {
 
     pub fn tell(&self) {
         let Some(steering) = &self.steering else { return };
-        let mut wishes = self.neighbours.clone();
-        wishes.insert(name(), self.wish());
-        steering.want(wishes);
+        let mut steering_configs = self.neighbours.clone();
+        steering_configs.insert(name(), self.config());
+        steering.want(steering_configs);
     }
 
     pub fn report(&self) -> PodReport {

@@ -100,7 +100,7 @@ fn drained_gets_nothing(prepare: impl Fn(&mut Pod)) {
     for servers in SERVERS {
         let (mut pod, mut agents) = pod(servers);
         prepare(&mut pod);
-        let mut clients = [pod.stranger(), pod.outside()];
+        let mut clients = [pod.foreign(), pod.outside()];
         for (way, function, arguments) in ways() {
             // Much is refused.
             let done = agents[2].try_to(function, arguments);
@@ -168,11 +168,11 @@ fn what_moves_on_goes_to_who_is_ready_whatever_program_is_attached() {
     pod.declared = ports.iter().map(|port| (Transport::Tcp, *port)).collect();
     let mut servers: Vec<_> = (1..=3).map(|slot| pod.agent(slot)).collect();
     pod.settled();
-    let mut stranger = pod.stranger();
+    let mut foreign = pod.foreign();
     let mut differ = vec![];
     for ((is_replica, (function, arguments, expected)), port) in thefts.iter().zip(&ports) {
         let (done, who) =
-            steal(&mut pod, &mut servers, &mut stranger, *is_replica, function, arguments, *port);
+            steal(&mut pod, &mut servers, &mut foreign, *is_replica, function, arguments, *port);
         if who != BTreeMap::from([("2".to_owned(), 2 * WAIT)]) || !expected.contains(&done.as_str()) {
             differ.push(format!("{function} {arguments} by a replica: {is_replica}: {done}: {who:?}"));
         }
@@ -191,7 +191,7 @@ const WAIT: usize = 12;
 fn steal(
     pod: &mut Pod,
     servers: &mut [Agent],
-    stranger: &mut Agent,
+    foreign: &mut Agent,
     is_replica: bool,
     function: &str,
     arguments: &Value,
@@ -206,12 +206,12 @@ fn steal(
     pod.weighed(3, 0);
     let mut shared = place;
     shared["reuseport"] = json!(1);
-    stranger.call("listen", shared);
+    foreign.call("listen", shared);
     let clients: Vec<_> = (0..2 * WAIT).map(|_| pod.connect((Ipv4Addr::LOCALHOST, port)).unwrap()).collect();
-    let thief = if is_replica { &mut servers[2] } else { &mut *stranger };
+    let thief = if is_replica { &mut servers[2] } else { &mut *foreign };
     let done = thief.try_to(function, arguments.clone()).map_or_else(|error| error, |_| "ok".to_owned());
     servers[0].call("close", label.clone());
-    for agent in servers[1..].iter_mut().chain([&mut *stranger]) {
+    for agent in servers[1..].iter_mut().chain([&mut *foreign]) {
         agent.call("serve", label.clone());
     }
     // Each server answers the next one when the one before has gone.
@@ -220,7 +220,7 @@ fn steal(
     for reader in readers {
         *who.entry(reader.join().unwrap()).or_default() += 1;
     }
-    for agent in servers[1..].iter_mut().chain([stranger]) {
+    for agent in servers[1..].iter_mut().chain([foreign]) {
         agent.call("close", label.clone());
     }
     (done, who)

@@ -11,7 +11,7 @@ use sameport::{
     kernel::{
         Netns,
         sockets::Transport,
-        steering::{KernelSteering, PodWish, Steering, Wishes},
+        steering::{KernelSteering, Steering, SteeringConfig, SteeringConfigs},
     },
     spec::{PodName, PortSet, ProjectName},
 };
@@ -32,16 +32,16 @@ fn a_thread_rests_while_nothing_changes() {
     pod.declared.insert(PORT);
     pod.start(1, &mut http());
     pod.listening(1, PORT);
-    let mut stranger = pod.stranger();
+    let mut foreign = pod.foreign();
     for (function, address, port) in
         [("listen", "127.0.0.11", 41_000), ("udp", "127.0.0.11", 41_000), ("listen", "127.0.0.12", PORT.1)]
     {
-        stranger
+        foreign
             .call(function, json!({"address": address, "port": port, "label": format!("{function}{port}")}));
     }
     wait::until("all is known", || {
         let report = pod.report();
-        check(report.strangers.len() == 1 && report.waiting.contains_key(&PORT.1), report)
+        check(report.foreign_listeners.len() == 1 && report.waiting.contains_key(&PORT.1), report)
     });
     let steering = pod.steering.as_ref().unwrap();
     let before = steering.usage();
@@ -56,19 +56,19 @@ fn a_thread_rests_while_nothing_changes() {
 struct Many {
     steering: KernelSteering,
     sandboxes: Vec<Child>,
-    wishes: Wishes,
+    steering_configs: SteeringConfigs,
 }
 
 impl Many {
     fn new(name: &str) -> Self {
         let project: ProjectName = format!("spt{}-{name}", std::process::id()).parse().unwrap();
         let steering = KernelSteering::start(&project).unwrap();
-        Self { steering, sandboxes: Vec::new(), wishes: BTreeMap::new() }
+        Self { steering, sandboxes: Vec::new(), steering_configs: BTreeMap::new() }
     }
 
     fn add(&mut self, name: &str) {
         let sandbox = sandbox();
-        let wish = PodWish {
+        let config = SteeringConfig {
             coming: BTreeMap::new(),
             pid: sandbox.id(),
             netns: Netns::of(sandbox.id()).unwrap().inode,
@@ -78,17 +78,17 @@ impl Many {
             replicas: Vec::new(),
         };
         self.sandboxes.push(sandbox);
-        self.wishes.insert(name.parse().unwrap(), wish);
+        self.steering_configs.insert(name.parse().unwrap(), config);
     }
 
     fn tell(&self) {
-        self.steering.want(self.wishes.clone());
+        self.steering.want(self.steering_configs.clone());
     }
 
     /// Waits until exactly those that are wanted are steered.
     fn steered(&self) {
         let wanted: BTreeMap<PodName, u64> =
-            self.wishes.iter().map(|(name, wish)| (name.clone(), wish.netns)).collect();
+            self.steering_configs.iter().map(|(name, config)| (name.clone(), config.netns)).collect();
         wait::until("all are steered", || {
             let reports = self.steering.reports();
             let report = reports.borrow().clone();
@@ -126,12 +126,12 @@ fn a_thread_comes_and_goes_with_its_pod_and_very_many_pods_share_some() {
     many.steered();
     assert_eq!(threads("steering-mny"), 64);
     // Their ends and new starts of their sandboxes: what is there is let go of before it is entered again.
-    let last = many.wishes.pop_last().unwrap();
-    while many.wishes.len() > 2 {
-        many.wishes.pop_first();
+    let last = many.steering_configs.pop_last().unwrap();
+    while many.steering_configs.len() > 2 {
+        many.steering_configs.pop_first();
     }
     many.tell();
-    many.wishes.insert(last.0, last.1);
+    many.steering_configs.insert(last.0, last.1);
     many.add("mny0");
     many.tell();
     many.steered();
@@ -147,7 +147,7 @@ fn a_pod_that_cannot_be_entered_does_not_delay_another_one() {
     many.add("bad");
     many.add("well");
     let bad: PodName = "bad".parse().unwrap();
-    many.wishes.get_mut(&bad).unwrap().netns += 1;
+    many.steering_configs.get_mut(&bad).unwrap().netns += 1;
     many.tell();
     wait::until("one is steered, the other is not", || {
         let reports = many.steering.reports();
@@ -155,7 +155,7 @@ fn a_pod_that_cannot_be_entered_does_not_delay_another_one() {
         let errors: Vec<_> = report.pods.values().filter(|pod| pod.error.is_some()).collect();
         check(report.pods.len() == 2 && errors.len() == 1, &report)
     });
-    many.wishes.get_mut(&bad).unwrap().netns -= 1;
+    many.steering_configs.get_mut(&bad).unwrap().netns -= 1;
     many.tell();
     many.steered();
 }

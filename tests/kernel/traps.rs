@@ -54,7 +54,7 @@ fn ask(agent: &mut Agent, question: &Value, times: u32) -> BTreeMap<String, u64>
 fn who_has_the_addresses_and_ports_of_an_earlier_asker_is_not_taken_for_it() {
     let (mut pod, _servers, mut clients) = pod();
     pod.weighed(2, 0);
-    let mut stranger = pod.stranger();
+    let mut foreign = pod.foreign();
     let (mut differ, mut asked) = (vec![], 0);
     for (how, to) in
         ["tcp", "udp", "udp sendto"].into_iter().flat_map(|how| ["127.0.0.1", "::1", V4].map(|to| (how, to)))
@@ -71,10 +71,10 @@ fn who_has_the_addresses_and_ports_of_an_earlier_asker_is_not_taken_for_it() {
                 }
             };
             expect(&mut clients[1], 1, &["2"]);
-            expect(&mut stranger, 4, &["1", "3"]);
+            expect(&mut foreign, 4, &["1", "3"]);
             expect(&mut clients[1], 1, &["2"]);
             expect(&mut clients[2], 1, &["3"]);
-            expect(&mut stranger, 1, &["1", "3"]);
+            expect(&mut foreign, 1, &["1", "3"]);
             expect(&mut clients[0], 1, &["1"]);
         }
     }

@@ -65,7 +65,7 @@ fn three_users_listen_on_one_port_at_any_address_with_connections_open() {
     // Those who have much to do get their share, too.
     pod.rules.balance = Balance::Random;
     let mut agents = replicas(&mut pod);
-    let mut client = pod.stranger();
+    let mut client = pod.foreign();
     let mut port = 8100;
     for (address, v6only, to) in [("0.0.0.0", 0, "127.0.0.1"), ("::", 0, "127.0.0.1"), ("::", 1, "::1")] {
         for reuseaddr in [0, 1] {
@@ -178,7 +178,7 @@ fn newcomers_of_different_users_go_one_after_the_other() {
         let failures: Vec<_> = agents.iter_mut().map(|agent| agent.hear().unwrap()).collect();
         println!("round {round}: refused {failures:?} times, all listen after {:?}", begun.elapsed());
         pod.listening(3, PORT);
-        let mut client = pod.stranger();
+        let mut client = pod.foreign();
         assert_eq!(who_answers(&mut client, "tcp", "127.0.0.1", PORT.1), all());
         for agent in &mut agents {
             agent.call("close", json!({"label": "server"}));

@@ -12,7 +12,7 @@ use sameport::{
     kernel::{
         KernelError,
         sockets::Transport,
-        steering::{PodReport, ReplicaReport, Report, Steering, Traffic, Wishes},
+        steering::{PodReport, ReplicaReport, Report, Steering, SteeringConfigs, Traffic},
     },
     spec::{ProjectName, Service},
     supervisor::{Beginning, Kernel},
@@ -27,7 +27,7 @@ pub struct SimulatedKernel {
 }
 
 struct State {
-    wishes: Wishes,
+    steering_configs: SteeringConfigs,
     chance: fastrand::Rng,
     /// Open connections.
     live: BTreeMap<ContainerId, u64>,
@@ -41,7 +41,7 @@ struct State {
 impl SimulatedKernel {
     pub fn new(engine: Memory, seed: u64) -> Self {
         let state = State {
-            wishes: Wishes::new(),
+            steering_configs: SteeringConfigs::new(),
             chance: fastrand::Rng::with_seed(seed),
             live: BTreeMap::new(),
             datagrams: BTreeMap::new(),
@@ -58,7 +58,8 @@ impl SimulatedKernel {
     /// How much a replica gets by what the kernel was told last; none if it was not told of it.
     pub fn weight(&self, id: &ContainerId) -> Option<u32> {
         let state = self.state();
-        let found = state.wishes.values().flat_map(|pod| &pod.replicas).find(|replica| &replica.id == id);
+        let found =
+            state.steering_configs.values().flat_map(|pod| &pod.replicas).find(|replica| &replica.id == id);
         found.map(|replica| replica.weight)
     }
 
@@ -81,14 +82,15 @@ impl SimulatedKernel {
     /// Returns whether nothing changes any more by itself.
     fn step(&self) -> bool {
         let mut state = self.state();
-        let State { wishes, chance, live, datagrams, sender, .. } = &mut *state;
+        let State { steering_configs, chance, live, datagrams, sender, .. } = &mut *state;
         let mut settled = true;
         let mut report = Report::default();
-        for (name, wish) in &*wishes {
+        for (name, config) in &*steering_configs {
             // A pod is open only as long as its network is.
-            let is_there = self.engine.world().netns_of(wish.pid) == Some(wish.netns);
-            let mut pod = PodReport { netns: if is_there { wish.netns } else { 0 }, ..PodReport::default() };
-            for replica in &wish.replicas {
+            let is_there = self.engine.world().netns_of(config.pid) == Some(config.netns);
+            let mut pod =
+                PodReport { netns: if is_there { config.netns } else { 0 }, ..PodReport::default() };
+            for replica in &config.replicas {
                 let count = live.entry(replica.id.clone()).or_insert(0);
                 if replica.weight > 0 {
                     *count = chance.u64(0..4);
@@ -128,9 +130,9 @@ impl SimulatedKernel {
 }
 
 impl Steering for SimulatedKernel {
-    fn want(&self, wishes: Wishes) {
+    fn want(&self, steering_configs: SteeringConfigs) {
         let mut state = self.state();
-        state.wishes = wishes;
+        state.steering_configs = steering_configs;
         state.wanted += 1;
         drop(state);
         self.show();
@@ -143,7 +145,7 @@ impl Steering for SimulatedKernel {
     }
 
     fn remove(&self) -> Result<(), KernelError> {
-        self.state().wishes.clear();
+        self.state().steering_configs.clear();
         Ok(())
     }
 }
@@ -164,7 +166,7 @@ impl Kernel for SimulatedKernel {
     }
 
     fn clear(&self, _: &ProjectName) -> Result<(), KernelError> {
-        self.state().wishes.clear();
+        self.state().steering_configs.clear();
         Ok(())
     }
 }

@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use sameport::spec::{
-    Balance, Before, Container, Dependency, DependencyCondition, FailureAction, Hook, Hooks, Image, Mount,
-    MountSource, Network, Order, Pod, PodName, PortBinding, PortSet, Project, Protocol, PullPolicy, Restart,
-    Service, ServiceName, Share, Sharing, Unhealthy, Update, Volume,
+    Balance, Container, Dependency, DependencyCondition, FailureAction, Hook, Hooks, Image, Mount,
+    MountSource, Network, Order, Pod, PodName, PortBinding, PortSet, PreDeploy, Project, Protocol,
+    PullPolicy, Restart, Service, ServiceName, Share, Sharing, Unhealthy, Update, Volume,
 };
 
 /// A project of one to three services.
@@ -101,7 +101,7 @@ fn add_service(project: &mut Project, name: &str, chance: &mut fastrand::Rng) {
         probe: None,
         unhealthy: Unhealthy::default(),
         hooks: Hooks { post_start: hooks(chance), pre_stop: hooks(chance) },
-        before: chance.bool().then(|| Before {
+        pre_deploy: chance.bool().then(|| PreDeploy {
             command: vec!["migrate".to_owned()],
             image: None,
             environment: BTreeMap::new(),

@@ -58,7 +58,7 @@ struct Simulation {
     foreign: Vec<ContainerId>,
     kernel: Option<SimulatedKernel>,
     /// Replicas that were told to end while they got new connections.
-    hasty: Arc<Mutex<Vec<ContainerId>>>,
+    stopped_in_rotation: Arc<Mutex<Vec<ContainerId>>>,
 }
 
 impl Simulation {
@@ -75,9 +75,9 @@ impl Simulation {
         let project = project::random(&mut chance, sharing);
         let state = tempfile::tempdir().unwrap();
         let (handle, task) = supervise(&engine, clock, &state, kernel.clone());
-        let hasty = Arc::new(Mutex::new(Vec::new()));
+        let stopped_in_rotation = Arc::new(Mutex::new(Vec::new()));
         if let Some(kernel) = kernel.clone() {
-            engine.world().on_change = Some(never_in_rotation(kernel, Arc::clone(&hasty)));
+            engine.world().on_change = Some(never_in_rotation(kernel, Arc::clone(&stopped_in_rotation)));
         }
         let foreign = {
             let mut world = engine.world();
@@ -119,7 +119,7 @@ impl Simulation {
             task,
             foreign,
             kernel,
-            hasty,
+            stopped_in_rotation,
         }
     }
 
@@ -293,7 +293,7 @@ impl Simulation {
     fn respawn(&mut self) {
         self.task.abort();
         (self.handle, self.task) = supervise(&self.engine, self.clock, &self.state, self.kernel.clone());
-        let (handle, apply) = (self.handle.clone(), self.wish());
+        let (handle, apply) = (self.handle.clone(), self.request());
         tokio::spawn(async move { handle.request(apply).await });
     }
 
@@ -303,7 +303,7 @@ impl Simulation {
         sleep(Duration::from_millis(100)).await;
     }
 
-    fn wish(&mut self) -> Request {
+    fn request(&mut self) -> Request {
         for service in self.project.services.values() {
             let most = self.most.entry(service.name.clone()).or_default();
             *most = (*most).max(service.replicas);
@@ -317,8 +317,8 @@ impl Simulation {
     }
 
     async fn apply(&mut self) -> Result<(), String> {
-        let wish = self.wish();
-        self.ask(wish).await
+        let request = self.request();
+        self.ask(request).await
     }
 
     async fn ask(&self, request: Request) -> Result<(), String> {
@@ -331,7 +331,7 @@ impl Simulation {
 
     /// What must hold at every moment.
     fn check_always(&self) -> Result<(), String> {
-        if let Some(id) = self.hasty.lock().unwrap().first() {
+        if let Some(id) = self.stopped_in_rotation.lock().unwrap().first() {
             return Err(format!("{id} was told to end while it got new connections"));
         }
         let world = self.engine.world();
@@ -348,7 +348,7 @@ impl Simulation {
         let (mut slots, mut jobs) = (BTreeSet::new(), BTreeSet::new());
         let mut set_aside = BTreeMap::<_, u32>::new();
         for (id, name, labels, ..) in world.containers() {
-            if let Some(Labels { role: Role::Before { service }, .. }) = &labels
+            if let Some(Labels { role: Role::PreDeploy { service }, .. }) = &labels
                 && !jobs.insert(service.clone())
             {
                 return Err(format!("{name} is not the only job of its service"));
@@ -356,7 +356,7 @@ impl Simulation {
             let Some(Labels { role: Role::Replica { service, slot }, generation, .. }) = labels else {
                 continue;
             };
-            let needs_job = self.project.services.get(&service).is_some_and(|spec| spec.before.is_some());
+            let needs_job = self.project.services.get(&service).is_some_and(|spec| spec.pre_deploy.is_some());
             if needs_job && !world.jobs_done.contains(&(service.clone(), generation)) {
                 return Err(format!("{name} is there, and the job before its version never succeeded"));
             }
@@ -618,7 +618,7 @@ impl Simulation {
         let Ok(Reply::Status(status)) = self.handle.request(Request::Status).await else {
             return Err("no status".to_owned());
         };
-        let is_tried = self.project.services[name].replicas == 0 || !status.troubles.is_empty();
+        let is_tried = self.project.services[name].replicas == 0 || !status.errors.is_empty();
         Ok(status.settled && status.rollouts.is_empty() && is_tried)
     }
 
@@ -634,7 +634,7 @@ impl Simulation {
         }
     }
 
-    /// Looks on until all is as wanted, or for as long as it is told to; so many replicas have to run all the time.
+    /// Looks on until the project has converged, or for as long as it is told to; so many replicas have to run all the time.
     async fn watch(
         &mut self,
         name: &ServiceName,
@@ -671,11 +671,11 @@ impl Simulation {
         let replicas: Vec<_> = replicas
             .map(|replica| {
                 let version = if replica.current { "current" } else { "another" };
-                let other = [replica.illness.is_some(), replica.autopsy.is_some()];
+                let other = [replica.unhealthy.is_some(), replica.last_termination.is_some()];
                 format!("{} ({version}, {:?}, ill, died: {other:?})", replica.name, replica.state)
             })
             .collect();
-        format!("replicas {replicas:#?}\nrollouts {:#?}\ntroubles {:#?}", status.rollouts, status.troubles)
+        format!("replicas {replicas:#?}\nrollouts {:#?}\ntroubles {:#?}", status.rollouts, status.errors)
     }
 
     fn running(&self, name: &ServiceName) -> u32 {
@@ -713,7 +713,7 @@ impl Simulation {
         }
     }
 
-    /// What must hold once everything is as wanted: exactly the replicas of the file, all running, all reachable.
+    /// What must hold once the project has converged: exactly the replicas of the file, all running, all reachable.
     fn check_converged(&self) -> Result<(), String> {
         let wanted: BTreeSet<_> = self
             .project
@@ -725,7 +725,7 @@ impl Simulation {
         let mut found = BTreeSet::new();
         for (id, name, labels, state, connected) in world.containers() {
             let Some(labels) = labels else { continue };
-            if let Role::Before { .. } = labels.role {
+            if let Role::PreDeploy { .. } = labels.role {
                 return Err(format!("{name} is still there"));
             }
             if !matches!(state, ContainerState::Running(_)) {
@@ -749,7 +749,7 @@ impl Simulation {
                     }
                     found.insert((service, slot));
                 }
-                Role::Before { .. } => {}
+                Role::PreDeploy { .. } => {}
                 Role::Sandbox if !self.project.pods.contains_key(&labels.pod) => {
                     return Err(format!("{name} is an orphan"));
                 }
@@ -762,8 +762,8 @@ impl Simulation {
     /// What would be done for the file as it is now. To ask changes nothing.
     async fn preview(&mut self) -> Result<Preview, String> {
         let before = self.engine.world().changes.len();
-        let wish = self.wish();
-        let reply = self.handle.request(Request::Preview(Box::new(wish))).await;
+        let request = self.request();
+        let reply = self.handle.request(Request::Preview(Box::new(request))).await;
         if self.engine.world().changes.len() > before {
             return Err("a preview has changed something".to_owned());
         }
@@ -825,12 +825,12 @@ impl Simulation {
 }
 
 /// Notes whoever is told to end while it gets new connections.
-fn never_in_rotation(kernel: SimulatedKernel, hasty: Arc<Mutex<Vec<ContainerId>>>) -> OnChange {
+fn never_in_rotation(kernel: SimulatedKernel, stopped_in_rotation: Arc<Mutex<Vec<ContainerId>>>) -> OnChange {
     Box::new(move |call| {
         if let Call::Stop(id) = call
             && kernel.weight(id).is_some_and(|weight| weight > 0)
         {
-            hasty.lock().unwrap().push(id.clone());
+            stopped_in_rotation.lock().unwrap().push(id.clone());
         }
     })
 }

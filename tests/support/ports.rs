@@ -4,7 +4,7 @@ use std::net::{TcpListener, UdpSocket};
 
 /// A port that was free a moment ago, from below the range that outgoing connections get theirs from.
 ///
-/// It is drawn by lot, so that test programs that run at once hardly ever draw the same.
+/// It is drawn at random, so that test programs that run at once hardly ever draw the same.
 pub fn free() -> u16 {
     (0..1000)
         .map(|_| fastrand::u16(12_000..32_000))

@@ -68,7 +68,7 @@ fn what_an_older_release_left_is_adopted() {
         println!("{origin:?}");
         let older = Older::killed(origin);
         // The kernel lets go of a killed process's lock a moment after the process is gone.
-        wait::until("nobody supervises it", || {
+        wait::until("it has no supervisor", || {
             wait::check(is_unsupervised(&older.project), "its lock is held")
         });
         upgrade(&older);

@@ -60,7 +60,7 @@ fn each_has_its_role() {
         ("rich-exporter-1", "db", replica("exporter", 1)),
         ("rich-gossip", "gossip", replica("gossip", 1)),
         ("surge", "web", replica("web", 1)),
-        ("job", "web", Role::Before { service: "web".parse().unwrap() }),
+        ("job", "web", Role::PreDeploy { service: "web".parse().unwrap() }),
     ] {
         let labels = read(container);
         assert_eq!(labels.role, role, "{container}");
@@ -77,7 +77,7 @@ fn they_have_the_names_that_this_release_gives() {
     let service = |name: &str| &rich.services[&name.parse::<ServiceName>().unwrap()];
     for (container, wanted) in [
         ("upgrade/web-1", upgrade.replica_name(service("web"), slot)),
-        ("surge", upgrade.successor_name(service("web"), slot)),
+        ("surge", upgrade.replacement_name(service("web"), slot)),
         ("rich-gossip", rich.replica_name(service("gossip"), slot)),
     ] {
         assert_eq!(name(container), wanted, "{container}");

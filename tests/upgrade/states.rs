@@ -2,7 +2,7 @@
 
 use sameport::{
     plan::{
-        Stage,
+        HookPhase,
         versions::{Versions, Why},
     },
     spec::{ServiceName, Share, Slot},
@@ -51,11 +51,11 @@ fn jobs_and_commands_are_not_run_again() {
     let done = state("job-done");
     let first = &web(&done).revisions[0].service;
     assert_eq!(done.done_before[&name("web")], first.generation());
-    assert!(done.post_start.values().all(|progress| progress.stage == Stage::Done));
+    assert!(done.post_start.values().all(|progress| progress.phase == HookPhase::Done));
     assert_eq!(state("job-interrupted").interrupted_jobs.len(), 1);
     let stages: Vec<_> =
-        state("post-start").post_start.into_values().map(|progress| progress.stage).collect();
-    assert_eq!(stages, [Stage::Done, Stage::Begun]);
+        state("post-start").post_start.into_values().map(|progress| progress.phase).collect();
+    assert_eq!(stages, [HookPhase::Done, HookPhase::Begun]);
     assert_eq!(state("restart-after").restart_after.iter().collect::<Vec<_>>(), [&name("web")]);
 }
 
@@ -72,7 +72,7 @@ fn a_rollout_is_where_it_was() {
     assert!(underway.paused.is_none() && underway.steps.is_none() && underway.counted.is_some());
 
     let paused = state("rollout-paused");
-    assert_eq!(web(&paused).underway.as_ref().unwrap().paused, Some(Why::Asked));
+    assert_eq!(web(&paused).underway.as_ref().unwrap().paused, Some(Why::Requested));
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn steps_go_on_from_where_they_were() {
 fn a_version_that_was_asked_for_stays() {
     let undone = state("undone");
     let pin = web(&undone).pin.as_ref().unwrap();
-    assert_eq!((pin.revision, &pin.why), (4, &Why::Asked));
+    assert_eq!((pin.revision, &pin.why), (4, &Why::Requested));
     assert_eq!(pin.file, web(&undone).revisions[2].service.declared());
     assert_eq!(causes(&undone), [(1, "up"), (2, "up"), (3, "up"), (4, "undo")]);
 

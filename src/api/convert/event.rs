@@ -56,9 +56,10 @@ fn kind(kind: &Kind) -> EventKind {
         Kind::Waiting { pod, port, connections } => {
             EventKind::Waiting { pod: pod.to_string(), port: *port, connections: *connections }
         }
-        Kind::Stranger { pod, stranger } => {
-            EventKind::ForeignListener { pod: pod.to_string(), listener: status::foreign_listener(stranger) }
-        }
+        Kind::ForeignListener { pod, foreign_listener } => EventKind::ForeignListener {
+            pod: pod.to_string(),
+            listener: status::foreign_listener(foreign_listener),
+        },
         Kind::SharedFile { file } => EventKind::SharedFile { shared_file: status::shared_file(file) },
         Kind::IgnoredProgram { pod, replica, port, protocol } => EventKind::ReuseportProgramIgnored {
             pod: pod.to_string(),
@@ -231,9 +232,9 @@ fn phase(milestone: &Milestone) -> RolloutPhase {
             }
             .to_owned(),
         },
-        Milestone::Done { underway, proof, outage } => RolloutPhase::Done {
+        Milestone::Done { underway, rollout_summary, outage } => RolloutPhase::Done {
             version: underway.to,
-            summary: proof.map(rollout::summary),
+            summary: rollout_summary.map(rollout::summary),
             outage_seconds: outage.map(Into::into),
         },
     }

@@ -34,6 +34,6 @@ pub fn preview(preview: &supervisor::Preview) -> Preview {
         orders: preview.orders.iter().map(order).collect(),
         steps: preview.steps.iter().map(step).collect(),
         gaps: preview.gaps.iter().map(gap).collect(),
-        errors: preview.troubles.iter().map(error_condition).collect(),
+        errors: preview.errors.iter().map(error_condition).collect(),
     }
 }

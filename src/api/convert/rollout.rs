@@ -6,7 +6,7 @@ use crate::{
         Rollout, RolloutResult, RolloutStatus, Steps, Summary,
     },
     plan::{
-        self, FailureReason, Proof,
+        self, FailureReason, RolloutSummary,
         status::RolloutStatus as Progress,
         versions::{self, Versions, Why},
     },
@@ -39,7 +39,7 @@ fn result(ended: &versions::Ended) -> RolloutResult {
         ended_at: ended.at.into(),
         failed_version: ended.failed.as_ref().map(|(version, _)| *version),
         failure: ended.failed.as_ref().map(|(_, failed)| failure(failed)),
-        summary: ended.proof.map(summary),
+        summary: ended.rollout_summary.map(summary),
     }
 }
 
@@ -120,7 +120,7 @@ pub(super) fn percent(share: Share) -> f64 {
 
 pub(super) fn reason(why: &Why) -> Reason {
     match why {
-        Why::Asked => Reason::Requested,
+        Why::Requested => Reason::Requested,
         Why::Failed(failed) => Reason::Failed { failure: Box::new(failure(failed)) },
     }
 }
@@ -146,7 +146,7 @@ pub(super) fn failure(failure: &plan::Failure) -> Failure {
         code,
         message: reason.to_string(),
         termination: match reason {
-            R::Ended { autopsy } => Some(termination(autopsy)),
+            R::Ended { last_termination } => Some(termination(last_termination)),
             _ => None,
         },
         user_conflict: match reason {
@@ -172,7 +172,7 @@ pub(super) fn order(found: &plan::ReplacementOrder) -> ReplacementOrder {
     ReplacementOrder { order, order_reason, order_message: found.reason.to_string(), mount }
 }
 
-pub(super) fn summary(proof: Proof) -> Summary {
-    let Proof { connections, migrated, refused, reset } = proof;
+pub(super) fn summary(rollout_summary: RolloutSummary) -> Summary {
+    let RolloutSummary { connections, migrated, refused, reset } = rollout_summary;
     Summary { connections, migrated, refused, reset }
 }

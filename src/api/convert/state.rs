@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::{
     kernel::steering::OtherUser,
     plan::{
-        Autopsy, PortNotShared, Replacement,
+        LastTermination, PortNotShared, UnhealthyReplacement,
         status::{ExitStatus, HOPELESS, ReplicaState, ReplicaStatus},
     },
     spec::{DependencyCondition, Service},
@@ -38,7 +38,7 @@ pub(super) fn describe(replica: &ReplicaStatus, now: Timestamp) -> String {
         ReplicaState::Running => "up".to_owned(),
         ReplicaState::Healthy => "up, healthy".to_owned(),
         ReplicaState::Unhealthy | ReplicaState::Stuck => {
-            format!("up, {}", replica.illness.as_deref().unwrap_or("unhealthy"))
+            format!("up, {}", replica.unhealthy.as_deref().unwrap_or("unhealthy"))
         }
         ReplicaState::Paused => "paused".to_owned(),
         ReplicaState::Restarting { exit: status, at } => restarting(replica, status, *at, now),
@@ -55,10 +55,12 @@ pub(super) fn describe(replica: &ReplicaStatus, now: Timestamp) -> String {
             format!("blocked after {tries} tries: {}", first_line(error))
         }
     };
-    let words = match (&replica.replaced, &replica.autopsy) {
+    let words = match (&replica.replaced, &replica.last_termination) {
         _ if !replica.state.is_up() || replica.exits == 0 => words,
         (Some(replaced), _) => format!("{words} again, {}", replaced_because(replica.exits, replaced)),
-        (None, Some(autopsy)) => format!("{words} again, ended {}: {}", times(replica.exits), why(autopsy)),
+        (None, Some(last_termination)) => {
+            format!("{words} again, ended {}: {}", times(replica.exits), why(last_termination))
+        }
         (None, None) => words,
     };
     let words = match (&replica.traffic, replica.out_since) {
@@ -105,9 +107,9 @@ fn first_line(text: &str) -> &str {
 }
 
 fn restarting(replica: &ReplicaStatus, status: &ExitStatus, at: Timestamp, now: Timestamp) -> String {
-    let why = match (&replica.replaced, &replica.autopsy) {
+    let why = match (&replica.replaced, &replica.last_termination) {
         (Some(replaced), _) => format!("replaced: {}", replaced.why),
-        (None, Some(autopsy)) => why(autopsy),
+        (None, Some(last_termination)) => why(last_termination),
         (None, None) => status.to_string(),
     };
     let wait = at.duration_since(now).max(SignedDuration::ZERO);
@@ -122,22 +124,22 @@ fn restarting(replica: &ReplicaStatus, status: &ExitStatus, at: Timestamp, now: 
 }
 
 /// What it ended of.
-fn why(autopsy: &Autopsy) -> String {
-    if let Some(OtherUser { port, user, owner }) = &autopsy.other_user {
+fn why(last_termination: &LastTermination) -> String {
+    if let Some(OtherUser { port, user, owner }) = &last_termination.other_user {
         return format!("user {user} did not get port {port} from user {owner}");
     }
-    if let Some(port) = &autopsy.exclusive_port {
+    if let Some(port) = &last_termination.exclusive_port {
         return format!("port {port} is exclusive and held by another replica (`x-sameport.ports`)");
     }
-    match &autopsy.port_not_shared {
+    match &last_termination.port_not_shared {
         Some(PortNotShared { port: Some(port), .. }) => format!("port {port} is not shared by its image"),
         Some(PortNotShared { port: None, .. }) => "its port is not shared by its image".to_owned(),
-        None => autopsy.exit.to_string(),
+        None => last_termination.exit.to_string(),
     }
 }
 
 /// That it was replaced, and why: `replaced: unhealthy for 10 s: no database`.
-fn replaced_because(exits: u32, replaced: &Replacement) -> String {
+fn replaced_because(exits: u32, replaced: &UnhealthyReplacement) -> String {
     match exits {
         0 | 1 => format!("replaced: {}", replaced.why),
         n => format!("replaced {}, the last time: {}", times(n), replaced.why),
@@ -195,7 +197,7 @@ mod tests {
     #[test]
     fn an_end_for_an_exclusive_port_names_the_key_that_shares_it() {
         let port = ExclusivePort { port: 30_001, protocol: Protocol::Tcp };
-        let autopsy = Autopsy {
+        let last_termination = LastTermination {
             exit: status(1),
             log: Vec::new(),
             port_not_shared: None,
@@ -203,7 +205,7 @@ mod tests {
             exclusive_port: Some(port),
         };
         assert_eq!(
-            why(&autopsy),
+            why(&last_termination),
             "port 30001/tcp is exclusive and held by another replica (`x-sameport.ports`)"
         );
     }

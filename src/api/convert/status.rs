@@ -12,11 +12,11 @@ use crate::{
     engine::ownership::{self, Foreign},
     kernel::{
         self,
-        steering::{OtherUser, Stranger},
+        steering::{self, OtherUser},
     },
     plan::{
-        self, Autopsy, PodSharing, ReplicaTraffic,
-        status::{ExitStatus, HOPELESS, PodStatus, ProjectStatus, ReplicaStatus, Trouble},
+        self, LastTermination, PodSharing, ReplicaTraffic,
+        status::{ExitStatus, HOPELESS, PodStatus, ProjectStatus, ReplicaStatus, StatusError},
     },
     spec::{DependencyCondition, PortSet, ProjectName},
 };
@@ -52,7 +52,7 @@ pub fn status(project: &ProjectContext<'_>, status: &ProjectStatus) -> Status {
         rollouts: status.rollouts.iter().map(rollout::rollout).collect(),
         orphans: status.orphans.clone(),
         foreign_resources: status.foreign.iter().map(foreign_resource).collect(),
-        errors: status.troubles.iter().map(error_condition).collect(),
+        errors: status.errors.iter().map(error_condition).collect(),
         shared_files: status.shared_files.iter().map(shared_file).collect(),
         engine_unreachable_since: status.engine_silent_since.map(Into::into),
     }
@@ -85,7 +85,7 @@ fn pod(pod: &PodStatus) -> Pod {
         ports: Vec::new(),
         exclusive_ports: ranges(&pod.exclusive_ports),
         waiting: pod.traffic.waiting.iter().map(waiting).collect(),
-        foreign_listeners: pod.traffic.strangers.iter().map(foreign_listener).collect(),
+        foreign_listeners: pod.traffic.foreign_listeners.iter().map(foreign_listener).collect(),
         user_conflicts: pod.traffic.other_users.iter().copied().map(Into::into).collect(),
         unserved_ports: pod.traffic.unserved.iter().map(unserved_port).collect(),
         counters: pod.traffic.counters.map(Into::into),
@@ -116,12 +116,12 @@ fn sharing(sharing: &PodSharing) -> (Sharing, Option<String>) {
 
 /// A listening socket that is not a replica's.
 #[must_use]
-pub fn foreign_listener(stranger: &Stranger) -> ForeignListener {
+pub fn foreign_listener(listener: &steering::ForeignListener) -> ForeignListener {
     ForeignListener {
-        port: stranger.port,
-        address: stranger.takes.map(|address| address.ip().to_string()),
-        pid: stranger.pid,
-        command: stranger.command.clone(),
+        port: listener.port,
+        address: listener.takes.map(|address| address.ip().to_string()),
+        pid: listener.pid,
+        command: listener.command.clone(),
     }
 }
 
@@ -146,7 +146,7 @@ fn replica(project: &ProjectContext<'_>, replica: &ReplicaStatus, pod: Option<&P
         replica: replica_name(&replica.service, replica.slot),
         service: replica.service.to_string(),
         slot: replica.slot.number(),
-        replacement: replica.successor,
+        replacement: replica.replacement,
         set_aside: replica.set_aside,
         orphan: false,
         name: replica.name.clone(),
@@ -159,12 +159,12 @@ fn replica(project: &ProjectContext<'_>, replica: &ReplicaStatus, pod: Option<&P
         status: state::describe(replica, project.now),
         started_at: replica.started_at.map(Into::into),
         exits: replica.exits,
-        last_termination: replica.autopsy.as_ref().map(termination),
+        last_termination: replica.last_termination.as_ref().map(termination),
         replaced: replica
             .replaced
             .as_ref()
             .map(|replaced| Replaced { reason: replaced.why.clone(), at: replaced.at.into() }),
-        unhealthy_reason: replica.illness.clone().or_else(|| replica.not_ready.clone()),
+        unhealthy_reason: replica.unhealthy.clone().or_else(|| replica.not_ready.clone()),
         health_check_error: replica.check_error.clone(),
         out_of_rotation_since: replica.out_since.map(Into::into),
         stopped_externally_at: match &replica.state {
@@ -223,12 +223,12 @@ fn attempts(tries: u32) -> Option<u32> {
     (tries != HOPELESS).then_some(tries)
 }
 
-pub(super) fn error_condition(trouble: &Trouble) -> ErrorCondition {
+pub(super) fn error_condition(error: &StatusError) -> ErrorCondition {
     ErrorCondition {
-        target: (&trouble.target).into(),
-        error: trouble.error.clone(),
-        help: trouble.help.clone(),
-        attempts: attempts(trouble.tries),
+        target: (&error.target).into(),
+        error: error.error.clone(),
+        help: error.help.clone(),
+        attempts: attempts(error.tries),
     }
 }
 
@@ -243,16 +243,16 @@ impl From<&ExitStatus> for Exit {
     }
 }
 
-pub(super) fn termination(autopsy: &Autopsy) -> Termination {
+pub(super) fn termination(last_termination: &LastTermination) -> Termination {
     Termination {
-        exit: (&autopsy.exit).into(),
-        log: autopsy.log.clone(),
-        port_not_shared: autopsy
+        exit: (&last_termination.exit).into(),
+        log: last_termination.log.clone(),
+        port_not_shared: last_termination
             .port_not_shared
             .as_ref()
             .map(|found| PortConflict { image: found.image.to_string(), port: found.port }),
-        user_conflict: autopsy.other_user.map(Into::into),
-        exclusive_port: autopsy.exclusive_port.as_ref().map(Into::into),
+        user_conflict: last_termination.other_user.map(Into::into),
+        exclusive_port: last_termination.exclusive_port.as_ref().map(Into::into),
     }
 }
 

@@ -15,7 +15,7 @@ impl From<&plan::Target> for Target {
             plan::Target::Surplus(id) | plan::Target::Hooks(id) => {
                 named(TargetKind::Container, id.short().to_owned())
             }
-            plan::Target::Before(service) => Self {
+            plan::Target::PreDeploy(service) => Self {
                 service: Some(service.to_string()),
                 ..named(TargetKind::PreDeployJob, service.to_string())
             },
@@ -25,7 +25,7 @@ impl From<&plan::Target> for Target {
                 service: Some(service.to_string()),
                 slot: Some(slot.number()),
             },
-            plan::Target::Successor(service, slot) => Self {
+            plan::Target::Replacement(service, slot) => Self {
                 kind: TargetKind::Replacement,
                 ..Self::from(&plan::Target::Replica(service.clone(), *slot))
             },

@@ -278,7 +278,7 @@ pub enum ReplicaState {
         /// How it ended.
         exit: Exit,
     },
-    /// Stopped, as wanted.
+    /// Stopped on request.
     Stopped,
     /// Being removed.
     Removing,

@@ -8,7 +8,7 @@ use sameport::{
         EngineError, EngineInfo,
         ownership::{Foreign, ForeignKind},
     },
-    kernel::trial::{Feature, Trial},
+    kernel::feature_probe::{Feature, FeatureProbe},
 };
 
 use crate::cli::boot;
@@ -33,7 +33,7 @@ pub struct Facts {
     /// Whether waiting connections can move on to another listener.
     pub can_migrate: bool,
     /// What the kernel did for a pod that was made to try it.
-    pub trials: Vec<Trial>,
+    pub trials: Vec<FeatureProbe>,
     /// Where pins are kept.
     pub bpffs: Option<PathBuf>,
     /// Whether we are root.
@@ -80,7 +80,7 @@ pub fn judge(facts: &Facts) -> Vec<Check> {
         findings.push(ok("cgroup", format!("version {}", info.cgroup)));
     }
     findings.extend([port(facts), migration(facts)]);
-    findings.extend(facts.trials.iter().map(|trial| steering(facts, trial)));
+    findings.extend(facts.trials.iter().map(|feature_probe| steering(facts, feature_probe)));
     findings.push(privileges(facts));
     findings.extend([folders(facts), boot(&facts.boot), backlog(facts), files(facts)]);
     findings.extend(foreign(facts));
@@ -208,8 +208,8 @@ fn migration(facts: &Facts) -> Check {
 }
 
 /// What the kernel does beyond what images do themselves.
-fn steering(facts: &Facts, trial: &Trial) -> Check {
-    let (topic, works, follows) = match trial.feature {
+fn steering(facts: &Facts, feature_probe: &FeatureProbe) -> Check {
+    let (topic, works, follows) = match feature_probe.feature {
         Feature::Programs => (
             "BPF",
             "programs are loaded, attached and pinned",
@@ -257,13 +257,13 @@ fn steering(facts: &Facts, trial: &Trial) -> Check {
             "a 32-bit program in a replica can take connections that wait for a replica that ends",
         ),
     };
-    match &trial.result {
+    match &feature_probe.result {
         Ok(()) => {
-            let pins = match (&facts.bpffs, trial.feature) {
+            let pins = match (&facts.bpffs, feature_probe.feature) {
                 (Some(path), Feature::Programs) => format!(" below {}", path.display()),
                 _ => String::new(),
             };
-            let tried = if trial.feature == Feature::Choice { "" } else { " (tried)" };
+            let tried = if feature_probe.feature == Feature::Choice { "" } else { " (tried)" };
             ok(topic, format!("{works}{pins}{tried}"))
         }
         Err(error) => limited(
@@ -353,7 +353,7 @@ fn files(facts: &Facts) -> Check {
             "`ulimit -n 4096`, or LimitNOFILE= in its systemd unit",
         ),
         Some(most) => ok("files", format!("{most} open files")),
-        None => ok("files", "as many open files as wanted"),
+        None => ok("files", "the limit of open files is high enough"),
     }
 }
 
@@ -379,7 +379,7 @@ mod tests {
             kernel: "6.18".to_owned(),
             share_port: Ok(()),
             can_migrate: true,
-            trials: vec![Trial { feature: Feature::Programs, result: Ok(()) }],
+            trials: vec![FeatureProbe { feature: Feature::Programs, result: Ok(()) }],
             bpffs: Some("/sys/fs/bpf".into()),
             foreign: Ok(Vec::new()),
             boot: started(&[]),
@@ -407,13 +407,13 @@ mod tests {
         facts
     }
 
-    fn stranger() -> Foreign {
+    fn foreign() -> Foreign {
         Foreign::resource(ForeignKind::Volume, "data".to_owned(), ForeignReason::CopiedLabels)
     }
 
-    /// A trial failed.
+    /// A feature probe failed.
     fn tried(feature: Feature) -> Facts {
-        Facts { trials: vec![Trial { feature, result: Err("EPERM".to_owned()) }], ..good() }
+        Facts { trials: vec![FeatureProbe { feature, result: Err("EPERM".to_owned()) }], ..good() }
     }
 
     /// Everything that is not as it should be.
@@ -441,7 +441,7 @@ mod tests {
             (Facts { folders: Err("no".to_owned()), ..good() }, ("folders", CheckLevel::Missing)),
             (Facts { share_port: Err("no".to_owned()), ..good() }, ("port", CheckLevel::Missing)),
             (Facts { can_migrate: false, ..good() }, ("migration", CheckLevel::Limited)),
-            (Facts { foreign: Ok(vec![stranger()]), ..good() }, ("foreign", CheckLevel::Limited)),
+            (Facts { foreign: Ok(vec![foreign()]), ..good() }, ("foreign", CheckLevel::Limited)),
             (Facts { foreign: Err(gone()), ..good() }, ("foreign", CheckLevel::Limited)),
             (Facts { boot: started(&["shop"]), ..good() }, ("boot", CheckLevel::Limited)),
             (

@@ -12,7 +12,7 @@ use sameport::{
     },
     kernel::{
         capability::{self, Capability},
-        trial,
+        feature_probe,
     },
 };
 
@@ -73,7 +73,7 @@ async fn collect(context: &Context) -> Facts {
     let engine = async { docker?.info().await }.await;
     let number = |path: &str| std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok());
     // Before it is told where pins are: bpffs is mounted for it.
-    let trials = tokio::task::spawn_blocking(trial::run).await.unwrap_or_default();
+    let trials = tokio::task::spawn_blocking(feature_probe::run).await.unwrap_or_default();
     Facts {
         address,
         engine,

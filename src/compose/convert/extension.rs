@@ -10,7 +10,7 @@ use super::{
     hooks, port_sharing, probe, update,
 };
 use crate::spec::{
-    Aim, Balance, Before, Canary, PodName, PortSet, Probes, Service, Share, Sharing, Unhealthy,
+    Balance, Canary, PodName, PortSet, PreDeploy, ProbeType, Probes, Service, Share, Sharing, Unhealthy,
 };
 use std::time::Duration;
 
@@ -27,9 +27,9 @@ pub(super) struct Extension {
     pub hold_at: Option<At>,
     pub probe: Option<Probes>,
     /// Where each of them stands.
-    pub probes_at: Vec<(Aim, At)>,
+    pub probes_at: Vec<(ProbeType, At)>,
     pub unhealthy: Unhealthy,
-    pub before: Option<Before>,
+    pub before: Option<PreDeploy>,
     pub pod: Option<PodName>,
     /// How long a new replica may take to get ready.
     pub deadline: Option<Duration>,

@@ -9,7 +9,7 @@ use super::{
     },
     container,
 };
-use crate::spec::{Before, Hook, Hooks, Image};
+use crate::spec::{Hook, Hooks, Image, PreDeploy};
 
 const COMMAND: &str = "write `command: [\"program\", \"argument\"]` below it";
 
@@ -43,7 +43,7 @@ fn hook(item: &Node, key: &str, report: &Report) -> Option<Hook> {
 }
 
 /// `x-sameport.before`.
-pub(super) fn before(extension: &Fields<'_>) -> Option<Before> {
+pub(super) fn before(extension: &Fields<'_>) -> Option<PreDeploy> {
     let report = extension.report;
     let fields = extension.get("before").and_then(|node| Fields::of(node, "before", report))?;
     keys::check(fields.node, "`before`", keys::BEFORE, report);
@@ -63,11 +63,11 @@ pub(super) fn before(extension: &Fields<'_>) -> Option<Before> {
                 .help("write how long it may take, such as `10m`"),
         );
     }
-    Some(Before {
+    Some(PreDeploy {
         command: command(&fields, "`before`")?,
         image,
         environment: fields.table("environment"),
-        timeout: timeout.unwrap_or(Before::TIMEOUT),
+        timeout: timeout.unwrap_or(PreDeploy::TIMEOUT),
     })
 }
 

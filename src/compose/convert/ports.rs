@@ -67,7 +67,7 @@ pub(super) fn published(service: &Fields<'_>, name: &ServiceName) -> (Vec<Publis
         };
         ranges.extend(ports.as_ref().and_then(Ports::container_range));
         let spelled = ports.map(|ports| spell(&ports, item, name, service.report)).unwrap_or_default();
-        // The same port twice is the same wish twice.
+        // The same port twice is one port.
         for port in spelled {
             if seen.insert(port.binding.clone()) {
                 all.push(port);

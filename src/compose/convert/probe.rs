@@ -7,62 +7,63 @@ use super::super::{
     report::Problem,
     source::At,
 };
-use crate::spec::{Aim, Probe, ProbeKind, Probes, Sharing};
+use crate::spec::{Probe, ProbeKind, ProbeType, Probes, Sharing};
 
 const HELP: &str = "write `http: /healthz`, `tcp: true` or `exec: [\"program\", \"argument\"]`";
 
 /// What a service says about probes, and where each of them stands.
-pub(super) fn probes(extension: &Fields<'_>, sharing: Sharing) -> (Option<Probes>, Vec<(Aim, At)>) {
+pub(super) fn probes(extension: &Fields<'_>, sharing: Sharing) -> (Option<Probes>, Vec<(ProbeType, At)>) {
     let Some(fields) = extension.get("probe").and_then(|node| Fields::of(node, "probe", extension.report))
     else {
         return (None, Vec::new());
     };
     keys::check(fields.node, "`probe`", keys::PROBE, fields.report);
-    let named: Vec<_> = Aim::ALL.into_iter().filter(|aim| fields.get(word(*aim)).is_some()).collect();
+    let named: Vec<_> =
+        ProbeType::ALL.into_iter().filter(|probe_type| fields.get(word(*probe_type)).is_some()).collect();
     let mut probes = Probes::default();
     let mut places = Vec::new();
-    let mut enter = |aim, fields: Fields<'_>, key: At, name: &str| {
+    let mut enter = |probe_type, fields: Fields<'_>, key: At, name: &str| {
         let Some(probe) = probe(&fields) else { return };
         without_the_kernel(&fields, key, name, &probe, sharing);
-        places.push((aim, fields.node.at));
-        let place = match aim {
-            Aim::Startup => &mut probes.startup,
-            Aim::Readiness => &mut probes.readiness,
-            Aim::Liveness => &mut probes.liveness,
+        places.push((probe_type, fields.node.at));
+        let place = match probe_type {
+            ProbeType::Startup => &mut probes.startup,
+            ProbeType::Readiness => &mut probes.readiness,
+            ProbeType::Liveness => &mut probes.liveness,
         };
         *place = Some(probe);
     };
     if named.is_empty() {
-        enter(Aim::Readiness, fields, extension.key_at("probe"), "probe");
+        enter(ProbeType::Readiness, fields, extension.key_at("probe"), "probe");
         return (Some(probes), places);
     }
     mixed(&fields, &named);
-    for aim in named {
-        let name = word(aim);
+    for probe_type in named {
+        let name = word(probe_type);
         let Some(own) = fields.get(name).and_then(|node| Fields::of(node, name, fields.report)) else {
             continue;
         };
         keys::check(own.node, &format!("`{name}`"), keys::PROBE_OF, fields.report);
-        enter(aim, own, fields.key_at(name), name);
+        enter(probe_type, own, fields.key_at(name), name);
     }
     (Some(probes), places)
 }
 
-fn word(aim: Aim) -> &'static str {
-    match aim {
-        Aim::Startup => "startup",
-        Aim::Readiness => "readiness",
-        Aim::Liveness => "liveness",
+fn word(probe_type: ProbeType) -> &'static str {
+    match probe_type {
+        ProbeType::Startup => "startup",
+        ProbeType::Readiness => "readiness",
+        ProbeType::Liveness => "liveness",
     }
 }
 
-/// A probe without an aim beside some that have one would be a second one of the same.
-fn mixed(fields: &Fields<'_>, named: &[Aim]) {
+/// A probe without a type beside probes that have one would be a second one of the same.
+fn mixed(fields: &Fields<'_>, named: &[ProbeType]) {
     let own = |key: &&String| keys::PROBE_OF.iter().any(|(known, _)| known == key);
-    if let (Some(key), Some(aim)) =
+    if let (Some(key), Some(probe_type)) =
         (fields.node.as_map().into_iter().flatten().map(|(key, _)| key).find(own), named.first())
     {
-        let (at, name) = (fields.key_at(key), word(*aim));
+        let (at, name) = (fields.key_at(key), word(*probe_type));
         let problem = Problem::error(at, format!("`{key}` stands beside `{name}`, not below one of them"));
         let help = format!("write it below `startup`, `readiness` or `liveness`; or leave out `{name}`");
         fields.report.push(problem.related(fields.key_at(name), "this is one of them").help(help));

@@ -14,8 +14,8 @@ use super::{
     deploy, extension, hooks, ipc, update, volumes,
 };
 use crate::spec::{
-    Aim, DependencyCondition, PodName, PortSet, Project, Protocol, RestartCondition, Service, ServiceName,
-    Sharing,
+    DependencyCondition, PodName, PortSet, ProbeType, Project, Protocol, RestartCondition, Service,
+    ServiceName, Sharing,
 };
 
 /// A service before it is known what waits for it.
@@ -27,7 +27,7 @@ pub(super) struct Draft {
     /// Where the file says who makes its listeners share a port.
     sharing_at: Option<At>,
     /// Where it says how replicas are probed.
-    pub probes_at: Vec<(Aim, At)>,
+    pub probes_at: Vec<(ProbeType, At)>,
     /// Where it says how long connections wait.
     pub hold_at: Option<At>,
     /// What it says of its IPC namespace.
@@ -78,7 +78,7 @@ pub(super) fn service(
         probe: extension.probe,
         unhealthy: extension.unhealthy,
         hooks: hooks::hooks(fields),
-        before: extension.before,
+        pre_deploy: extension.before,
         update,
         rollback,
         canary: extension.canary,
@@ -135,13 +135,13 @@ pub(super) fn agree_on_sharing(drafts: &BTreeMap<ServiceName, Draft>, report: &R
 /// A probe has to know its port.
 pub(super) fn check_probes(
     project: &Project,
-    probes: &BTreeMap<ServiceName, Vec<(Aim, At)>>,
+    probes: &BTreeMap<ServiceName, Vec<(ProbeType, At)>>,
     report: &Report,
 ) {
     for (name, places) in probes {
         let Some(service) = project.services.get(name) else { continue };
-        for (aim, at) in places {
-            let probe = service.probe.as_ref().and_then(|probes| probes.get(*aim));
+        for (probe_type, at) in places {
+            let probe = service.probe.as_ref().and_then(|probes| probes.get(*probe_type));
             if probe.is_some_and(|probe| probe.needs_port() && project.probe_port(service, probe).is_none()) {
                 let problem = Problem::error(
                     *at,

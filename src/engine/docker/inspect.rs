@@ -6,7 +6,7 @@ use std::{
 };
 
 use bollard::models::{
-    ContainerInspectResponse, ContainerState as Told, ContainerStateStatusEnum, ContainerSummary,
+    ContainerInspectResponse, ContainerState as BollardState, ContainerStateStatusEnum, ContainerSummary,
     HealthConfig, HealthStatusEnum, HostConfig, ImageInspect, MountPoint, NetworkSettings,
 };
 use jiff::Timestamp;
@@ -117,10 +117,10 @@ fn bare(name: &str) -> String {
     name.trim_start_matches('/').to_owned()
 }
 
-fn state(told: Told) -> ContainerState {
+fn state(told: BollardState) -> ContainerState {
     use ContainerStateStatusEnum as Status;
     let started_at = time(told.started_at.as_deref());
-    let process = |told: &Told| {
+    let process = |told: &BollardState| {
         let check_error = check_error(told);
         Process {
             pid: told.pid.and_then(|pid| u32::try_from(pid).ok()).unwrap_or_default(),
@@ -151,12 +151,12 @@ fn state(told: Told) -> ContainerState {
     }
 }
 
-fn has_failed(told: &Told) -> bool {
+fn has_failed(told: &BollardState) -> bool {
     told.error.as_deref().is_some_and(|error| !error.is_empty())
         && told.exit_code.is_some_and(|code| code != 0)
 }
 
-fn exit(told: Told, started_at: Timestamp) -> Exit {
+fn exit(told: BollardState, started_at: Timestamp) -> Exit {
     Exit {
         code: told.exit_code.unwrap_or_default(),
         out_of_memory: told.oom_killed.unwrap_or_default(),
@@ -166,7 +166,7 @@ fn exit(told: Told, started_at: Timestamp) -> Exit {
     }
 }
 
-fn health(told: &Told) -> Health {
+fn health(told: &BollardState) -> Health {
     match told.health.as_ref().and_then(|health| health.status) {
         Some(HealthStatusEnum::STARTING) => Health::Starting,
         Some(HealthStatusEnum::HEALTHY) => Health::Healthy,
@@ -176,14 +176,14 @@ fn health(told: &Told) -> Health {
 }
 
 /// Why the health check cannot be run, if that is so time and again: its program may be made by the container's own.
-fn check_error(told: &Told) -> Option<String> {
+fn check_error(told: &BollardState) -> Option<String> {
     let last = told.health.as_ref()?.log.as_ref()?.last()?;
     let unhealthy = health(told) == Health::Unhealthy;
     unhealthy.then(|| cannot_run(last.exit_code?, last.output.as_deref().unwrap_or_default())).flatten()
 }
 
 /// What a health check that fails wrote last.
-fn complaint(told: &Told) -> Option<String> {
+fn complaint(told: &BollardState) -> Option<String> {
     let last = told.health.as_ref()?.log.as_ref()?.last()?;
     let output = last.output.as_ref().filter(|_| last.exit_code != Some(0))?;
     Some(output.trim().to_owned()).filter(|output| !output.is_empty())
@@ -245,13 +245,13 @@ pub(super) fn image(told: ImageInspect) -> ImageInfo {
 mod tests {
     use super::*;
 
-    fn told(status: ContainerStateStatusEnum) -> Told {
-        Told {
+    fn told(status: ContainerStateStatusEnum) -> BollardState {
+        BollardState {
             status: Some(status),
             pid: Some(42),
             started_at: Some("2024-05-06T07:08:09.123456789Z".to_owned()),
             finished_at: Some("0001-01-01T00:00:00Z".to_owned()),
-            ..Told::default()
+            ..BollardState::default()
         }
     }
 
@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn a_container_that_could_not_start_has_ended() {
-        let failed = Told {
+        let failed = BollardState {
             error: Some("exec: \"nope\": not found".to_owned()),
             exit_code: Some(127),
             started_at: Some("0001-01-01T00:00:00Z".to_owned()),
@@ -286,7 +286,8 @@ mod tests {
             "failed to start shim: mkdir /run/containerd/io.containerd.runtime.v2.task/moby/4d7d: file exists: unknown",
         ] {
             for status in [ContainerStateStatusEnum::CREATED, ContainerStateStatusEnum::EXITED] {
-                let left = Told { error: Some(error.to_owned()), exit_code: Some(128), ..told(status) };
+                let left =
+                    BollardState { error: Some(error.to_owned()), exit_code: Some(128), ..told(status) };
                 assert_eq!(state(left), ContainerState::Dead, "{error}");
             }
         }

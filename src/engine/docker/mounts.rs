@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use bollard::models::{
-    ContainerCreateBody, HostConfig, Mount as Asked, MountBindOptions, MountBindOptionsPropagationEnum,
-    MountType, MountVolumeOptions,
+    ContainerCreateBody, HostConfig, Mount as BollardMount, MountBindOptions,
+    MountBindOptionsPropagationEnum, MountType, MountVolumeOptions,
 };
 
 use crate::spec::{Container, Mount, MountSource};
@@ -22,13 +22,13 @@ pub(super) fn mount(own: &Container, body: &mut ContainerCreateBody, host: &mut 
                 options.extend(selinux.clone());
                 binds.push(format!("{path}:{}:{}", mount.target, options.join(",")));
             }
-            MountSource::Bind { path, propagation, .. } => mounts.push(Asked {
+            MountSource::Bind { path, propagation, .. } => mounts.push(BollardMount {
                 bind_options: propagation.as_deref().and_then(propagated).map(|propagation| {
                     MountBindOptions { propagation: Some(propagation), ..MountBindOptions::default() }
                 }),
                 ..asked(mount, MountType::BIND, Some(path))
             }),
-            MountSource::Volume { name, no_copy, subpath } => mounts.push(Asked {
+            MountSource::Volume { name, no_copy, subpath } => mounts.push(BollardMount {
                 volume_options: (*no_copy || subpath.is_some()).then(|| MountVolumeOptions {
                     no_copy: Some(*no_copy),
                     subpath: subpath.clone(),
@@ -53,13 +53,13 @@ pub(super) fn mount(own: &Container, body: &mut ContainerCreateBody, host: &mut 
     body.volumes = (!anonymous.is_empty()).then_some(anonymous);
 }
 
-fn asked(mount: &Mount, kind: MountType, source: Option<&String>) -> Asked {
-    Asked {
+fn asked(mount: &Mount, kind: MountType, source: Option<&String>) -> BollardMount {
+    BollardMount {
         target: Some(mount.target.clone()),
         source: source.cloned(),
         typ: Some(kind),
         read_only: Some(mount.read_only),
-        ..Asked::default()
+        ..BollardMount::default()
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
     spec::ProjectName,
 };
 
-/// The number of the signal that no program can take for a wish to end.
+/// The number of the signal that no program takes as a request to end.
 const SIGKILL: &str = "9";
 /// The engine tells so soon after the end of a process that was signalled whether its stop was asked for.
 const SIGNALLED: Duration = Duration::from_millis(500);

@@ -522,7 +522,7 @@ impl World {
     /// How a container that runs to its end by itself will do so; none if it is no job.
     pub(super) fn end_of_job(&mut self, id: &ContainerId) -> Option<(Duration, i64)> {
         let made_as = self.containers.get(id)?.made_as.as_ref()?;
-        matches!(made_as.role, Role::Before { .. }).then(|| self.command())
+        matches!(made_as.role, Role::PreDeploy { .. }).then(|| self.command())
     }
 
     pub(super) fn time_to_stop(&mut self, id: &ContainerId) -> Duration {
@@ -552,7 +552,7 @@ impl World {
     pub fn exit(&mut self, id: &ContainerId, code: i64) {
         let now = self.clock.now();
         let Some(held) = self.containers.get_mut(id) else { return };
-        if let (true, 0, Some(Labels { generation, role: Role::Before { service }, .. })) =
+        if let (true, 0, Some(Labels { generation, role: Role::PreDeploy { service }, .. })) =
             (word(&held.state) == "running", code, &held.made_as)
         {
             self.jobs_done.insert((service.clone(), generation.clone()));

@@ -376,7 +376,7 @@ fn is_ours_by_name(labels: &Labels, facts: &Facts<'_>, expected: &Expected, sand
     };
     match role {
         Role::Sandbox => facts.name == format!("{project}-{pod}-sandbox") && host.is_of_sandbox(),
-        Role::Before { service } => facts.name == format!("{project}-{service}-before") && joins(),
+        Role::PreDeploy { service } => facts.name == format!("{project}-{service}-before") && joins(),
         Role::Replica { service, slot } => {
             let usual = format!("{project}-{service}-{slot}");
             let mut names = std::iter::once(usual.as_str()).chain(expected.container_names(service, *slot));

@@ -110,7 +110,7 @@ impl Container {
     /// `docker commit` and `docker run --name`: the image has all the labels, and the rest is new.
     fn committed(self, name: &'static str) -> Self {
         Self {
-            id: "stranger",
+            id: "foreign",
             name,
             created: 20,
             image: Some(ImageLabels::of(&self.labels)),
@@ -167,7 +167,7 @@ fn newer(layout: &str) -> Option<ForeignReason> {
 
 #[test]
 fn what_we_make_is_ours_whatever_its_name_and_network() {
-    let job = Role::Before { service: "web".parse().unwrap() };
+    let job = Role::PreDeploy { service: "web".parse().unwrap() };
     let job = Container { labels: labels(job).of_container(&Hooks::default(), &nonce(3)), ..replica() };
     for container in [
         replica(),
@@ -191,16 +191,16 @@ fn what_has_its_labels_from_its_image_is_not_ours_whatever_it_is_called_and_join
     for made in [replica(), sandbox()] {
         for name in ["debug", "shop-web-3", "shop-web-3-next", "shop-web-2", "shop-web-sandbox"] {
             for network in ["default", "host", "container:box"] {
-                let stranger = made.clone().committed(name).network(network);
-                let verdict = reason(&[sandbox(), replica(), stranger]);
+                let foreign = made.clone().committed(name).network(network);
+                let verdict = reason(&[sandbox(), replica(), foreign]);
                 assert_eq!(verdict, Some(ForeignReason::LabelsOfImage), "{name} {network}");
             }
         }
     }
     // Also once the image is gone, unless it is in our place.
     for (name, network) in [("debug", "container:box"), ("shop-web-2-next", "default")] {
-        let stranger = replica().committed(name).network(network).without_image();
-        let all = [sandbox(), stranger];
+        let foreign = replica().committed(name).network(network).without_image();
+        let all = [sandbox(), foreign];
         assert_eq!(reason(&all), Some(ForeignReason::NameAndNetwork), "{name} {network}");
     }
 }
@@ -237,7 +237,7 @@ fn what_is_gone_is_remembered_for_those_who_are_known_by_it() {
 
 #[test]
 fn what_was_made_before_there_were_nonces_is_known_by_name_and_network() {
-    let job = Role::Before { service: "web".parse().unwrap() };
+    let job = Role::PreDeploy { service: "web".parse().unwrap() };
     let job = Container {
         labels: labels(job).of_container(&Hooks::default(), &nonce(3)),
         name: "shop-web-before",
@@ -279,19 +279,19 @@ fn a_sandbox_from_before_has_settings_that_only_we_give() {
         change(&mut container.host);
         container
     };
-    for stranger in [
+    for foreign in [
         with(|host| host.image = "debug:1".to_owned()),
         with(|host| host.ipc_mode = "private".to_owned()),
         with(|host| host.read_only = false),
         with(|host| host.cap_drop.clear()),
     ] {
-        assert_eq!(reason(std::slice::from_ref(&stranger)), Some(ForeignReason::NameAndNetwork));
-        // What has joined a sandbox of somebody else's is no proof of itself.
-        assert_eq!(reason(&[stranger, replica().legacy()]), Some(ForeignReason::NameAndNetwork));
+        assert_eq!(reason(std::slice::from_ref(&foreign)), Some(ForeignReason::NameAndNetwork));
+        // What has joined a sandbox of somebody else's proves nothing by that.
+        assert_eq!(reason(&[foreign, replica().legacy()]), Some(ForeignReason::NameAndNetwork));
     }
     // An image made of it carries its labels, and not its settings.
-    let stranger = sandbox().legacy().committed("shop-web-sandbox");
-    assert_eq!(reason(&[stranger]), Some(ForeignReason::LabelsOfImage));
+    let foreign = sandbox().legacy().committed("shop-web-sandbox");
+    assert_eq!(reason(&[foreign]), Some(ForeignReason::LabelsOfImage));
 }
 
 #[test]
@@ -349,8 +349,8 @@ fn a_layout_that_is_not_known_is_of_a_newer_release() {
     }
     // Any image can say so.
     for container in [replica(), replica().without(Labels::NONCE)] {
-        let stranger = container.label(Labels::LAYOUT, "2").committed("debug");
-        assert_eq!(reason(&[stranger]), Some(ForeignReason::LabelsOfImage));
+        let foreign = container.label(Labels::LAYOUT, "2").committed("debug");
+        assert_eq!(reason(&[foreign]), Some(ForeignReason::LabelsOfImage));
     }
 }
 

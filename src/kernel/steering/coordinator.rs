@@ -11,14 +11,14 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::{
     Job,
+    config::{PodReport, SteeringConfig, SteeringConfigs},
     inbox::Inbox,
     project::InKernel,
     reports::{PodId, Reports},
-    wish::{PodReport, PodWish, Wishes},
     worker::{Seen, Worker},
 };
 use crate::{
-    kernel::{KernelError, former, host::Look, rights},
+    kernel::{KernelError, host::Look, previous_layout, rights},
     tick,
 };
 
@@ -31,7 +31,7 @@ const MOST_WORKERS: usize = 64;
 #[derive(Default)]
 pub struct Orders {
     pub jobs: Vec<Job>,
-    pub wishes: Option<Wishes>,
+    pub steering_configs: Option<SteeringConfigs>,
     pub end: Option<End>,
     /// Who waits for the next look: until these are dropped.
     pub looks: Vec<mpsc::Sender<()>>,
@@ -42,7 +42,7 @@ pub struct Orders {
 impl std::fmt::Debug for Orders {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Orders")
-            .field("wishes", &self.wishes)
+            .field("steering_configs", &self.steering_configs)
             .field("end", &self.end)
             .field("seen", &self.seen)
             .finish_non_exhaustive()
@@ -64,7 +64,7 @@ pub struct Coordinator {
     inbox: Arc<Inbox<Orders>>,
     reports: Arc<Reports>,
     workers: Vec<Worker>,
-    wishes: Option<Wishes>,
+    steering_configs: Option<SteeringConfigs>,
     seen: BTreeMap<PodId, Seen>,
     /// When it is to be looked whether all is pinned and attached.
     next_look_at_pins: Instant,
@@ -80,7 +80,7 @@ impl Coordinator {
             inbox,
             reports,
             workers: Vec::new(),
-            wishes: None,
+            steering_configs: None,
             seen: BTreeMap::new(),
             next_look_at_pins: Instant::now(),
             strays_are_gone: false,
@@ -104,10 +104,10 @@ impl Coordinator {
                 return self.end(end);
             }
             self.take_note(orders.seen);
-            let is_new = orders.wishes.is_some();
-            if let Some(wishes) = orders.wishes {
-                self.reports.keep(&wishes);
-                self.wishes = Some(wishes);
+            let is_new = orders.steering_configs.is_some();
+            if let Some(steering_configs) = orders.steering_configs {
+                self.reports.keep(&steering_configs);
+                self.steering_configs = Some(steering_configs);
             }
             self.look_at_pins();
             self.replace_dead_workers();
@@ -131,7 +131,7 @@ impl Coordinator {
                 None => {
                     self.seen.remove(&id);
                     // Unless it is wanted again by now.
-                    if !wanted(self.wishes.as_ref()).any(|(wanted, _)| wanted == id) {
+                    if !wanted(self.steering_configs.as_ref()).any(|(wanted, _)| wanted == id) {
                         self.workers.iter_mut().for_each(|worker| worker.release(&id));
                     }
                 }
@@ -197,14 +197,15 @@ impl Coordinator {
 
     /// Whether a pod is wanted that no thread has.
     fn lacks_workers(&self) -> bool {
-        wanted(self.wishes.as_ref()).any(|(id, _)| !self.workers.iter().any(|worker| worker.has(&id)))
+        wanted(self.steering_configs.as_ref())
+            .any(|(id, _)| !self.workers.iter().any(|worker| worker.has(&id)))
     }
 
     /// Tells each thread what is wanted of its pods, and gives one to those that have none.
     fn assign(&mut self) {
-        let wishes = self.wishes.take();
-        let mut shares: Vec<BTreeMap<PodId, PodWish>> = vec![BTreeMap::new(); self.workers.len()];
-        for (id, wish) in wanted(wishes.as_ref()) {
+        let steering_configs = self.steering_configs.take();
+        let mut shares: Vec<BTreeMap<PodId, SteeringConfig>> = vec![BTreeMap::new(); self.workers.len()];
+        for (id, config) in wanted(steering_configs.as_ref()) {
             let at = match self.worker_for(&id) {
                 Ok(at) => at,
                 Err(error) => {
@@ -216,13 +217,13 @@ impl Coordinator {
             shares.resize(self.workers.len(), BTreeMap::new());
             if let (Some(worker), Some(share)) = (self.workers.get_mut(at), shares.get_mut(at)) {
                 worker.take(id.clone());
-                share.insert(id, wish.clone());
+                share.insert(id, config.clone());
             }
         }
         for (worker, share) in self.workers.iter().zip(shares) {
             worker.want(share);
         }
-        self.wishes = wishes;
+        self.steering_configs = steering_configs;
     }
 
     /// The thread that has a pod, or shall have it.
@@ -244,9 +245,9 @@ impl Coordinator {
     /// Whether all that is wanted is seen, and all is well with it.
     fn all_are_well(&self) -> bool {
         let seen = |id: &PodId| self.seen.get(id).is_some_and(|seen| seen.is_well);
-        self.wishes.is_some()
-            && wanted(self.wishes.as_ref()).all(|(id, _)| seen(&id))
-            && self.seen.len() == self.wishes.iter().flatten().count()
+        self.steering_configs.is_some()
+            && wanted(self.steering_configs.as_ref()).all(|(id, _)| seen(&id))
+            && self.seen.len() == self.steering_configs.iter().flatten().count()
     }
 
     /// Lets go of pods that a supervisor before us has entered, and that are no more.
@@ -274,7 +275,7 @@ impl Coordinator {
         if self.former_is_gone || !self.strays_are_gone || self.seen.values().any(|seen| seen.has_former) {
             return;
         }
-        match former::remove(self.kernel.pins.path()) {
+        match previous_layout::remove(self.kernel.pins.path()) {
             Ok(()) => self.former_is_gone = true,
             Err(error) => {
                 tracing::warn!(%error, "something of another release of sameport stays in the kernel");
@@ -291,8 +292,8 @@ impl Coordinator {
 }
 
 /// All pods that are wanted.
-fn wanted(wishes: Option<&Wishes>) -> impl Iterator<Item = (PodId, &PodWish)> {
-    wishes.into_iter().flatten().map(|(name, wish)| ((name.clone(), wish.netns), wish))
+fn wanted(steering_configs: Option<&SteeringConfigs>) -> impl Iterator<Item = (PodId, &SteeringConfig)> {
+    steering_configs.into_iter().flatten().map(|(name, config)| ((name.clone(), config.netns), config))
 }
 
 /// Ends threads, all at once.

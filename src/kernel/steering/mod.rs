@@ -1,13 +1,14 @@
 //! Steers the connections of a project's pods: has the kernel share their ports, choose among the replicas that are
 //! ready, and count.
 //!
-//! In: [`Wishes`], which say who gets how much. Out: a [`Report`] of what the kernel shows. In between threads of its
+//! In: [`SteeringConfigs`], which say who gets how much. Out: a [`Report`] of what the kernel shows. In between threads of its
 //! own, one that coordinates and one for each pod: they alone have the rights that this takes, what they do never waits
 //! for an engine, and a pod never waits for another one. A pod is looked at when something new is wanted of it, when the
 //! programs in the kernel tell that a listener came or went, and now and then.
 //!
 //! Always holds: whatever happens to us, the kernel goes on choosing by what it was told last.
 
+mod config;
 mod coordinator;
 mod hold;
 mod ids;
@@ -19,7 +20,6 @@ mod project;
 mod reports;
 mod silence;
 mod turns;
-mod wish;
 mod worker;
 
 use std::{
@@ -39,11 +39,11 @@ use self::{
 use super::{KernelError, Pins, rights};
 use crate::spec::ProjectName;
 
-pub use reports::Usage;
-pub use wish::{
-    Family, OtherUser, PodReport, PodWish, Port, ReplicaReport, ReplicaWish, Report, Rules, Stranger,
-    Traffic, Waiting, Wishes,
+pub use config::{
+    Family, ForeignListener, OtherUser, PodReport, Port, ReplicaConfig, ReplicaReport, Report, Rules,
+    SteeringConfig, SteeringConfigs, Traffic, Waiting,
 };
+pub use reports::Usage;
 
 /// Whoever waits for a look waits so long at most.
 const LOOK: Duration = Duration::from_millis(50);
@@ -54,7 +54,7 @@ pub type Job = Box<dyn FnOnce() + Send>;
 /// Whoever steers: the kernel, or in a simulation something like it.
 pub trait Steering: Send + Sync {
     /// Says what is wanted from now on, of all pods. It is in force a moment later; the report then says so.
-    fn want(&self, wishes: Wishes);
+    fn want(&self, steering_configs: SteeringConfigs);
 
     /// Looks at once, and returns once that is done, or nearly.
     fn look(&self);
@@ -131,8 +131,8 @@ fn gone() -> KernelError {
 }
 
 impl Steering for KernelSteering {
-    fn want(&self, wishes: Wishes) {
-        self.inbox.tell(|orders| orders.wishes = Some(wishes));
+    fn want(&self, steering_configs: SteeringConfigs) {
+        self.inbox.tell(|orders| orders.steering_configs = Some(steering_configs));
     }
 
     fn look(&self) {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::wish::PodReport;
+use super::config::PodReport;
 use crate::{kernel::sockets::Transport, tick};
 
 /// Looks that often while somebody waits for a change that nobody tells.
@@ -120,7 +120,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::{
-        super::wish::{ReplicaReport, Traffic, Waiting},
+        super::config::{ReplicaReport, Traffic, Waiting},
         *,
     };
 
@@ -132,14 +132,14 @@ mod tests {
             let id = crate::engine::ContainerId("web-1".to_owned());
             PodReport { replicas: BTreeMap::from([(id, replica)]), ..PodReport::default() }
         };
-        let quiet = shows(100, Traffic { total: 5, live: 1, ..Traffic::default() });
+        let unchanged = shows(100, Traffic { total: 5, live: 1, ..Traffic::default() });
         let idle = |seconds| Traffic {
             total: 5,
             udp_idle: Some(Duration::from_secs(seconds)),
             ..Traffic::default()
         };
         for (case, now, wanted) in [
-            ("nothing", quiet.clone(), None),
+            ("nothing", unchanged.clone(), None),
             ("connections come", shows(100, Traffic { total: 6, ..Traffic::default() }), Some(FLOWING)),
             (
                 "connections wait",
@@ -151,7 +151,7 @@ mod tests {
             ("some may still come", shows(0, idle(4)), Some(EAGER)),
             ("none have come for long", shows(0, idle(5)), None),
         ] {
-            assert_eq!(interval(&quiet, &now), wanted, "{case}");
+            assert_eq!(interval(&unchanged, &now), wanted, "{case}");
         }
     }
 
@@ -167,9 +167,9 @@ mod tests {
             PodReport { replicas: BTreeMap::from([(id, replica)]), ..PodReport::default() }
         };
         let idle = Traffic { total: 5, listens: true, shared: true, ..Traffic::default() };
-        let quiet = shows(100, idle);
-        assert!(rests(&quiet, &quiet), "nothing goes on");
-        assert!(!rests(&shows(100, Traffic { total: 4, ..idle }), &quiet), "it has only begun to rest");
+        let unchanged = shows(100, idle);
+        assert!(rests(&unchanged, &unchanged), "nothing goes on");
+        assert!(!rests(&shows(100, Traffic { total: 4, ..idle }), &unchanged), "it has only begun to rest");
         for (case, stays) in [
             ("somebody is connected", shows(100, Traffic { live: 1, ..idle })),
             ("somebody connects", shows(100, Traffic { unfinished: 1, ..idle })),
@@ -178,7 +178,7 @@ mod tests {
         ] {
             assert!(!rests(&stays, &stays), "{case}");
         }
-        let waits = PodReport { waiting: BTreeMap::from([(80, Waiting::default())]), ..quiet };
+        let waits = PodReport { waiting: BTreeMap::from([(80, Waiting::default())]), ..unchanged };
         assert!(!rests(&waits, &waits), "somebody waits");
     }
 

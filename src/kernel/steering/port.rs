@@ -7,11 +7,11 @@ use std::{
 };
 
 use super::{
+    config::Rules,
     hold::{self, Hold},
     pod::PodKernel,
     project::Life,
     silence::Silence,
-    wish::Rules,
 };
 use crate::{
     kernel::{
@@ -79,8 +79,8 @@ pub struct Part {
     pub number: u32,
     /// Its listeners, by group: socket cookies and places in the map of sockets.
     pub listeners: [Vec<(u64, u32)>; GROUPS],
-    /// Connections that a release of another layout has counted: see [`crate::kernel::former`].
-    pub former: Option<u32>,
+    /// Connections that a release of another layout has counted: see [`crate::kernel::previous_layout`].
+    pub previous_layout: Option<u32>,
     /// What the kernel has of it; none before it was written.
     written: Option<Box<Endpoint>>,
     /// The address under which it is entered, to be reached alone.
@@ -90,7 +90,7 @@ pub struct Part {
 impl Part {
     /// A part without listeners.
     pub fn new(number: u32) -> Self {
-        Self { number, listeners: Default::default(), former: None, written: None, own: None }
+        Self { number, listeners: Default::default(), previous_layout: None, written: None, own: None }
     }
 
     /// Whether it listens.

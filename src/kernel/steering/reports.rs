@@ -11,7 +11,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::wish::{PodReport, Report, Wishes};
+use super::config::{PodReport, Report, SteeringConfigs};
 use crate::spec::PodName;
 
 /// A pod: its name, and the inode of its network namespace. After a new start of its sandbox it is another one.
@@ -43,10 +43,10 @@ impl Reports {
     }
 
     /// Drops what was reported of other pods than these, from now on.
-    pub fn keep(&self, wishes: &Wishes) {
+    pub fn keep(&self, steering_configs: &SteeringConfigs) {
         self.sender.send_if_modified(|report| {
             let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
-            let now = wishes.iter().map(|(name, wish)| (name.clone(), wish.netns)).collect();
+            let now = steering_configs.iter().map(|(name, config)| (name.clone(), config.netns)).collect();
             let before = std::mem::replace(&mut *wanted, now);
             let is_gone = |name: &PodName| wanted.get(name).is_none_or(|now| before.get(name) != Some(now));
             let changes = report.pods.keys().any(is_gone);
@@ -107,10 +107,10 @@ pub struct Usage {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::wish::PodWish, *};
+    use super::{super::config::SteeringConfig, *};
 
-    fn wishes(netns: u64) -> Wishes {
-        let wish = PodWish {
+    fn steering_configs(netns: u64) -> SteeringConfigs {
+        let config = SteeringConfig {
             coming: BTreeMap::new(),
             pid: 1,
             netns,
@@ -119,7 +119,7 @@ mod tests {
             rules: BTreeMap::new(),
             replicas: Vec::new(),
         };
-        BTreeMap::from([("web".parse().unwrap(), wish)])
+        BTreeMap::from([("web".parse().unwrap(), config)])
     }
 
     #[test]
@@ -129,13 +129,13 @@ mod tests {
         let of = |netns| PodReport { netns, ..PodReport::default() };
         reports.publish(&(web.clone(), 7), &of(7));
         assert!(!seen.has_changed().unwrap(), "nobody wants it yet");
-        reports.keep(&wishes(7));
+        reports.keep(&steering_configs(7));
         reports.publish(&(web.clone(), 7), &of(7));
         assert_eq!(seen.borrow_and_update().pods[&web].netns, 7);
         reports.publish(&(web.clone(), 7), &of(7));
-        reports.keep(&wishes(7));
+        reports.keep(&steering_configs(7));
         assert!(!seen.has_changed().unwrap(), "nothing is new");
-        reports.keep(&wishes(8));
+        reports.keep(&steering_configs(8));
         assert!(seen.borrow_and_update().pods.is_empty(), "its network is another one");
         reports.publish(&(web.clone(), 7), &of(7));
         assert!(!seen.has_changed().unwrap(), "it comes too late");

@@ -10,6 +10,7 @@ use std::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{
+    config::{PodReport, SteeringConfig},
     coordinator::{self, End},
     gone,
     inbox::Inbox,
@@ -17,7 +18,6 @@ use super::{
     pod::{NextLook, Pod},
     project::InKernel,
     reports::{PodId, Reports},
-    wish::{PodReport, PodWish},
 };
 use crate::{
     kernel::{KernelError, rights},
@@ -44,7 +44,7 @@ const STACK: usize = 512 * 1024;
 /// What a worker is told.
 #[derive(Debug, Default)]
 struct Orders {
-    wishes: Option<BTreeMap<PodId, PodWish>>,
+    steering_configs: Option<BTreeMap<PodId, SteeringConfig>>,
     end: Option<End>,
     looks: Vec<mpsc::Sender<()>>,
 }
@@ -129,8 +129,8 @@ impl Worker {
     }
 
     /// Tells what is wanted of all its pods. It lets go of others.
-    pub fn want(&self, wishes: BTreeMap<PodId, PodWish>) {
-        self.inbox.tell(|orders| orders.wishes = Some(wishes));
+    pub fn want(&self, steering_configs: BTreeMap<PodId, SteeringConfig>) {
+        self.inbox.tell(|orders| orders.steering_configs = Some(steering_configs));
     }
 
     /// Has it look at once, and drop these then.
@@ -165,7 +165,7 @@ struct Thread {
 
 /// A pod that is wanted.
 struct Steered {
-    wish: PodWish,
+    config: SteeringConfig,
     /// None before it could be entered.
     pod: Option<Pod>,
     next: NextLook,
@@ -197,8 +197,8 @@ impl Thread {
                 Some(End::Remove) => return self.close(|_| true),
                 None => {}
             }
-            if let Some(wishes) = orders.wishes {
-                self.want(wishes);
+            if let Some(steering_configs) = orders.steering_configs {
+                self.want(steering_configs);
             }
             let is_asked = !orders.looks.is_empty();
             let mut has_looked = false;
@@ -246,19 +246,19 @@ impl Thread {
         let _ = poll(&mut files, timeout.as_ref());
     }
 
-    fn want(&mut self, mut wishes: BTreeMap<PodId, PodWish>) {
-        if let Err(error) = self.close(|id| !wishes.contains_key(id)) {
+    fn want(&mut self, mut steering_configs: BTreeMap<PodId, SteeringConfig>) {
+        if let Err(error) = self.close(|id| !steering_configs.contains_key(id)) {
             tracing::warn!(%error, "something of a pod stays in the kernel");
         }
         for (id, steered) in &mut self.pods {
-            if let Some(wish) = wishes.remove(id)
-                && wish != steered.wish
+            if let Some(config) = steering_configs.remove(id)
+                && config != steered.config
             {
-                steered.wish = wish;
+                steered.config = config;
                 steered.next.urgent = Some(Instant::now());
             }
         }
-        self.pods.extend(wishes.into_iter().map(|(id, wish)| (id, Steered::new(wish))));
+        self.pods.extend(steering_configs.into_iter().map(|(id, config)| (id, Steered::new(config))));
     }
 
     /// Lets go of as much as can be of some pods, and tells the first thing that stays.
@@ -278,10 +278,10 @@ impl Thread {
 }
 
 impl Steered {
-    fn new(wish: PodWish) -> Self {
+    fn new(config: SteeringConfig) -> Self {
         let now = Instant::now();
         Self {
-            wish,
+            config,
             pod: None,
             next: NextLook { ordinary: None, urgent: Some(now) },
             next_look_at_pins: tick::after(now),
@@ -391,9 +391,9 @@ impl Steered {
     fn update(&mut self, kernel: &mut InKernel) -> Result<PodReport, KernelError> {
         let pod = match &mut self.pod {
             Some(pod) => pod,
-            none => none.insert(Pod::open(kernel, &self.wish)?),
+            none => none.insert(Pod::open(kernel, &self.config)?),
         };
-        pod.update(kernel, &self.wish)
+        pod.update(kernel, &self.config)
     }
 
     /// Nothing before the pod was entered.

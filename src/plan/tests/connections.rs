@@ -83,7 +83,7 @@ fn what_interrupts_a_pod_is_tried_once_and_then_told() {
     scene.observed.history.entry(target).or_default().note_connect(&id, "shop_default", true, now);
     assert_eq!(scene.lines(), NOTHING);
     let told = status(&scene.desired, &scene.observed, scene.now);
-    assert_eq!(told.troubles[0].error, "the engine does not publish port 80");
+    assert_eq!(told.errors[0].error, "the engine does not publish port 80");
     assert!(!told.converged);
 }
 

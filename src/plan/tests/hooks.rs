@@ -3,7 +3,7 @@
 use crate::{
     engine::{ContainerId, EngineError},
     plan::{
-        History, PostStart, Stage, Target,
+        History, HookPhase, PostStart, Target,
         status::{ReplicaState, status},
     },
     spec::{DependencyCondition, Hook, Service},
@@ -31,9 +31,9 @@ fn id() -> ContainerId {
 }
 
 impl Scene {
-    fn hooks_are(mut self, stage: Stage) -> Self {
+    fn hooks_are(mut self, phase: HookPhase) -> Self {
         let started_at = self.container("web-1").started_at().unwrap();
-        self.observed.post_start.insert(id(), PostStart { started_at, stage });
+        self.observed.post_start.insert(id(), PostStart { started_at, phase });
         self
     }
 
@@ -46,16 +46,16 @@ impl Scene {
 fn a_process_is_prepared_once() {
     assert_eq!(scene().lines(), ["run post_start of web-1"]);
     assert_eq!(scene().state_of_web(), ReplicaState::Preparing);
-    let running = scene().hooks_are(Stage::Begun).busy(Target::Hooks(id()));
+    let running = scene().hooks_are(HookPhase::Begun).busy(Target::Hooks(id()));
     assert_eq!(running.lines(), NOTHING);
-    let done = scene().hooks_are(Stage::Done);
+    let done = scene().hooks_are(HookPhase::Done);
     assert_eq!(done.lines(), NOTHING);
     assert_eq!(done.state_of_web(), ReplicaState::Running);
 }
 
 #[test]
 fn another_process_of_the_same_container_is_prepared_again() {
-    let mut scene = scene().hooks_are(Stage::Done);
+    let mut scene = scene().hooks_are(HookPhase::Done);
     let earlier = scene.now - jiff::SignedDuration::from_secs(600);
     scene.observed.post_start.get_mut(&id()).unwrap().started_at = earlier;
     assert_eq!(scene.lines(), ["run post_start of web-1"]);
@@ -63,7 +63,7 @@ fn another_process_of_the_same_container_is_prepared_again() {
 
 #[test]
 fn one_that_was_left_half_prepared_is_stopped() {
-    assert_eq!(scene().hooks_are(Stage::Begun).lines(), ["stop web-1"]);
+    assert_eq!(scene().hooks_are(HookPhase::Begun).lines(), ["stop web-1"]);
 }
 
 #[test]
@@ -72,10 +72,10 @@ fn after_a_failure_the_next_start_waits_for_its_turn() {
         .edit("web", warm_up)
         .sandbox("web", Is::Up(60))
         .replica("web", 1, Is::Exited(143, 5))
-        .hooks_are(Stage::Begun);
+        .hooks_are(HookPhase::Begun);
     let started_at = scene.container("web-1").started_at().unwrap();
     let web = super::replica("web", 1);
-    scene.observed.history.entry(web).or_default().forgive(&id(), started_at);
+    scene.observed.history.entry(web).or_default().ignore_exit(&id(), started_at);
     let mut failed = History::default();
     let error = EngineError::CommandFailed {
         what: "post_start `warm-up`".to_owned(),
@@ -96,18 +96,18 @@ fn after_a_failure_the_next_start_waits_for_its_turn() {
 
 #[test]
 fn who_depends_on_it_waits_until_it_is_prepared() {
-    let waiting = |stage: Option<Stage>| {
+    let waiting = |phase: Option<HookPhase>| {
         let scene = Scene::of(&[("app", 1), ("web", 1)])
             .edit("web", warm_up)
             .depends("app", "web", DependencyCondition::Started)
             .sandbox("app", Is::Up(60))
             .sandbox("web", Is::Up(60))
             .replica("web", 1, Is::Up(60));
-        match stage {
-            Some(stage) => scene.hooks_are(stage).lines(),
+        match phase {
+            Some(phase) => scene.hooks_are(phase).lines(),
             None => scene.lines(),
         }
     };
     assert_eq!(waiting(None), ["run post_start of web-1"]);
-    assert_eq!(waiting(Some(Stage::Done)), ["launch app-1"]);
+    assert_eq!(waiting(Some(HookPhase::Done)), ["launch app-1"]);
 }

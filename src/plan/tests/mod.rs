@@ -1,19 +1,19 @@
 //! Plans as sentences: a scene is put together, and the plan for it is read as lines such as `stop web.1`.
 
-mod before;
 mod connections;
 mod dependents;
 mod down;
 mod hooks;
-mod illness;
 mod limits;
 mod order;
+mod pre_deploy;
 mod replicas;
 mod restarts;
 mod rollout;
 mod rotation;
 mod sandboxes;
 mod status;
+mod unhealthy;
 mod versions;
 
 use std::{
@@ -149,12 +149,12 @@ impl Scene {
     fn job(mut self, service: &str, is: Is) -> Self {
         let name = service.parse().unwrap();
         let generation = self.desired.project.services[&name].generation();
-        self.add(format!("{service}-before"), service, generation, Role::Before { service: name }, is);
+        self.add(format!("{service}-before"), service, generation, Role::PreDeploy { service: name }, is);
         self
     }
 
     /// A replica of the version that is wanted, which is to take the place of another one.
-    fn successor(self, service: &str, slot: u32, is: Is) -> Self {
+    fn replacement(self, service: &str, slot: u32, is: Is) -> Self {
         let name = format!("shop-{service}-{slot}-next");
         self.replica_named(&name, service, slot, is)
     }
@@ -164,7 +164,7 @@ impl Scene {
         let state = self.state(is);
         let replica = match &role {
             Role::Replica { service, .. } => self.desired.project.services.get(service),
-            Role::Sandbox | Role::Before { .. } => None,
+            Role::Sandbox | Role::PreDeploy { .. } => None,
         };
         let container = Container {
             id: ContainerId(id.clone()),
@@ -282,7 +282,7 @@ fn service(name: &str, replicas: u32) -> Service {
         probe: None,
         unhealthy: Unhealthy::default(),
         hooks: Hooks::default(),
-        before: None,
+        pre_deploy: None,
         update: spec::Update::default(),
         rollback: spec::Update::default(),
         canary: None,

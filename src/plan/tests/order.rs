@@ -9,7 +9,7 @@ use crate::{
         sockets::Transport,
         steering::{PodReport, ReplicaReport, Report, Traffic},
     },
-    plan::{Approach, BindSource, Direction, OrderReason, Outages, Rollout, Sharing, replacement_order},
+    plan::{BindSource, Direction, OrderReason, Outages, Rollout, Sharing, Strategy, replacement_order},
     spec::{Image, Mount, MountSource, Order, Pod, Service},
 };
 
@@ -59,9 +59,9 @@ impl Scene {
     fn renewed(self) -> Self {
         let mut scene = self.edit("web", |service| service.container.image = Image("web:2".to_owned()));
         let rollout = Rollout {
-            direction: Direction::Forward { former: None },
+            direction: Direction::Forward { previous: None },
             paused: false,
-            approach: Approach::Rolling,
+            strategy: Strategy::Rolling,
             began: scene.now,
         };
         scene.desired.rollouts.insert("web".parse().unwrap(), rollout);
@@ -86,7 +86,7 @@ impl Scene {
     }
 
     fn hold(&self) -> Duration {
-        self.plan().wishes[&"web".parse().unwrap()].rules[&"web".parse().unwrap()].hold
+        self.plan().steering_configs[&"web".parse().unwrap()].rules[&"web".parse().unwrap()].hold
     }
 }
 

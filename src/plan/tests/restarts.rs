@@ -183,7 +183,7 @@ fn a_replica_that_we_stopped_is_no_crash() {
     let mut scene = Scene::up(&[("web", 1)]);
     let container = scene.container("web-1").clone();
     let history = scene.observed.history.entry(replica("web", 1)).or_default();
-    history.forgive(&container.id, container.started_at().unwrap());
+    history.ignore_exit(&container.id, container.started_at().unwrap());
     let scene = scene.replica("web", 1, Is::Exited(137, 60));
     assert_eq!(scene.observed.history[&replica("web", 1)].exits, 0);
     assert_eq!(scene.lines(), ["start web-1"]);

@@ -1,4 +1,4 @@
-//! On the way to another version: who comes, who goes, and what happens when the new one is no good.
+//! On the way to another version: who starts, who stops, and what happens when the new version fails.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -12,8 +12,8 @@ use crate::{
         steering::{PodReport, ReplicaReport, Report, Traffic},
     },
     plan::{
-        Approach, Autopsy, Direction, ExclusivePort, Former, Goal, Outcome, Rollout, Signals, Target, Worse,
-        assess,
+        Direction, ExclusivePort, Goal, LastTermination, Outcome, Previous, Regression, Rollout, Signals,
+        Strategy, Target, assess,
         assess::FailureReason,
         status::{self, ExitStatus},
     },
@@ -27,15 +27,15 @@ impl Scene {
     pub(super) fn roll_out(self, name: &str) -> Self {
         let old = self.desired.project.services[&name.parse().unwrap()].clone();
         let scene = self.edit(name, |service| service.container.image = Image("app:2".to_owned()));
-        let former = Former { generation: old.generation(), service: Arc::new(old) };
-        scene.on_its_way(name, |rollout| rollout.direction = Direction::Forward { former: Some(former) })
+        let previous = Previous { generation: old.generation(), service: Arc::new(old) };
+        scene.on_its_way(name, |rollout| rollout.direction = Direction::Forward { previous: Some(previous) })
     }
 
     fn on_its_way(mut self, name: &str, change: impl FnOnce(&mut Rollout)) -> Self {
         let begun = Rollout {
             direction: Direction::Back,
             paused: false,
-            approach: Approach::Rolling,
+            strategy: Strategy::Rolling,
             began: jiff::Timestamp::MIN,
         };
         change(self.desired.rollouts.entry(name.parse().unwrap()).or_insert(begun));
@@ -75,15 +75,15 @@ impl Scene {
 fn a_successor_comes_first_proves_itself_and_takes_the_place() {
     let scene = || Scene::up(&[("web", 2)]).roll_out("web");
     assert_eq!(scene().lines(), ["launch web-1 replacement"]);
-    let young = scene().successor("web", 1, Is::Up(1));
+    let young = scene().replacement("web", 1, Is::Up(1));
     assert_eq!(young.lines(), NOTHING);
     assert_eq!(young.plan().wake, Some(young.now + Duration::from_secs(4)));
-    let proved = || scene().successor("web", 1, Is::Up(MONITOR));
+    let proved = || scene().replacement("web", 1, Is::Up(MONITOR));
     // The next one begins at once: nobody is missing.
     assert_eq!(proved().lines(), ["launch web-2 replacement", "stop web-1"]);
     let alone = proved().without("web-1");
     assert_eq!(alone.lines(), ["launch web-2 replacement", "promote web-1 replacement"]);
-    let ended = scene().edit("web", |_| {}).successor("web", 1, Is::Up(MONITOR));
+    let ended = scene().edit("web", |_| {}).replacement("web", 1, Is::Up(MONITOR));
     let mut ended = ended;
     let exit = ended.state(Is::Exited(0, 60));
     ended.container("web-1").state = exit;
@@ -93,16 +93,16 @@ fn a_successor_comes_first_proves_itself_and_takes_the_place() {
 #[test]
 fn a_successor_that_is_not_ready_takes_nobodys_place() {
     for is in [Is::UpAnd(Health::Starting, 60), Is::UpAnd(Health::Unhealthy, 60), Is::Paused] {
-        let scene = Scene::up(&[("web", 2)]).roll_out("web").successor("web", 1, is);
+        let scene = Scene::up(&[("web", 2)]).roll_out("web").replacement("web", 1, is);
         assert_eq!(scene.lines(), NOTHING);
     }
-    let crashed = Scene::up(&[("web", 2)]).roll_out("web").successor("web", 1, Is::Exited(1, 1));
+    let crashed = Scene::up(&[("web", 2)]).roll_out("web").replacement("web", 1, Is::Exited(1, 1));
     assert_eq!(crashed.lines(), NOTHING, "it waits for its next try");
 }
 
 #[test]
 fn a_successor_that_is_cut_off_starts_again_and_takes_nobodys_place_before() {
-    let scene = |is| Scene::up(&[("web", 2)]).roll_out("web").successor("web", 1, is);
+    let scene = |is| Scene::up(&[("web", 2)]).roll_out("web").replacement("web", 1, is);
     let id = "shop-web-1-next";
     for is in [Is::Up(MONITOR), Is::UpAnd(Health::Starting, 60)] {
         let mut cut_off = scene(is);
@@ -128,7 +128,7 @@ fn so_many_at_once_and_so_long_between_them() {
     assert_eq!(scene().rules(|rules| rules.parallelism = 0).lines().len(), 4);
     let delayed = scene()
         .rules(|rules| rules.delay = Duration::from_secs(30))
-        .successor("web", 1, Is::Up(MONITOR + 10))
+        .replacement("web", 1, Is::Up(MONITOR + 10))
         .without("web-1");
     assert_eq!(delayed.lines(), ["promote web-1 replacement"]);
     assert_eq!(delayed.plan().wake, Some(delayed.now + Duration::from_secs(20)));
@@ -148,7 +148,7 @@ fn with_stop_first_nobody_goes_while_another_one_is_missing() {
 
 #[test]
 fn what_dies_on_the_way_comes_back_as_it_was() {
-    let scene = || Scene::up(&[("web", 3)]).roll_out("web").successor("web", 1, Is::Up(1));
+    let scene = || Scene::up(&[("web", 3)]).roll_out("web").replacement("web", 1, Is::Up(1));
     let launched = |scene: &Scene, line: &str| {
         let plan = scene.plan();
         let found = plan.actions.iter().find(|action| action.to_string() == line).cloned();
@@ -164,7 +164,7 @@ fn what_dies_on_the_way_comes_back_as_it_was() {
     assert_eq!(launched(&more, "launch web-4"), "web:1");
     // Nothing is known of a version before.
     let unknown =
-        scene().without("web-3").on_its_way("web", |r| r.direction = Direction::Forward { former: None });
+        scene().without("web-3").on_its_way("web", |r| r.direction = Direction::Forward { previous: None });
     assert_eq!(launched(&unknown, "launch web-3"), "app:2");
 }
 
@@ -173,14 +173,14 @@ fn while_paused_everything_stays() {
     let paused = |scene: Scene| scene.on_its_way("web", |rollout| rollout.paused = true);
     let scene = || Scene::up(&[("web", 2)]).roll_out("web");
     assert_eq!(paused(scene()).lines(), NOTHING);
-    assert_eq!(paused(scene().successor("web", 1, Is::Up(60))).lines(), NOTHING);
+    assert_eq!(paused(scene().replacement("web", 1, Is::Up(60))).lines(), NOTHING);
     assert_eq!(paused(scene()).outcome(), None);
 }
 
 #[test]
 fn on_the_way_back_whoever_is_no_good_goes_at_once() {
     // The old version is wanted again: the successors are of another one.
-    let scene = Scene::up(&[("web", 2)]).roll_out("web").successor("web", 1, Is::Up(1));
+    let scene = Scene::up(&[("web", 2)]).roll_out("web").replacement("web", 1, Is::Up(1));
     let back = scene
         .edit("web", |service| service.container.image = Image("web:1".to_owned()))
         .on_its_way("web", |rollout| rollout.direction = Direction::Back);
@@ -189,7 +189,7 @@ fn on_the_way_back_whoever_is_no_good_goes_at_once() {
     assert_eq!((gone.lines(), gone.outcome()), (vec![], Some(Outcome::Done)));
     // Whoever is to serve does not yet: better the other one than nobody.
     gone = gone.edit("web", |service| service.container.image = Image("app:2".to_owned()));
-    gone = gone.successor("web", 1, Is::Up(60));
+    gone = gone.replacement("web", 1, Is::Up(60));
     gone = gone.edit("web", |service| service.container.image = Image("web:1".to_owned()));
     let exited = gone.state(Is::Exited(0, 60));
     gone.container("web-1").state = exited;
@@ -210,7 +210,7 @@ fn a_rollout_is_done_when_every_slot_has_proved_itself() {
 
 #[test]
 fn a_new_version_fails_by_what_its_replicas_do() {
-    let scene = |is| Scene::up(&[("web", 4)]).roll_out("web").successor("web", 1, is);
+    let scene = |is| Scene::up(&[("web", 4)]).roll_out("web").replacement("web", 1, is);
     assert_eq!(scene(Is::UpAnd(Health::Unhealthy, 3)).reason(), Some(FailureReason::Unhealthy));
     assert_eq!(scene(Is::UpAnd(Health::Starting, 599)).reason(), None);
     assert_eq!(
@@ -219,21 +219,21 @@ fn a_new_version_fails_by_what_its_replicas_do() {
     );
     let mut crashed = scene(Is::Exited(3, 1));
     assert_eq!(crashed.reason(), None, "what it died of is found out first");
-    let autopsy = Autopsy {
+    let last_termination = LastTermination {
         exit: ExitStatus { code: 3, out_of_memory: false, error: None, at: crashed.now },
         log: vec!["no database".to_owned()],
         port_not_shared: None,
         other_user: None,
         exclusive_port: None,
     };
-    let target = Target::Successor("web".parse().unwrap(), crate::spec::Slot::new(1).unwrap());
-    crashed.observed.history.get_mut(&target).unwrap().autopsy = Some(autopsy.clone());
+    let target = Target::Replacement("web".parse().unwrap(), crate::spec::Slot::new(1).unwrap());
+    crashed.observed.history.get_mut(&target).unwrap().last_termination = Some(last_termination.clone());
     let reason = crashed.reason().unwrap();
-    assert_eq!(reason, FailureReason::Ended { autopsy: Box::new(autopsy.clone()) });
+    assert_eq!(reason, FailureReason::Ended { last_termination: Box::new(last_termination.clone()) });
     let port = ExclusivePort { port: 30_001, protocol: Protocol::Tcp };
-    let autopsy = Autopsy { exclusive_port: Some(port), ..autopsy };
+    let last_termination = LastTermination { exclusive_port: Some(port), ..last_termination };
     assert_eq!(
-        FailureReason::Ended { autopsy: Box::new(autopsy) }.to_string(),
+        FailureReason::Ended { last_termination: Box::new(last_termination) }.to_string(),
         "it asked for port 30001/tcp, which is exclusive and held by another replica"
     );
     assert!(reason.to_string().contains("exit code 3") && reason.to_string().contains("no database"));
@@ -281,13 +281,13 @@ fn a_host_that_is_out_of_something_condemns_no_version_and_the_start_is_tried_ag
 
 /// The first replica of a new version could not be started, so often in a row.
 fn start_failed(words: &str, exits: u32) -> Scene {
-    let mut scene = Scene::up(&[("web", 4)]).roll_out("web").successor("web", 1, Is::Exited(128, 1));
+    let mut scene = Scene::up(&[("web", 4)]).roll_out("web").replacement("web", 1, Is::Exited(128, 1));
     let error = Some(words.to_owned());
     let exit = ExitStatus { code: 128, out_of_memory: false, error, at: Timestamp::UNIX_EPOCH };
-    let target = Target::Successor("web".parse().unwrap(), crate::spec::Slot::new(1).unwrap());
+    let target = Target::Replacement("web".parse().unwrap(), crate::spec::Slot::new(1).unwrap());
     let history = scene.observed.history.get_mut(&target).unwrap();
     history.exits = exits;
-    history.autopsy = Some(Autopsy {
+    history.last_termination = Some(LastTermination {
         exit,
         log: Vec::new(),
         port_not_shared: None,
@@ -300,7 +300,7 @@ fn start_failed(words: &str, exits: u32) -> Scene {
 #[test]
 fn an_image_that_cannot_be_run_fails_after_a_few_tries() {
     let mut scene = Scene::up(&[("web", 2)]).roll_out("web");
-    let target = Target::Successor("web".parse().unwrap(), crate::spec::Slot::new(1).unwrap());
+    let target = Target::Replacement("web".parse().unwrap(), crate::spec::Slot::new(1).unwrap());
     let refused = EngineError::Gone { what: "image app:2".to_owned() };
     let busy = EngineError::Busy { message: "later".to_owned() };
     let full = EngineError::HostFault { message: "no space left on device".to_owned() };
@@ -322,16 +322,16 @@ fn an_image_that_cannot_be_run_fails_after_a_few_tries() {
 #[test]
 fn beside_the_old_ones_so_many_come_as_their_share_needs() {
     let beside = |new, share| {
-        let approach = Approach::Beside { replicas: new, share: Share::of_thousand(share).unwrap() };
-        Scene::up(&[("web", 4)]).roll_out("web").on_its_way("web", |rollout| rollout.approach = approach)
+        let strategy = Strategy::Beside { replicas: new, share: Share::of_thousand(share).unwrap() };
+        Scene::up(&[("web", 4)]).roll_out("web").on_its_way("web", |rollout| rollout.strategy = strategy)
     };
     assert_eq!(beside(1, 100).lines(), ["launch web-1 replacement"]);
     assert_eq!(beside(4, 0).lines().len(), 4);
-    let there = beside(1, 100).successor("web", 1, Is::Up(60));
+    let there = beside(1, 100).replacement("web", 1, Is::Up(60));
     assert_eq!(there.lines(), NOTHING, "nobody goes");
     assert!(matches!(there.outcome(), Some(Outcome::Reached(_))));
     // Fewer are wanted than there are.
-    let fewer = beside(1, 100).successor("web", 1, Is::Up(60)).successor("web", 2, Is::Up(60));
+    let fewer = beside(1, 100).replacement("web", 1, Is::Up(60)).replacement("web", 2, Is::Up(60));
     assert_eq!(fewer.lines(), ["stop web-2 replacement"]);
     for (new, share, weights) in [
         (1, 0, (100, 0)),
@@ -341,17 +341,17 @@ fn beside_the_old_ones_so_many_come_as_their_share_needs() {
         (4, 900, (11, 100)),
         (4, 1000, (0, 100)),
     ] {
-        let scene = beside(new, share).successor("web", 1, Is::Up(60));
+        let scene = beside(new, share).replacement("web", 1, Is::Up(60));
         assert_eq!((scene.weight("web-2"), scene.weight("shop-web-1-next")), weights, "{share} to {new}");
     }
 }
 
 #[test]
 fn both_are_shown_while_both_are_there() {
-    let scene = Scene::up(&[("web", 2)]).roll_out("web").successor("web", 1, Is::Up(1));
+    let scene = Scene::up(&[("web", 2)]).roll_out("web").replacement("web", 1, Is::Up(1));
     let status = status::status(&scene.desired, &scene.observed, scene.now);
     let rows: Vec<_> =
-        status.replicas.iter().map(|row| (row.slot.number(), row.successor, row.current)).collect();
+        status.replicas.iter().map(|row| (row.slot.number(), row.replacement, row.current)).collect();
     assert_eq!(rows, [(1, false, false), (1, true, true), (2, false, false)]);
     assert!(!status.converged);
 }
@@ -372,14 +372,14 @@ fn a_service_of_another_version_has_its_rules_from_the_file() {
 
 #[test]
 fn what_a_replica_met_before_its_first_client_is_not_held_against_its_version() {
-    let scene = Scene::steered(1).roll_out("web").successor("web", 1, Is::Up(1));
+    let scene = Scene::steered(1).roll_out("web").replacement("web", 1, Is::Up(1));
     let mut signals = Signals::default();
     for (weight, overflowed, reset, wanted) in [
         (0, 0, 0, None),
         (0, 50, 50, None),
         (100, 54, 54, None),
-        (100, 55, 54, Some(Worse::Overflows)),
-        (0, 55, 55, Some(Worse::Resets)),
+        (100, 55, 54, Some(Regression::Overflows)),
+        (0, 55, 55, Some(Regression::Resets)),
     ] {
         let traffic = Traffic { total: overflowed, overflowed, reset, ..Traffic::default() };
         let ports = BTreeMap::from([((Transport::Tcp, 80), traffic)]);
@@ -388,14 +388,14 @@ fn what_a_replica_met_before_its_first_client_is_not_held_against_its_version() 
         let pod = PodReport { replicas, ..PodReport::default() };
         let report = Report { pods: BTreeMap::from([("web".parse().unwrap(), pod)]) };
         signals.note(&scene.desired, &scene.observed, &report, scene.now);
-        let signs = signals.signs()[&"web".parse().unwrap()];
-        assert_eq!(signs.worse(&Update::default(), scene.now), wanted, "{signs:?}");
+        let metrics = signals.metrics()[&"web".parse().unwrap()];
+        assert_eq!(metrics.regression(&Update::default(), scene.now), wanted, "{metrics:?}");
     }
 }
 
 #[test]
 fn a_version_that_gets_none_of_the_connections_by_published_ports_is_no_good() {
-    let scene = Scene::steered(1).roll_out("web").successor("web", 1, Is::Up(1));
+    let scene = Scene::steered(1).roll_out("web").replacement("web", 1, Is::Up(1));
     // Totals of the old replica and of the new one, and whether the new one is in rotation.
     let run = |scene: &Scene, steps: &[(u64, u64, bool)]| {
         let mut signals = Signals::default();
@@ -413,12 +413,12 @@ fn a_version_that_gets_none_of_the_connections_by_published_ports_is_no_good() {
             let report = Report { pods: BTreeMap::from([("web".parse().unwrap(), pod)]) };
             signals.note(&scene.desired, &scene.observed, &report, scene.now);
         }
-        signals.signs()[&"web".parse().unwrap()].worse(&Update::default(), scene.now)
+        signals.metrics()[&"web".parse().unwrap()].regression(&Update::default(), scene.now)
     };
     let none = [(5000, 0, false), (5100, 0, true), (5139, 0, true)];
     assert_eq!(run(&scene, &none), None, "39 came, so that 19 were due");
     let enough = [(5000, 0, false), (5100, 0, true), (5140, 0, true)];
-    assert_eq!(run(&scene, &enough), Some(Worse::NoConnections));
+    assert_eq!(run(&scene, &enough), Some(Regression::NoConnections));
     assert_eq!(run(&scene, &[(5000, 0, false), (5100, 0, true), (5140, 4, true)]), None);
     assert_eq!(
         run(&scene, &[(5000, 0, false), (5100, 0, true), (6000, 0, false)]),
@@ -455,8 +455,9 @@ fn a_server_has_time_to_open_its_published_port_after_others() {
     let elsewhere = |found: &[u16]| {
         Some(FailureReason::ListensElsewhere { wanted: vec![80], found: found.to_vec(), out_of_reach: None })
     };
-    let scene =
-        |health| Scene::steered(2).roll_out("web").successor("web", 1, Is::Up(1)).listens_on(health, &[4369]);
+    let scene = |health| {
+        Scene::steered(2).roll_out("web").replacement("web", 1, Is::Up(1)).listens_on(health, &[4369])
+    };
     for (health, patience) in [(Health::None, 60), (Health::Healthy, 15)] {
         let young = scene(health);
         assert_eq!(young.plan().wake, Some(young.now + Duration::from_secs(patience)));
@@ -491,7 +492,7 @@ fn declares(scene: Scene, exposed: &[u16]) -> Scene {
 
 /// The first successor of `web` has run for a minute and listens there; the others serve port 80.
 fn follows(exposed: &[u16], listens: &[u16]) -> Scene {
-    let scene = declares(Scene::steered(2), exposed).roll_out("web").successor("web", 1, Is::Up(60));
+    let scene = declares(Scene::steered(2), exposed).roll_out("web").replacement("web", 1, Is::Up(60));
     scene.listens_on(Health::None, listens)
 }
 
@@ -529,11 +530,11 @@ fn a_new_version_takes_over_once_it_serves_what_the_one_before_it_does() {
 
 #[test]
 fn a_version_that_nobody_outside_of_its_container_reaches_does_not_take_over() {
-    let published = || Scene::steered(2).roll_out("web").successor("web", 1, Is::Up(60));
+    let published = || Scene::steered(2).roll_out("web").replacement("web", 1, Is::Up(60));
     let at = |scene: Scene, address: Option<&str>| {
         scene.listens_on(Health::None, &[80]).reports(|pod| {
-            let successor = pod.replicas.get_mut(&ContainerId("shop-web-1-next".to_owned())).unwrap();
-            let traffic = successor.ports.get_mut(&(Transport::Tcp, 80)).unwrap();
+            let replacement = pod.replicas.get_mut(&ContainerId("shop-web-1-next".to_owned())).unwrap();
+            let traffic = replacement.ports.get_mut(&(Transport::Tcp, 80)).unwrap();
             traffic.only_at = address.map(|address| address.parse().unwrap());
         })
     };
@@ -558,7 +559,7 @@ fn all_published_ports_that_are_served_count_but_not_on_the_way_back() {
                 replica.ports.insert((Transport::Tcp, 81), traffic);
             }
         });
-        scene.roll_out("web").successor("web", 1, Is::Up(60)).listens_on(Health::None, &[80])
+        scene.roll_out("web").replacement("web", 1, Is::Up(60)).listens_on(Health::None, &[80])
     };
     assert!(!makes_way(serves_two()));
     let wanted =
@@ -574,7 +575,7 @@ fn a_server_that_listens_elsewhere_is_judged_no_later_than_any_other() {
         Scene::steered(2)
             .rules(|rules| rules.deadline = Duration::from_secs(20))
             .roll_out("web")
-            .successor("web", 1, Is::Up(0))
+            .replacement("web", 1, Is::Up(0))
             .listens_on(Health::None, ports)
             .seconds_later(20)
     };
@@ -588,7 +589,7 @@ impl Scene {
     fn hands_over(replicas: u32, out: i64) -> Self {
         Self::steered(replicas)
             .roll_out("web")
-            .successor("web", 1, Is::Up(60))
+            .replacement("web", 1, Is::Up(60))
             .listens_on(Health::None, &[80])
             .shows(1, 0, Some(1))
             .out(1, out)
@@ -646,8 +647,8 @@ fn a_version_that_comes_before_the_last_but_one_has_finished_does_not_bring_that
     let promoted = given().renamed("shop-web-1-next", "shop-web-1");
     assert_eq!(promoted.lines(), ["launch web-1 replacement"]);
     let weights = |scene: &Scene, id: &str| {
-        let wishes = scene.plan().wishes;
-        let replicas = wishes.into_values().flat_map(|pod| pod.replicas);
+        let steering_configs = scene.plan().steering_configs;
+        let replicas = steering_configs.into_values().flat_map(|pod| pod.replicas);
         replicas.filter(|replica| replica.id.0 == id).map(|replica| replica.weight).collect::<Vec<_>>()
     };
     for scene in [scene(), given(), promoted] {
@@ -656,7 +657,7 @@ fn a_version_that_comes_before_the_last_but_one_has_finished_does_not_bring_that
     }
     // One whose successor has not proved itself is still needed.
     let young =
-        Scene::steered(1).roll_out("web").successor("web", 1, Is::Up(1)).listens_on(Health::None, &[80]);
+        Scene::steered(1).roll_out("web").replacement("web", 1, Is::Up(1)).listens_on(Health::None, &[80]);
     assert_eq!(young.next_version("app:3").lines(), ["stop web-1 replacement"]);
 }
 

@@ -84,8 +84,8 @@ impl Scene {
 
     /// The weights that the kernel is told.
     pub(super) fn weights(&self) -> Vec<u32> {
-        let wishes = self.plan().wishes;
-        wishes.values().flat_map(|pod| &pod.replicas).map(|replica| replica.weight).collect()
+        let steering_configs = self.plan().steering_configs;
+        steering_configs.values().flat_map(|pod| &pod.replicas).map(|replica| replica.weight).collect()
     }
 }
 
@@ -295,7 +295,7 @@ fn a_project_is_as_wanted_once_the_kernel_does_what_it_is_told() {
 fn replicas_start_only_once_the_kernel_shares_their_ports() {
     let begin = || Scene::steered(0).goal("web", Goal::Run { replicas: 1 }).unseen();
     assert_eq!(begin().lines(), NOTHING);
-    assert_eq!(begin().plan().wishes.len(), 1, "the kernel is told of the pod");
+    assert_eq!(begin().plan().steering_configs.len(), 1, "the kernel is told of the pod");
     assert_eq!(begin().reports(|_| {}).lines(), ["launch web-1"]);
     let another = begin().reports(|pod| pod.netns = NETNS + 1);
     assert_eq!(another.lines(), NOTHING, "a report of the network that was there before");
@@ -331,15 +331,16 @@ fn a_version_of_another_user_is_rolled_out_as_any_other_and_never_takes_a_replic
             let scene = of_user(Scene::steered(replicas), user);
             assert!(scene.weights().iter().all(|weight| *weight == WEIGHT), "{user}");
             assert_eq!(scene.lines(), ["launch web-1 replacement"], "{user}");
-            assert_eq!(status(&scene.desired, &scene.observed, scene.now).troubles, [], "{user}");
+            assert_eq!(status(&scene.desired, &scene.observed, scene.now).errors, [], "{user}");
         }
     }
 }
 
 #[test]
 fn nobody_waits_for_a_service_that_is_taken_away() {
-    let hold =
-        |scene: &Scene| scene.plan().wishes.values().next().unwrap().rules.values().next().unwrap().hold;
+    let hold = |scene: &Scene| {
+        scene.plan().steering_configs.values().next().unwrap().rules.values().next().unwrap().hold
+    };
     assert_eq!(hold(&Scene::steered(1)), spec::Service::HOLD);
     assert_eq!(hold(&Scene::steered(1).goal("web", Goal::Run { replicas: 0 })), spec::Service::HOLD);
     assert_eq!(hold(&Scene::steered(1).goal("web", Goal::Stop)), Duration::ZERO);
@@ -351,7 +352,7 @@ fn nobody_waits_for_a_service_that_is_taken_away() {
 #[test]
 fn exclusive_ports_reach_the_kernel_and_restart_nobody() {
     let ports = |first, last| PortSet::from_iter([PortRange { protocol: Protocol::Tcp, first, last }]);
-    let exclusive = |scene: &Scene| scene.plan().wishes.values().next().unwrap().exclusive.clone();
+    let exclusive = |scene: &Scene| scene.plan().steering_configs.values().next().unwrap().exclusive.clone();
     let shown = |scene: &Scene| {
         let status = status(&scene.desired, &scene.observed, scene.now);
         assert!(status.converged);

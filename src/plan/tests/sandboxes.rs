@@ -56,7 +56,7 @@ fn a_changed_pod_is_emptied_before_its_sandbox_goes() {
     let mut scene = Scene::up(&[("web", 2)]).edit_pod("web", |pod| pod.hostname = Some("shop".to_owned()));
     assert_eq!(scene.lines(), NOTHING, "nobody is taken down for it unasked");
     let told = super::super::status::status(&scene.desired, &scene.observed, scene.now);
-    assert!(!told.converged && told.troubles.len() == 1, "{told:#?}");
+    assert!(!told.converged && told.errors.len() == 1, "{told:#?}");
     scene.desired.recreate_pods = true;
     assert_eq!(scene.lines(), ["stop web-1", "stop web-2"]);
     let mut scene = Scene::of(&[("web", 2)])

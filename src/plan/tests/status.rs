@@ -4,7 +4,7 @@ use super::{Is, Scene, new_version, replica};
 use crate::{
     engine::{EngineError, Health},
     plan::{
-        Autopsy, Goal,
+        Goal, LastTermination,
         status::{ExitStatus, ProjectStatus, ReplicaState, status},
     },
     spec::DependencyCondition,
@@ -79,7 +79,7 @@ fn a_call_that_keeps_failing_is_shown_with_what_to_do() {
     }
     let status = of(&scene);
     assert!(!status.converged);
-    assert_eq!((status.troubles.len(), status.troubles[0].tries), (1, 3));
+    assert_eq!((status.errors.len(), status.errors[0].tries), (1, 3));
     match &status.replicas[0].state {
         ReplicaState::Blocked { error, help, tries: 3 } => {
             assert_eq!(error, "port is already allocated");
@@ -99,7 +99,7 @@ fn orphans_are_named() {
 #[test]
 fn an_end_is_shown_until_the_replica_has_stayed_up_since() {
     let exit = ExitStatus { code: 1, out_of_memory: false, error: None, at: Timestamp::UNIX_EPOCH };
-    let autopsy = Autopsy {
+    let last_termination = LastTermination {
         exit,
         log: vec!["no database".to_owned()],
         port_not_shared: None,
@@ -115,8 +115,9 @@ fn an_end_is_shown_until_the_replica_has_stayed_up_since() {
         (ended().edit("web", new_version).replica("web", 1, Is::Up(1)), false),
     ] {
         let mut scene = scene;
-        scene.observed.history.entry(replica("web", 1)).or_default().autopsy = Some(autopsy.clone());
+        scene.observed.history.entry(replica("web", 1)).or_default().last_termination =
+            Some(last_termination.clone());
         let seen = &of(&scene).replicas[0];
-        assert_eq!((seen.autopsy.is_some(), seen.exits), (shown, u32::from(shown)));
+        assert_eq!((seen.last_termination.is_some(), seen.exits), (shown, u32::from(shown)));
     }
 }

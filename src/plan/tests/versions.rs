@@ -6,15 +6,15 @@ use super::service;
 use crate::{
     plan::{
         Failure, FailureReason,
-        versions::{Asked, Impossible, Versions},
+        versions::{ChangeCause, Impossible, Versions},
     },
     spec::{FailureAction, Image, Service, Slot},
 };
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
-fn asked(cause: &str) -> Asked<'_> {
-    Asked { now: NOW, by: "test", cause }
+fn asked(cause: &str) -> ChangeCause<'_> {
+    ChangeCause { now: NOW, by: "test", cause }
 }
 
 /// The file, with that image.

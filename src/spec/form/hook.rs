@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::DurationForm;
-use crate::spec::{Before, Hook, Hooks, Image};
+use crate::spec::{Hook, Hooks, Image, PreDeploy};
 
 /// The form of [`Hooks`]. A label of each replica that has any holds it as JSON, too.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,24 +51,24 @@ impl From<HookForm> for Hook {
     }
 }
 
-/// The form of the job [`Before`] a version. It is part of no hash.
+/// The form of the job [`PreDeploy`] a version. It is part of no hash.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct BeforeForm {
+pub(super) struct PreDeployForm {
     command: Vec<String>,
     image: Option<String>,
     environment: BTreeMap<String, Option<String>>,
     timeout: DurationForm,
 }
 
-impl From<&Before> for BeforeForm {
-    fn from(before: &Before) -> Self {
-        let Before { command, image, environment, timeout } = before.clone();
+impl From<&PreDeploy> for PreDeployForm {
+    fn from(before: &PreDeploy) -> Self {
+        let PreDeploy { command, image, environment, timeout } = before.clone();
         Self { command, image: image.map(|Image(image)| image), environment, timeout: timeout.into() }
     }
 }
 
-impl From<BeforeForm> for Before {
-    fn from(BeforeForm { command, image, environment, timeout }: BeforeForm) -> Self {
+impl From<PreDeployForm> for PreDeploy {
+    fn from(PreDeployForm { command, image, environment, timeout }: PreDeployForm) -> Self {
         Self { command, image: image.map(Image), environment, timeout: timeout.into() }
     }
 }

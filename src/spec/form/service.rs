@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ContainerForm, DurationForm, FormError, HooksForm,
-    hook::BeforeForm,
+    hook::PreDeployForm,
     pod::ProtocolForm,
     policy::{
         BalanceForm, DependencyForm, ProbesForm, PullPolicyForm, RestartForm, SharingForm, UnhealthyForm,
@@ -14,7 +14,7 @@ use super::{
     },
     version::CanaryForm,
 };
-use crate::spec::{Before, Canary, PortRange, PortSet, Probes, Service};
+use crate::spec::{Canary, PortRange, PortSet, PreDeploy, Probes, Service};
 
 /// The form of a [`Service`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,7 +36,7 @@ pub struct ServiceForm {
     #[serde(default)]
     unhealthy: UnhealthyForm,
     hooks: HooksForm,
-    before: Option<BeforeForm>,
+    before: Option<PreDeployForm>,
     update: UpdateForm,
     rollback: UpdateForm,
     canary: Option<CanaryForm>,
@@ -65,7 +65,7 @@ impl From<&Service> for ServiceForm {
             probe,
             unhealthy,
             hooks,
-            before,
+            pre_deploy,
             update,
             rollback,
             canary,
@@ -89,7 +89,7 @@ impl From<&Service> for ServiceForm {
             probe: probe.as_ref().map(ProbesForm::from),
             unhealthy: (*unhealthy).into(),
             hooks: hooks.into(),
-            before: before.as_ref().map(BeforeForm::from),
+            before: pre_deploy.as_ref().map(PreDeployForm::from),
             update: (*update).into(),
             rollback: (*rollback).into(),
             canary: canary.as_ref().map(CanaryForm::from),
@@ -145,7 +145,7 @@ impl TryFrom<ServiceForm> for Service {
             probe: probe.map(Probes::from),
             unhealthy: unhealthy.into(),
             hooks: hooks.into(),
-            before: before.map(Before::from),
+            pre_deploy: before.map(PreDeploy::from),
             update: update.into(),
             rollback: rollback.into(),
             canary: canary.map(Canary::from),

@@ -7,10 +7,10 @@ use std::{
 
 use super::{ServiceForm, VersionForm};
 use crate::spec::{
-    Balance, Before, Canary, Container, Dependency, DependencyCondition, Device, FailureAction, HealthTest,
+    Balance, Canary, Container, Dependency, DependencyCondition, Device, FailureAction, HealthTest,
     Healthcheck, Hook, Hooks, Image, Ipc, LogDriver, Mount, MountSource, NetworkAttachment, Order, Pod,
-    PodNetwork, PortBinding, PortRange, PortSet, Probe, ProbeKind, Probes, Protocol, PullPolicy, Restart,
-    RestartCondition, Service, Share, Sharing, Ulimit, Unhealthy, Update,
+    PodNetwork, PortBinding, PortRange, PortSet, PreDeploy, Probe, ProbeKind, Probes, Protocol, PullPolicy,
+    Restart, RestartCondition, Service, Share, Sharing, Ulimit, Unhealthy, Update,
 };
 
 /// What a row of the table does to the hash of the service or pod that it changes.
@@ -46,7 +46,7 @@ fn base() -> Service {
         probe: None,
         unhealthy: Unhealthy::Replace,
         hooks: Hooks::default(),
-        before: None,
+        pre_deploy: None,
         update: Update::default(),
         rollback: Update::default(),
         canary: None,
@@ -359,7 +359,7 @@ fn service_rows() -> Vec<Row<Service>> {
         }),
         ("service.unhealthy", Nothing, |s| s.unhealthy = Unhealthy::Keep),
         ("service.before", Nothing, |s| {
-            s.before = Some(Before { command: list(&["migrate"]), image: None, environment: BTreeMap::new(), timeout: Before::TIMEOUT });
+            s.pre_deploy = Some(PreDeploy { command: list(&["migrate"]), image: None, environment: BTreeMap::new(), timeout: PreDeploy::TIMEOUT });
         }),
         ("service.update", Nothing, |s| {
             s.update = Update { parallelism: 3, order: Some(Order::StopFirst), failure_action: FailureAction::Pause, ..Update::default() };

@@ -39,7 +39,7 @@ impl From<&Service> for VersionForm {
             hold: _,
             probe: _,
             unhealthy: _,
-            before: _,
+            pre_deploy: _,
             update: _,
             rollback: _,
             canary: _,

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     engine::{Engine, EngineError},
-    plan::{Action, Answer, Phase, Plan, PostStart, Replacement, Stage, Target, plan, status},
+    plan::{Action, Answer, HookPhase, Phase, Plan, PostStart, Target, UnhealthyReplacement, plan, status},
 };
 
 impl<E: Engine> Supervisor<E> {
@@ -26,12 +26,13 @@ impl<E: Engine> Supervisor<E> {
         self.settle_doubts(now);
         // The file may have said something new.
         self.probed();
-        let found = self.illnesses.examine(&self.wish.desired, &mut self.observed, &self.probes, now);
+        let found =
+            self.unhealthy.examine(&self.desired_state.desired, &mut self.observed, &self.probes, now);
         found.events.into_iter().for_each(|event| self.journal.record(now, event));
         self.observed.note_listening(now);
         let wake = self.conclude(now);
         self.tell_of_orders();
-        self.plan = plan(&self.wish.desired, &self.observed, now);
+        self.plan = plan(&self.desired_state.desired, &self.observed, now);
         self.plan.wake = self.plan.wake.into_iter().chain(found.wake).chain(wake).min();
         for (service, said) in &self.plan.let_through {
             if !let_through.contains_key(service) {
@@ -39,15 +40,15 @@ impl<E: Engine> Supervisor<E> {
                 self.journal.record(now, EventKind::CheckNeverPassed { service, said });
             }
         }
-        traffic::note_out(&self.plan.wishes, &mut self.observed.out_since, now);
+        traffic::note_out(&self.plan.steering_configs, &mut self.observed.out_since, now);
         self.observed.note_ready(&self.plan.ready, now);
-        self.outages.note(&self.wish.desired, &self.observed, now);
+        self.outages.note(&self.desired_state.desired, &self.observed, now);
         self.observed.note_connected(&self.plan.connected);
-        self.wish.note_served(&self.observed);
-        self.traffic.want(std::mem::take(&mut self.plan.wishes));
+        self.desired_state.note_served(&self.observed);
+        self.traffic.want(std::mem::take(&mut self.plan.steering_configs));
         let free = AT_ONCE.saturating_sub(self.observed.busy.len());
         let actions: Vec<_> = self.plan.actions.drain(..).take(free).collect();
-        self.wish.note_ending(&actions, &self.observed);
+        self.desired_state.note_ending(&actions, &self.observed);
         for action in actions {
             let target = action.target();
             if let Action::Stop { id, .. } = &action
@@ -55,31 +56,31 @@ impl<E: Engine> Supervisor<E> {
             {
                 let history = self.observed.history.entry(target.clone()).or_default();
                 match self.plan.replaced.get(id) {
-                    Some(illness) => {
-                        let why = Replacement { why: illness.why(now), at: now };
+                    Some(unhealthy) => {
+                        let why = UnhealthyReplacement { why: unhealthy.why(now), at: now };
                         if let Target::Replica(service, slot) = &target {
                             let (service, slot, why) = (service.clone(), *slot, why.why.clone());
                             self.journal.record(now, EventKind::Replaced { service, slot, why });
                         }
-                        history.replace(id, started_at, illness.well_for, why);
+                        history.replace(id, started_at, unhealthy.well_for, why);
                     }
-                    None => history.forgive(id, started_at),
+                    None => history.ignore_exit(id, started_at),
                 }
             }
             let hooks = hooks::of(&action, &self.observed);
-            let last_words = self.traffic.last_words(&action, &self.observed);
-            self.wish.note_begun(&action, &self.observed);
+            let graceful_close = self.traffic.graceful_close(&action, &self.observed);
+            self.desired_state.note_begun(&action, &self.observed);
             if let Action::Prepare { id, started_at } = &action {
-                let progress = PostStart { started_at: *started_at, stage: Stage::Begun };
-                self.wish.note_post_start(id, progress, &mut self.observed);
+                let progress = PostStart { started_at: *started_at, phase: HookPhase::Begun };
+                self.desired_state.note_post_start(id, progress, &mut self.observed);
             }
             self.observed.busy.insert(target.clone(), action.verb());
             let kind = EventKind::Begun { verb: action.verb(), target: self.named(target) };
             self.journal.record(now, kind);
             let engine = Arc::clone(&self.engine);
-            let project = self.wish.desired.project.clone();
+            let project = self.desired_state.desired.project.clone();
             self.tasks.spawn(async move {
-                let result = act::act(&*engine, &project, &action, &hooks, last_words).await;
+                let result = act::act(&*engine, &project, &action, &hooks, graceful_close).await;
                 Task::Acted { action, result }
             });
         }
@@ -106,11 +107,11 @@ impl<E: Engine> Supervisor<E> {
             }
             Action::Prepare { id, started_at } => {
                 if result.is_ok() {
-                    let progress = PostStart { started_at: *started_at, stage: Stage::Done };
-                    self.wish.note_post_start(id, progress, &mut self.observed);
+                    let progress = PostStart { started_at: *started_at, phase: HookPhase::Done };
+                    self.desired_state.note_post_start(id, progress, &mut self.observed);
                 }
             }
-            Action::LaunchSandbox(_) | Action::LaunchReplica { .. } | Action::LaunchBefore { .. } => {}
+            Action::LaunchSandbox(_) | Action::LaunchReplica { .. } | Action::LaunchPreDeploy { .. } => {}
         }
         let history = self.observed.history.entry(target.clone()).or_default();
         let kind = match result {
@@ -146,10 +147,13 @@ impl<E: Engine> Supervisor<E> {
 
     fn note_convergence(&mut self, now: Timestamp) {
         let idle = self.observed.busy.is_empty() && self.dirty == Dirty::NOTHING && self.observer.is_some();
-        if self.wish.desired.phase != Phase::Up || self.wish.desired.goals.is_empty() || !idle {
+        if self.desired_state.desired.phase != Phase::Up
+            || self.desired_state.desired.goals.is_empty()
+            || !idle
+        {
             return;
         }
-        let converged = status::status(&self.wish.desired, &self.observed, now).converged;
+        let converged = status::status(&self.desired_state.desired, &self.observed, now).converged;
         if converged && !self.converged {
             self.journal.record(now, EventKind::Converged);
         }

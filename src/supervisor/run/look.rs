@@ -11,9 +11,9 @@ use tokio::time::Instant;
 
 use super::{
     super::{
-        EventKind, before,
+        EventKind,
         observe::{Dirty, Snapshot},
-        watch,
+        pre_deploy, watch,
     },
     LATE, LOOK_PAUSE, RESYNC, RETRY_PAUSE, Supervisor, Task,
 };
@@ -40,9 +40,9 @@ impl<E: Engine> Supervisor<E> {
         let Some(mut observer) = self.observer.take() else { return };
         let dirty = std::mem::replace(&mut self.dirty, Dirty::NOTHING);
         let settled = std::mem::take(&mut self.ended);
-        let (desired, expected) = (self.wish.desired.clone(), self.wish.expected());
+        let (desired, expected) = (self.desired_state.desired.clone(), self.desired_state.expected());
         // Before the file is read, what is ours by a name in it cannot be told from what is not.
-        let knows_names = self.wish.knows_names();
+        let knows_names = self.desired_state.knows_names();
         self.looking_since = Some(Instant::now());
         let subscribe = self.events.is_none();
         let engine = Arc::clone(&self.engine);
@@ -92,14 +92,14 @@ impl<E: Engine> Supervisor<E> {
             }
             Task::Acted { action, result } => self.acted(&action, result),
             Task::Kept { images, result } => self.kept_images.ended(images, result),
-            Task::Told(told) => {
+            Task::TerminationReport(told) => {
                 let history = self.observed.history.entry(told.target).or_default();
                 let events = match told.excuse {
                     Some(excuse) if history.excuse(&excuse.container, excuse.started_at) => {
                         vec![excuse.event]
                     }
                     _ => {
-                        history.autopsy = Some(told.autopsy);
+                        history.last_termination = Some(told.last_termination);
                         told.events
                     }
                 };
@@ -142,13 +142,13 @@ impl<E: Engine> Supervisor<E> {
         self.answered_at = now;
         self.reachable = true;
         let before = std::mem::replace(&mut self.observed.containers, snapshot.containers.into());
-        if self.wish.awaits_recovery()
-            && let Some(reset) = self.wish.recover(&mut self.observed, now)
+        if self.desired_state.awaits_recovery()
+            && let Some(reset) = self.desired_state.recover(&mut self.observed, now)
         {
             self.journal.record(now, EventKind::StateReset { reset });
         }
         self.follow_promoted(&before);
-        self.probes.see(&self.wish.desired, &mut self.observed);
+        self.probes.see(&self.desired_state.desired, &mut self.observed);
         self.observed.networks = snapshot.networks;
         self.observed.volumes = snapshot.volumes;
         self.observed.foreign = snapshot.foreign;
@@ -160,21 +160,23 @@ impl<E: Engine> Supervisor<E> {
             if before.get(&id).is_some_and(|before| before.process().is_some())
                 && let Some(container) = self.observed.containers.get(&id)
             {
-                let target = self.wish.desired.target_of(container);
+                let target = self.desired_state.desired.target_of(container);
                 self.journal.record(now, EventKind::ProcessLost { target });
             }
         }
         self.observed.busy.retain(|target, _| !settled.contains(target));
-        self.wish.catch_up(&mut self.observed);
+        self.desired_state.catch_up(&mut self.observed);
         self.steered(None);
         self.note_stops(now);
-        let seen = watch::compare(&self.wish.desired, &before, &mut self.observed);
+        let seen = watch::compare(&self.desired_state.desired, &before, &mut self.observed);
         for kind in seen.events {
             self.journal.record(now, kind);
         }
-        for failure in before::failures(&self.wish.desired, &mut self.observed) {
+        for failure in pre_deploy::failures(&self.desired_state.desired, &mut self.observed) {
             let engine = Arc::clone(&self.engine);
-            self.tasks.spawn(async move { Task::Told(before::autopsy(&*engine, failure, now).await) });
+            self.tasks.spawn(async move {
+                Task::TerminationReport(pre_deploy::last_termination(&*engine, failure, now).await)
+            });
         }
         self.look_into(seen.deaths, now);
     }
@@ -182,7 +184,9 @@ impl<E: Engine> Supervisor<E> {
     fn look_into(&mut self, deaths: Vec<watch::Death>, now: Timestamp) {
         for death in deaths {
             let engine = Arc::clone(&self.engine);
-            self.tasks.spawn(async move { Task::Told(watch::autopsy(&*engine, death, now).await) });
+            self.tasks.spawn(async move {
+                Task::TerminationReport(watch::last_termination(&*engine, death, now).await)
+            });
         }
     }
 
@@ -191,7 +195,7 @@ impl<E: Engine> Supervisor<E> {
         let Some(started_at) = self.observed.containers.get(id).and_then(Container::started_at) else {
             return;
         };
-        if self.wish.is_ended_by_us(id, started_at) {
+        if self.desired_state.is_ended_by_us(id, started_at) {
             return;
         }
         let known = self.observed.doubts.get(id).filter(|known| known.started_at == started_at);
@@ -203,7 +207,7 @@ impl<E: Engine> Supervisor<E> {
     fn note_stops(&mut self, now: Timestamp) {
         for (id, at) in std::mem::take(&mut self.stops) {
             let Some(container) = self.observed.containers.get(&id) else { continue };
-            match self.wish.note_stopped(container, at) {
+            match self.desired_state.note_stopped(container, at) {
                 None => {
                     self.stops.insert(id, at);
                 }
@@ -223,7 +227,7 @@ impl<E: Engine> Supervisor<E> {
         let before = self.observed.doubts.len();
         self.observed.settle_doubts(now);
         if self.observed.doubts.len() != before {
-            let deaths = watch::deaths(&self.wish.desired, &mut self.observed);
+            let deaths = watch::deaths(&self.desired_state.desired, &mut self.observed);
             self.look_into(deaths, now);
         }
     }
@@ -275,7 +279,7 @@ impl<E: Engine> Supervisor<E> {
 
     /// Who has taken the place of another one brings along what happened to it.
     fn follow_promoted(&mut self, before: &BTreeMap<ContainerId, Container>) {
-        let desired = &self.wish.desired;
+        let desired = &self.desired_state.desired;
         let moved: Vec<_> = self
             .observed
             .containers

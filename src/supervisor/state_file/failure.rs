@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     kernel::steering::OtherUser,
-    plan::{Autopsy, ExclusivePort, Failure, FailureReason, OutOfReach, PortNotShared, status::ExitStatus},
+    plan::{
+        ExclusivePort, Failure, FailureReason, LastTermination, OutOfReach, PortNotShared, status::ExitStatus,
+    },
     spec::{
         Image, Slot,
         form::{FormError, ProtocolForm},
@@ -43,7 +45,10 @@ impl TryFrom<FailureForm> for Failure {
 #[serde(tag = "reason")]
 enum ReasonForm {
     #[serde(rename = "ended")]
-    Ended { autopsy: Box<AutopsyForm> },
+    Ended {
+        #[serde(rename = "autopsy")]
+        last_termination: Box<LastTerminationForm>,
+    },
     #[serde(rename = "refused")]
     Refused { error: String },
     #[serde(rename = "job")]
@@ -74,7 +79,9 @@ enum ReasonForm {
 impl From<&FailureReason> for ReasonForm {
     fn from(reason: &FailureReason) -> Self {
         match reason.clone() {
-            FailureReason::Ended { autopsy } => Self::Ended { autopsy: Box::new((*autopsy).into()) },
+            FailureReason::Ended { last_termination } => {
+                Self::Ended { last_termination: Box::new((*last_termination).into()) }
+            }
             FailureReason::Refused { error } => Self::Refused { error },
             FailureReason::Job { error } => Self::Job { error },
             FailureReason::Unhealthy => Self::Unhealthy,
@@ -99,7 +106,9 @@ impl From<&FailureReason> for ReasonForm {
 impl From<ReasonForm> for FailureReason {
     fn from(form: ReasonForm) -> Self {
         match form {
-            ReasonForm::Ended { autopsy } => Self::Ended { autopsy: Box::new((*autopsy).into()) },
+            ReasonForm::Ended { last_termination } => {
+                Self::Ended { last_termination: Box::new((*last_termination).into()) }
+            }
             ReasonForm::Refused { error } => Self::Refused { error },
             ReasonForm::Job { error } => Self::Job { error },
             ReasonForm::Unhealthy => Self::Unhealthy,
@@ -119,9 +128,9 @@ impl From<ReasonForm> for FailureReason {
     }
 }
 
-/// The form of an [`Autopsy`].
+/// The form of an [`LastTermination`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct AutopsyForm {
+struct LastTerminationForm {
     exit: ExitForm,
     log: Vec<String>,
     port_not_shared: Option<PortNotSharedForm>,
@@ -131,8 +140,10 @@ struct AutopsyForm {
     exclusive_port: Option<ExclusivePortForm>,
 }
 
-impl From<Autopsy> for AutopsyForm {
-    fn from(Autopsy { exit, log, port_not_shared, other_user, exclusive_port }: Autopsy) -> Self {
+impl From<LastTermination> for LastTerminationForm {
+    fn from(
+        LastTermination { exit, log, port_not_shared, other_user, exclusive_port }: LastTermination,
+    ) -> Self {
         Self {
             exit: exit.into(),
             log,
@@ -143,8 +154,10 @@ impl From<Autopsy> for AutopsyForm {
     }
 }
 
-impl From<AutopsyForm> for Autopsy {
-    fn from(AutopsyForm { exit, log, port_not_shared, other_user, exclusive_port }: AutopsyForm) -> Self {
+impl From<LastTerminationForm> for LastTermination {
+    fn from(
+        LastTerminationForm { exit, log, port_not_shared, other_user, exclusive_port }: LastTerminationForm,
+    ) -> Self {
         Self {
             exit: exit.into(),
             log,

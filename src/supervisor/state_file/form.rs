@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::{Scale, State, versions::VersionsForm};
 use crate::{
     engine::{ContainerId, EngineIdentity},
-    plan::{PostStart, Stage, StoppedOutside, versions::Versions},
+    plan::{HookPhase, PostStart, StoppedOutside, versions::Versions},
     spec::{Generation, ServiceName, Slot, form::FormError},
 };
 
@@ -280,10 +280,12 @@ impl From<StoppedOutsideForm> for StoppedOutside {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct PostStartForm {
     started_at: Timestamp,
-    stage: StageForm,
+    // The key that earlier releases read.
+    #[serde(rename = "stage")]
+    phase: StageForm,
 }
 
-/// The form of a [`Stage`].
+/// The form of a [`HookPhase`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum StageForm {
     #[serde(rename = "begun")]
@@ -293,21 +295,21 @@ enum StageForm {
 }
 
 impl From<PostStart> for PostStartForm {
-    fn from(PostStart { started_at, stage }: PostStart) -> Self {
-        let stage = match stage {
-            Stage::Begun => StageForm::Begun,
-            Stage::Done => StageForm::Done,
+    fn from(PostStart { started_at, phase }: PostStart) -> Self {
+        let phase = match phase {
+            HookPhase::Begun => StageForm::Begun,
+            HookPhase::Done => StageForm::Done,
         };
-        Self { started_at, stage }
+        Self { started_at, phase }
     }
 }
 
 impl From<PostStartForm> for PostStart {
-    fn from(PostStartForm { started_at, stage }: PostStartForm) -> Self {
-        let stage = match stage {
-            StageForm::Begun => Stage::Begun,
-            StageForm::Done => Stage::Done,
+    fn from(PostStartForm { started_at, phase }: PostStartForm) -> Self {
+        let phase = match phase {
+            StageForm::Begun => HookPhase::Begun,
+            StageForm::Done => HookPhase::Done,
         };
-        Self { started_at, stage }
+        Self { started_at, phase }
     }
 }

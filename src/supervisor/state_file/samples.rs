@@ -12,13 +12,14 @@ use crate::{
     engine::ContainerId,
     kernel::{Counters, steering::OtherUser},
     plan::{
-        Autopsy, Counted, Failure, FailureReason, PortNotShared, PostStart, Proof, Stage,
+        Counted, Failure, FailureReason, HookPhase, LastTermination, PortNotShared, PostStart,
+        RolloutSummary,
         status::ExitStatus,
         versions::{Ended, Pin, Revision, Steps, Underway, Versions, Why},
     },
     spec::{
-        Balance, Before, Canary, Container, Dependency, DependencyCondition, FailureAction, Generation, Hook,
-        Hooks, Image, Order, PortSet, Probe, ProbeKind, Probes, PullPolicy, Restart, RestartCondition,
+        Balance, Canary, Container, Dependency, DependencyCondition, FailureAction, Generation, Hook, Hooks,
+        Image, Order, PortSet, PreDeploy, Probe, ProbeKind, Probes, PullPolicy, Restart, RestartCondition,
         Service, Share, Sharing, Slot, Unhealthy, Update,
     },
 };
@@ -66,7 +67,7 @@ fn plain() -> Service {
         probe: None,
         unhealthy: Unhealthy::Replace,
         hooks: Hooks::default(),
-        before: None,
+        pre_deploy: None,
         update: Update::default(),
         rollback: Update { failure_action: FailureAction::Continue, ..Update::default() },
         canary: None,
@@ -111,11 +112,11 @@ fn full() -> Service {
         }),
         unhealthy: Unhealthy::Keep,
         hooks: Hooks { post_start: vec![hook.clone()], pre_stop: vec![hook] },
-        before: Some(Before {
+        pre_deploy: Some(PreDeploy {
             command: words(&["migrate"]),
             image: Some(Image("migrations:2".to_owned())),
             environment: BTreeMap::from([("DB".to_owned(), text("main"))]),
-            timeout: Before::TIMEOUT,
+            timeout: PreDeploy::TIMEOUT,
         }),
         update: Update {
             parallelism: 3,
@@ -142,7 +143,7 @@ fn failures() -> Vec<FailureReason> {
     let exit = |error| ExitStatus { code: 137, out_of_memory: true, error, at: time(7) };
     vec![
         FailureReason::Ended {
-            autopsy: Box::new(Autopsy {
+            last_termination: Box::new(LastTermination {
                 exit: exit(None),
                 log: words(&["no database", "bye \u{1b}[0m"]),
                 port_not_shared: Some(PortNotShared { image: Image("app:2".to_owned()), port: Some(80) }),
@@ -151,7 +152,7 @@ fn failures() -> Vec<FailureReason> {
             }),
         },
         FailureReason::Ended {
-            autopsy: Box::new(Autopsy {
+            last_termination: Box::new(LastTermination {
                 exit: exit(text("no such file")),
                 log: Vec::new(),
                 port_not_shared: Some(PortNotShared { image: Image("app:2".to_owned()), port: None }),
@@ -191,7 +192,7 @@ fn rolling() -> Versions {
             to: 4,
             from: 3,
             back: None,
-            paused: Some(Why::Asked),
+            paused: Some(Why::Requested),
             steps: Some(Steps {
                 shares: vec![share(100), share(500), Share::ALL],
                 at: 1,
@@ -202,12 +203,12 @@ fn rolling() -> Versions {
             began: time(5),
             counted: Some(Counted { counters, refused: 5 }),
         }),
-        pin: Some(Pin { file: Generation::from_label("0123456789ab"), revision: 4, why: Why::Asked }),
+        pin: Some(Pin { file: Generation::from_label("0123456789ab"), revision: 4, why: Why::Requested }),
         last: Some(Ended {
             to: 3,
             at: time(6),
             failed: None,
-            proof: Some(Proof { connections: 8, migrated: 9, refused: 10, reset: 11 }),
+            rollout_summary: Some(RolloutSummary { connections: 8, migrated: 9, refused: 10, reset: 11 }),
         }),
     }
 }
@@ -229,7 +230,7 @@ fn failed(reason: FailureReason) -> Versions {
             counted: None,
         }),
         pin: Some(Pin { file: Generation::from_label("ba9876543210"), revision: 1, why: why() }),
-        last: Some(Ended { to: 1, at: time(6), failed: Some((2, failure())), proof: None }),
+        last: Some(Ended { to: 1, at: time(6), failed: Some((2, failure())), rollout_summary: None }),
     }
 }
 
@@ -243,7 +244,7 @@ pub fn everything() -> State {
         .collect();
     versions.insert(name("web"), rolling());
     versions.insert(name("new"), Versions::default());
-    let post_start = |stage| PostStart { started_at: time(1), stage };
+    let post_start = |phase| PostStart { started_at: time(1), phase };
     State {
         scale: BTreeMap::from([(name("web"), Scale { file: 2, replicas: 5 })]),
         stopped: BTreeSet::from([name("db"), name("cache")]),
@@ -251,8 +252,8 @@ pub fn everything() -> State {
         done_before: BTreeMap::from([(name("web"), Generation::from_label("0123456789ab"))]),
         interrupted_jobs: BTreeMap::from([(id("job"), Timestamp::UNIX_EPOCH)]),
         post_start: BTreeMap::from([
-            (id("1f"), post_start(Stage::Begun)),
-            (id("2f"), post_start(Stage::Done)),
+            (id("1f"), post_start(HookPhase::Begun)),
+            (id("2f"), post_start(HookPhase::Done)),
         ]),
         restart_after: BTreeSet::from([name("web")]),
         ending: BTreeMap::new(),

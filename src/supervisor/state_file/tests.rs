@@ -48,8 +48,9 @@ fn an_exclusive_port_of_which_a_version_ended_is_kept_and_left_out_otherwise() {
     let mut state = everything();
     let ended = state.versions.values_mut().find_map(|versions| match &mut versions.last {
         Some(Ended {
-            failed: Some((_, Failure { reason: FailureReason::Ended { autopsy }, .. })), ..
-        }) => Some(autopsy),
+            failed: Some((_, Failure { reason: FailureReason::Ended { last_termination }, .. })),
+            ..
+        }) => Some(last_termination),
         _ => None,
     });
     ended.unwrap().exclusive_port = Some(ExclusivePort { port: 30_001, protocol: Protocol::Tcp });

@@ -7,7 +7,7 @@ use super::failure::FailureForm;
 use crate::{
     kernel::Counters,
     plan::{
-        Counted, Failure, Proof,
+        Counted, Failure, RolloutSummary,
         versions::{Ended, Pin, Revision, Steps, Underway, Versions, Why},
     },
     spec::{
@@ -183,7 +183,7 @@ enum WhyForm {
 impl From<&Why> for WhyForm {
     fn from(why: &Why) -> Self {
         match why {
-            Why::Asked => Self::Asked,
+            Why::Requested => Self::Asked,
             Why::Failed(failure) => Self::Failed(Box::new(FailureForm::from(&**failure))),
         }
     }
@@ -194,7 +194,7 @@ impl TryFrom<WhyForm> for Why {
 
     fn try_from(form: WhyForm) -> Result<Self, FormError> {
         Ok(match form {
-            WhyForm::Asked => Self::Asked,
+            WhyForm::Asked => Self::Requested,
             WhyForm::Failed(failure) => Self::Failed(Box::new((*failure).try_into()?)),
         })
     }
@@ -228,17 +228,17 @@ struct EndedForm {
     to: u32,
     at: Timestamp,
     failed: Option<(u32, FailureForm)>,
-    #[serde(default)]
-    proof: Option<ProofForm>,
+    #[serde(default, rename = "proof")]
+    rollout_summary: Option<RolloutSummaryForm>,
 }
 
 impl From<&Ended> for EndedForm {
-    fn from(Ended { to, at, failed, proof }: &Ended) -> Self {
+    fn from(Ended { to, at, failed, rollout_summary }: &Ended) -> Self {
         Self {
             to: *to,
             at: *at,
             failed: failed.as_ref().map(|(number, failure)| (*number, failure.into())),
-            proof: proof.map(ProofForm::from),
+            rollout_summary: rollout_summary.map(RolloutSummaryForm::from),
         }
     }
 }
@@ -246,12 +246,12 @@ impl From<&Ended> for EndedForm {
 impl TryFrom<EndedForm> for Ended {
     type Error = FormError;
 
-    fn try_from(EndedForm { to, at, failed, proof }: EndedForm) -> Result<Self, FormError> {
+    fn try_from(EndedForm { to, at, failed, rollout_summary }: EndedForm) -> Result<Self, FormError> {
         let failed = match failed {
             Some((number, failure)) => Some((number, Failure::try_from(failure)?)),
             None => None,
         };
-        Ok(Self { to, at, failed, proof: proof.map(Proof::from) })
+        Ok(Self { to, at, failed, rollout_summary: rollout_summary.map(RolloutSummary::from) })
     }
 }
 
@@ -296,23 +296,23 @@ impl From<CountersForm> for Counters {
     }
 }
 
-/// The form of [`Proof`].
+/// The form of [`RolloutSummary`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct ProofForm {
+struct RolloutSummaryForm {
     connections: u64,
     migrated: u64,
     refused: u64,
     reset: u64,
 }
 
-impl From<Proof> for ProofForm {
-    fn from(Proof { connections, migrated, refused, reset }: Proof) -> Self {
+impl From<RolloutSummary> for RolloutSummaryForm {
+    fn from(RolloutSummary { connections, migrated, refused, reset }: RolloutSummary) -> Self {
         Self { connections, migrated, refused, reset }
     }
 }
 
-impl From<ProofForm> for Proof {
-    fn from(ProofForm { connections, migrated, refused, reset }: ProofForm) -> Self {
+impl From<RolloutSummaryForm> for RolloutSummary {
+    fn from(RolloutSummaryForm { connections, migrated, refused, reset }: RolloutSummaryForm) -> Self {
         Self { connections, migrated, refused, reset }
     }
 }

@@ -9,7 +9,7 @@ use super::{
         project::{Project, web},
         relay::{Fault, Relay},
     },
-    Trial, Way,
+    FeatureProbe, Way,
 };
 
 /// A relay to this host's engine, and three replicas whose supervisor knows only that.
@@ -24,31 +24,31 @@ fn up() -> (Relay, Project) {
 #[test]
 fn answers_are_late_by_seconds() {
     let (relay, project) = up();
-    let mut trial = Trial::begin(&project, Way::on_host(&project));
+    let mut feature_probe = FeatureProbe::begin(&project, Way::on_host(&project));
     relay.set(Fault::Late(Duration::from_secs(3)));
-    trial.kill_replica();
-    trial.tells("engine_unreachable");
-    trial.shows_silence();
-    trial.others_live();
+    feature_probe.kill_replica();
+    feature_probe.tells("engine_unreachable");
+    feature_probe.shows_silence();
+    feature_probe.others_live();
     relay.set(Fault::None);
-    trial.tells("engine_reachable");
-    trial.ends_well();
+    feature_probe.tells("engine_reachable");
+    feature_probe.ends_well();
 }
 
 fn answers_fail(fault: Fault) {
     let (relay, project) = up();
-    let mut trial = Trial::begin(&project, Way::on_host(&project));
+    let mut feature_probe = FeatureProbe::begin(&project, Way::on_host(&project));
     relay.set(fault);
     relay.break_off();
-    trial.tells("engine_unreachable");
-    trial.shows_silence();
-    trial.kill_replica();
+    feature_probe.tells("engine_unreachable");
+    feature_probe.shows_silence();
+    feature_probe.kill_replica();
     // Long enough for some looks in vain.
     thread::sleep(Duration::from_secs(2));
-    trial.others_live();
+    feature_probe.others_live();
     relay.set(Fault::None);
-    trial.tells("engine_reachable");
-    trial.ends_well();
+    feature_probe.tells("engine_reachable");
+    feature_probe.ends_well();
 }
 
 #[test]
@@ -64,34 +64,34 @@ fn answers_are_errors_of_the_server() {
 #[test]
 fn lists_of_containers_are_empty() {
     let (relay, project) = up();
-    let mut trial = Trial::begin(&project, Way::on_host(&project));
+    let mut feature_probe = FeatureProbe::begin(&project, Way::on_host(&project));
     relay.set(Fault::EmptyList);
-    trial.kill_replica();
-    trial.tells("containers_unlisted");
-    trial.others_live();
+    feature_probe.kill_replica();
+    feature_probe.tells("containers_unlisted");
+    feature_probe.others_live();
     relay.set(Fault::None);
-    trial.ends_well();
+    feature_probe.ends_well();
 }
 
 #[test]
 fn lists_of_containers_lack_one_that_runs() {
     let (relay, project) = up();
-    let mut trial = Trial::begin(&project, Way::on_host(&project));
+    let mut feature_probe = FeatureProbe::begin(&project, Way::on_host(&project));
     let lacking = project.docker.inspect(&format!("{}-web-1", project.name))["Id"].take();
     relay.set(Fault::ListWithout(lacking.as_str().unwrap().to_owned()));
-    trial.kill_replica();
-    trial.tells("containers_unlisted");
-    trial.others_live();
+    feature_probe.kill_replica();
+    feature_probe.tells("containers_unlisted");
+    feature_probe.others_live();
     relay.set(Fault::None);
-    trial.ends_well();
+    feature_probe.ends_well();
 }
 
 #[test]
 fn lists_of_containers_lack_the_one_that_dies() {
     let (relay, project) = up();
-    let mut trial = Trial::begin(&project, Way::on_host(&project));
-    relay.set(Fault::ListWithout(trial.victim.0.clone()));
-    trial.kill_replica();
-    trial.others_live();
-    trial.ends_well();
+    let mut feature_probe = FeatureProbe::begin(&project, Way::on_host(&project));
+    relay.set(Fault::ListWithout(feature_probe.victim.0.clone()));
+    feature_probe.kill_replica();
+    feature_probe.others_live();
+    feature_probe.ends_well();
 }

@@ -69,7 +69,7 @@ impl Way {
 }
 
 /// Three replicas under load while their engine is at fault. One of them, web-2, can be killed meanwhile.
-struct Trial<'a> {
+struct FeatureProbe<'a> {
     project: &'a Project,
     way: Way,
     load: Load,
@@ -80,7 +80,7 @@ struct Trial<'a> {
     killed: Option<Duration>,
 }
 
-impl<'a> Trial<'a> {
+impl<'a> FeatureProbe<'a> {
     /// All is well so far.
     fn begin(project: &'a Project, way: Way) -> Self {
         way.serves(3);

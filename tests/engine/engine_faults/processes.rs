@@ -12,7 +12,7 @@ use super::{
         project::{Project, web},
         wait::{self, check},
     },
-    Trial, Way,
+    FeatureProbe, Way,
 };
 
 /// How long the daemon is stopped by a signal.
@@ -28,14 +28,14 @@ fn up(daemon: &Daemon) -> Project {
 fn with_live_restore(end: fn(&mut Daemon)) {
     let mut daemon = Daemon::start(LiveRestore::On);
     let project = up(&daemon);
-    let mut trial = Trial::begin(&project, Way::through(&daemon, &project));
+    let mut feature_probe = FeatureProbe::begin(&project, Way::through(&daemon, &project));
     end(&mut daemon);
-    trial.tells("engine_unreachable");
-    trial.shows_silence();
-    trial.kill_replica();
+    feature_probe.tells("engine_unreachable");
+    feature_probe.shows_silence();
+    feature_probe.kill_replica();
     daemon.begin();
-    trial.tells("engine_reachable");
-    trial.ends_well();
+    feature_probe.tells("engine_reachable");
+    feature_probe.ends_well();
 }
 
 #[test]
@@ -130,17 +130,17 @@ fn replicas_on_the_hosts_network_come_back_once_an_ended_daemon_is_back() {
 fn the_daemon_is_stopped_by_a_signal_and_goes_on() {
     let daemon = Daemon::start(LiveRestore::On);
     let project = up(&daemon);
-    let mut trial = Trial::begin(&project, Way::through(&daemon, &project));
+    let mut feature_probe = FeatureProbe::begin(&project, Way::through(&daemon, &project));
     let begin = Instant::now();
     daemon.freeze();
-    trial.kill_replica();
-    trial.tells("engine_unreachable");
-    trial.shows_silence();
+    feature_probe.kill_replica();
+    feature_probe.tells("engine_unreachable");
+    feature_probe.shows_silence();
     // Nothing is done about silence, however long it takes.
     thread::sleep(STOPPED.saturating_sub(begin.elapsed()));
     daemon.thaw();
-    trial.tells("engine_reachable");
-    trial.ends_well();
+    feature_probe.tells("engine_reachable");
+    feature_probe.ends_well();
 }
 
 #[test]
@@ -148,13 +148,13 @@ fn the_daemon_is_stopped_by_a_signal_and_goes_on() {
 fn containerd_is_killed() {
     let mut daemon = Daemon::start(LiveRestore::On);
     let project = up(&daemon);
-    let mut trial = Trial::begin(&project, Way::through(&daemon, &project));
+    let mut feature_probe = FeatureProbe::begin(&project, Way::through(&daemon, &project));
     daemon.kill_containerd();
-    trial.kill_replica();
-    trial.tells("process_lost");
-    trial.others_live();
+    feature_probe.kill_replica();
+    feature_probe.tells("process_lost");
+    feature_probe.others_live();
     daemon.begin_containerd();
-    trial.ends_well();
+    feature_probe.ends_well();
 }
 
 /// The shims of containerd, which are the parents of containers' processes, tell of their ends. Without one, nobody does.
@@ -163,15 +163,15 @@ fn containerd_is_killed() {
 fn a_process_that_is_gone_though_the_engine_says_that_it_runs_is_replaced() {
     let mut daemon = Daemon::start(LiveRestore::On);
     let project = up(&daemon);
-    let mut trial = Trial::begin(&project, Way::through(&daemon, &project));
+    let mut feature_probe = FeatureProbe::begin(&project, Way::through(&daemon, &project));
     // It would tell the daemon that a shim has ended.
     daemon.kill_containerd();
-    daemon.kill_shim(trial.victim.1);
-    trial.kill_replica();
-    let state = project.docker.inspect(&trial.victim.0)["State"].take();
+    daemon.kill_shim(feature_probe.victim.1);
+    feature_probe.kill_replica();
+    let state = project.docker.inspect(&feature_probe.victim.0)["State"].take();
     assert_eq!(state["Running"], true, "{state}");
     daemon.begin_containerd();
-    trial.tells("process_lost");
-    trial.replaces();
-    trial.ends_well();
+    feature_probe.tells("process_lost");
+    feature_probe.replaces();
+    feature_probe.ends_well();
 }

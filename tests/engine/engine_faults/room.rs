@@ -5,7 +5,7 @@ use super::{
         daemon::Daemon,
         project::{Project, web},
     },
-    Trial, Way,
+    FeatureProbe, Way,
 };
 
 #[test]
@@ -14,21 +14,21 @@ fn the_disk_of_the_engine_is_full() {
     let daemon = Daemon::on_small_disk("400m");
     let project = Project::on(daemon.docker(), &web(3));
     project.run(&["up", "-d", "--wait"]);
-    let mut trial = Trial::begin(&project, Way::through(&daemon, &project));
+    let mut feature_probe = FeatureProbe::begin(&project, Way::through(&daemon, &project));
     daemon.disk().fill();
     // Its container is there, and takes no more room.
-    trial.kill_replica();
-    trial.replaces();
+    feature_probe.kill_replica();
+    feature_probe.replaces();
     // One more does.
     let scale = project.try_run(&["scale", "web=4"]);
     assert_eq!(scale.code, Some(1), "{scale:#?}");
     assert!(scale.stderr.contains("no space left on device"), "{scale:#?}");
     assert!(scale.stderr.contains("free space"), "{scale:#?}");
-    trial.tells("failed");
-    trial.others_live();
+    feature_probe.tells("failed");
+    feature_probe.others_live();
     daemon.disk().free();
     // What was asked for comes by itself.
-    trial.way.serves(4);
+    feature_probe.way.serves(4);
     project.run(&["scale", "web=3"]);
-    trial.ends_well();
+    feature_probe.ends_well();
 }

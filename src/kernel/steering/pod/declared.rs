@@ -12,10 +12,10 @@ use crate::{
         host::Host,
         sockets::Transport,
         steering::{
+            config::{self, SteeringConfig},
             hold,
             project::InKernel,
             silence::Silence,
-            wish::{self, PodWish},
         },
     },
     spec::{PortSet, Protocol},
@@ -27,16 +27,20 @@ const MOST_DECLARED: usize = 1024;
 impl Pod {
     /// Closes what nobody listens on; what serves already goes on. What a supervisor before us has closed stays so until the
     /// choice among its listeners is ours: it may have been killed before it was.
-    pub(super) fn adopt(&mut self, kernel: &mut InKernel, wish: &PodWish) -> Result<(), KernelError> {
-        self.declare(&mut kernel.host, wish)?;
+    pub(super) fn adopt(
+        &mut self,
+        kernel: &mut InKernel,
+        config: &SteeringConfig,
+    ) -> Result<(), KernelError> {
+        self.declare(&mut kernel.host, config)?;
         for key in self.kernel.former_ports() {
             if let Some(transport) = Transport::from_number(key.protocol) {
                 self.port((transport, key.port))?;
             }
         }
         let rows = self.diagnosis.rows()?;
-        let hold = longest_hold(wish);
-        let (former, declared) = (self.former.clone(), self.declared.clone());
+        let hold = longest_hold(config);
+        let (previous_layout, declared) = (self.previous_layout.clone(), self.declared.clone());
         for (name, port) in &mut self.ports {
             if let Some(entry) = self.kernel.former_port(&port.key) {
                 // It stays as it is until its listeners were looked at.
@@ -49,7 +53,9 @@ impl Pod {
                         && if v4 { row.bound.is_open_v4() } else { row.bound.is_open_v6() }
                 })
             };
-            let was_closed = |v4: bool| former.as_ref().is_some_and(|former| former.was_closed(*name, v4));
+            let was_closed = |v4: bool| {
+                previous_layout.as_ref().is_some_and(|previous_layout| previous_layout.was_closed(*name, v4))
+            };
             let closed = |v4: bool| declared.contains(name) && (!listens(v4) || was_closed(v4));
             let is_listened_on = rows.iter().any(|row| key(&row.bound) == *name);
             let silent = port.silent(is_listened_on, hold, self.silence.as_ref());
@@ -75,46 +81,46 @@ impl Pod {
     }
 
     /// Takes note of which ports are known to be wanted, and which are exclusive.
-    pub(super) fn declare(&mut self, host: &mut Host, wish: &PodWish) -> Result<(), KernelError> {
-        let declared: BTreeSet<_> = steered(wish).collect();
+    pub(super) fn declare(&mut self, host: &mut Host, config: &SteeringConfig) -> Result<(), KernelError> {
+        let declared: BTreeSet<_> = steered(config).collect();
         if declared != self.declared {
             for name in &declared {
                 self.port(*name)?;
             }
             self.declared = declared;
         }
-        if wish.exclusive != self.exclusive {
-            let (before, now) = (words(&self.exclusive), words(&wish.exclusive));
+        if config.exclusive != self.exclusive {
+            let (before, now) = (words(&self.exclusive), words(&config.exclusive));
             for (transport, word) in before.keys().chain(now.keys()) {
                 let bits = now.get(&(*transport, *word)).copied().unwrap_or(0);
                 host.maps.set_exclusive(self.host_key((*transport, *word)), bits)?;
             }
-            self.exclusive = wish.exclusive.clone();
+            self.exclusive = config.exclusive.clone();
         }
         Ok(())
     }
 
-    pub(super) fn is_declared(&self, port: wish::Port) -> bool {
+    pub(super) fn is_declared(&self, port: config::Port) -> bool {
         self.declared.contains(&port)
     }
 }
 
 /// How long it may be that nobody listens on a port of a pod before whoever comes is refused.
-pub(super) fn longest_hold(wish: &PodWish) -> Duration {
-    wish.rules.values().map(|rules| rules.hold).max().unwrap_or_default()
+pub(super) fn longest_hold(config: &SteeringConfig) -> Duration {
+    config.rules.values().map(|rules| rules.hold).max().unwrap_or_default()
 }
 
 /// Ports that are closed until replicas are ready, and always have room: the declared ones that replicas share.
-pub(super) fn steered(wish: &PodWish) -> impl Iterator<Item = wish::Port> {
-    wish.declared.iter().copied().filter(|port| !is_exclusive(wish, *port)).take(MOST_DECLARED)
+pub(super) fn steered(config: &SteeringConfig) -> impl Iterator<Item = config::Port> {
+    config.declared.iter().copied().filter(|port| !is_exclusive(config, *port)).take(MOST_DECLARED)
 }
 
-pub(super) fn is_exclusive(wish: &PodWish, (transport, port): wish::Port) -> bool {
-    wish.exclusive.contains(port, transport.into())
+pub(super) fn is_exclusive(config: &SteeringConfig, (transport, port): config::Port) -> bool {
+    config.exclusive.contains(port, transport.into())
 }
 
 /// A set of ports as bits, 64 to a word, by their number by 64.
-fn words(ports: &PortSet) -> BTreeMap<wish::Port, u64> {
+fn words(ports: &PortSet) -> BTreeMap<config::Port, u64> {
     let mut words = BTreeMap::new();
     for range in ports.ranges() {
         let transport = match range.protocol {

@@ -14,11 +14,11 @@ use crate::kernel::{
     raw::Notice,
     sockets::{Bound, Row, Transport},
     steering::{
+        config::{self, OtherUser, SteeringConfig},
         hold,
         pace::cpu_time,
         project::Life,
         turns::{Asker, Request, Turns},
-        wish::{self, OtherUser, PodWish},
     },
 };
 
@@ -64,10 +64,10 @@ impl Pod {
     }
 
     /// Has the ports of services given to the users as whom their replicas are about to begin.
-    pub(super) fn expect(&mut self, host: &Host, wish: &PodWish) {
+    pub(super) fn expect(&mut self, host: &Host, config: &SteeringConfig) {
         for (name, port) in &self.ports {
             let coming =
-                port.service.as_ref().and_then(|service| Some((service, *wish.coming.get(service)?)));
+                port.service.as_ref().and_then(|service| Some((service, *config.coming.get(service)?)));
             let Some((service, user)) = coming else { continue };
             if host.maps.user(&port.host_key).is_some_and(|owner| owner != user) {
                 let request = Request { asker: Asker::Service(service.clone()), user };
@@ -133,7 +133,7 @@ impl Pod {
     }
 
     /// A port that could not be given to somebody as long as it was his turn.
-    fn note_refused(&mut self, host: &Host, name: wish::Port, turns: &Turns, now: Instant) {
+    fn note_refused(&mut self, host: &Host, name: config::Port, turns: &Turns, now: Instant) {
         let Some(turn) = turns.turn().filter(|turn| !turn.is_given && turn.until <= now) else { return };
         let (port, user) = (name.1, turn.request.user);
         let others = self.other_users.get(&port).map(|(other, _)| other.owner);
@@ -169,7 +169,7 @@ impl Pod {
     fn give(
         &mut self,
         host: &mut Host,
-        name: wish::Port,
+        name: config::Port,
         user: u32,
         seen: &mut Option<Vec<Row>>,
     ) -> Result<Option<BTreeSet<u64>>, KernelError> {
@@ -223,7 +223,7 @@ impl Pod {
     }
 
     /// Sockets of other users on a port, but for ours.
-    fn others(&mut self, rows: &[Row], name: wish::Port, user: u32) -> Result<Vec<Row>, KernelError> {
+    fn others(&mut self, rows: &[Row], name: config::Port, user: u32) -> Result<Vec<Row>, KernelError> {
         let connected = if name.0 == Transport::Udp { self.diagnosis.connected_udp()? } else { Vec::new() };
         let is_other = |row: &&Row| key(&row.bound) == name && row.user != user && !self.is_hold(row);
         Ok(rows.iter().chain(&connected).filter(is_other).cloned().collect())
@@ -241,7 +241,7 @@ impl Pod {
         let mut others = self.diagnosis.connections(port)?;
         // Nobody has accepted the rest, or its program has closed it.
         others.retain(|row| row.user != user && row.inode != 0);
-        // Others may belong to strangers: what counts is whether the port can be bound.
+        // Others may belong to foreign processes: what counts is whether the port can be bound.
         self.give_sockets(&others, user, deadline)?;
         self.open_to(bounds, user)
     }
@@ -295,7 +295,7 @@ impl Pod {
         search.handle(inode, wanted, || cpu_time() < deadline)
     }
 
-    fn give_holds(&mut self, name: wish::Port, user: u32) -> Result<(), KernelError> {
+    fn give_holds(&mut self, name: config::Port, user: u32) -> Result<(), KernelError> {
         let Some(port) = self.ports.get_mut(&name) else { return Ok(()) };
         for group in port.groups.iter_mut().flatten() {
             if let Some(hold) = &group.hold {

@@ -15,11 +15,11 @@ use crate::kernel::{
     raw::{Addr, BindKey, GROUPS, Listener, PortKey, ServedKey},
     sockets::{Bound, Row, Transport},
     steering::{
+        config::{self, ForeignListener, SteeringConfig},
         hold,
         port::{Group, Part, Port},
         project::{InKernel, Life},
         turns::Turns,
-        wish::{self, PodWish, Stranger},
     },
 };
 use crate::spec::ServiceName;
@@ -89,14 +89,14 @@ impl Pod {
     pub(super) fn meet(
         &mut self,
         kernel: &mut InKernel,
-        wish: &PodWish,
+        config: &SteeringConfig,
         row: &Row,
     ) -> Result<Met, KernelError> {
         let Some(life) = self.owner(row) else { return Ok(Met::Unowned) };
         if let Some(Socket::Unknown { listed: Some((key, slot)), .. }) = self.sockets.get(&row.cookie) {
             kernel.host.maps.unlist(*key, *slot);
         }
-        if !self.has_room(wish, &life, &row.bound) {
+        if !self.has_room(config, &life, &row.bound) {
             self.leave_alone(row, life);
             return Ok(Met::Known);
         }
@@ -109,7 +109,7 @@ impl Pod {
             let wait = Duration::from_millis(10).saturating_mul(1 << tries.min(12)).min(longest);
             Socket::Refused { tries: tries + 1, next: Instant::now() + wait }
         };
-        match self.know(kernel, wish, row, life.clone()) {
+        match self.know(kernel, config, row, life.clone()) {
             Ok(Found::Here(known)) => {
                 if let Socket::Alone { life, bound } = &known
                     && !self.is_declared(key(bound))
@@ -152,7 +152,11 @@ impl Pod {
     ///
     /// # Errors
     /// When the kernel does not take one.
-    pub(super) fn meet_strangers(&mut self, kernel: &mut InKernel, rows: &[&Row]) -> Result<(), KernelError> {
+    pub(super) fn note_foreign_listeners(
+        &mut self,
+        kernel: &mut InKernel,
+        rows: &[&Row],
+    ) -> Result<(), KernelError> {
         let port = |row: &Row| {
             let port = self.ports.get(&key(&row.bound));
             port.filter(|port| port.groups.iter().any(Option::is_some))
@@ -171,9 +175,9 @@ impl Pod {
             };
             let takes =
                 port(row).is_some_and(|port| port.group(&row.bound).is_none()).then_some(row.bound.address);
-            let stranger = Stranger { port: row.bound.address.port(), takes, pid, command };
+            let foreign_listener = ForeignListener { port: row.bound.address.port(), takes, pid, command };
             let listed = self.list_strange(kernel, row, pid)?;
-            met.push((row.cookie, Socket::Unknown { since: Instant::now(), stranger, listed }));
+            met.push((row.cookie, Socket::Unknown { since: Instant::now(), foreign_listener, listed }));
         }
         self.sockets.extend(met);
         Ok(())
@@ -183,7 +187,7 @@ impl Pod {
     fn know(
         &mut self,
         kernel: &mut InKernel,
-        wish: &PodWish,
+        config: &SteeringConfig,
         row: &Row,
         life: Life,
     ) -> Result<Found<Socket>, KernelError> {
@@ -207,10 +211,10 @@ impl Pod {
                 .map_err(KernelError::io("let other users beside a listener"))?;
         }
         match (shares, row.bound.transport) {
-            (true, _) => self.enter(kernel, wish, row, life, &socket).map(Found::Here),
+            (true, _) => self.enter(kernel, config, row, life, &socket).map(Found::Here),
             (false, Transport::Tcp) => Ok(Found::Here(Socket::Alone { life, bound })),
             // Other ones may be a client's.
-            (false, Transport::Udp) if self.is_declared(port) || super::is_exclusive(wish, port) => {
+            (false, Transport::Udp) if self.is_declared(port) || super::is_exclusive(config, port) => {
                 Ok(Found::Here(Socket::Alone { life, bound }))
             }
             (false, Transport::Udp) => Ok(Found::Here(Socket::Ignored)),
@@ -255,7 +259,7 @@ impl Pod {
     }
 
     /// The port of that name, from now on one of those that are steered.
-    pub(super) fn port(&mut self, name: wish::Port) -> Result<&mut Port, KernelError> {
+    pub(super) fn port(&mut self, name: config::Port) -> Result<&mut Port, KernelError> {
         match self.ports.entry(name) {
             std::collections::btree_map::Entry::Occupied(port) => Ok(port.into_mut()),
             std::collections::btree_map::Entry::Vacant(free) => {
@@ -269,7 +273,7 @@ impl Pod {
     fn enter(
         &mut self,
         kernel: &mut InKernel,
-        wish: &PodWish,
+        config: &SteeringConfig,
         row: &Row,
         life: Life,
         socket: &OwnedFd,
@@ -279,8 +283,10 @@ impl Pod {
         let (service, member, cgroup) = (resident.service.clone(), resident.member, resident.cgroup.id);
         let is_ours = resident.is_ours;
         let resident_service = service.clone();
-        let (former, inherited) = (self.former.clone(), self.kernel.left_behind(row.cookie));
-        let former_endpoint = former.as_ref().and_then(|former| former.endpoint(row.cookie));
+        let (previous_layout, inherited) =
+            (self.previous_layout.clone(), self.kernel.left_behind(row.cookie));
+        let former_endpoint =
+            previous_layout.as_ref().and_then(|previous_layout| previous_layout.endpoint(row.cookie));
         let port = self.port(name)?;
         port.service.get_or_insert(service);
         port.empty_since = None;
@@ -316,9 +322,9 @@ impl Pod {
             (None, Some(listener)) => listener.endpoint,
             (None, None) => self.kernel.take_endpoint(row.bound.transport)?,
         };
-        if let Some(former) = &former {
-            // No socket can be where a former layout had it and here as well.
-            former.let_go(row.cookie, socket)?;
+        if let Some(previous_layout) = &previous_layout {
+            // No socket can be where a previous layout had it and here as well.
+            previous_layout.let_go(row.cookie, socket)?;
         }
         let listed = match &inherited {
             Some(listener) if !self.kernel.is_unknown() => {
@@ -360,12 +366,12 @@ impl Pod {
             }
         };
         let part = self.port(name)?.endpoints.entry(life.clone()).or_insert_with(|| Part::new(number));
-        part.former = part.former.or(former_endpoint);
+        part.previous_layout = part.previous_layout.or(former_endpoint);
         if let Some(listeners) = part.listeners.get_mut(group) {
             listeners.push((row.cookie, index));
         }
         if former_endpoint.is_some() {
-            self.write_port_by(name, |port| super::rules(wish, port))?;
+            self.write_port_by(name, |port| super::rules(config, port))?;
         }
         if is_first && is_tcp && is_late {
             self.kernel.attach_to_group(socket.as_fd())?;
@@ -484,13 +490,13 @@ impl Pod {
     }
 
     /// The key of a port for the host's programs.
-    pub(super) fn host_key(&self, name: wish::Port) -> PortKey {
+    pub(super) fn host_key(&self, name: config::Port) -> PortKey {
         host_key(self.kernel.netns, name)
     }
 }
 
 /// The key of a port of a network for the host's programs.
-pub(super) fn host_key(netns: u64, (transport, port): wish::Port) -> PortKey {
+pub(super) fn host_key(netns: u64, (transport, port): config::Port) -> PortKey {
     PortKey { netns, port, protocol: transport.number(), ..PortKey::default() }
 }
 

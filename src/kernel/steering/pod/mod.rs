@@ -21,20 +21,20 @@ use std::{
 };
 
 use super::{
+    config::{self, OtherUser, PodReport, SteeringConfig},
     hold,
     pace::Allowance,
     port::Port,
     project::{InKernel, Life},
     silence::Silence,
     turns::Turns,
-    wish::{self, OtherUser, PodReport, PodWish},
 };
 use crate::{
     engine::ContainerId,
     kernel::{
         KernelError, Netns,
-        former::Former,
         netns::AddressWatch,
+        previous_layout::PreviousLayout,
         processes::{Handle, Search},
         sockets::{Diagnosis, Transport},
     },
@@ -56,12 +56,12 @@ pub struct Pod {
     diagnosis: Diagnosis,
     kernel: PodKernel,
     /// What a release of another layout has left of it.
-    former: Option<Arc<Former>>,
+    previous_layout: Option<Arc<PreviousLayout>>,
     /// For ports that nobody listens on yet; none if it could not be opened.
     silence: Option<Silence>,
-    declared: BTreeSet<wish::Port>,
+    declared: BTreeSet<config::Port>,
     exclusive: PortSet,
-    ports: BTreeMap<wish::Port, Port>,
+    ports: BTreeMap<config::Port, Port>,
     residents: BTreeMap<Life, Resident>,
     /// What is known of each socket, by cookie.
     sockets: BTreeMap<u64, Socket>,
@@ -76,7 +76,7 @@ pub struct Pod {
     /// By port: to whom it could not be given.
     refused_users: BTreeMap<u16, OtherUser>,
     /// Users who want ports, and those whose turn it is.
-    turns: BTreeMap<wish::Port, Turns>,
+    turns: BTreeMap<config::Port, Turns>,
     /// When there is something to do for those.
     turns_due: NextLook,
     /// The listeners that are entered, by cookie, as far as there are descriptors for that.
@@ -86,11 +86,11 @@ pub struct Pod {
     /// How long that has taken so far.
     searched: Duration,
     /// By replica: ports that another one holds alone, and that it wanted.
-    exclusive_conflicts: BTreeMap<ContainerId, BTreeSet<wish::Port>>,
+    exclusive_conflicts: BTreeMap<ContainerId, BTreeSet<config::Port>>,
     /// The same of control groups that we were not told of yet: a replica may ask before.
-    early_conflicts: Vec<(u64, wish::Port)>,
+    early_conflicts: Vec<(u64, config::Port)>,
     /// By control group: the port at which it first tried to choose who gets connections, and when.
-    choosers: BTreeMap<u64, (wish::Port, Instant)>,
+    choosers: BTreeMap<u64, (config::Port, Instant)>,
     /// Replicas that have, or had, more listeners than there was room for.
     crowded: BTreeSet<ContainerId>,
     /// How many listeners on undeclared ports each replica has for itself alone, while new ones are looked at.
@@ -104,7 +104,7 @@ pub struct Pod {
     addresses_changed: bool,
     lost_addresses: LostAddresses,
     /// When it was told, since the last look, that a control group listens on a declared port.
-    told: BTreeMap<(u64, wish::Port), Instant>,
+    told: BTreeMap<(u64, config::Port), Instant>,
     /// Whose listeners do not wait for the next look; none: it is not known whose they are.
     payers: BTreeSet<Option<Life>>,
     /// Whose did not wait for this one.
@@ -136,17 +136,17 @@ impl Pod {
     ///
     /// # Errors
     /// When its network is gone, or we may not.
-    pub fn open(kernel: &mut InKernel, wish: &PodWish) -> Result<Self, KernelError> {
-        let netns = Netns::of(wish.pid)?;
-        if netns.inode != wish.netns {
+    pub fn open(kernel: &mut InKernel, config: &SteeringConfig) -> Result<Self, KernelError> {
+        let netns = Netns::of(config.pid)?;
+        if netns.inode != config.netns {
             return Err(KernelError::Gone { what: "the pod's network".to_owned() });
         }
         let diagnosis = Diagnosis::of(&netns)?;
-        let declared = u32::try_from(steered(wish).count()).unwrap_or(u32::MAX);
-        let has_udp = steered(wish).any(|(transport, _)| transport == Transport::Udp);
+        let declared = u32::try_from(steered(config).count()).unwrap_or(u32::MAX);
+        let has_udp = steered(config).any(|(transport, _)| transport == Transport::Udp);
         let in_pod = PodKernel::open(kernel, diagnosis.cookie, declared, has_udp)?;
         let mut pod = Self {
-            former: Former::open(kernel.pins.path(), diagnosis.cookie)?.map(Arc::new),
+            previous_layout: PreviousLayout::open(kernel.pins.path(), diagnosis.cookie)?.map(Arc::new),
             addresses: AddressWatch::of(&netns)?,
             netns,
             diagnosis,
@@ -192,10 +192,10 @@ impl Pod {
         };
         pod.look_at_addresses(&mut kernel.host)?;
         pod.open_silence();
-        pod.adopt(kernel, wish)?;
+        pod.adopt(kernel, config)?;
         pod.kernel.attach(&pod.netns)?;
-        if let Some(former) = &pod.former {
-            former.detach()?;
+        if let Some(previous_layout) = &pod.previous_layout {
+            previous_layout.detach()?;
         }
         Ok(pod)
     }
@@ -231,12 +231,16 @@ impl Pod {
     ///
     /// # Errors
     /// When the kernel does not do something; the next try goes on from there.
-    pub fn update(&mut self, kernel: &mut InKernel, wish: &PodWish) -> Result<PodReport, KernelError> {
+    pub fn update(
+        &mut self,
+        kernel: &mut InKernel,
+        config: &SteeringConfig,
+    ) -> Result<PodReport, KernelError> {
         self.paying = std::mem::take(&mut self.payers);
         let ceiling = hold::ceiling();
         self.handles.retain(|_, handle| hold::number(handle.file()) < ceiling);
-        self.settle(kernel, wish)?;
-        self.declare(&mut kernel.host, wish)?;
+        self.settle(kernel, config)?;
+        self.declare(&mut kernel.host, config)?;
         if self.addresses_changed || self.addresses.has_changed() {
             self.look_at_addresses(&mut kernel.host)?;
         }
@@ -245,28 +249,28 @@ impl Pod {
         let rows = self.diagnosis.rows()?;
         self.forget_closed(kernel, &rows)?;
         self.see_arrivals(&rows);
-        self.expect(&kernel.host, wish);
-        let error = self.meet_all(kernel, wish, &rows);
+        self.expect(&kernel.host, config);
+        let error = self.meet_all(kernel, config, &rows);
         self.let_go_of_the_dead(kernel)?;
-        self.write(kernel, wish)?;
-        self.close_all_but_served(wish)?;
-        self.reserve_ports(wish);
-        let waiting = self.attend(kernel, wish, &rows)?;
+        self.write(kernel, config)?;
+        self.close_all_but_served(config)?;
+        self.reserve_ports(config);
+        let waiting = self.attend(kernel, config, &rows)?;
         self.let_go_of_former()?;
         let connected = self.connected_udp()?;
-        let report = self.report(wish, &totals, &rows, &connected, waiting, error);
+        let report = self.report(config, &totals, &rows, &connected, waiting, error);
         self.counted = totals;
         report
     }
 
     /// Lets go of what a release of another layout has left, once nothing of it is in use.
     fn let_go_of_former(&mut self) -> Result<(), KernelError> {
-        let Some(former) = &self.former else { return Ok(()) };
-        if !self.is_behind && former.is_idle()? {
+        let Some(previous_layout) = &self.previous_layout else { return Ok(()) };
+        if !self.is_behind && previous_layout.is_idle()? {
             // What it has counted so far stays in the totals only as long as it is there: they begin anew.
-            self.former = None;
+            self.previous_layout = None;
             for part in self.ports.values_mut().flat_map(|port| port.endpoints.values_mut()) {
-                part.former = None;
+                part.previous_layout = None;
             }
         }
         Ok(())
@@ -274,7 +278,7 @@ impl Pod {
 
     /// Whether something of a release of another layout is in use.
     pub fn has_former(&self) -> bool {
-        self.former.is_some()
+        self.previous_layout.is_some()
     }
 
     /// When a look finds out something, of whatever nobody tells.

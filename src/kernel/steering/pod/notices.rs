@@ -17,7 +17,7 @@ use crate::kernel::{
     },
     replica_addr,
     sockets::{Row, Transport},
-    steering::{pace::Allowance, project::Life, wish},
+    steering::{config, pace::Allowance, project::Life},
 };
 
 /// So many control groups are remembered that have tried to choose who gets connections.
@@ -119,7 +119,7 @@ impl Pod {
     }
 
     /// Who has tried to choose: it may be a replica that we are told of only later.
-    pub(super) fn ignored_programs(&self) -> BTreeMap<Option<ContainerId>, wish::Port> {
+    pub(super) fn ignored_programs(&self) -> BTreeMap<Option<ContainerId>, config::Port> {
         let told = self.choosers.iter().filter_map(|(cgroup, (port, since))| match self.payer(*cgroup) {
             Some(life) => Some((Some(life.id), *port)),
             None => (since.elapsed() > STRANGE).then_some((None, *port)),
@@ -167,7 +167,7 @@ impl Pod {
     }
 }
 
-pub(super) fn port_of(notice: &Notice) -> Option<wish::Port> {
+pub(super) fn port_of(notice: &Notice) -> Option<config::Port> {
     let transport = Transport::from_number(u8::try_from(notice.protocol).ok()?)?;
     Some((transport, u16::try_from(notice.port).ok()?))
 }

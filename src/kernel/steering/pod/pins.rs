@@ -107,7 +107,7 @@ impl Pod {
     /// listener in it.
     fn attach_to_groups(&mut self) -> Result<(), KernelError> {
         // Those of a release of another layout may still choose there.
-        if self.former.is_some() {
+        if self.previous_layout.is_some() {
             return Ok(());
         }
         let groups = self.ports.values().flat_map(|port| port.groups.iter().flatten());

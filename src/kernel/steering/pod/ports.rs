@@ -13,9 +13,9 @@ use crate::{
         sockets::{Bound, Row},
         source_ports,
         steering::{
+            config::{self, Rules, SteeringConfig, Waiting},
             port::Port,
             project::InKernel,
-            wish::{self, PodWish, Rules, Waiting},
         },
     },
     spec::Balance,
@@ -25,28 +25,32 @@ use crate::{
 const MOST_RESERVED: usize = 1024;
 
 impl Pod {
-    pub(super) fn write(&mut self, kernel: &mut InKernel, wish: &PodWish) -> Result<(), KernelError> {
+    pub(super) fn write(
+        &mut self,
+        kernel: &mut InKernel,
+        config: &SteeringConfig,
+    ) -> Result<(), KernelError> {
         let names: Vec<_> = self.ports.keys().copied().collect();
         self.is_short_of_files = false;
         for name in names {
             if let Some(port) = self.ports.get_mut(&name) {
                 // Where connections wait has to be known before they are sent there.
                 self.is_short_of_files |=
-                    !port.hold(&mut self.kernel, &mut kernel.host, &self.netns, rules(wish, port).hold)?;
+                    !port.hold(&mut self.kernel, &mut kernel.host, &self.netns, rules(config, port).hold)?;
             }
-            self.write_port_by(name, |port| rules(wish, port))?;
+            self.write_port_by(name, |port| rules(config, port))?;
         }
         Ok(())
     }
 
     /// Writes a port by the rules that it has.
-    pub(super) fn write_port(&mut self, name: wish::Port) -> Result<(), KernelError> {
+    pub(super) fn write_port(&mut self, name: config::Port) -> Result<(), KernelError> {
         self.write_port_by(name, Port::rules)
     }
 
     pub(super) fn write_port_by(
         &mut self,
-        name: wish::Port,
+        name: config::Port,
         rules: impl Fn(&Port) -> Rules,
     ) -> Result<(), KernelError> {
         let Some(port) = self.ports.get_mut(&name) else { return Ok(()) };
@@ -61,7 +65,7 @@ impl Pod {
     pub(super) fn attend(
         &mut self,
         kernel: &mut InKernel,
-        wish: &PodWish,
+        config: &SteeringConfig,
         rows: &[Row],
     ) -> Result<BTreeMap<u16, Waiting>, KernelError> {
         // Between the look at `rows` and a new table more may have come. As long as a table stays, those who come are
@@ -75,7 +79,7 @@ impl Pod {
         let mut waiting = BTreeMap::new();
         for ((_, number), port) in &mut self.ports {
             let count = |cookie| rows.iter().find(|row| row.cookie == cookie).map_or(0, |row| row.waiting);
-            let hold = rules(wish, port).hold;
+            let hold = rules(config, port).hold;
             let connections = port.attend(&mut self.kernel, &mut kernel.host, &self.netns, hold, count)?;
             if port.can_wait() > 0 {
                 waiting.insert(*number, Waiting { connections, most: u64::from(port.can_wait()) });
@@ -85,8 +89,8 @@ impl Pod {
     }
 
     /// Closes declared ports to packets of a family in which nobody listens. Who listens on localhost alone is for nobody else.
-    pub(super) fn close_all_but_served(&mut self, wish: &PodWish) -> Result<(), KernelError> {
-        let hold = longest_hold(wish);
+    pub(super) fn close_all_but_served(&mut self, config: &SteeringConfig) -> Result<(), KernelError> {
+        let hold = longest_hold(config);
         // Who has a port for himself alone is in nobody's way.
         let alone: BTreeSet<_> = self
             .sockets
@@ -112,12 +116,12 @@ impl Pod {
     }
 
     /// Keeps ports that replicas listen on, or are known to want, from being used as source ports.
-    pub(super) fn reserve_ports(&mut self, wish: &PodWish) {
+    pub(super) fn reserve_ports(&mut self, config: &SteeringConfig) {
         let alone = self.sockets.values().filter_map(|socket| match socket {
             Socket::Alone { bound, .. } => Some(bound.address.port()),
             _ => None,
         });
-        let declared: BTreeSet<u16> = wish.declared.iter().map(|(_, port)| *port).collect();
+        let declared: BTreeSet<u16> = config.declared.iter().map(|(_, port)| *port).collect();
         let others: BTreeSet<u16> = self.ports.keys().map(|(_, port)| *port).chain(alone).collect();
         let known = self.reserved.clone().unwrap_or_default();
         // A replica that listens on ever other ports must not take all source ports away.
@@ -141,15 +145,15 @@ pub(super) fn flags(declared: bool, closed_v4: bool, closed_v6: bool, silent: Op
     flag(declared, DECLARED) | flag(closed_v4, CLOSED_V4) | flag(closed_v6, CLOSED_V6) | silent
 }
 
-pub(super) fn key(bound: &Bound) -> wish::Port {
+pub(super) fn key(bound: &Bound) -> config::Port {
     (bound.transport, bound.address.port())
 }
 
-pub(super) fn pod_key((transport, port): wish::Port) -> PodPortKey {
+pub(super) fn pod_key((transport, port): config::Port) -> PodPortKey {
     PodPortKey { port, protocol: transport.number(), unused: 0 }
 }
 
-pub(super) fn rules(wish: &PodWish, port: &Port) -> Rules {
+pub(super) fn rules(config: &SteeringConfig, port: &Port) -> Rules {
     let none = Rules { balance: Balance::default(), hold: Duration::ZERO, gates_undeclared: true };
-    port.service.as_ref().and_then(|service| wish.rules.get(service)).copied().unwrap_or(none)
+    port.service.as_ref().and_then(|service| config.rules.get(service)).copied().unwrap_or(none)
 }

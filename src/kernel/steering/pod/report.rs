@@ -14,16 +14,16 @@ use crate::{
         raw::Counts,
         sockets::{Bound, Row, Transport},
         steering::{
+            config::{PodReport, Port, ReplicaReport, SteeringConfig, Traffic, Waiting},
             hold,
             port::Part,
             project::Life,
-            wish::{PodReport, PodWish, Port, ReplicaReport, Traffic, Waiting},
         },
     },
     spec::Service,
 };
 
-/// Whoever is not known after that long is a stranger.
+/// A listener that is not known after that long is foreign.
 pub(super) const STRANGE: Duration = Duration::from_secs(3);
 
 /// How long no datagram has come. In whole seconds, and not beyond what matters, so that a report stays as it is while
@@ -60,8 +60,8 @@ impl Pod {
     /// What was counted at a replica's part in a port, by this layout and by the one before.
     pub(super) fn counts(&self, part: &Part) -> Result<Counts, KernelError> {
         let mut counts = self.kernel.counts(part.number)?;
-        if let (Some(former), Some(number)) = (&self.former, part.former) {
-            let before = former.counts(number)?;
+        if let (Some(previous_layout), Some(number)) = (&self.previous_layout, part.previous_layout) {
+            let before = previous_layout.counts(number)?;
             counts.live += before.live.max(0);
             counts.unfinished += before.unfinished.max(0);
             counts.total += before.total;
@@ -103,7 +103,7 @@ impl Pod {
     /// When what was counted cannot be read.
     pub(super) fn report(
         &self,
-        wish: &PodWish,
+        config: &SteeringConfig,
         totals: &BTreeMap<u32, u64>,
         rows: &[Row],
         connected_udp: &BTreeMap<(Life, Port), u64>,
@@ -113,7 +113,7 @@ impl Pod {
         // The clock of `bpf_ktime_get_coarse_ns`.
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         let now = Duration::try_from(now).unwrap_or_default();
-        let mut replicas: BTreeMap<_, _> = wish
+        let mut replicas: BTreeMap<_, _> = config
             .replicas
             .iter()
             .filter_map(|replica| {
@@ -179,11 +179,11 @@ impl Pod {
             traffic.listens = true;
             traffic.only_at = only_at(own.into_iter().chain(others));
         }
-        let mut strangers = BTreeSet::new();
+        let mut foreign_listeners = BTreeSet::new();
         for socket in self.sockets.values() {
             match socket {
-                Socket::Unknown { since, stranger, .. } if since.elapsed() >= STRANGE => {
-                    strangers.insert(stranger.clone());
+                Socket::Unknown { since, foreign_listener, .. } if since.elapsed() >= STRANGE => {
+                    foreign_listeners.insert(foreign_listener.clone());
                 }
                 Socket::Entered(_)
                 | Socket::Alone { .. }
@@ -198,7 +198,7 @@ impl Pod {
             error: error.map(|error| error.to_string()),
             replicas: replicas.into_iter().map(|(life, report)| (life.id, report)).collect(),
             waiting,
-            strangers,
+            foreign_listeners,
             other_users: self.other_users.iter().map(|(port, (other, _))| (*port, *other)).collect(),
             port_requests: self.port_requests.clone(),
             refused_users: self.refused_users.clone(),
@@ -207,7 +207,7 @@ impl Pod {
             unsteered: self.unsteered(),
             too_few_files: self.is_short_of_files.then(hold::most_files).flatten(),
             refused: self.refused()?,
-            counters: self.counters(wish.pid),
+            counters: self.counters(config.pid),
         })
     }
 

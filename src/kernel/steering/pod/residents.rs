@@ -11,12 +11,12 @@ use crate::{
     kernel::{
         KernelError,
         processes::Cgroup,
-        quiet,
         raw::Member,
+        socket_filter,
         steering::{
+            config::SteeringConfig,
             pace::Allowance,
             project::{InKernel, Life},
-            wish::PodWish,
         },
     },
     spec::ServiceName,
@@ -45,8 +45,12 @@ pub(super) struct Resident {
 
 impl Pod {
     /// Takes note of who lives in the pod.
-    pub(super) fn settle(&mut self, kernel: &mut InKernel, wish: &PodWish) -> Result<(), KernelError> {
-        let wanted: BTreeMap<Life, _> = wish
+    pub(super) fn settle(
+        &mut self,
+        kernel: &mut InKernel,
+        config: &SteeringConfig,
+    ) -> Result<(), KernelError> {
+        let wanted: BTreeMap<Life, _> = config
             .replicas
             .iter()
             .map(|replica| (Life { id: replica.id.clone(), pid: replica.pid }, replica))
@@ -81,7 +85,7 @@ impl Pod {
                 kernel.host.maps.add_replica(cgroup.id, member)?;
             }
             // A supervisor before us may have been killed while this one was about to end.
-            if let Err(error) = quiet::lift(&cgroup) {
+            if let Err(error) = socket_filter::lift(&cgroup) {
                 tracing::warn!(%error, pid = replica.pid, "some of its connections may get nothing");
             }
             let resident = Resident {

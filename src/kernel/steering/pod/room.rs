@@ -7,7 +7,7 @@ use crate::{
     kernel::{
         raw::{LISTENERS, LISTENERS_OF_ENDPOINT},
         sockets::Bound,
-        steering::{port::Part, project::Life, wish::PodWish},
+        steering::{config::SteeringConfig, port::Part, project::Life},
     },
     spec::ServiceName,
 };
@@ -73,23 +73,23 @@ impl Pod {
 
     /// Whether a listener can be steered. Those of declared ports come first: only who has more of them than there is room
     /// left for is left alone. Of others each replica has a limit, and each service leaves something for the others.
-    pub(super) fn has_room(&self, wish: &PodWish, life: &Life, bound: &Bound) -> bool {
+    pub(super) fn has_room(&self, config: &SteeringConfig, life: &Life, bound: &Bound) -> bool {
         let name = key(bound);
         let Some(service) = self.residents.get(life).map(|resident| &resident.service) else { return true };
         let part = self.ports.get(&name).and_then(|port| port.endpoints.get(life));
         if part.is_some_and(|part| count(part) >= LISTENERS_OF_ENDPOINT) {
             return false;
         }
-        if !self.has_place(wish, life, service) {
+        if !self.has_place(config, life, service) {
             return false;
         }
         self.is_declared(name)
-            || self.has_port(wish, service, bound) && self.has_undeclared(wish, life, service)
+            || self.has_port(config, service, bound) && self.has_undeclared(config, life, service)
     }
 
     /// The services of the pod.
-    fn services<'a>(&'a self, wish: &'a PodWish) -> Vec<&'a ServiceName> {
-        let mut services: Vec<_> = wish.rules.keys().collect();
+    fn services<'a>(&'a self, config: &'a SteeringConfig) -> Vec<&'a ServiceName> {
+        let mut services: Vec<_> = config.rules.keys().collect();
         services.extend(self.residents.values().map(|resident| &resident.service));
         services.sort();
         services.dedup();
@@ -97,13 +97,13 @@ impl Pod {
     }
 
     /// Whether there is a place in the map of sockets.
-    fn has_place(&self, wish: &PodWish, life: &Life, service: &ServiceName) -> bool {
+    fn has_place(&self, config: &SteeringConfig, life: &Life, service: &ServiceName) -> bool {
         let (free, most) = (self.kernel.free_places(), LISTENERS as usize);
         // More than half is kept for nobody.
         if free > most / 2 {
             return true;
         }
-        let services = self.services(wish);
+        let services = self.services(config);
         let kept = KEPT_PLACES.min(most / 2 / (services.len() + 1));
         let mut shares = Shares::new(most, kept, &services);
         let mut own = 0;
@@ -120,7 +120,7 @@ impl Pod {
     }
 
     /// Whether an undeclared port is one of those that are steered, or can become one.
-    fn has_port(&self, wish: &PodWish, service: &ServiceName, bound: &Bound) -> bool {
+    fn has_port(&self, config: &SteeringConfig, service: &ServiceName, bound: &Bound) -> bool {
         if self.ports.contains_key(&key(bound)) {
             return true;
         }
@@ -128,7 +128,7 @@ impl Pod {
         let undeclared = self.ports.iter().filter(|(name, _)| !self.is_declared(**name));
         let undeclared: Vec<_> = undeclared.map(|(_, port)| port.service.as_ref()).collect();
         let most = undeclared.len() + self.kernel.free_ports().saturating_sub(reserved);
-        let mut shares = Shares::new(most, KEPT_PORTS, &self.services(wish));
+        let mut shares = Shares::new(most, KEPT_PORTS, &self.services(config));
         // What a supervisor before us has left, and nobody has listened on since, is nobody's.
         shares.most -= undeclared.iter().filter(|service| service.is_none()).count();
         undeclared.into_iter().flatten().for_each(|service| shares.add(service, 1));
@@ -136,8 +136,8 @@ impl Pod {
     }
 
     /// Whether a replica may have one more listener on undeclared ports.
-    fn has_undeclared(&self, wish: &PodWish, life: &Life, service: &ServiceName) -> bool {
-        let mut shares = Shares::new(MOST_OF_POD, KEPT_LISTENERS, &self.services(wish));
+    fn has_undeclared(&self, config: &SteeringConfig, life: &Life, service: &ServiceName) -> bool {
+        let mut shares = Shares::new(MOST_OF_POD, KEPT_LISTENERS, &self.services(config));
         // Those that are not shared take no place, but as much time to look at as the others.
         let mut own = self.unshared.get(life).copied().unwrap_or(0);
         let undeclared = self.ports.iter().filter(|(name, _)| !self.is_declared(**name));

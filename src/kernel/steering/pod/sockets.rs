@@ -14,9 +14,9 @@ use crate::kernel::{
     raw::BindKey,
     sockets::{Bound, Row},
     steering::{
+        config::{self, ForeignListener, SteeringConfig},
         pace::cpu_time,
         project::{InKernel, Life},
-        wish::{self, PodWish, Stranger},
     },
 };
 
@@ -39,7 +39,7 @@ pub(super) enum Socket {
     /// Not one that serves anybody, such as a client's.
     Ignored,
     /// Nobody's that is known. It may be that of a replica which has just been started, so it is asked again.
-    Unknown { since: Instant, stranger: Stranger, listed: Option<(BindKey, u8)> },
+    Unknown { since: Instant, foreign_listener: ForeignListener, listed: Option<(BindKey, u8)> },
     /// One that could not be looked at, or that the kernel did not take.
     Refused { tries: u32, next: Instant },
 }
@@ -48,7 +48,7 @@ pub(super) enum Socket {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entered {
     pub life: Life,
-    pub port: wish::Port,
+    pub port: config::Port,
     pub group: usize,
     pub index: u32,
     /// Where we have entered it for what its replica sends to itself.
@@ -69,7 +69,7 @@ impl Pod {
     pub(super) fn meet_all(
         &mut self,
         kernel: &mut InKernel,
-        wish: &PodWish,
+        config: &SteeringConfig,
         rows: &[Row],
     ) -> Option<KernelError> {
         // Whatever was there when we came is taken over at once.
@@ -105,7 +105,7 @@ impl Pod {
             }
             let begun = cpu_time();
             // One that cannot be entered must not keep out the others.
-            match self.meet(kernel, wish, row) {
+            match self.meet(kernel, config, row) {
                 Ok(Met::Known) => {}
                 Ok(Met::Unowned) => unowned.push(row),
                 Err(why) => error = Some(why),
@@ -115,8 +115,8 @@ impl Pod {
             }
         }
         self.searches.retain(|_, search| search.end_look());
-        let strangers = self.meet_strangers(kernel, &unowned);
-        strangers.err().or(error)
+        let foreign_listeners = self.note_foreign_listeners(kernel, &unowned);
+        foreign_listeners.err().or(error)
     }
 
     /// Whether it is to be found out what a socket is.
@@ -139,7 +139,7 @@ impl Pod {
     /// Sockets and their owners, in the order in which they are looked at.
     fn by_turn<'a>(&mut self, rows: Vec<&'a Row>, now: Instant) -> Vec<(&'a Row, Option<Life>)> {
         let mut rows: Vec<_> = rows.into_iter().map(|row| (row, self.owner(row))).collect();
-        let has_former = self.former.is_some();
+        let has_former = self.previous_layout.is_some();
         rows.sort_by_cached_key(|(row, owner)| {
             // Whoever gets connections goes first, so that there is somebody to give them to all the time.
             let is_later = has_former && !self.is_in_rotation(row);

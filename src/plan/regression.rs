@@ -1,6 +1,6 @@
 //! What the kernel shows of a new version beside the old one, while a service is on its way from the one to the other.
 //!
-//! In: one report of the kernel after the other. Out: [`Signs`], from which it follows whether the new version does worse.
+//! In: one report of the kernel after the other. Out: [`RolloutMetrics`], from which it follows whether the new version does worse.
 //! Only the comparison counts: clients that reset their connections, and hosts that have too much to do, do so to both.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -34,10 +34,10 @@ const LASTS: Duration = Duration::from_secs(1);
 
 /// What was counted of connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct ConnectionStats {
     /// How many there were.
     pub connections: u64,
-    /// How many ended without a goodbye.
+    /// How many were reset.
     pub reset: u64,
     /// Handshakes that a queue had no room for.
     pub overflowed: u64,
@@ -45,11 +45,11 @@ pub struct Tally {
 
 /// What is seen of the two versions since a rollout began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Signs {
+pub struct RolloutMetrics {
     /// Of the new one's replicas.
-    pub new: Tally,
+    pub new: ConnectionStats,
     /// Of the old one's.
-    pub old: Tally,
+    pub old: ConnectionStats,
     /// Since when the queues of the new one are far longer than those of the old one.
     pub queues_since: Option<Timestamp>,
     /// How many connections wait at a new replica, and at an old one.
@@ -62,8 +62,8 @@ pub struct Signs {
 
 /// How a new version does worse than the old one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Worse {
-    /// More of its connections end without a goodbye.
+pub enum Regression {
+    /// More of its connections are reset.
     Resets,
     /// Its queues have no room for more handshakes.
     Overflows,
@@ -73,7 +73,7 @@ pub enum Worse {
     NoConnections,
 }
 
-impl Tally {
+impl ConnectionStats {
     fn of(report: &ReplicaReport) -> Self {
         report.ports.values().fold(Self::default(), |sum, traffic| Self {
             connections: sum.connections + traffic.total,
@@ -100,28 +100,28 @@ impl Tally {
     }
 }
 
-impl Signs {
+impl RolloutMetrics {
     /// How the new version does worse, if it does. `rules.budget` is how many of its connections may end badly, besides
     /// twice as many as of the old version's do.
     #[must_use]
-    pub fn worse(&self, rules: &Update, now: Timestamp) -> Option<Worse> {
-        let exceeds = |what: fn(&Tally) -> u64| {
+    pub fn regression(&self, rules: &Update, now: Timestamp) -> Option<Regression> {
+        let exceeds = |what: fn(&ConnectionStats) -> u64| {
             let (bad, old) = (what(&self.new), rate(what(&self.old), self.old.connections));
             let most = 2 * old + u64::from(rules.budget.thousandths());
             rules.budget < Share::ALL && bad >= FEW && is_more(bad, self.new.connections, most)
         };
-        if exceeds(|tally| tally.reset) {
-            return Some(Worse::Resets);
+        if exceeds(|stats| stats.reset) {
+            return Some(Regression::Resets);
         }
-        if exceeds(|tally| tally.overflowed) {
-            return Some(Worse::Overflows);
+        if exceeds(|stats| stats.overflowed) {
+            return Some(Regression::Overflows);
         }
         if rules.budget < Share::ALL && self.due >= arrivals::ENOUGH && self.came * MISSED < self.due {
-            return Some(Worse::NoConnections);
+            return Some(Regression::NoConnections);
         }
         let lasts = LASTS.max(rules.monitor / 2);
         let queue = rules.budget < Share::ALL && self.queues_since.is_some_and(|at| later(at, lasts) <= now);
-        queue.then_some(Worse::Queues)
+        queue.then_some(Regression::Queues)
     }
 }
 
@@ -160,8 +160,8 @@ struct Seen {
     is_new: bool,
     /// Whether clients have come to it: before that, only those have who ask whether it is ready.
     is_known: bool,
-    before: Tally,
-    last: Tally,
+    before: ConnectionStats,
+    last: ConnectionStats,
 }
 
 impl Signals {
@@ -192,17 +192,17 @@ impl Signals {
             let replicas: Vec<_> = replicas.collect();
             watched.arrivals.note(&desired.project, name, &replicas);
             // Who comes later begins at nothing.
-            let before = |tally| if is_first { tally } else { Tally::default() };
+            let before = |stats| if is_first { stats } else { ConnectionStats::default() };
             let (mut new, mut old) = (Vec::new(), Vec::new());
             for (is_new, id, replica) in replicas {
-                let tally = Tally::of(replica);
+                let stats = ConnectionStats::of(replica);
                 let key = (id.clone(), replica.pid);
-                let fresh = Seen { is_new, is_known: false, before: before(tally), last: tally };
+                let fresh = Seen { is_new, is_known: false, before: before(stats), last: stats };
                 let seen = watched.replicas.entry(key).or_insert(fresh);
-                seen.last = tally;
+                seen.last = stats;
                 seen.is_known |= replica.weight > 0;
                 if !seen.is_known {
-                    seen.before = tally;
+                    seen.before = stats;
                 }
                 if replica.weight > 0 && replica.listens() {
                     let queue = replica.ports.values().map(|traffic| traffic.queue).sum::<u64>();
@@ -225,23 +225,23 @@ impl Signals {
 
     /// What follows from it.
     #[must_use]
-    pub fn signs(&self) -> BTreeMap<ServiceName, Signs> {
-        self.services.iter().map(|(name, watched)| (name.clone(), watched.signs())).collect()
+    pub fn metrics(&self) -> BTreeMap<ServiceName, RolloutMetrics> {
+        self.services.iter().map(|(name, watched)| (name.clone(), watched.metrics())).collect()
     }
 }
 
 impl Watched {
-    fn signs(&self) -> Signs {
-        let sum = |is_new, part: fn(&Seen) -> Tally| {
+    fn metrics(&self) -> RolloutMetrics {
+        let sum = |is_new, part: fn(&Seen) -> ConnectionStats| {
             let those = self.replicas.values().filter(|seen| seen.is_new == is_new);
-            those.map(part).fold(Tally::default(), Tally::plus)
+            those.map(part).fold(ConnectionStats::default(), ConnectionStats::plus)
         };
         let since = |seen: &Seen| seen.last.since(seen.before);
         let mut old = sum(false, since);
         if old.connections < ENOUGH {
             old = sum(false, |seen| seen.last);
         }
-        Signs {
+        RolloutMetrics {
             new: sum(true, since),
             old,
             queues_since: self.queues_since,
@@ -261,17 +261,17 @@ fn mean(queues: &[u64]) -> Option<u64> {
 pub(super) fn worst<'a>(
     report: &Report,
     replicas: impl Iterator<Item = &'a super::Container>,
-    worse: Worse,
+    regression: Regression,
 ) -> Option<&'a super::Container> {
     replicas.filter(|container| matches!(container.labels.role, Role::Replica { .. })).max_by_key(
         |container| {
             let pod = report.pods.get(&container.labels.pod);
             let replica = pod.and_then(|pod| pod.replicas.get(&container.id));
-            replica.map_or(0, |replica| match worse {
-                Worse::Resets => Tally::of(replica).reset,
-                Worse::Overflows => Tally::of(replica).overflowed,
-                Worse::Queues => replica.ports.values().map(|traffic| traffic.queue).sum(),
-                Worse::NoConnections => 0,
+            replica.map_or(0, |replica| match regression {
+                Regression::Resets => ConnectionStats::of(replica).reset,
+                Regression::Overflows => ConnectionStats::of(replica).overflowed,
+                Regression::Queues => replica.ports.values().map(|traffic| traffic.queue).sum(),
+                Regression::NoConnections => 0,
             })
         },
     )
@@ -287,53 +287,56 @@ mod tests {
         Update { monitor: MONITOR, ..Update::default() }
     }
 
-    fn tally(connections: u64, reset: u64) -> Tally {
-        Tally { connections, reset, overflowed: 0 }
+    fn stats(connections: u64, reset: u64) -> ConnectionStats {
+        ConnectionStats { connections, reset, overflowed: 0 }
     }
 
-    fn signs(new: Tally, old: Tally) -> Signs {
-        Signs { new, old, ..Signs::default() }
+    fn metrics(new: ConnectionStats, old: ConnectionStats) -> RolloutMetrics {
+        RolloutMetrics { new, old, ..RolloutMetrics::default() }
     }
 
     #[test]
     fn only_what_is_worse_than_the_old_version_is_worse() {
         for (case, new, old, wanted) in [
-            ("nothing", tally(1000, 0), tally(1000, 0), None),
-            ("a few", tally(10, 4), tally(1000, 0), None),
-            ("one percent", tally(1000, 10), tally(1000, 0), None),
-            ("more, which may be chance", tally(1000, 19), tally(1000, 0), None),
-            ("more than chance explains", tally(1000, 20), tally(1000, 0), Some(Worse::Resets)),
+            ("nothing", stats(1000, 0), stats(1000, 0), None),
+            ("a few", stats(10, 4), stats(1000, 0), None),
+            ("one percent", stats(1000, 10), stats(1000, 0), None),
+            ("more, which may be chance", stats(1000, 19), stats(1000, 0), None),
+            ("more than chance explains", stats(1000, 20), stats(1000, 0), Some(Regression::Resets)),
             (
                 "of so many hardly anything is chance",
-                tally(100_000, 1100),
-                tally(1000, 0),
-                Some(Worse::Resets),
+                stats(100_000, 1100),
+                stats(1000, 0),
+                Some(Regression::Resets),
             ),
-            ("of few much is", tally(57, 5), tally(288, 9), None),
-            ("as the old ones do", tally(1000, 300), tally(1000, 300), None),
-            ("thrice what the old ones do", tally(1000, 900), tally(1000, 300), Some(Worse::Resets)),
-            ("nobody had come to the old ones", tally(100, 50), tally(0, 0), Some(Worse::Resets)),
+            ("of few much is", stats(57, 5), stats(288, 9), None),
+            ("as the old ones do", stats(1000, 300), stats(1000, 300), None),
+            ("thrice what the old ones do", stats(1000, 900), stats(1000, 300), Some(Regression::Resets)),
+            ("nobody had come to the old ones", stats(100, 50), stats(0, 0), Some(Regression::Resets)),
         ] {
-            assert_eq!(signs(new, old).worse(&rules(), Timestamp::UNIX_EPOCH), wanted, "{case}");
+            assert_eq!(metrics(new, old).regression(&rules(), Timestamp::UNIX_EPOCH), wanted, "{case}");
         }
-        let full = Tally { connections: 100, reset: 0, overflowed: 6 };
-        assert_eq!(signs(full, tally(100, 0)).worse(&rules(), Timestamp::UNIX_EPOCH), Some(Worse::Overflows));
+        let full = ConnectionStats { connections: 100, reset: 0, overflowed: 6 };
+        assert_eq!(
+            metrics(full, stats(100, 0)).regression(&rules(), Timestamp::UNIX_EPOCH),
+            Some(Regression::Overflows)
+        );
     }
 
     /// How many of 500 rollouts are failed, where so many percent of the connections of each version end badly: what is
     /// known is looked at after each twenty of the new one's five hundred.
     fn failed(old_percent: u32, new_percent: u32) -> u32 {
         let mut chance = fastrand::Rng::with_seed(u64::from(old_percent) << 8 | u64::from(new_percent));
-        let mut more = |tally: &mut Tally, count, percent| {
-            tally.connections += count;
-            tally.reset += (0..count).map(|_| u64::from(chance.u32(..100) < percent)).sum::<u64>();
+        let mut more = |stats: &mut ConnectionStats, count, percent| {
+            stats.connections += count;
+            stats.reset += (0..count).map(|_| u64::from(chance.u32(..100) < percent)).sum::<u64>();
         };
         let mut fails = || {
-            let (mut new, mut old) = (Tally::default(), Tally::default());
+            let (mut new, mut old) = (ConnectionStats::default(), ConnectionStats::default());
             (0..25).any(|_| {
                 more(&mut new, 20, new_percent);
                 more(&mut old, 40, old_percent);
-                signs(new, old).worse(&rules(), Timestamp::UNIX_EPOCH).is_some()
+                metrics(new, old).regression(&rules(), Timestamp::UNIX_EPOCH).is_some()
             })
         };
         (0..500).filter(|_| fails()).count().try_into().unwrap()
@@ -354,33 +357,39 @@ mod tests {
     fn a_version_to_which_hardly_any_connections_come_is_worse_once_enough_were_due() {
         for (due, new, wanted) in [
             (19, 0, None),
-            (20, 0, Some(Worse::NoConnections)),
-            (20, 1, Some(Worse::NoConnections)),
+            (20, 0, Some(Regression::NoConnections)),
+            (20, 1, Some(Regression::NoConnections)),
             (20, 2, None),
-            (1000, 99, Some(Worse::NoConnections)),
+            (1000, 99, Some(Regression::NoConnections)),
             (1000, 100, None),
         ] {
-            let signs = Signs { due, came: new, ..signs(tally(new, 0), tally(1000, 0)) };
-            assert_eq!(signs.worse(&rules(), Timestamp::UNIX_EPOCH), wanted, "{new} of {due}");
+            let metrics = RolloutMetrics { due, came: new, ..metrics(stats(new, 0), stats(1000, 0)) };
+            assert_eq!(metrics.regression(&rules(), Timestamp::UNIX_EPOCH), wanted, "{new} of {due}");
         }
     }
 
     #[test]
     fn a_budget_of_everything_minds_nothing() {
         let rules = Update { budget: Share::ALL, ..rules() };
-        let worst =
-            Signs { queues_since: Some(Timestamp::MIN), due: 1000, ..signs(tally(10, 10), tally(1000, 0)) };
-        assert_eq!(worst.worse(&rules, Timestamp::UNIX_EPOCH), None);
+        let worst = RolloutMetrics {
+            queues_since: Some(Timestamp::MIN),
+            due: 1000,
+            ..metrics(stats(10, 10), stats(1000, 0))
+        };
+        assert_eq!(worst.regression(&rules, Timestamp::UNIX_EPOCH), None);
     }
 
     #[test]
     fn a_queue_is_a_sign_once_it_has_lasted_for_half_of_the_time_to_watch() {
         let begin = Timestamp::UNIX_EPOCH;
-        let longer = Signs { queues_since: Some(begin), ..Signs::default() };
-        assert_eq!(longer.worse(&rules(), later(begin, Duration::from_millis(1999))), None);
-        assert_eq!(longer.worse(&rules(), later(begin, Duration::from_secs(2))), Some(Worse::Queues));
+        let longer = RolloutMetrics { queues_since: Some(begin), ..RolloutMetrics::default() };
+        assert_eq!(longer.regression(&rules(), later(begin, Duration::from_millis(1999))), None);
+        assert_eq!(
+            longer.regression(&rules(), later(begin, Duration::from_secs(2))),
+            Some(Regression::Queues)
+        );
         let at_once = Update { monitor: Duration::ZERO, ..Update::default() };
-        assert_eq!(longer.worse(&at_once, later(begin, Duration::from_millis(999))), None);
-        assert_eq!(longer.worse(&at_once, later(begin, LASTS)), Some(Worse::Queues));
+        assert_eq!(longer.regression(&at_once, later(begin, Duration::from_millis(999))), None);
+        assert_eq!(longer.regression(&at_once, later(begin, LASTS)), Some(Regression::Queues));
     }
 }

@@ -19,7 +19,7 @@ use super::{
     programs::Programs,
     raw, rights,
     sockets::Transport,
-    steering::{KernelSteering, PodReport, PodWish, ReplicaReport, ReplicaWish, Rules, Steering},
+    steering::{KernelSteering, PodReport, ReplicaConfig, ReplicaReport, Rules, Steering, SteeringConfig},
 };
 use crate::{
     engine::ContainerId,
@@ -49,9 +49,9 @@ pub enum Feature {
     Choice,
 }
 
-/// How a trial went.
+/// The result of a probe.
 #[derive(Debug)]
-pub struct Trial {
+pub struct FeatureProbe {
     /// What was tried.
     pub feature: Feature,
     /// Whether it worked; if not, why.
@@ -67,16 +67,16 @@ const SHARED: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 /// Tries everything. What is not reached because something before it fails is left out.
 #[must_use]
-pub fn run() -> Vec<Trial> {
+pub fn run() -> Vec<FeatureProbe> {
     // A network namespace is a thread's own, and goes with it.
     thread::spawn(in_thread).join().unwrap_or_default()
 }
 
-fn in_thread() -> Vec<Trial> {
+fn in_thread() -> Vec<FeatureProbe> {
     let mut trials = Vec::new();
     let mut note = |feature, result: Result<(), String>| {
         let worked = result.is_ok();
-        trials.push(Trial { feature, result });
+        trials.push(FeatureProbe { feature, result });
         worked
     };
     let place = match Place::open() {
@@ -123,7 +123,7 @@ struct Place {
 impl Drop for Place {
     fn drop(&mut self) {
         if let Err(error) = self.steering.remove() {
-            tracing::warn!(%error, "something of the trial stays");
+            tracing::warn!(%error, "something of the feature probe stays");
         }
     }
 }
@@ -158,11 +158,11 @@ impl Place {
         Ok(place)
     }
 
-    /// Wishes for this process as a replica of that weight.
+    /// Configures this process as a replica of that weight.
     fn want(&self, weight: u32) {
         let (Ok(pod), Ok(service)) = (PodName::new("doctor"), ServiceName::new("doctor")) else { return };
         let thread = u32::try_from(rustix::thread::gettid().as_raw_nonzero().get()).unwrap_or(0);
-        let replica = ReplicaWish {
+        let replica = ReplicaConfig {
             id: ContainerId("doctor".to_owned()),
             pid: std::process::id(),
             service: service.clone(),
@@ -170,7 +170,7 @@ impl Place {
             address: OWN,
             weight,
         };
-        let wish = PodWish {
+        let config = SteeringConfig {
             coming: BTreeMap::new(),
             pid: thread,
             netns: self.netns,
@@ -182,7 +182,7 @@ impl Place {
             )]),
             replicas: vec![replica],
         };
-        self.steering.want(BTreeMap::from([(pod, wish)]));
+        self.steering.want(BTreeMap::from([(pod, config)]));
     }
 
     /// Waits until the kernel shows something.
@@ -361,7 +361,7 @@ impl Drop for Group {
             }
             thread::sleep(Duration::from_millis(10));
         }
-        tracing::warn!(group = %self.0.display(), "a control group of the trial stays");
+        tracing::warn!(group = %self.0.display(), "a control group of the feature probe stays");
     }
 }
 

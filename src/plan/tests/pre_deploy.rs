@@ -4,16 +4,16 @@ use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     plan::{
-        Goal, Target, before,
+        Goal, Target, pre_deploy,
         status::{HOPELESS, status},
     },
-    spec::{Before, Service},
+    spec::{PreDeploy, Service},
 };
 
 use super::{Is, NOTHING, Scene, new_version};
 
 fn migrate(service: &mut Service) {
-    service.before = Some(Before {
+    service.pre_deploy = Some(PreDeploy {
         command: vec!["migrate".to_owned()],
         image: None,
         environment: BTreeMap::new(),
@@ -31,7 +31,7 @@ fn first() -> Scene {
 }
 
 fn job() -> Target {
-    Target::Before("web".parse().unwrap())
+    Target::PreDeploy("web".parse().unwrap())
 }
 
 #[test]
@@ -47,9 +47,9 @@ fn the_job_comes_first_at_the_first_start_and_at_each_new_version() {
 fn after_its_success_the_new_version_comes_and_the_job_goes() {
     let mut scene = update().job("web", Is::Exited(0, 5));
     assert_eq!(scene.lines(), NOTHING, "it has to be remembered first");
-    scene.desired.done_before.extend(before::succeeded(&scene.desired, &scene.observed));
+    scene.desired.done_before.extend(pre_deploy::succeeded(&scene.desired, &scene.observed));
     assert_eq!(scene.lines(), ["remove web pre-deploy job", "stop web-1"]);
-    assert_eq!(before::succeeded(&scene.desired, &scene.observed), []);
+    assert_eq!(pre_deploy::succeeded(&scene.desired, &scene.observed), []);
 }
 
 #[test]
@@ -67,13 +67,9 @@ fn after_its_failure_the_old_version_goes_on_and_it_is_told_why() {
     let scene = update().job("web", Is::Exited(3, 5));
     assert_eq!(scene.lines(), NOTHING);
     let status = status(&scene.desired, &scene.observed, scene.now);
-    let [trouble] = &status.troubles[..] else { panic!("{:?}", status.troubles) };
-    assert_eq!((trouble.target.clone(), trouble.tries), (job(), HOPELESS));
-    assert!(
-        trouble.error.starts_with("it ended with exit code 3; no replica of the new"),
-        "{}",
-        trouble.error
-    );
+    let [error] = &status.errors[..] else { panic!("{:?}", status.errors) };
+    assert_eq!((error.target.clone(), error.tries), (job(), HOPELESS));
+    assert!(error.error.starts_with("it ended with exit code 3; no replica of the new"), "{}", error.error);
     // One of the old version that ends is started again.
     let ended = Scene::of(&[("web", 2)])
         .sandbox("web", Is::Up(60))
@@ -93,7 +89,7 @@ fn what_is_asked_for_anew_is_run_anew() {
     let key = (job.id.clone(), job.started_at().unwrap());
     scene.desired.superseded.insert(key, None);
     assert_eq!(scene.lines(), ["remove web pre-deploy job"]);
-    assert_eq!(status(&scene.desired, &scene.observed, scene.now).troubles, []);
+    assert_eq!(status(&scene.desired, &scene.observed, scene.now).errors, []);
 }
 
 #[test]
@@ -106,9 +102,9 @@ fn a_job_that_takes_too_long_is_stopped_and_has_failed() {
     // Also if it then says that all is well.
     let mut scene = update().job("web", Is::Exited(0, 61));
     interrupt(&mut scene);
-    assert_eq!(before::succeeded(&scene.desired, &scene.observed), []);
-    let troubles = status(&scene.desired, &scene.observed, scene.now).troubles;
-    assert!(troubles[0].error.starts_with("it took longer than 60s"), "{troubles:?}");
+    assert_eq!(pre_deploy::succeeded(&scene.desired, &scene.observed), []);
+    let errors = status(&scene.desired, &scene.observed, scene.now).errors;
+    assert!(errors[0].error.starts_with("it took longer than 60s"), "{errors:?}");
 }
 
 fn interrupt(scene: &mut Scene) {
@@ -122,8 +118,8 @@ fn a_job_that_was_told_to_end_is_run_again_when_it_is_wanted_again() {
     for code in [0, 143] {
         let mut scene = update().job("web", Is::Exited(code, 5));
         interrupt(&mut scene);
-        assert_eq!(before::succeeded(&scene.desired, &scene.observed), []);
-        assert_eq!(status(&scene.desired, &scene.observed, scene.now).troubles, []);
+        assert_eq!(pre_deploy::succeeded(&scene.desired, &scene.observed), []);
+        assert_eq!(status(&scene.desired, &scene.observed, scene.now).errors, []);
         assert_eq!(scene.lines(), ["remove web pre-deploy job"]);
     }
 }

@@ -7,9 +7,9 @@ use crate::{
     spec::{ServiceName, Slot},
 };
 
-use super::Wish;
+use super::DesiredState;
 
-impl Wish {
+impl DesiredState {
     /// Has the slots begin with new volumes that are about to get another replica: where none of the wanted version is.
     pub(super) fn renew_volumes(&mut self, services: &BTreeSet<ServiceName>, observed: &Observed) {
         let mut state = self.state.clone();

@@ -1,4 +1,4 @@
-//! After the state file was damaged: what of it the engine still shows. Pure, but for [`Wish::recover`], which takes it in.
+//! After the state file was damaged: what of it the engine still shows. Pure, but for [`DesiredState::recover`], which takes it in.
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
@@ -12,14 +12,14 @@ use serde::{Deserialize, Serialize};
 use crate::{
     engine::ContainerId,
     plan::{
-        Container, Goal, Observed, PostStart, Stage,
-        versions::{Asked, Versions},
+        Container, Goal, HookPhase, Observed, PostStart,
+        versions::{ChangeCause, Versions},
     },
     spec::{Generation, Project, Service, ServiceName},
     supervisor::state_file::{Damage, FileError, Scale},
 };
 
-use super::Wish;
+use super::DesiredState;
 
 /// A state file was damaged, and the state was made anew from what the engine shows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,7 +92,7 @@ fn recover(file: &Project, observed: &Observed, now: Timestamp) -> Recovered {
         }
         let containers: Vec<_> = replicas.into_iter().map(|(_, container)| container).collect();
         let running = containers.iter().find_map(|container| as_it_runs(service, container));
-        if service.before.is_some()
+        if service.pre_deploy.is_some()
             && let Some(generation) =
                 running.as_ref().map(Service::generation).or_else(|| newest(&containers))
         {
@@ -101,7 +101,7 @@ fn recover(file: &Project, observed: &Observed, now: Timestamp) -> Recovered {
         }
         if let Some(running) = running {
             let mut versions = Versions::default();
-            versions.apply(&running, false, &Asked { now, by: "sameport", cause: "state recovered" });
+            versions.apply(&running, false, &ChangeCause { now, by: "sameport", cause: "state recovered" });
             recovered.versions.insert(name.clone(), versions);
         }
     }
@@ -109,7 +109,7 @@ fn recover(file: &Project, observed: &Observed, now: Timestamp) -> Recovered {
         if let Some(process) = container.process()
             && !container.hooks.post_start.is_empty()
         {
-            let progress = PostStart { started_at: process.started_at, stage: Stage::Done };
+            let progress = PostStart { started_at: process.started_at, phase: HookPhase::Done };
             recovered.post_start.insert(container.id.clone(), progress);
         }
     }
@@ -132,8 +132,8 @@ fn newest(containers: &[&Container]) -> Option<Generation> {
     Some(newest.labels.generation.clone())
 }
 
-impl Wish {
-    /// Whether the state file was damaged and [`Wish::recover`] is due, now that it is known what it is about: a file has been
+impl DesiredState {
+    /// Whether the state file was damaged and [`DesiredState::recover`] is due, now that it is known what it is about: a file has been
     /// read, or none is needed.
     #[must_use]
     pub fn awaits_recovery(&self) -> bool {

@@ -25,7 +25,7 @@ pub(in crate::supervisor) fn service(name: &str, replicas: u32, depends_on: &[&s
         probe: None,
         unhealthy: Unhealthy::default(),
         hooks: Hooks::default(),
-        before: None,
+        pre_deploy: None,
         update: crate::spec::Update::default(),
         rollback: crate::spec::Update::default(),
         canary: None,
@@ -58,39 +58,42 @@ fn name(name: &str) -> ServiceName {
     name.parse().unwrap()
 }
 
-/// A supervisor's wishes, and a way to take its life and give it another.
+/// The desired state of a supervisor that can be killed and started again.
 struct User {
     folder: tempfile::TempDir,
-    wish: Wish,
+    desired_state: DesiredState,
 }
 
 impl User {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let wish = Self::wish_in(&folder);
-        let mut user = Self { folder, wish };
+        let desired_state = Self::wish_in(&folder);
+        let mut user = Self { folder, desired_state };
         user.asks(Request::Apply(Box::new(apply(project())))).unwrap();
         user
     }
 
-    fn wish_in(folder: &tempfile::TempDir) -> Wish {
-        Wish::new(name("shop").as_str().parse().unwrap(), StateFile::at(folder.path().join("shop.json")))
-            .unwrap()
+    fn wish_in(folder: &tempfile::TempDir) -> DesiredState {
+        DesiredState::new(
+            name("shop").as_str().parse().unwrap(),
+            StateFile::at(folder.path().join("shop.json")),
+        )
+        .unwrap()
     }
 
     fn asks(&mut self, request: Request) -> Result<(), Rejection> {
-        self.wish.take(request, &Observed::default(), jiff::Timestamp::UNIX_EPOCH)
+        self.desired_state.take(request, &Observed::default(), jiff::Timestamp::UNIX_EPOCH)
     }
 
     /// As `kill -9`, and `up` with a file.
     fn reborn_with(mut self, project: Project) -> Self {
-        self.wish = Self::wish_in(&self.folder);
+        self.desired_state = Self::wish_in(&self.folder);
         self.asks(Request::Apply(Box::new(apply(project)))).unwrap();
         self
     }
 
     fn goals(&self) -> String {
-        let goals = self.wish.desired.goals.iter().map(|(name, goal)| match goal {
+        let goals = self.desired_state.desired.goals.iter().map(|(name, goal)| match goal {
             Goal::Run { replicas } => format!("{name}={replicas}"),
             Goal::Stop => format!("{name} stopped"),
         });
@@ -110,7 +113,7 @@ fn a_file_says_how_many() {
 #[test]
 fn a_selection_takes_its_dependencies_along_and_leaves_the_rest() {
     let mut user = User::new();
-    user.wish.desired.goals.clear();
+    user.desired_state.desired.goals.clear();
     user.asks(Request::Apply(Box::new(Apply { services: vec![name("web")], ..apply(project()) }))).unwrap();
     assert_eq!(user.goals(), "db=1, web=2");
 }
@@ -135,7 +138,7 @@ fn up_starts_what_was_stopped_and_start_too() {
     let mut user = User::new();
     user.asks(stop()).unwrap();
     assert_eq!(user.goals(), "db=1, jobs=1, web stopped");
-    assert_eq!(user.wish.desired.stop_timeouts.get(&name("web")), Some(&Duration::from_secs(1)));
+    assert_eq!(user.desired_state.desired.stop_timeouts.get(&name("web")), Some(&Duration::from_secs(1)));
     user.asks(Request::Start { services: vec![name("web")] }).unwrap();
     assert_eq!(user.goals(), "db=1, jobs=1, web=2");
     user.asks(stop()).unwrap();
@@ -188,23 +191,25 @@ fn a_state_that_cannot_be_written_is_no_wish() {
 
 #[test]
 fn a_changed_file_is_pursued_on_a_full_disk_and_the_state_is_written_once_there_is_room() {
-    let User { folder, mut wish } = User::new();
+    let User { folder, mut desired_state } = User::new();
     let obstacle = obstruct(&folder);
     let up = Apply { scale: BTreeMap::from([(name("web"), 3)]), ..apply(project()) };
-    wish.take(Request::Apply(Box::new(up)), &Observed::default(), jiff::Timestamp::UNIX_EPOCH).unwrap();
-    let unsaved = wish.unsaved().unwrap();
+    desired_state
+        .take(Request::Apply(Box::new(up)), &Observed::default(), jiff::Timestamp::UNIX_EPOCH)
+        .unwrap();
+    let unsaved = desired_state.unsaved().unwrap();
     assert_eq!(unsaved.path, folder.path().join("shop.json"));
     assert!(unsaved.reason.contains("Is a directory"), "{}", unsaved.reason);
-    wish.save_again();
-    assert!(wish.unsaved().is_some());
+    desired_state.save_again();
+    assert!(desired_state.unsaved().is_some());
     std::fs::remove_dir(obstacle).unwrap();
-    wish.save_again();
-    assert_eq!(wish.unsaved(), None);
-    drop(wish);
-    let mut wish = User::wish_in(&folder);
+    desired_state.save_again();
+    assert_eq!(desired_state.unsaved(), None);
+    drop(desired_state);
+    let mut desired_state = User::wish_in(&folder);
     let again = Request::Apply(Box::new(apply(project())));
-    wish.take(again, &Observed::default(), jiff::Timestamp::UNIX_EPOCH).unwrap();
-    assert_eq!(User { folder, wish }.goals(), "db=1, jobs=1, web=3");
+    desired_state.take(again, &Observed::default(), jiff::Timestamp::UNIX_EPOCH).unwrap();
+    assert_eq!(User { folder, desired_state }.goals(), "db=1, jobs=1, web=3");
 }
 
 #[test]
@@ -219,12 +224,12 @@ fn a_folder_that_somebody_removed_is_made_again_for_the_state() {
 fn an_unchanged_file_needs_no_room_for_the_state() {
     let mut user = User::new();
     user.asks(scale("web", 5)).unwrap();
-    let User { folder, wish: _ } = user;
-    let mut wish = User::wish_in(&folder);
+    let User { folder, desired_state: _ } = user;
+    let mut desired_state = User::wish_in(&folder);
     obstruct(&folder);
     let asked = Request::Apply(Box::new(apply(project())));
-    wish.take(asked, &Observed::default(), jiff::Timestamp::UNIX_EPOCH).unwrap();
-    assert_eq!(User { folder, wish }.goals(), "db=1, jobs=1, web=5");
+    desired_state.take(asked, &Observed::default(), jiff::Timestamp::UNIX_EPOCH).unwrap();
+    assert_eq!(User { folder, desired_state }.goals(), "db=1, jobs=1, web=5");
 }
 
 #[test]
@@ -262,7 +267,7 @@ fn whoever_goes_down_takes_no_other_wish() {
     user.asks(Request::Down { volumes: false, grace: None }).unwrap();
     assert_eq!(user.asks(scale("web", 5)).unwrap_err(), Rejection::GoingDown);
     user.asks(Request::Down { volumes: true, grace: None }).unwrap();
-    assert_eq!(user.wish.desired.phase, Phase::Down { volumes: RemoveVolumes::Remove });
+    assert_eq!(user.desired_state.desired.phase, Phase::Down { volumes: RemoveVolumes::Remove });
 }
 
 #[test]
@@ -291,7 +296,7 @@ fn a_stop_that_ends_the_supervisor_is_undone_by_nobody() {
 fn after_down_nothing_of_the_last_time_is_remembered() {
     let mut user = User::new();
     user.asks(scale("web", 5)).unwrap();
-    user.wish.forget().unwrap();
+    user.desired_state.forget().unwrap();
     assert_eq!(user.reborn_with(project()).goals(), "db=1, jobs=1, web=2");
 }
 
@@ -302,14 +307,16 @@ fn a_look_before_anything_is_asked_for_forgets_nobody_who_is_to_be_restarted() {
     let file = StateFile::at(user.folder.path().join("shop.json"));
     let due = BTreeSet::from([name("web")]);
     file.save(&State { restart_after: due.clone(), ..file.load().unwrap().state }).unwrap();
-    let mut wish = User::wish_in(&user.folder);
+    let mut desired_state = User::wish_in(&user.folder);
     let now = jiff::Timestamp::UNIX_EPOCH;
-    wish.take(Request::Load(Box::new(project())), &Observed::default(), now).unwrap();
-    wish.catch_up(&mut Observed::default());
+    desired_state.take(Request::Load(Box::new(project())), &Observed::default(), now).unwrap();
+    desired_state.catch_up(&mut Observed::default());
     assert_eq!(file.load().unwrap().state.restart_after, due);
-    wish.take(Request::Apply(Box::new(apply(project()))), &Observed::default(), now).unwrap();
-    wish.take(Request::Stop { services: vec![name("web")], grace: None }, &Observed::default(), now).unwrap();
-    wish.catch_up(&mut Observed::default());
+    desired_state.take(Request::Apply(Box::new(apply(project()))), &Observed::default(), now).unwrap();
+    desired_state
+        .take(Request::Stop { services: vec![name("web")], grace: None }, &Observed::default(), now)
+        .unwrap();
+    desired_state.catch_up(&mut Observed::default());
     assert_eq!(file.load().unwrap().state.restart_after, BTreeSet::new(), "nobody of it runs");
 }
 
@@ -318,7 +325,7 @@ fn a_supervisor_that_resumes_goes_on_with_what_was_asked_for_last_and_applies_no
     let mut user = User::new();
     user.asks(Request::Scale(BTreeMap::from([(name("web"), 5)]))).unwrap();
     user.asks(Request::Stop { services: vec![name("jobs")], grace: None }).unwrap();
-    let before = user.wish.state.versions.clone();
+    let before = user.desired_state.state.versions.clone();
 
     // The file was changed meanwhile, or a variable in it is not set any more, and it has one service more.
     let mut changed = project();
@@ -327,15 +334,17 @@ fn a_supervisor_that_resumes_goes_on_with_what_was_asked_for_last_and_applies_no
     }
     let new = service("new", 1, &[]);
     changed.services.insert(new.name.clone(), new);
-    let mut wish = User::wish_in(&user.folder);
-    wish.take(Request::Resume(Box::new(changed)), &Observed::default(), Timestamp::UNIX_EPOCH).unwrap();
+    let mut desired_state = User::wish_in(&user.folder);
+    desired_state
+        .take(Request::Resume(Box::new(changed)), &Observed::default(), Timestamp::UNIX_EPOCH)
+        .unwrap();
 
-    assert_eq!(wish.desired.goals.get(&name("web")), Some(&Goal::Run { replicas: 5 }));
-    assert_eq!(wish.desired.goals.get(&name("db")), Some(&Goal::Run { replicas: 1 }));
-    assert_eq!(wish.desired.goals.get(&name("jobs")), Some(&Goal::Stop));
-    assert_eq!(wish.desired.goals.get(&name("new")), None);
-    assert!(wish.desired.rollouts.is_empty() && wish.state.versions == before);
-    let web = &wish.desired.project.services[&name("web")];
+    assert_eq!(desired_state.desired.goals.get(&name("web")), Some(&Goal::Run { replicas: 5 }));
+    assert_eq!(desired_state.desired.goals.get(&name("db")), Some(&Goal::Run { replicas: 1 }));
+    assert_eq!(desired_state.desired.goals.get(&name("jobs")), Some(&Goal::Stop));
+    assert_eq!(desired_state.desired.goals.get(&name("new")), None);
+    assert!(desired_state.desired.rollouts.is_empty() && desired_state.state.versions == before);
+    let web = &desired_state.desired.project.services[&name("web")];
     assert_eq!(web.container.image, Image("app:1".to_owned()));
 }
 

@@ -1,5 +1,5 @@
 //! Before a replica is told to end: nothing more is let in on its connections, until it has closed those that it only
-//! keeps. See [`crate::kernel::quiet`] for why.
+//! keeps. See [`crate::kernel::socket_filter`] for why.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::kernel::{KernelError, quiet::Quiet, steering::Steering};
+use crate::kernel::{KernelError, socket_filter::SocketFilter, steering::Steering};
 
 /// How long a server may take to read what has come.
 const READS: Duration = Duration::from_millis(100);
@@ -21,7 +21,7 @@ const CLOSES: Duration = Duration::from_secs(2);
 const BUSY: Duration = Duration::from_secs(1);
 
 /// A replica that is about to be told to end, and the ports that its connections came to.
-pub struct LastWords {
+pub struct GracefulClose {
     /// Whose thread does what takes rights.
     pub steering: Arc<dyn Steering>,
     /// The replica's first process.
@@ -30,18 +30,20 @@ pub struct LastWords {
     pub ports: BTreeSet<u16>,
 }
 
-impl LastWords {
+impl GracefulClose {
     /// Returns once it may be told to end. What is still connected after a moment has everything let in again. Where all
     /// that cannot be done, some connections are broken off, as they would be without us.
-    pub async fn quiet(self) {
+    pub async fn filter(self) {
         let begin = Instant::now();
         let Self { steering, pid, ports } = self;
-        let quiet = match Quiet::of(pid, ports) {
-            Ok(quiet) => Arc::new(quiet),
-            Err(error) => return tracing::debug!(%error, "the last words of a replica are not waited for"),
+        let filter = match SocketFilter::of(pid, ports) {
+            Ok(filter) => Arc::new(filter),
+            Err(error) => {
+                return tracing::debug!(%error, "cannot wait until a replica has closed its connections");
+            }
         };
         loop {
-            match delegate(&*steering, &quiet, Quiet::begin).await {
+            match delegate(&*steering, &filter, SocketFilter::begin).await {
                 Some(Ok(false)) if begin.elapsed() < READS => sleep(PAUSE).await,
                 Some(Ok(_)) => break,
                 Some(Err(error)) => {
@@ -56,7 +58,7 @@ impl LastWords {
         tokio::spawn(async move {
             sleep(CLOSES).await;
             if let Some(steering) = steering.upgrade()
-                && let Some(Err(error)) = delegate(&*steering, &quiet, Quiet::end).await
+                && let Some(Err(error)) = delegate(&*steering, &filter, SocketFilter::end).await
             {
                 tracing::warn!(%error, pid, "nothing is let in on connections of a replica that ends");
             }
@@ -67,14 +69,14 @@ impl LastWords {
 /// Has it done by the thread that has the rights; none if there is no such thread, or it does not come to it.
 async fn delegate<T: Send + 'static>(
     steering: &dyn Steering,
-    quiet: &Arc<Quiet>,
-    job: fn(&Quiet) -> Result<T, KernelError>,
+    filter: &Arc<SocketFilter>,
+    job: fn(&SocketFilter) -> Result<T, KernelError>,
 ) -> Option<Result<T, KernelError>> {
     let (sender, done) = oneshot::channel();
-    let quiet = Arc::clone(quiet);
+    let filter = Arc::clone(filter);
     steering.delegate(Box::new(move || {
         // Whoever has asked may have gone.
-        let _ = sender.send(job(&quiet));
+        let _ = sender.send(job(&filter));
     }));
     timeout(BUSY, done).await.ok()?.ok()
 }

@@ -6,7 +6,7 @@ use super::{Is, NOTHING, Scene, replica};
 use crate::{
     engine::{ContainerId, ContainerState, Exit, Health},
     plan::{
-        Ailment, Doing, Goal, Illness, Plan, Replacement, WEIGHT, backoff,
+        Doing, Goal, Plan, UnhealthyReason, UnhealthyReplacement, UnhealthyReplica, WEIGHT, backoff,
         status::{ReplicaState, status},
     },
     spec::{Restart, RestartCondition, Unhealthy},
@@ -14,23 +14,23 @@ use crate::{
 
 impl Scene {
     /// A replica's process has not worked for so many seconds.
-    fn ill(mut self, slot: u32, ailment: Ailment, seconds: i64) -> Self {
+    fn ill(mut self, slot: u32, reason: UnhealthyReason, seconds: i64) -> Self {
         let since = self.now - seconds.seconds();
         let (service, id) = ("web", ContainerId(format!("web-{slot}")));
-        if ailment == Ailment::Unhealthy {
+        if reason == UnhealthyReason::Unhealthy {
             let age = 60;
             self = self.replica(service, slot, Is::UpAnd(Health::Unhealthy, age));
         }
         let started_at = self.container(&id.0).started_at().unwrap();
-        let illness = Illness {
-            ailment,
+        let unhealthy = UnhealthyReplica {
+            reason,
             started_at,
             since,
             replace_at: Some(since + 2.seconds()),
             well_for: Duration::from_secs(50),
             said: "no database".to_owned(),
         };
-        self.observed.illnesses.insert(id, illness);
+        self.observed.unhealthy.insert(id, unhealthy);
         self
     }
 
@@ -38,10 +38,10 @@ impl Scene {
     fn replaced(mut self, slot: u32, well_for: u64) -> Self {
         let id = ContainerId(format!("web-{slot}"));
         let started_at = self.container(&id.0).started_at().unwrap();
-        let why = Replacement { why: "unhealthy".to_owned(), at: self.now };
+        let why = UnhealthyReplacement { why: "unhealthy".to_owned(), at: self.now };
         let history = self.observed.history.entry(replica("web", slot)).or_default();
         history.replace(&id, started_at, Duration::from_secs(well_for), why);
-        self.observed.illnesses.remove(&id);
+        self.observed.unhealthy.remove(&id);
         let (finished_at, now) = (self.now, self.now);
         let container = self.container(&id.0);
         container.state = ContainerState::Exited(Exit {
@@ -60,19 +60,19 @@ impl Scene {
     }
 }
 
-const STUCK: Ailment = Ailment::Stuck(Doing::Stopped);
+const STUCK: UnhealthyReason = UnhealthyReason::Stuck(Doing::Stopped);
 
 #[test]
 fn whoever_stays_ill_is_replaced() {
-    for (case, ailment, seconds, lines) in [
-        ("a moment ago", Ailment::Unhealthy, 1, vec![]),
-        ("for a while", Ailment::Unhealthy, 2, vec!["stop web-2"]),
-        ("it did not come up", Ailment::NotUp, 2, vec!["stop web-2"]),
-        ("it does not live", Ailment::NotAlive, 2, vec!["stop web-2"]),
+    for (case, reason, seconds, lines) in [
+        ("a moment ago", UnhealthyReason::Unhealthy, 1, vec![]),
+        ("for a while", UnhealthyReason::Unhealthy, 2, vec!["stop web-2"]),
+        ("it did not come up", UnhealthyReason::NotUp, 2, vec!["stop web-2"]),
+        ("it does not live", UnhealthyReason::NotAlive, 2, vec!["stop web-2"]),
         ("it hangs", STUCK, 2, vec!["stop web-2"]),
         ("it has hung for a moment", STUCK, 1, vec![]),
     ] {
-        let scene = Scene::up(&[("web", 3)]).ill(2, ailment, seconds);
+        let scene = Scene::up(&[("web", 3)]).ill(2, reason, seconds);
         assert_eq!(scene.lines(), lines, "{case}");
         if lines.is_empty() {
             assert_eq!(scene.plan().wake, Some(scene.now + 1.seconds()), "{case}");
@@ -88,12 +88,12 @@ fn an_illness_of_a_process_that_is_no_more_is_of_no_concern() {
 
 #[test]
 fn who_is_kept_or_never_starts_again_is_not_replaced() {
-    let ill = || Scene::up(&[("web", 2)]).ill(1, Ailment::Unhealthy, 60);
+    let ill = || Scene::up(&[("web", 2)]).ill(1, UnhealthyReason::Unhealthy, 60);
     assert_eq!(ill().edit("web", |service| service.unhealthy = Unhealthy::Keep).lines(), NOTHING);
     let never = Restart { condition: RestartCondition::Never, ..Restart::default() };
     assert_eq!(ill().restart("web", never).lines(), NOTHING);
     let mut only_out = ill();
-    only_out.observed.illnesses.values_mut().for_each(|illness| illness.replace_at = None);
+    only_out.observed.unhealthy.values_mut().for_each(|unhealthy| unhealthy.replace_at = None);
     assert_eq!(only_out.lines(), NOTHING);
 }
 
@@ -101,13 +101,13 @@ fn who_is_kept_or_never_starts_again_is_not_replaced() {
 fn one_at_a_time_is_replaced_whoever_is_ill_for_the_longest_first() {
     let all = || {
         let scene = Scene::up(&[("web", 3)]);
-        scene.ill(1, Ailment::Unhealthy, 10).ill(2, Ailment::NotAlive, 30).ill(3, STUCK, 20)
+        scene.ill(1, UnhealthyReason::Unhealthy, 10).ill(2, UnhealthyReason::NotAlive, 30).ill(3, STUCK, 20)
     };
     assert_eq!(all().lines(), ["stop web-2"]);
     let stopping = all().busy(replica("web", 2));
     let started_at = stopping.observed.containers[&ContainerId("web-2".to_owned())].started_at().unwrap();
     let mut stopping = stopping;
-    let why = Replacement { why: String::new(), at: stopping.now };
+    let why = UnhealthyReplacement { why: String::new(), at: stopping.now };
     let history = stopping.observed.history.entry(replica("web", 2)).or_default();
     history.replace(&ContainerId("web-2".to_owned()), started_at, Duration::ZERO, why);
     assert_eq!(stopping.lines(), NOTHING, "it is being stopped");
@@ -124,7 +124,7 @@ fn one_at_a_time_is_replaced_whoever_is_ill_for_the_longest_first() {
 
 #[test]
 fn a_healthy_replica_is_never_touched_and_other_services_are_of_no_concern() {
-    let scene = Scene::up(&[("db", 1), ("web", 2)]).ill(1, Ailment::Unhealthy, 60).ill(2, STUCK, 50);
+    let scene = Scene::up(&[("db", 1), ("web", 2)]).ill(1, UnhealthyReason::Unhealthy, 60).ill(2, STUCK, 50);
     assert_eq!(scene.lines(), ["stop web-1"]);
     let plan = scene.plan();
     assert_eq!(plan.replaced.keys().map(|id| id.0.as_str()).collect::<Vec<_>>(), ["web-1"]);
@@ -144,7 +144,8 @@ fn each_replacement_in_a_row_waits_longer_unless_it_had_worked_meanwhile() {
     let mut scene = Scene::up(&[("web", 2)]);
     let mut last = Duration::ZERO;
     for replacements in 1..=4 {
-        scene = scene.ill(1, Ailment::Unhealthy, 5).replaced(1, if replacements == 1 { 60 } else { 3 });
+        scene =
+            scene.ill(1, UnhealthyReason::Unhealthy, 5).replaced(1, if replacements == 1 { 60 } else { 3 });
         assert_eq!(scene.lines(), NOTHING);
         let pause = Duration::try_from(scene.plan().wake.unwrap().duration_since(scene.now)).unwrap();
         assert!(pause > last, "pause {replacements} is {pause:?}, after {last:?}");
@@ -153,7 +154,7 @@ fn each_replacement_in_a_row_waits_longer_unless_it_had_worked_meanwhile() {
         assert_eq!(scene.lines(), ["start web-1"]);
         scene = scene.later(Duration::from_secs(70));
     }
-    let scene = scene.ill(1, Ailment::Unhealthy, 5).replaced(1, 11);
+    let scene = scene.ill(1, UnhealthyReason::Unhealthy, 5).replaced(1, 11);
     assert_eq!(scene.plan().wake, Some(scene.now + backoff::FIRST));
 }
 
@@ -162,7 +163,7 @@ fn the_end_of_one_that_was_replaced_is_a_failure_to_the_restart_rule() {
     let rule =
         |max_attempts| Restart { condition: RestartCondition::OnFailure, max_attempts, ..Restart::default() };
     let ended = |rule| {
-        let scene = Scene::up(&[("web", 1)]).restart("web", rule).ill(1, Ailment::Unhealthy, 5);
+        let scene = Scene::up(&[("web", 1)]).restart("web", rule).ill(1, UnhealthyReason::Unhealthy, 5);
         scene.replaced(1, 60).later(Duration::from_secs(40))
     };
     assert_eq!(ended(rule(None)).lines(), ["start web-1"], "it ended with exit code 0");
@@ -174,11 +175,11 @@ fn the_words_tell_what_is_wrong_and_why_it_was_replaced() {
     let of = |scene: &Scene| status(&scene.desired, &scene.observed, scene.now).replicas[0].clone();
     let stuck = of(&Scene::up(&[("web", 2)]).ill(1, STUCK, 1));
     assert_eq!(stuck.state, ReplicaState::Stuck);
-    assert_eq!(stuck.illness.as_deref(), Some("stopped by a signal for 1 s: no database"));
-    let unhealthy = of(&Scene::up(&[("web", 2)]).ill(1, Ailment::Unhealthy, 10));
+    assert_eq!(stuck.unhealthy.as_deref(), Some("stopped by a signal for 1 s: no database"));
+    let unhealthy = of(&Scene::up(&[("web", 2)]).ill(1, UnhealthyReason::Unhealthy, 10));
     assert_eq!(unhealthy.state, ReplicaState::Unhealthy);
-    assert_eq!(unhealthy.illness.as_deref(), Some("unhealthy for 10 s: no database"));
-    let replaced = || Scene::up(&[("web", 2)]).ill(1, Ailment::Unhealthy, 10).replaced(1, 60);
+    assert_eq!(unhealthy.unhealthy.as_deref(), Some("unhealthy for 10 s: no database"));
+    let replaced = || Scene::up(&[("web", 2)]).ill(1, UnhealthyReason::Unhealthy, 10).replaced(1, 60);
     assert_eq!(of(&replaced()).replaced.unwrap().why, "unhealthy");
     assert!(of(&replaced().replica("web", 1, Is::Up(1))).replaced.is_some());
     assert_eq!(of(&replaced().replica("web", 1, Is::Up(10))).replaced, None, "it has stayed up since");
@@ -192,8 +193,9 @@ fn who_hangs_gets_nothing_new_and_is_not_waited_for() {
     // It has connections, which it cannot finish.
     let scene = Scene::steered(2).ill(2, STUCK, 5).shows(2, 0, Some(3)).out(2, 4);
     assert_eq!((scene.weights(), scene.lines()), (vec![WEIGHT, 0], vec!["stop web-2".to_owned()]));
-    let unhealthy =
-        |seconds| Scene::steered(2).ill(2, Ailment::Unhealthy, 9).shows(2, 0, Some(3)).out(2, seconds);
+    let unhealthy = |seconds| {
+        Scene::steered(2).ill(2, UnhealthyReason::Unhealthy, 9).shows(2, 0, Some(3)).out(2, seconds)
+    };
     assert_eq!(unhealthy(4).lines(), NOTHING, "it has a short time to finish");
     assert_eq!(unhealthy(5).lines(), ["stop web-2"]);
     assert_eq!(unhealthy(1).goal("web", Goal::Stop).shows(2, 0, Some(0)).weights(), [0, 0]);
@@ -201,9 +203,9 @@ fn who_hangs_gets_nothing_new_and_is_not_waited_for() {
 
 #[test]
 fn a_slow_one_is_replaced_only_while_somebody_else_accepts_and_a_stopped_one_always() {
-    const SLOW: Ailment = Ailment::Stuck(Doing::Nothing);
-    const BUSY: Ailment = Ailment::Stuck(Doing::Work);
-    let scene = |others: Ailment| Scene::up(&[("web", 3)]).ill(1, others, 30).ill(2, others, 20);
+    const SLOW: UnhealthyReason = UnhealthyReason::Stuck(Doing::Nothing);
+    const BUSY: UnhealthyReason = UnhealthyReason::Stuck(Doing::Work);
+    let scene = |others: UnhealthyReason| Scene::up(&[("web", 3)]).ill(1, others, 30).ill(2, others, 20);
     assert_eq!(scene(SLOW).lines(), ["stop web-1"], "the third one accepts");
     for slow in [SLOW, BUSY] {
         let all = scene(slow).ill(3, slow, 10);
@@ -220,9 +222,9 @@ impl Scene {
     /// All replicas of `web` fail their health check, and have been well for so long before.
     fn all_unhealthy(self, replicas: u32, well_for: u64) -> Self {
         (1..=replicas).fold(self, |scene, slot| {
-            let mut scene = scene.ill(slot, Ailment::Unhealthy, 60);
+            let mut scene = scene.ill(slot, UnhealthyReason::Unhealthy, 60);
             let id = ContainerId(format!("web-{slot}"));
-            scene.observed.illnesses.get_mut(&id).unwrap().well_for = Duration::from_secs(well_for);
+            scene.observed.unhealthy.get_mut(&id).unwrap().well_for = Duration::from_secs(well_for);
             scene
         })
     }
@@ -237,17 +239,14 @@ fn a_check_that_no_replica_has_ever_passed_keeps_nobody_from_being_served() {
     let status = status(&scene.desired, &scene.observed, scene.now);
     assert!(!status.converged);
     assert_eq!(status.replicas[0].state, ReplicaState::Unhealthy);
-    let trouble = &status.troubles[0];
-    assert!(
-        trouble.error.contains("all replicas of web fail their health check (no database)"),
-        "{trouble:?}"
-    );
-    assert_eq!(trouble.tries, crate::plan::status::HOPELESS);
+    let error = &status.errors[0];
+    assert!(error.error.contains("all replicas of web fail their health check (no database)"), "{error:?}");
+    assert_eq!(error.tries, crate::plan::status::HOPELESS);
     for (case, scene) in [
-        ("one passes", Scene::steered(2).ill(1, Ailment::Unhealthy, 60)),
+        ("one passes", Scene::steered(2).ill(1, UnhealthyReason::Unhealthy, 60)),
         ("they have passed", Scene::steered(2).all_unhealthy(2, 1)),
-        ("one has passed", never().ill(2, Ailment::Unhealthy, 60)),
-        ("it does not live", never().ill(2, Ailment::NotAlive, 60)),
+        ("one has passed", never().ill(2, UnhealthyReason::Unhealthy, 60)),
+        ("it does not live", never().ill(2, UnhealthyReason::NotAlive, 60)),
         ("another version served", never().edit("web", super::new_version).roll_out("web")),
     ] {
         assert_eq!(scene.plan().let_through.len(), 0, "{case}");

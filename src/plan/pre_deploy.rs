@@ -7,13 +7,13 @@
 
 use crate::{
     engine::{ContainerState, Exit, RemoveVolumes, tells_of_host_fault},
-    spec::{Before, Generation, Service, ServiceName, Slot},
+    spec::{Generation, PreDeploy, Service, ServiceName, Slot},
 };
 
 use super::{
     Action, Container, Desired, Goal, Observed, Planner, Target,
     history::{later, uptime},
-    status::{HOPELESS, Trouble},
+    status::{HOPELESS, StatusError},
     stop_time::StopTime,
 };
 
@@ -28,12 +28,12 @@ enum Outcome {
 
 impl Planner<'_> {
     /// Brings each service's job into the state that is wanted of it.
-    pub(super) fn befores(&mut self) {
+    pub(super) fn pre_deploy_jobs(&mut self) {
         let desired = self.desired;
         for (name, goal) in &desired.goals {
             let Some(service) = desired.project.services.get(name) else { continue };
             let launches = matches!(goal, Goal::Run { replicas } if *replicas > 0);
-            let before = service.before.as_ref().filter(|_| launches && self.awaits_before(service));
+            let before = service.pre_deploy.as_ref().filter(|_| launches && self.awaits_before(service));
             let mut kept = None;
             let timeout = self.desired.stop_timeouts.get(name).filter(|_| *goal == Goal::Stop).copied();
             let time = StopTime::of(service).without_drain().or(timeout);
@@ -57,7 +57,7 @@ impl Planner<'_> {
     /// Whether no replica of the version that is wanted may be launched yet.
     pub(super) fn awaits_before(&self, service: &Service) -> bool {
         let project = &self.desired.project;
-        service.before.is_some()
+        service.pre_deploy.is_some()
             && self.desired.done_before.get(&service.name) != project.service_generation(&service.name)
             && !self
                 .observed
@@ -76,11 +76,11 @@ impl Planner<'_> {
             && self.missing_volumes(service, Slot::FIRST).is_empty()
         {
             let sandbox = self.open_sandbox(&service.pod).map(|c| c.id.clone());
-            self.act(Action::LaunchBefore { service: service.name.clone(), sandbox });
+            self.act(Action::LaunchPreDeploy { service: service.name.clone(), sandbox });
         }
     }
 
-    fn keep_job(&mut self, service: &Service, before: &Before, job: &Container) {
+    fn keep_job(&mut self, service: &Service, before: &PreDeploy, job: &Container) {
         let (target, id) = (self.observed.target(job), job.id.clone());
         match &job.state {
             ContainerState::Created => {
@@ -106,9 +106,9 @@ impl Planner<'_> {
     }
 
     /// Why a service cannot have the version that is wanted: its job failed.
-    pub(super) fn before_trouble(&self, name: &ServiceName) -> Option<Trouble> {
+    pub(super) fn pre_deploy_error(&self, name: &ServiceName) -> Option<StatusError> {
         let service = self.desired.project.services.get(name)?;
-        let before = service.before.as_ref().filter(|_| self.awaits_before(service))?;
+        let before = service.pre_deploy.as_ref().filter(|_| self.awaits_before(service))?;
         let job = self.observed.jobs(name).into_iter().find(|job| {
             self.is_current_job(service, job) && outcome(self.desired, before, job) == Some(Outcome::Failed)
         })?;
@@ -118,25 +118,27 @@ impl Planner<'_> {
         }
         let target = self.observed.target(job);
         let history = self.observed.history.get(&target);
-        // It is told once, with its last words.
-        if history.is_some_and(|history| history.awaits_autopsy(&job.id, exit.finished_at)) {
+        // It is reported once, with its last log lines.
+        if history.is_some_and(|history| history.awaits_last_termination(&job.id, exit.finished_at)) {
             return None;
         }
-        let autopsy = history.and_then(|history| history.autopsy.as_ref());
-        let autopsy = autopsy.filter(|autopsy| autopsy.exit.at == exit.finished_at);
-        let log = autopsy.map(|autopsy| autopsy.log.as_slice()).unwrap_or_default();
+        let last_termination = history.and_then(|history| history.last_termination.as_ref());
+        let last_termination =
+            last_termination.filter(|last_termination| last_termination.exit.at == exit.finished_at);
+        let log =
+            last_termination.map(|last_termination| last_termination.log.as_slice()).unwrap_or_default();
         let words: String = log.iter().map(|line| format!("\n    {line}")).collect();
         let error = format!(
             "{}; no replica of the new version is started, and those of an older one go on{words}",
             how(exit, before)
         );
         let help = "`sameport up` runs it again, with what the file says then".to_owned();
-        Some(Trouble { target, error, help: Some(help), tries: HOPELESS })
+        Some(StatusError { target, error, help: Some(help), tries: HOPELESS })
     }
 }
 
 /// How a job failed, in words.
-fn how(exit: &Exit, before: &Before) -> String {
+fn how(exit: &Exit, before: &PreDeploy) -> String {
     match &exit.error {
         Some(error) => format!("it could not start: {error}"),
         None if uptime(exit) >= before.timeout => format!("it took longer than {:?}", before.timeout),
@@ -145,7 +147,7 @@ fn how(exit: &Exit, before: &Before) -> String {
     }
 }
 
-fn outcome(desired: &Desired, before: &Before, job: &Container) -> Option<Outcome> {
+fn outcome(desired: &Desired, before: &PreDeploy, job: &Container) -> Option<Outcome> {
     let ContainerState::Exited(exit) = &job.state else { return None };
     // One that we had to stop did not finish, whatever it says.
     let took_too_long = uptime(exit) >= before.timeout;
@@ -181,11 +183,11 @@ fn jobs_that<'a>(
     observed: &'a Observed,
     ended: Outcome,
 ) -> impl Iterator<Item = (ServiceName, &'a Container)> {
-    let befores = desired.goals.keys().filter_map(|name| {
-        let before = desired.project.services.get(name)?.before.as_ref()?;
+    let pre_deploy_jobs = desired.goals.keys().filter_map(|name| {
+        let before = desired.project.services.get(name)?.pre_deploy.as_ref()?;
         Some((name, before))
     });
-    befores.flat_map(move |(name, before)| {
+    pre_deploy_jobs.flat_map(move |(name, before)| {
         let jobs = observed.jobs(name).into_iter();
         jobs.filter(move |job| {
             desired.project.is_service(name, &job.labels.generation)

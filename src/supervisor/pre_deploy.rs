@@ -4,13 +4,13 @@ use jiff::Timestamp;
 
 use crate::{
     engine::{ContainerId, ContainerState, Engine, Exit},
-    plan::{Autopsy, Desired, Observed, Target, before, status::ExitStatus},
+    plan::{Desired, LastTermination, Observed, Target, pre_deploy, status::ExitStatus},
 };
 
 use super::{
     EventKind,
     journal::Event,
-    watch::{self, Told},
+    watch::{self, TerminationReport},
 };
 
 /// A job that failed.
@@ -23,7 +23,7 @@ pub struct Failure {
 
 /// The jobs that failed since it was asked last.
 pub fn failures(desired: &Desired, observed: &mut Observed) -> Vec<Failure> {
-    let failed = before::failed(desired, observed).filter_map(|(target, job)| match &job.state {
+    let failed = pre_deploy::failed(desired, observed).filter_map(|(target, job)| match &job.state {
         ContainerState::Exited(exit) => {
             Some(Failure { target, container: job.id.clone(), exit: exit.clone() })
         }
@@ -37,12 +37,13 @@ pub fn failures(desired: &Desired, observed: &mut Observed) -> Vec<Failure> {
     failed
 }
 
-/// Reads a failed job's last words.
-pub async fn autopsy<E: Engine>(engine: &E, failure: Failure, now: Timestamp) -> Told {
+/// Reads the last log lines of a failed job.
+pub async fn last_termination<E: Engine>(engine: &E, failure: Failure, now: Timestamp) -> TerminationReport {
     let Failure { target, container, exit } = failure;
-    let log = watch::last_words(engine, &container, exit.started_at).await;
+    let log = watch::log_tail(engine, &container, exit.started_at).await;
     let exit = ExitStatus::from(&exit);
     let kind = EventKind::JobFailed { target: target.clone(), exit: exit.clone(), log: log.clone() };
-    let autopsy = Autopsy { exit, log, port_not_shared: None, other_user: None, exclusive_port: None };
-    Told { target, autopsy, events: vec![Event { time: now, kind }], excuse: None }
+    let last_termination =
+        LastTermination { exit, log, port_not_shared: None, other_user: None, exclusive_port: None };
+    TerminationReport { target, last_termination, events: vec![Event { time: now, kind }], excuse: None }
 }

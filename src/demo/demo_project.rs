@@ -28,8 +28,8 @@ const DOWN_WITHIN: Duration = Duration::from_secs(60);
 /// How many failed actions are taken as the end.
 const FAILURES: u32 = 5;
 
-/// A supervised project. It has to be ended by [`Stage::clear`] or [`Stage::leave`].
-pub struct Stage<E> {
+/// A supervised project. It has to be ended by [`DemoProject::clear`] or [`DemoProject::leave`].
+pub struct DemoProject<E> {
     engine: Arc<E>,
     project: ProjectName,
     handle: Handle,
@@ -38,7 +38,7 @@ pub struct Stage<E> {
     lock_file: PathBuf,
 }
 
-impl<E: Engine> Stage<E> {
+impl<E: Engine> DemoProject<E> {
     /// Starts a supervisor and asks it for the project.
     ///
     /// # Errors
@@ -63,10 +63,10 @@ impl<E: Engine> Stage<E> {
             check_folder: None,
         };
         let (handle, supervisor) = supervisor::start(Arc::clone(&engine), name.clone(), settings)?;
-        let stage = Self { engine, project: name, handle, supervisor, lock, lock_file };
+        let demo_project = Self { engine, project: name, handle, supervisor, lock, lock_file };
         let apply = Apply::all(project, "demo");
-        stage.ask(Request::Apply(Box::new(apply))).await?;
-        Ok(stage)
+        demo_project.ask(Request::Apply(Box::new(apply))).await?;
+        Ok(demo_project)
     }
 
     /// Waits until all replicas run.
@@ -194,27 +194,32 @@ mod tests {
         let project = project(image, 3, "127.0.0.1:4000".parse().unwrap()).unwrap();
         let world = engine.clone();
         let netns_of: NetnsOf = Arc::new(move |pid| world.world().netns_of(pid));
-        let stage =
-            Stage::set(Arc::new(engine.clone()), project, lock_file.clone(), netns_of, Arc::new(NoKernel))
-                .await
-                .unwrap();
-        stage.up().await.unwrap();
+        let demo_project = DemoProject::set(
+            Arc::new(engine.clone()),
+            project,
+            lock_file.clone(),
+            netns_of,
+            Arc::new(NoKernel),
+        )
+        .await
+        .unwrap();
+        demo_project.up().await.unwrap();
         assert_eq!(engine.world().containers().count(), 4, "a sandbox and three replicas");
 
-        stage.kill(2).await.unwrap();
+        demo_project.kill(2).await.unwrap();
         let mut waited = 0;
-        while stage.container(2).await.unwrap().is_some() {
+        while demo_project.container(2).await.unwrap().is_some() {
             tokio::time::sleep(Duration::from_millis(5)).await;
             waited += 1;
             assert!(waited < 10_000, "the kill went unnoticed");
         }
-        while stage.container(2).await.unwrap().is_none() {
+        while demo_project.container(2).await.unwrap().is_none() {
             tokio::time::sleep(Duration::from_millis(5)).await;
             waited += 1;
             assert!(waited < 10_000, "the replica did not come back");
         }
 
-        stage.clear().await.unwrap();
+        demo_project.clear().await.unwrap();
         assert_eq!(engine.world().containers().count(), 0);
         assert_eq!(engine.world().resources(), Vec::<String>::new());
         assert!(!lock_file.exists());
@@ -228,13 +233,18 @@ mod tests {
         let image = Image("localhost/demo".into());
         let project = project(image, 2, "127.0.0.1:4000".parse().unwrap()).unwrap();
         let lock_file = folder.path().join("demo.lock");
-        let stage =
-            Stage::set(Arc::new(engine.clone()), project, lock_file, Arc::new(|_| None), Arc::new(NoKernel))
-                .await
-                .unwrap();
-        let error = stage.up().await.unwrap_err();
+        let demo_project = DemoProject::set(
+            Arc::new(engine.clone()),
+            project,
+            lock_file,
+            Arc::new(|_| None),
+            Arc::new(NoKernel),
+        )
+        .await
+        .unwrap();
+        let error = demo_project.up().await.unwrap_err();
         assert!(matches!(&error, DemoError::NotUp { reason: Some(_), .. }), "{error}");
         engine.world().faults.refused = 0;
-        stage.clear().await.unwrap();
+        demo_project.clear().await.unwrap();
     }
 }

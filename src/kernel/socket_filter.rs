@@ -23,12 +23,12 @@ use super::{KernelError, processes::Cgroup};
 
 /// The connections of a replica that is about to end. Needs the rights of the thread that steers.
 #[derive(Debug)]
-pub struct Quiet {
+pub struct SocketFilter {
     cgroup: Cgroup,
     ports: BTreeSet<u16>,
 }
 
-impl Quiet {
+impl SocketFilter {
     /// Those that came to these ports of the replica whose first process this is.
     ///
     /// # Errors

@@ -9,9 +9,9 @@ use jiff::Timestamp;
 
 use crate::{
     engine::{ContainerId, ContainerState, Health, Process, Role},
-    plan::{Ailment, Container, Desired, Illness, Observed, Queues, Stuck},
+    plan::{Container, Desired, Observed, Queues, Stuck, UnhealthyReason, UnhealthyReplica},
     probe,
-    spec::{Aim, Service},
+    spec::{ProbeType, Service},
 };
 
 use super::{EventKind, probes::Probes};
@@ -21,7 +21,7 @@ const STAYS: Duration = Duration::from_secs(2);
 
 /// Who works, who does not, and since when.
 #[derive(Debug, Default)]
-pub struct Illnesses {
+pub struct HealthTracker {
     queues: Queues,
     /// Since when each process works.
     well_since: BTreeMap<ContainerId, (Timestamp, Timestamp)>,
@@ -36,7 +36,7 @@ pub struct Found {
     pub wake: Option<Timestamp>,
 }
 
-impl Illnesses {
+impl HealthTracker {
     /// The queues of the replicas, to be told of every report of the kernel.
     pub fn queues(&mut self) -> &mut Queues {
         &mut self.queues
@@ -50,7 +50,7 @@ impl Illnesses {
         probes: &Probes,
         now: Timestamp,
     ) -> Found {
-        let before = std::mem::take(&mut observed.illnesses);
+        let before = std::mem::take(&mut observed.unhealthy);
         self.queues.excuse(&coming_up(desired, observed, now), now);
         let (stuck, wake) = self.queues.stuck(now);
         let mut found = Found { events: Vec::new(), wake };
@@ -64,32 +64,33 @@ impl Illnesses {
             };
             let Some(spec) = desired.project.services.get(service) else { continue };
             let old = before.get(&container.id).filter(|old| old.started_at == process.started_at);
-            let Some(mut illness) = diagnose(spec, container, process, probes, stuck.get(&container.id), now)
+            let Some(mut unhealthy) =
+                diagnose(spec, container, process, probes, stuck.get(&container.id), now)
             else {
                 self.note_well(container, process, now);
                 continue;
             };
             match old {
                 Some(old) => {
-                    illness.well_for = old.well_for;
-                    if same(old.ailment, illness.ailment) {
-                        illness.since = old.since.min(illness.since);
+                    unhealthy.well_for = old.well_for;
+                    if same(old.reason, unhealthy.reason) {
+                        unhealthy.since = old.since.min(unhealthy.since);
                     }
                 }
-                None => illness.well_for = self.well_for(container, process, now),
+                None => unhealthy.well_for = self.well_for(container, process, now),
             }
             self.well_since.remove(&container.id);
-            if illness.ailment == Ailment::Unhealthy {
-                illness.replace_at = illness.since.checked_add(STAYS).ok();
+            if unhealthy.reason == UnhealthyReason::Unhealthy {
+                unhealthy.replace_at = unhealthy.since.checked_add(STAYS).ok();
             }
-            let was_stuck = old.is_some_and(|old| matches!(old.ailment, Ailment::Stuck(_)));
-            if let (Ailment::Stuck(_), false, Some(stuck)) =
-                (illness.ailment, was_stuck, stuck.get(&container.id))
+            let was_stuck = old.is_some_and(|old| matches!(old.reason, UnhealthyReason::Stuck(_)));
+            if let (UnhealthyReason::Stuck(_), false, Some(stuck)) =
+                (unhealthy.reason, was_stuck, stuck.get(&container.id))
             {
                 let (service, slot, waiting) = (service.clone(), *slot, stuck.waiting);
                 found.events.push(EventKind::Stuck { service, slot, waiting });
             }
-            observed.illnesses.insert(container.id.clone(), illness);
+            observed.unhealthy.insert(container.id.clone(), unhealthy);
         }
         found
     }
@@ -136,9 +137,9 @@ fn diagnose(
     probes: &Probes,
     stuck: Option<&Stuck>,
     now: Timestamp,
-) -> Option<Illness> {
-    let illness = |ailment, since, replace_at, said| Illness {
-        ailment,
+) -> Option<UnhealthyReplica> {
+    let unhealthy = |reason, since, replace_at, said| UnhealthyReplica {
+        reason,
         started_at: process.started_at,
         since,
         replace_at,
@@ -146,9 +147,13 @@ fn diagnose(
         said,
     };
     if let Some(complaint) = probes.complaint(container) {
-        let ailment = if complaint.aim == Aim::Startup { Ailment::NotUp } else { Ailment::NotAlive };
+        let reason = if complaint.probe_type == ProbeType::Startup {
+            UnhealthyReason::NotUp
+        } else {
+            UnhealthyReason::NotAlive
+        };
         let since = now.checked_sub(complaint.lasted).unwrap_or(now);
-        return Some(illness(ailment, since, Some(now), complaint.said));
+        return Some(unhealthy(reason, since, Some(now), complaint.said));
     }
     if let Some(stuck) = stuck {
         // Where there is a question whether it lives, the answers decide.
@@ -159,18 +164,18 @@ fn diagnose(
             1 => "1 connection waits".to_owned(),
             n => format!("{n} connections wait"),
         };
-        return Some(illness(Ailment::Stuck(stuck.doing), stuck.since, replace_at, said));
+        return Some(unhealthy(UnhealthyReason::Stuck(stuck.doing), stuck.since, replace_at, said));
     }
     (probes.checked(&container.id) == Health::Unhealthy).then(|| {
         let said = process.complaint.as_deref().map(probe::last_line).unwrap_or_default();
-        illness(Ailment::Unhealthy, now, None, said)
+        unhealthy(UnhealthyReason::Unhealthy, now, None, said)
     })
 }
 
 /// Whether it is still the same that is wrong.
-fn same(one: Ailment, other: Ailment) -> bool {
+fn same(one: UnhealthyReason, other: UnhealthyReason) -> bool {
     match (one, other) {
-        (Ailment::Stuck(_), Ailment::Stuck(_)) => true,
+        (UnhealthyReason::Stuck(_), UnhealthyReason::Stuck(_)) => true,
         (one, other) => one == other,
     }
 }

@@ -2,14 +2,14 @@
 
 use jiff::Timestamp;
 
-use super::Wish;
+use super::DesiredState;
 use crate::{
     engine::{ContainerId, ContainerState, Role},
     plan::{Action, Container, Observed, Phase, StoppedOutside, Target},
     spec::ServiceName,
 };
 
-impl Wish {
+impl DesiredState {
     /// Whether we have told a process to end, in this life or in an earlier one.
     #[must_use]
     pub fn is_ended_by_us(&self, id: &ContainerId, started_at: Timestamp) -> bool {
@@ -23,7 +23,7 @@ impl Wish {
             return;
         }
         let ending = actions.iter().filter_map(|action| match action {
-            Action::Stop { target: Target::Before(_), .. } => None,
+            Action::Stop { target: Target::PreDeploy(_), .. } => None,
             Action::Stop { id, .. } => {
                 Some((id.clone(), observed.containers.get(id).and_then(Container::started_at)?))
             }
@@ -163,31 +163,31 @@ mod tests {
         Observed { containers, ..Observed::default() }
     }
 
-    fn wish(file: StateFile) -> Wish {
-        let mut wish = Wish::new("shop".parse().unwrap(), file).unwrap();
-        wish.take(Request::Load(Box::new(project())), &Observed::default(), second(0)).unwrap();
-        wish.desired.goals.insert("db".parse().unwrap(), Goal::Run { replicas: 1 });
-        wish
+    fn desired_state(file: StateFile) -> DesiredState {
+        let mut desired_state = DesiredState::new("shop".parse().unwrap(), file).unwrap();
+        desired_state.take(Request::Load(Box::new(project())), &Observed::default(), second(0)).unwrap();
+        desired_state.desired.goals.insert("db".parse().unwrap(), Goal::Run { replicas: 1 });
+        desired_state
     }
 
     #[test]
     fn a_stop_that_we_have_not_asked_for_is_meant_until_somebody_asks_for_the_service() {
         let folder = tempfile::tempdir().unwrap();
         let file = || StateFile::at(folder.path().join("shop.json"));
-        let mut wish = wish(file());
-        assert_eq!(wish.note_stopped(&db(running(10)), second(20)), None, "its end is not seen yet");
-        assert_eq!(wish.note_stopped(&db(running(30)), second(20)), Some(false), "it runs again");
+        let mut desired_state = desired_state(file());
+        assert_eq!(desired_state.note_stopped(&db(running(10)), second(20)), None, "its end is not seen yet");
+        assert_eq!(desired_state.note_stopped(&db(running(30)), second(20)), Some(false), "it runs again");
         assert_eq!(
-            wish.note_stopped(&db(exited(30, 31)), second(20)),
+            desired_state.note_stopped(&db(exited(30, 31)), second(20)),
             Some(false),
             "that was another process"
         );
         let stopped = db(exited(10, 20));
-        assert_eq!(wish.note_stopped(&stopped, second(20)), Some(true));
-        assert_eq!(wish.note_stopped(&stopped, second(20)), Some(false), "it is known");
-        assert_eq!(wish.desired.stopped_outside_since(&stopped), Some(second(20)));
+        assert_eq!(desired_state.note_stopped(&stopped, second(20)), Some(true));
+        assert_eq!(desired_state.note_stopped(&stopped, second(20)), Some(false), "it is known");
+        assert_eq!(desired_state.desired.stopped_outside_since(&stopped), Some(second(20)));
         // The next supervisor knows it.
-        let mut next = super::super::Wish::new("shop".parse().unwrap(), file()).unwrap();
+        let mut next = super::super::DesiredState::new("shop".parse().unwrap(), file()).unwrap();
         next.take(Request::Load(Box::new(project())), &observed(&stopped), second(0)).unwrap();
         assert_eq!(next.desired.stopped_outside_since(&stopped), Some(second(20)));
         let counts = [("db".parse().unwrap(), 1)].into();
@@ -195,22 +195,22 @@ mod tests {
         assert_eq!(next.desired.stopped_outside_since(&stopped), None);
         assert!(next.desired.is_superseded(&stopped.id, second(10)), "it starts again");
         // With another process it is forgotten.
-        wish.catch_up(&mut observed(&db(running(30))));
-        assert!(wish.desired.stopped_outside.is_empty());
+        desired_state.catch_up(&mut observed(&db(running(30))));
+        assert!(desired_state.desired.stopped_outside.is_empty());
     }
 
     #[test]
     fn what_we_have_stopped_is_not_stopped_from_outside_nor_is_what_goes_down() {
         let folder = tempfile::tempdir().unwrap();
         let file = || StateFile::at(folder.path().join("shop.json"));
-        let mut wish = wish(file());
+        let mut desired_state = desired_state(file());
         let (before, after) = (db(running(10)), db(exited(10, 20)));
         let target = Target::Replica("db".parse().unwrap(), Slot::FIRST);
         let stop = Action::Stop { target, id: before.id.clone(), grace: std::time::Duration::ZERO };
-        wish.note_ending(&[stop], &observed(&before));
-        assert_eq!(wish.note_stopped(&after, second(20)), Some(false));
+        desired_state.note_ending(&[stop], &observed(&before));
+        assert_eq!(desired_state.note_stopped(&after, second(20)), Some(false));
         // Also when the supervisor has died of it.
-        let mut next = super::super::Wish::new("shop".parse().unwrap(), file()).unwrap();
+        let mut next = super::super::DesiredState::new("shop".parse().unwrap(), file()).unwrap();
         assert_eq!(next.note_stopped(&after, second(20)), Some(false));
         let later = db(exited(30, 40));
         next.take(Request::Down { volumes: false, grace: None }, &observed(&later), second(0)).unwrap();

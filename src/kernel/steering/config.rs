@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// All pods of a project that there are; one that is not named is let go.
-pub type Wishes = BTreeMap<PodName, PodWish>;
+pub type SteeringConfigs = BTreeMap<PodName, SteeringConfig>;
 
 /// A port of a pod.
 pub type Port = (Transport, u16);
@@ -31,7 +31,7 @@ impl From<Transport> for Protocol {
 
 /// What is wanted of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PodWish {
+pub struct SteeringConfig {
     /// A process in its network, by which we get there: the sandbox's.
     pub pid: u32,
     /// Inode of its network namespace; another one is another pod.
@@ -43,7 +43,7 @@ pub struct PodWish {
     /// What its services want.
     pub rules: BTreeMap<ServiceName, Rules>,
     /// The replicas that run.
-    pub replicas: Vec<ReplicaWish>,
+    pub replicas: Vec<ReplicaConfig>,
     /// The users as whom replicas of its services are about to begin, as far as that is certain. They get the ports of their
     /// services before they ask.
     pub coming: BTreeMap<ServiceName, u32>,
@@ -63,7 +63,7 @@ pub struct Rules {
 
 /// What is wanted of a replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReplicaWish {
+pub struct ReplicaConfig {
     /// Its container.
     pub id: ContainerId,
     /// Its first process: another one is another life.
@@ -97,7 +97,7 @@ pub struct PodReport {
     /// Connections that wait until a replica is ready, by port.
     pub waiting: BTreeMap<u16, Waiting>,
     /// Sockets among those of the replicas that are nobody's: they get nothing.
-    pub strangers: BTreeSet<Stranger>,
+    pub foreign_listeners: BTreeSet<ForeignListener>,
     /// Users who wanted, a short time ago, a port that another user shared. It is given to them, one after the other; until it is
     /// theirs they get `EADDRINUSE`.
     pub other_users: BTreeMap<u16, OtherUser>,
@@ -171,7 +171,7 @@ pub struct Traffic {
     pub total: u64,
     /// Connections that it has not accepted yet.
     pub queue: u64,
-    /// Connections that ended without a goodbye so far: by a reset of either side, or because the client was heard of no
+    /// Connections that were reset so far: by a reset of either side, or because the client was heard of no
     /// more. Those to the replica's own address do not count: a probe goes when it has waited for long enough.
     pub reset: u64,
     /// Handshakes that the queues of its listeners had no room for.
@@ -217,7 +217,7 @@ pub struct Waiting {
 
 /// A socket on a port of the replicas' that is nobody's.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Stranger {
+pub struct ForeignListener {
     /// On which port.
     pub port: u16,
     /// None: it is in a group of the replicas', and gets nothing. Else it listens on an address of its own, and the kernel

@@ -11,7 +11,7 @@ use crate::{
     engine::{ContainerState, RemoveVolumes, ownership::Expected},
     plan::{
         self, Desired, Goal, Observed, Outcome, Phase,
-        versions::{Asked, Impossible, Step},
+        versions::{ChangeCause, Impossible, Step},
     },
     spec::{Project, ProjectName, Service, ServiceName},
 };
@@ -34,7 +34,7 @@ pub use recover::StateReset;
 
 /// Everything that users asked for so far.
 #[derive(Clone, Debug)]
-pub struct Wish {
+pub struct DesiredState {
     /// What follows from it.
     pub desired: Desired,
     /// The file as it was last read. What is desired may be another version of a service.
@@ -71,10 +71,10 @@ enum Revive {
     All,
 }
 
-impl Wish {
+impl DesiredState {
     /// Nothing is asked of this project yet, besides what the state file remembers.
     ///
-    /// What of a damaged one can be had back is known once the engine was looked at, see [`Wish::recover`].
+    /// What of a damaged one can be had back is known once the engine was looked at, see [`DesiredState::recover`].
     ///
     /// # Errors
     /// When the state file cannot be read, or a newer sameport wrote it.
@@ -114,7 +114,7 @@ impl Wish {
 
     /// The same, for whoever wants to know what would come of it: it is kept in no file.
     #[must_use]
-    pub fn imagined(&self) -> Self {
+    pub fn simulated(&self) -> Self {
         Self { file: StateFile::default(), ..self.clone() }
     }
 
@@ -132,10 +132,10 @@ impl Wish {
         !self.read.services.is_empty() || matches!(self.desired.phase, Phase::Down { .. })
     }
 
-    /// Takes in a request that wishes for something.
+    /// Applies a request to the desired state.
     ///
     /// # Errors
-    /// When it cannot be wished for; then nothing has changed.
+    /// When the request is not possible; then nothing has changed.
     pub fn take(&mut self, request: Request, observed: &Observed, now: Timestamp) -> Result<(), Rejection> {
         let is_about_down = matches!(request, Request::Down { .. } | Request::CancelDown);
         if matches!(self.desired.phase, Phase::Down { .. }) && !is_about_down {
@@ -252,7 +252,7 @@ impl Wish {
         let was_stopped: BTreeSet<_> = state.stopped.intersection(&selected).cloned().collect();
         state.stopped.retain(|name| project.services.contains_key(name) && !selected.contains(name));
         state.versions.retain(|name, _| project.services.contains_key(name));
-        let asked = Asked { now, by: &by, cause: "up" };
+        let asked = ChangeCause { now, by: &by, cause: "up" };
         for service in project.services.values_mut() {
             let versions = state.versions.entry(service.name.clone()).or_default();
             let image = &service.container.image;
@@ -339,7 +339,7 @@ impl Wish {
         let Some(file) = self.read.services.get(&name) else { return Ok(()) };
         let mut state = self.state.clone();
         let versions = state.versions.entry(name.clone()).or_default();
-        let asked = |cause| Asked { now, by: &by, cause };
+        let asked = |cause| ChangeCause { now, by: &by, cause };
         let reject = |reason| Rejection::Rollout { service: name.clone(), reason };
         match change {
             Change::Start { image, image_id, steps } => {
@@ -387,11 +387,11 @@ impl Wish {
             let Some(underway) = versions.underway.clone() else { continue };
             match outcome {
                 Outcome::Done => {
-                    let proof = versions.finish(observed.counted(&file.pod), now);
-                    told.push((name, Milestone::Done { underway, proof, outage: None }));
+                    let rollout_summary = versions.finish(observed.counted(&file.pod), now);
+                    told.push((name, Milestone::Done { underway, rollout_summary, outage: None }));
                     // What waited for it may begin.
                     if file.canary.is_some() {
-                        versions.apply(file, false, &Asked { now, by: "sameport", cause: "canary" });
+                        versions.apply(file, false, &ChangeCause { now, by: "sameport", cause: "canary" });
                     }
                 }
                 Outcome::Reached(since) => match versions.reached(since, now) {
@@ -414,9 +414,9 @@ impl Wish {
         (told, wake)
     }
 
-    /// Wishes for what was wished for last, as far as it is remembered; for a look at a project that nobody
+    /// Restores what was desired last, as far as it is remembered; for a look at a project that nobody
     /// supervises.
-    pub fn recall(&mut self, project: Project) {
+    pub fn restore(&mut self, project: Project) {
         self.pursue(project);
         let names: Vec<_> = self.desired.project.services.keys().cloned().collect();
         for name in names {
@@ -432,15 +432,15 @@ impl Wish {
     /// Pursues what was asked for last. Services that were never applied stay as they are, and so do replicas that ended and
     /// that their restart rule does not start again.
     fn resume(&mut self, project: Project) {
-        self.recall(project);
+        self.restore(project);
         self.desired.goals.retain(|name, _| self.state.versions.contains_key(name));
         self.reflect();
     }
 
-    /// Forgets wishes that have come true, and lets ended replicas start that were asked to. To be called after
+    /// Forgets requests that are fulfilled, and lets ended replicas start that were asked to. To be called after
     /// each look at the engine.
     pub fn catch_up(&mut self, observed: &mut Observed) {
-        for (service, generation) in plan::before::succeeded(&self.desired, observed) {
+        for (service, generation) in plan::pre_deploy::succeeded(&self.desired, observed) {
             self.note_before(service, generation);
         }
         let containers = &observed.containers;
@@ -469,7 +469,7 @@ impl Wish {
                     self.desired.in_order.insert((id.clone(), started_at));
                 }
                 let history = observed.history.entry(target).or_default();
-                history.forgive(&id, started_at);
+                history.ignore_exit(&id, started_at);
             }
         }
     }

@@ -22,7 +22,7 @@ const COMING_UP: Duration = Duration::from_secs(30);
 
 /// What is wrong with a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ailment {
+pub enum UnhealthyReason {
     /// The engine's health check fails.
     Unhealthy,
     /// It has not come up in time.
@@ -35,9 +35,9 @@ pub enum Ailment {
 
 /// A process that runs and does not work.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Illness {
+pub struct UnhealthyReplica {
     /// What is wrong.
-    pub ailment: Ailment,
+    pub reason: UnhealthyReason,
     /// By which the process is known, by the engine's clock.
     pub started_at: Timestamp,
     /// Since when, by our clock.
@@ -52,7 +52,7 @@ pub struct Illness {
 
 /// That a process was ended because it did not work.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Replacement {
+pub struct UnhealthyReplacement {
     /// Why, in words: `unhealthy for 10s: no database`.
     pub why: String,
     /// When.
@@ -69,18 +69,18 @@ pub fn check_never_passed(service: &str, said: &str) -> String {
     )
 }
 
-impl Illness {
+impl UnhealthyReplica {
     /// Why it is replaced now.
     #[must_use]
     pub fn why(&self, now: Timestamp) -> String {
         let seconds = now.duration_since(self.since).as_secs().max(0);
         let lasted = if seconds > 0 { format!(" for {seconds} s") } else { String::new() };
         let said = if self.said.is_empty() { String::new() } else { format!(": {}", self.said) };
-        format!("{}{lasted}{said}", self.ailment)
+        format!("{}{lasted}{said}", self.reason)
     }
 }
 
-impl fmt::Display for Ailment {
+impl fmt::Display for UnhealthyReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Unhealthy => "unhealthy",
@@ -94,9 +94,12 @@ impl fmt::Display for Ailment {
 
 impl Planner<'_> {
     /// What is wrong with the process that runs in a container.
-    pub(super) fn illness(&self, container: &Container) -> Option<&Illness> {
+    pub(super) fn unhealthy(&self, container: &Container) -> Option<&UnhealthyReplica> {
         let ContainerState::Running(process) = &container.state else { return None };
-        self.observed.illnesses.get(&container.id).filter(|illness| illness.started_at == process.started_at)
+        self.observed
+            .unhealthy
+            .get(&container.id)
+            .filter(|unhealthy| unhealthy.started_at == process.started_at)
     }
 
     /// Chooses which replica of a service is replaced now because it does not work, if any is.
@@ -110,14 +113,14 @@ impl Planner<'_> {
         }
         let ill = Slot::first(replicas).filter_map(|slot| {
             let container = self.observed.replicas(&service.name, slot).into_iter().next()?;
-            let illness = self.illness(container)?;
-            Some((illness.since, slot, illness.replace_at?, container.id.clone()))
+            let unhealthy = self.unhealthy(container)?;
+            Some((unhealthy.since, slot, unhealthy.replace_at?, container.id.clone()))
         });
         let mut ill: Vec<_> = ill.collect();
         ill.sort();
         for (_, _, replace_at, id) in ill {
             if self.due(replace_at) && self.may_be_spared(service, replicas, &id) {
-                self.patients.insert(id);
+                self.to_replace.insert(id);
                 return;
             }
         }
@@ -128,18 +131,18 @@ impl Planner<'_> {
     /// nobody would ever be served.
     fn never_passed(&self, service: &Service) -> Option<&str> {
         let Some(Goal::Run { replicas }) = self.desired.goals.get(&service.name) else { return None };
-        if self.observed.illnesses.is_empty() || self.desired.rollouts.contains_key(&service.name) {
+        if self.observed.unhealthy.is_empty() || self.desired.rollouts.contains_key(&service.name) {
             return None;
         }
         let mut said = None;
         for slot in Slot::first(*replicas) {
             let mut there = self.observed.replicas(&service.name, slot).into_iter();
             let (container, None) = (there.next()?, there.next()) else { return None };
-            let illness = self.illness(container)?;
-            if illness.ailment != Ailment::Unhealthy || !illness.well_for.is_zero() {
+            let unhealthy = self.unhealthy(container)?;
+            if unhealthy.reason != UnhealthyReason::Unhealthy || !unhealthy.well_for.is_zero() {
                 return None;
             }
-            said.get_or_insert(illness.said.as_str());
+            said.get_or_insert(unhealthy.said.as_str());
         }
         said.filter(|_| !self.has_served(service))
     }
@@ -155,30 +158,35 @@ impl Planner<'_> {
     /// Whether a replica may be ended that does not work. What is only known by its queue may be slow, or have slow clients,
     /// and these come to the next one: so it may only if somebody else of its service accepts.
     fn may_be_spared(&self, service: &Service, replicas: u32, id: &ContainerId) -> bool {
-        let is_slow = self.observed.containers.get(id).and_then(|container| self.illness(container));
+        let is_slow = self.observed.containers.get(id).and_then(|container| self.unhealthy(container));
         let is_slow =
-            is_slow.is_some_and(|i| matches!(i.ailment, Ailment::Stuck(Doing::Nothing | Doing::Work)));
+            is_slow.is_some_and(|i| matches!(i.reason, UnhealthyReason::Stuck(Doing::Nothing | Doing::Work)));
         !is_slow
             || Slot::first(replicas).any(|slot| {
-                let seats = self.seats(service, slot);
-                let mut there = seats.incumbent.into_iter().chain(seats.successor);
+                let slot_members = self.slot_members(service, slot);
+                let mut there = slot_members.current.into_iter().chain(slot_members.replacement);
                 there.any(|other| other.id != *id && self.is_available(service, other))
             })
     }
 
     /// Replaces a replica if it was chosen: takes it out of rotation, gives it a short time to finish what it can, and
     /// ends it. The history then says when it starts again. Returns whether it was.
-    pub(super) fn treat(&mut self, service: &Service, target: &Target, container: &Container) -> bool {
-        if !self.patients.contains(&container.id) {
+    pub(super) fn replace_unhealthy(
+        &mut self,
+        service: &Service,
+        target: &Target,
+        container: &Container,
+    ) -> bool {
+        if !self.to_replace.contains(&container.id) {
             return false;
         }
-        let Some(illness) = self.illness(container).cloned() else { return false };
-        let time = match illness.ailment {
+        let Some(unhealthy) = self.unhealthy(container).cloned() else { return false };
+        let time = match unhealthy.reason {
             // It can finish nothing, and heeds no signal; who waits for it moves to others when it is gone.
-            Ailment::Stuck(_) => StopTime { drain: Duration::ZERO, grace: Duration::ZERO },
+            UnhealthyReason::Stuck(_) => StopTime { drain: Duration::ZERO, grace: Duration::ZERO },
             _ => StopTime { drain: service.drain.min(LAST_WORK), grace: service.stop_grace },
         };
-        self.plan.replaced.insert(container.id.clone(), illness);
+        self.plan.replaced.insert(container.id.clone(), unhealthy);
         self.retire(target.clone(), container, time);
         true
     }
@@ -189,7 +197,7 @@ impl Planner<'_> {
         for slot in Slot::first(replicas) {
             let target = Target::Replica(service.name.clone(), slot);
             let (Some(history), Some(container)) =
-                (self.observed.history.get(&target), self.seats(service, slot).incumbent)
+                (self.observed.history.get(&target), self.slot_members(service, slot).current)
             else {
                 continue;
             };
@@ -209,7 +217,7 @@ impl Planner<'_> {
                 ContainerState::Running(_) => {
                     history.replacement.is_some()
                         && !self.is_available(service, container)
-                        && self.illness(container).is_none()
+                        && self.unhealthy(container).is_none()
                         && !self.due(later(container.since, COMING_UP))
                 }
                 _ => false,

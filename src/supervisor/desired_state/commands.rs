@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::{
     super::{Rejection, Selector, Weight, state_file::Scale},
-    Wish,
+    DesiredState,
     checks::check_scale,
 };
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
     spec::ServiceName,
 };
 
-impl Wish {
+impl DesiredState {
     pub(super) fn scale(&mut self, counts: &BTreeMap<ServiceName, u32>) -> Result<(), Rejection> {
         let project = &self.desired.project;
         let mut state = self.state.clone();

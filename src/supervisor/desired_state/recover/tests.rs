@@ -3,11 +3,11 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::{
     engine::{ContainerState, Exit, Health, Labels, Process, Role},
-    spec::{Before, Hook, Hooks, Limits, Slot},
+    spec::{Hook, Hooks, Limits, PreDeploy, Slot},
     supervisor::{
         Apply, Request,
+        desired_state::tests::{project, service},
         state_file::{State, StateFile},
-        wish::tests::{project, service},
     },
 };
 
@@ -139,13 +139,13 @@ fn the_version_of_the_file_is_known_if_it_runs_whatever_its_image_means() {
 
 #[test]
 fn a_job_does_not_run_again_for_a_version_that_has_a_replica() {
-    let before = Before {
+    let before = PreDeploy {
         command: vec!["migrate".to_owned()],
         image: None,
         environment: BTreeMap::new(),
-        timeout: Before::TIMEOUT,
+        timeout: PreDeploy::TIMEOUT,
     };
-    let with_job = Service { before: Some(before), ..web() };
+    let with_job = Service { pre_deploy: Some(before), ..web() };
     let wanted = with_job.generation();
     for (case, service, there, done) in [
         ("no job", web(), vec![wanted.clone()], None),
@@ -169,14 +169,14 @@ fn hooks_do_not_run_again_in_a_process_that_is_there() {
         replica(&service("db", 1, &[]), 1, old(), running()),
     ];
     let found = recover(&shop(hooked), &observed(there.clone()), NOW).post_start;
-    let progress = PostStart { started_at: NOW, stage: Stage::Done };
+    let progress = PostStart { started_at: NOW, phase: HookPhase::Done };
     assert_eq!(found, BTreeMap::from([(there[0].id.clone(), progress)]));
 }
 
 /// A supervisor that has found a damaged file, and four replicas of `web`.
 struct Scene {
     folder: tempfile::TempDir,
-    wish: Wish,
+    desired_state: DesiredState,
     observed: Observed,
 }
 
@@ -184,9 +184,9 @@ impl Scene {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("shop.json"), "{").unwrap();
-        let wish = Wish::new("shop".parse().unwrap(), Self::file(&folder)).unwrap();
+        let desired_state = DesiredState::new("shop".parse().unwrap(), Self::file(&folder)).unwrap();
         let there = (1..=4).map(|slot| replica(&web(), slot, web().generation(), running()));
-        Self { folder, wish, observed: observed(there) }
+        Self { folder, desired_state, observed: observed(there) }
     }
 
     fn file(folder: &tempfile::TempDir) -> StateFile {
@@ -194,19 +194,19 @@ impl Scene {
     }
 
     fn asks(&mut self, request: Request) {
-        self.wish.take(request, &self.observed, NOW).unwrap();
+        self.desired_state.take(request, &self.observed, NOW).unwrap();
     }
 
     fn recover(&mut self) -> StateReset {
-        assert!(self.wish.awaits_recovery());
-        let reset = self.wish.recover(&mut self.observed, NOW).unwrap();
-        assert!(!self.wish.awaits_recovery());
-        assert_eq!(self.wish.recover(&mut self.observed, NOW), None);
+        assert!(self.desired_state.awaits_recovery());
+        let reset = self.desired_state.recover(&mut self.observed, NOW).unwrap();
+        assert!(!self.desired_state.awaits_recovery());
+        assert_eq!(self.desired_state.recover(&mut self.observed, NOW), None);
         reset
     }
 
     fn replicas(&self) -> Option<Goal> {
-        self.wish.desired.goals.get(&web().name).copied()
+        self.desired_state.desired.goals.get(&web().name).copied()
     }
 
     fn kept(&self) -> State {
@@ -222,7 +222,7 @@ fn apply() -> Request {
 fn whether_up_comes_before_or_after_the_first_look_nobody_is_stopped() {
     for first in ["load", "up"] {
         let mut scene = Scene::new();
-        assert!(!scene.wish.awaits_recovery(), "nothing is known of the file yet");
+        assert!(!scene.desired_state.awaits_recovery(), "nothing is known of the file yet");
         scene.asks(if first == "up" { apply() } else { Request::Load(Box::new(shop(web()))) });
         let reset = scene.recover();
         assert_eq!(reset.scale, BTreeMap::from([(web().name, 4)]));
@@ -253,8 +253,8 @@ fn down_needs_no_file() {
 #[test]
 fn a_look_leaves_the_damaged_file_as_it_is() {
     let mut scene = Scene::new();
-    scene.wish = scene.wish.imagined();
-    scene.wish.recall(shop(web()));
+    scene.desired_state = scene.desired_state.simulated();
+    scene.desired_state.restore(shop(web()));
     scene.recover();
     assert_eq!(scene.replicas(), Some(Goal::Run { replicas: 4 }));
     assert_eq!(std::fs::read_to_string(scene.folder.path().join("shop.json")).unwrap(), "{");
@@ -263,7 +263,7 @@ fn a_look_leaves_the_damaged_file_as_it_is() {
 #[test]
 fn it_is_told_what_happened_what_is_there_and_what_is_lost() {
     let mut scene = Scene::new();
-    scene.wish.put_damage_aside().unwrap();
+    scene.desired_state.put_damage_aside().unwrap();
     scene.asks(Request::Load(Box::new(shop(web()))));
     let told = scene.recover().to_string();
     let told = told.replace(&*scene.folder.path().to_string_lossy(), "/state");

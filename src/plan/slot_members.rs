@@ -11,11 +11,11 @@ use super::{Container, Desired, Observed, Planner, Target};
 
 /// The containers of a slot.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Seats<'a> {
+pub(super) struct SlotMembers<'a> {
     /// Whose place it is.
-    pub incumbent: Option<&'a Container>,
+    pub current: Option<&'a Container>,
     /// Who takes it once it has proved itself.
-    pub successor: Option<&'a Container>,
+    pub replacement: Option<&'a Container>,
     /// Who has given up the place, and finishes its connections.
     pub set_aside: Vec<&'a Container>,
     /// Whom nothing wants.
@@ -36,12 +36,12 @@ impl Desired {
     pub fn target_of(&self, container: &Container) -> Target {
         match &container.labels.role {
             Role::Sandbox => Target::Sandbox(container.labels.pod.clone()),
-            Role::Before { service } => Target::Before(service.clone()),
+            Role::PreDeploy { service } => Target::PreDeploy(service.clone()),
             Role::Replica { service, slot } if container.is_set_aside() => {
                 Target::SetAside(service.clone(), *slot, container.id.clone())
             }
-            Role::Replica { service, slot } if self.is_successor(container) => {
-                Target::Successor(service.clone(), *slot)
+            Role::Replica { service, slot } if self.is_replacement(container) => {
+                Target::Replacement(service.clone(), *slot)
             }
             Role::Replica { service, slot } => Target::Replica(service.clone(), *slot),
         }
@@ -50,18 +50,18 @@ impl Desired {
     /// Whether a container is to take the place of another one. Its name tells, which it changes when it does: labels
     /// cannot be changed.
     #[must_use]
-    pub fn is_successor(&self, container: &Container) -> bool {
+    pub fn is_replacement(&self, container: &Container) -> bool {
         let Role::Replica { service, slot } = &container.labels.role else { return false };
         let Some(service) = self.project.services.get(service) else { return false };
-        container.name == self.project.successor_name(service, *slot)
+        container.name == self.project.replacement_name(service, *slot)
     }
 
     /// The address by which a replica is reached alone; none of one that has given up its slot.
     #[must_use]
     pub fn own_address(&self, service: &Service, slot: Slot, container: &Container) -> Option<Ipv4Addr> {
-        match self.is_successor(container) {
+        match self.is_replacement(container) {
             _ if container.is_set_aside() => None,
-            true => self.project.successor_address(service, slot),
+            true => self.project.replacement_address(service, slot),
             false => self.project.own_address(service, slot),
         }
     }
@@ -69,19 +69,19 @@ impl Desired {
 
 impl<'a> Planner<'a> {
     /// Who is in a slot.
-    pub(super) fn seats(&self, service: &Service, slot: Slot) -> Seats<'a> {
+    pub(super) fn slot_members(&self, service: &Service, slot: Slot) -> SlotMembers<'a> {
         let observed: &'a Observed = self.observed;
-        let (successors, others): (Vec<_>, Vec<_>) = observed
+        let (replacements, others): (Vec<_>, Vec<_>) = observed
             .replicas(&service.name, slot)
             .into_iter()
-            .partition(|container| self.desired.is_successor(container));
+            .partition(|container| self.desired.is_replacement(container));
         let mut others = others.into_iter();
-        let mut successors = successors.into_iter();
-        Seats {
-            incumbent: others.next(),
-            successor: successors.next(),
+        let mut replacements = replacements.into_iter();
+        SlotMembers {
+            current: others.next(),
+            replacement: replacements.next(),
             set_aside: observed.set_aside(&service.name, slot),
-            surplus: others.chain(successors).collect(),
+            surplus: others.chain(replacements).collect(),
         }
     }
 }

@@ -8,9 +8,9 @@ use crate::{
     supervisor::state_file::State,
 };
 
-use super::{Unsaved, Wish};
+use super::{DesiredState, Unsaved};
 
-impl Wish {
+impl DesiredState {
     /// The job before a version of a service has succeeded.
     pub fn note_before(&mut self, service: ServiceName, generation: Generation) {
         let mut state = self.state.clone();
@@ -37,7 +37,7 @@ impl Wish {
     /// An action begins: who depends on what it restarts or replaces on purpose, and asks for that, is restarted after
     /// it; how a job ends that it tells to end says nothing of its success.
     pub fn note_begun(&mut self, action: &Action, observed: &Observed) {
-        if let Action::Stop { target: Target::Before(_), id, .. } = action
+        if let Action::Stop { target: Target::PreDeploy(_), id, .. } = action
             && let Some(started_at) = observed.containers.get(id).and_then(Container::started_at)
         {
             let mut state = self.state.clone();
@@ -133,7 +133,7 @@ impl Wish {
     /// Jobs that failed are asked for anew.
     pub(super) fn retry_jobs(&mut self, observed: &Observed) {
         for container in observed.containers.values() {
-            if let (Role::Before { service }, ContainerState::Exited(exit)) =
+            if let (Role::PreDeploy { service }, ContainerState::Exited(exit)) =
                 (&container.labels.role, &container.state)
                 && self.retry.contains(service)
             {

@@ -24,10 +24,10 @@ impl Counted {
 
     /// What came since `earlier`.
     #[must_use]
-    pub fn since(&self, earlier: &Self) -> Proof {
+    pub fn since(&self, earlier: &Self) -> RolloutSummary {
         let Counters { opened, migrated, lost_in_migration, overflowed, reset } =
             self.counters.since(&earlier.counters);
-        Proof {
+        RolloutSummary {
             connections: opened,
             migrated,
             refused: overflowed + lost_in_migration + self.refused.saturating_sub(earlier.refused),
@@ -39,18 +39,18 @@ impl Counted {
 /// What became of connections meanwhile. It counts for all of the pod: clients that break off are among the resets, and so
 /// are connections that replicas made themselves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Proof {
+pub struct RolloutSummary {
     /// How many were opened.
     pub connections: u64,
     /// How many had not been accepted when their replica closed, and went on to another one.
     pub migrated: u64,
     /// How many found no room, or nobody.
     pub refused: u64,
-    /// How many ended without a goodbye, of either side.
+    /// How many were reset, by either side.
     pub reset: u64,
 }
 
-impl fmt::Display for Proof {
+impl fmt::Display for RolloutSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { connections, migrated, refused, reset } = self;
         write!(
@@ -77,6 +77,6 @@ mod tests {
             "100 connections meanwhile, 3 migrated, 4 refused, 0 reset"
         );
         // Another network counts anew.
-        assert_eq!(Counted::default().since(&before), Proof::default());
+        assert_eq!(Counted::default().since(&before), RolloutSummary::default());
     }
 }

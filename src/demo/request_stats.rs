@@ -9,7 +9,7 @@ const EXAMPLES: usize = 20;
 
 /// What became of the requests of a load so far.
 #[derive(Clone, Debug, Default)]
-pub struct Tally {
+pub struct RequestStats {
     /// Answered ones, by the name of the one who answered.
     pub answered: BTreeMap<String, Answers>,
     /// The others, by kind.
@@ -46,7 +46,7 @@ pub enum Failure {
     TimedOut,
     /// There was an answer, and it was not a 2xx.
     Status(u16),
-    /// Anything else; [`Tally::examples`] has the words.
+    /// Anything else; [`RequestStats::examples`] has the words.
     Other,
 }
 
@@ -63,7 +63,7 @@ impl fmt::Display for Failure {
     }
 }
 
-impl Tally {
+impl RequestStats {
     /// How many requests were answered.
     #[must_use]
     pub fn answers(&self) -> u64 {
@@ -105,16 +105,16 @@ mod tests {
 
     #[test]
     fn answers_are_counted_by_server_and_failures_by_kind() {
-        let mut tally = Tally::default();
+        let mut request_stats = RequestStats::default();
         for millis in [1, 2, 3] {
-            tally.answer("a".into(), Duration::from_millis(millis), Duration::from_millis(1));
+            request_stats.answer("a".into(), Duration::from_millis(millis), Duration::from_millis(1));
         }
-        tally.answer("b".into(), Duration::from_millis(9), Duration::from_millis(1));
-        tally.failure(Failure::Reset, Duration::from_millis(4), "reset by peer".into());
+        request_stats.answer("b".into(), Duration::from_millis(9), Duration::from_millis(1));
+        request_stats.failure(Failure::Reset, Duration::from_millis(4), "reset by peer".into());
         let a = Answers { count: 3, first: Duration::from_millis(1), last: Duration::from_millis(3) };
-        assert_eq!(tally.answered["a"], a);
-        assert_eq!((tally.requests(), tally.answers(), tally.failures()), (5, 4, 1));
-        assert_eq!(tally.failed, BTreeMap::from([(Failure::Reset, 1)]));
-        assert_eq!(tally.examples, [(Duration::from_millis(4), "reset by peer".to_owned())]);
+        assert_eq!(request_stats.answered["a"], a);
+        assert_eq!((request_stats.requests(), request_stats.answers(), request_stats.failures()), (5, 4, 1));
+        assert_eq!(request_stats.failed, BTreeMap::from([(Failure::Reset, 1)]));
+        assert_eq!(request_stats.examples, [(Duration::from_millis(4), "reset by peer".to_owned())]);
     }
 }

@@ -31,7 +31,7 @@ const BEGIN: [&str; 3] = ["sameport_", "link_sameport_", "link_gate_"];
 const ENDPOINTS: u32 = 1024 + 64;
 
 /// What an older release has left of a pod.
-pub struct Former {
+pub struct PreviousLayout {
     folder: PathBuf,
     /// The pod's number.
     pod: u32,
@@ -43,7 +43,7 @@ pub struct Former {
     counts: Array<MapData, Counts>,
 }
 
-impl Former {
+impl PreviousLayout {
     /// What is pinned in the project's folder of a pod, if there is something.
     ///
     /// # Errors
