@@ -12,7 +12,7 @@ services:
   talker:
     image: ${NGINX}
     environment: { NUMBER: "{{.Slot}}" }
-    command: ["sh", "-c", "echo hello from $$NUMBER; echo an error in $$NUMBER >&2; exec sleep 1000"]
+    command: ["sh", "-c", "echo hello from $$NUMBER; echo warning from $$NUMBER >&2; exec sleep 1000"]
     stop_grace_period: 0s
     scale: 2
 "#;
@@ -32,13 +32,13 @@ fn logs_name_the_replica_in_front_of_each_line() {
         sorted(&project.run(&["logs"])),
         [
             "talker-1 | hello from 1",
-            "talker-1 | an error in 1",
+            "talker-1 | warning from 1",
             "talker-2 | hello from 2",
-            "talker-2 | an error in 2",
+            "talker-2 | warning from 2",
         ]
     );
     let one = project.run(&["logs", "--no-log-prefix", "talker-2"]);
-    assert_eq!(sorted(&one), ["hello from 2", "an error in 2"]);
+    assert_eq!(sorted(&one), ["hello from 2", "warning from 2"]);
     assert_eq!(project.run(&["logs", "--tail", "1"]).lines().count(), 2, "one of each replica");
     assert_eq!(project.run(&["logs", "--since", "2030-01-01T00:00:00Z"]), "");
     let timed = project.run(&["logs", "--timestamps", "--no-log-prefix", "talker-1"]);
