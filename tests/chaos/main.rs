@@ -4,7 +4,7 @@
 //! `SAMEPORT_SEED=N` walks another way or the same again, `SAMEPORT_FAULTS=N` so far. Each kind of fault comes once, in
 //! random order, before any comes again. `SAMEPORT_FAULT=WORDS` takes only kinds with these words in their name.
 //! `SAMEPORT_FAULTS_RECORD=FILE` adds what is seen to a file, and writes the table of all that is in it beside it, as
-//! `FILE.md`: [docs/faults.md](../../docs/faults.md) has one.
+//! `FILE.md`: [docs/explanation/faults.md](../../docs/explanation/faults.md) has one.
 //!
 //! Needs root, Docker Engine and apt's packages, as the tests in `tests/engine` do.
 

@@ -1,4 +1,4 @@
-//! What somebody changes behind sameport's back is mended as `docs/drift.md` says, row by row. What dies is in `faults`, limits
+//! What somebody changes behind sameport's back is mended as `docs/explanation/drift.md` says, row by row. What dies is in `faults`, limits
 //! that the file moves are in `limits`, who hangs is in `health`, names are in `connections`.
 
 use nix::{

@@ -3,7 +3,7 @@
 //!
 //! A [`Generation`](super::Generation) is the hash of a form ([`VersionForm`], [`PodForm`], [`DeclaredForm`]), and
 //! running containers carry it in their labels: a form that changes restarts the containers of everybody who upgrades. The
-//! state file keeps a [`ServiceForm`] of each version. `docs/generation.md` describes what is hashed.
+//! state file keeps a [`ServiceForm`] of each version. `docs/reference/generation.md` describes what is hashed.
 //!
 //! The rule for a field that is new in `spec` (it does not compile until somebody decides, since conversions name all):
 //!

@@ -552,7 +552,7 @@ fn what_cannot_be_a_service_is_refused() {
 
 #[test]
 fn the_example_of_the_documentation_is_right() {
-    let text = include_str!("../../../docs/generation.md");
+    let text = include_str!("../../../docs/reference/generation.md");
     let json = text.split_once("```json\n").and_then(|(_, rest)| rest.split_once("\n```")).unwrap().0;
     assert_eq!(serde_json::to_string(&VersionForm::from(&base())).unwrap(), json);
     let hash = base().generation();

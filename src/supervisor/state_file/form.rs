@@ -2,7 +2,7 @@
 //!
 //! Within a version, fields are only appended, each with a default; a field that is unknown is ignored. What an older
 //! sameport could not read or would misunderstand takes a new version. Files of before there were versions have version 0,
-//! and the same keys as version 1. `docs/state.md` describes it.
+//! and the same keys as version 1. `docs/reference/state.md` describes it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
