@@ -157,7 +157,7 @@ impl Pod {
                 weight: 100,
             }
         });
-        let wish = SteeringConfig {
+        let config = SteeringConfig {
             coming: BTreeMap::new(),
             pid: self.sandbox.0.id(),
             netns: self.netns()?.inode,
@@ -169,7 +169,7 @@ impl Pod {
             )]),
             replicas: replicas.collect(),
         };
-        self.steering.want(BTreeMap::from([(PodName::new("bench")?, wish)]));
+        self.steering.want(BTreeMap::from([(PodName::new("bench")?, config)]));
         Ok(())
     }
 

@@ -22,7 +22,7 @@ use sameport::{
     supervisor::{
         self, Apply, Request,
         lock::Lock,
-        paths::{former_log, open_log},
+        paths::{open_log, rotated_log},
         private_folder,
     },
 };
@@ -317,7 +317,7 @@ impl Write for SmallLog {
         let is_removed =
             fs::symlink_metadata(&self.path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
         if *size > LARGEST_LOG && !is_removed {
-            fs::rename(&self.path, former_log(&self.path))?;
+            fs::rename(&self.path, rotated_log(&self.path))?;
         }
         if *size > LARGEST_LOG || is_removed {
             if let Some(folder) = self.path.parent() {

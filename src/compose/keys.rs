@@ -111,7 +111,9 @@ pub(super) const SERVICE: Table = &[
     ("post_start", Honoured),
     (
         "pre_start",
-        Refused("run it in the image's entrypoint, or once before each new version with `x-sameport.before`"),
+        Refused(
+            "run it in the image's entrypoint, or once before each new version with `x-sameport.pre_deploy`",
+        ),
     ),
     ("pre_stop", Honoured),
     ("privileged", Honoured),
@@ -307,13 +309,13 @@ pub(super) const ULIMIT: Table = &[("hard", Honoured), ("soft", Honoured)];
 /// Keys of `x-sameport`.
 pub(super) const SAMEPORT: Table = &[
     ("balance", Honoured),
-    ("before", Honoured),
     ("canary", Honoured),
     ("drain", Honoured),
     ("error_budget", Honoured),
     ("hold", Honoured),
     ("pod", Honoured),
     ("ports", Honoured),
+    ("pre_deploy", Honoured),
     ("probe", Honoured),
     ("progress_deadline", Honoured),
     ("replace_unhealthy", Honoured),
@@ -332,8 +334,8 @@ pub(super) const HOOK: Table = &[
     ("working_dir", Honoured),
 ];
 
-/// Keys of `x-sameport.before`.
-pub(super) const BEFORE: Table =
+/// Keys of `x-sameport.pre_deploy`.
+pub(super) const PRE_DEPLOY: Table =
     &[("command", Honoured), ("environment", Honoured), ("image", Honoured), ("timeout", Honoured)];
 
 /// Keys of `x-sameport.probe`.
@@ -429,7 +431,7 @@ mod tests {
             PROBE,
             PROBE_OF,
             HOOK,
-            BEFORE,
+            PRE_DEPLOY,
         ] {
             assert!(table.is_sorted_by(|a, b| a.0 < b.0), "{table:?}");
         }

@@ -11,9 +11,11 @@ use super::{
     report::{Problem, Report},
 };
 
-/// Writes lists that are short for mappings as mappings, so that they merge by key.
+/// Writes each value in its one long form, so that files merge by key: lists that are short for mappings as mappings,
+/// and keys by their current names.
 pub(super) fn normalise(document: &mut Node, report: &Report) {
     for service in children(document, "services") {
+        with(service, "x-sameport", |node| rename(node, "before", "pre_deploy", report));
         for key in ["environment", "labels", "annotations", "sysctls"] {
             with(service, key, |node| pairs(node, report));
         }
@@ -64,7 +66,7 @@ pub(super) fn commands(service: &mut Node) -> Vec<&mut Node> {
                     found.extend(hooks);
                 }
             }
-            "x-sameport" => found.extend(child(&mut entry.node, "before")),
+            "x-sameport" => found.extend(child(&mut entry.node, "pre_deploy")),
             _ => {}
         }
     }
@@ -74,6 +76,22 @@ pub(super) fn commands(service: &mut Node) -> Vec<&mut Node> {
 fn with(node: &mut Node, key: &str, change: impl FnOnce(&mut Node)) {
     if let Some(node) = child(node, key) {
         change(node);
+    }
+}
+
+/// Gives a key its current name. Both names in one mapping contradict each other.
+fn rename(node: &mut Node, old: &str, new: &str, report: &Report) {
+    let Value::Map(map) = &mut node.value else { return };
+    let Some(place) = map.get_index_of(old) else { return };
+    let entry = map.shift_remove(old);
+    let Some(entry) = entry else { return };
+    match map.get(new) {
+        None => drop(map.shift_insert(place, new.to_owned(), entry)),
+        Some(named) => report.push(
+            Problem::error(entry.key, format!("`{old}` is the old name of `{new}`, which is here as well"))
+                .related(named.key, format!("`{new}` is here"))
+                .help(format!("remove `{old}`")),
+        ),
     }
 }
 
@@ -136,7 +154,7 @@ fn rule(path: &[&str]) -> Rule {
     match path {
         ["services", _, "command" | "entrypoint"]
         | ["services", _, "healthcheck", "test"]
-        | ["services", _, "x-sameport", "before", "command"] => Rule::Replace,
+        | ["services", _, "x-sameport", "pre_deploy", "command"] => Rule::Replace,
         ["services", _, "volumes"] => Rule::Unique(volumes::target_of),
         ["services", _, "devices" | "tmpfs"] => Rule::Unique(volumes::target_of),
         ["services", _, "env_file"] => Rule::Unique(|node| by(node, "path")),
@@ -171,7 +189,7 @@ fn merge_at(base: Node, over: Node, path: &mut Vec<String>) -> Node {
     }
     let is_variable = matches!(
         parts[..],
-        ["services", _, "environment", _] | ["services", _, "x-sameport", "before", "environment", _]
+        ["services", _, "environment", _] | ["services", _, "x-sameport", "pre_deploy", "environment", _]
     );
     match (base.value, over.value) {
         (Value::Map(earlier), Value::Map(later)) => {

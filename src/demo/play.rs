@@ -1,4 +1,4 @@
-//! The demo's course: start, load, kill, watch, count, clear.
+//! What the demo does: start, load, kill, watch, count, clear.
 
 use std::{future::Future, io::Write, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -92,7 +92,7 @@ pub async fn play<E: Engine, W: Write>(
         DemoProject::set(engine, project, paths.lock(&name), Arc::new(netns::inode), Arc::new(ThisKernel))
             .await?;
     let outcome = tokio::select! {
-        outcome = course(&demo_project, options, &name, address, screen) => outcome,
+        outcome = run(&demo_project, options, &name, address, screen) => outcome,
         () = interrupted => Err(DemoError::Interrupted),
     };
     screen.finish();
@@ -110,7 +110,7 @@ pub async fn play<E: Engine, W: Write>(
     outcome
 }
 
-async fn course<E: Engine, W: Write>(
+async fn run<E: Engine, W: Write>(
     demo_project: &DemoProject<E>,
     options: &Options,
     project: &ProjectName,

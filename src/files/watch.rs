@@ -37,7 +37,7 @@ enum Report {
     None,
     /// Not told yet.
     New(WatchError),
-    Told,
+    Reported,
 }
 
 /// Why files cannot be watched.
@@ -106,7 +106,7 @@ impl Watch {
         watch.follow(files);
         match std::mem::replace(&mut watch.report, Report::None) {
             Report::New(error) => Err(error),
-            Report::None | Report::Told => Ok(watch),
+            Report::None | Report::Reported => Ok(watch),
         }
     }
 
@@ -127,14 +127,14 @@ impl Watch {
     pub async fn changed(&mut self) -> Result<(), WatchError> {
         loop {
             if let Report::New(_) = self.report
-                && let Report::New(error) = std::mem::replace(&mut self.report, Report::Told)
+                && let Report::New(error) = std::mem::replace(&mut self.report, Report::Reported)
             {
                 return Err(error);
             }
             let look_at = match (&self.doubt, &self.report) {
                 (Some(doubt), _) => doubt.look_at,
                 (None, Report::None) => Instant::now() + SELDOM,
-                (None, Report::New(_) | Report::Told) => Instant::now() + POLL,
+                (None, Report::New(_) | Report::Reported) => Instant::now() + POLL,
             };
             tokio::select! {
                 stirred = self.folders.stirred() => match stirred {

@@ -73,10 +73,10 @@ pub fn run() -> Vec<FeatureProbe> {
 }
 
 fn in_thread() -> Vec<FeatureProbe> {
-    let mut trials = Vec::new();
+    let mut feature_probes = Vec::new();
     let mut note = |feature, result: Result<(), String>| {
         let worked = result.is_ok();
-        trials.push(FeatureProbe { feature, result });
+        feature_probes.push(FeatureProbe { feature, result });
         worked
     };
     let place = match Place::open() {
@@ -86,7 +86,7 @@ fn in_thread() -> Vec<FeatureProbe> {
         }
         Err(error) => {
             note(Feature::Programs, Err(error.to_string()));
-            return trials;
+            return feature_probes;
         }
     };
     let sharing = place.sharing();
@@ -97,7 +97,7 @@ fn in_thread() -> Vec<FeatureProbe> {
         }
         Err(error) => {
             note(Feature::Sharing, Err(error));
-            return trials;
+            return feature_probes;
         }
     };
     if note(Feature::Gate, place.gate(&listeners)) {
@@ -111,7 +111,7 @@ fn in_thread() -> Vec<FeatureProbe> {
     }
     note(Feature::Flows, place.flows());
     note(Feature::Choice, choice());
-    trials
+    feature_probes
 }
 
 /// A pod with one replica, which is this process.

@@ -24,6 +24,8 @@ mod programs;
 mod raw;
 pub mod replica_addr;
 pub mod rights;
+#[cfg(test)]
+mod shared_constants;
 pub mod socket_filter;
 pub mod sockets;
 mod source_ports;

@@ -19,7 +19,7 @@ use super::{
     KernelError,
     maps::{counts, pinned},
     pins,
-    raw::{Counts, FormerShutKey, Listener, Tag},
+    raw::{Counts, Listener, PreviousShutKey, Tag},
     sockets::Transport,
 };
 
@@ -37,7 +37,7 @@ pub struct PreviousLayout {
     pod: u32,
     /// What its listeners were, by socket cookie.
     known: BTreeMap<u64, Listener>,
-    shut: BTreeSet<FormerShutKey>,
+    shut: BTreeSet<PreviousShutKey>,
     sockets: Mutex<ReusePortSockArray<MapData>>,
     tags: Mutex<SkStorage<MapData, Tag>>,
     counts: Array<MapData, Counts>,
@@ -56,7 +56,7 @@ impl PreviousLayout {
         let pods: HashMap<_, u64, u32> = pinned(folder, "sameport_pods")?;
         let Ok(pod) = pods.get(&netns, 0) else { return Ok(None) };
         let known: HashMap<_, u64, Listener> = pinned(folder, "sameport_known")?;
-        let shut: HashMap<_, FormerShutKey, u32> = pinned(folder, "sameport_shut")?;
+        let shut: HashMap<_, PreviousShutKey, u32> = pinned(folder, "sameport_shut")?;
         Ok(Some(Self {
             folder: folder.to_owned(),
             pod,
@@ -86,7 +86,7 @@ impl PreviousLayout {
     #[must_use]
     pub fn was_closed(&self, (transport, port): (Transport, u16), v4: bool) -> bool {
         let family = if v4 { 2 } else { 10 };
-        self.shut.contains(&FormerShutKey { pod: self.pod, port, protocol: transport.number(), family })
+        self.shut.contains(&PreviousShutKey { pod: self.pod, port, protocol: transport.number(), family })
     }
 
     /// Lets go of a listener, which we are about to enter.

@@ -30,7 +30,7 @@ pub const SLOTS: u8 = 64;
 pub const SERVICES: u32 = 64;
 
 /// In place of an address, for `::` without IPv4: see `bpf/sameport.h`.
-const ONLY_V6: u32 = 0xffff_ff16;
+pub const ONLY_V6: u32 = 0xffff_ff16;
 /// An IPv6 address, or an IPv4 one as IPv6 has it, in network order.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -281,7 +281,7 @@ pub struct ReplicaAddrKey {
 /// A port that a release of layout 0 or 1 has closed, for one family of packets.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct FormerShutKey {
+pub struct PreviousShutKey {
     /// The pod's number among the project's.
     pub pod: u32,
     /// The port.
@@ -401,7 +401,7 @@ unsafe impl Pod for ServedKey {}
 // SAFETY: as above.
 unsafe impl Pod for PodPortKey {}
 // SAFETY: as above.
-unsafe impl Pod for FormerShutKey {}
+unsafe impl Pod for PreviousShutKey {}
 // SAFETY: as above.
 unsafe impl Pod for PortEntry {}
 // SAFETY: as above.
@@ -490,7 +490,7 @@ mod tests {
         assert_eq!(size_of::<Addr>(), 16);
         assert_eq!(size_of::<Member>(), 16);
         assert_eq!(size_of::<ReplicaKey>(), 16);
-        assert_eq!(size_of::<FormerShutKey>(), 8);
+        assert_eq!(size_of::<PreviousShutKey>(), 8);
         assert_eq!(size_of::<BindKey>(), 32);
         assert_eq!(size_of::<ServedKey>(), 32);
         assert_eq!(size_of::<PodPortKey>(), 4);

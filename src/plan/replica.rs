@@ -57,7 +57,7 @@ impl Planner<'_> {
         let is_needed =
             Slot::first(replicas).any(|slot| self.slot_members(service, slot).current.is_some_and(is_asked));
         let mut may_take_down = is_needed && self.spare_replica(service, replicas);
-        self.choose_patient(service, replicas);
+        self.choose_unhealthy(service, replicas);
         let mut pace = self.pace(service, replicas);
         // Where nobody serves, nobody has to wait for his turn.
         let mut slots: Vec<_> = Slot::first(replicas).collect();

@@ -71,7 +71,7 @@ pub struct RolloutStatus {
     pub image: Option<Image>,
     /// The image of the version that it leads from.
     #[serde(default)]
-    pub former_image: Option<Image>,
+    pub previous_image: Option<Image>,
 }
 
 impl RolloutStatus {
@@ -419,7 +419,7 @@ impl Planner<'_> {
         let versions = self.desired.versions.get(name)?;
         let underway = versions.underway.clone()?;
         let image = |number| Some(versions.revision(number)?.service.container.image.clone());
-        let (image, former_image) = (image(underway.to), image(underway.from));
+        let (image, previous_image) = (image(underway.to), image(underway.from));
         let service = self.desired.project.services.get(name)?;
         let of = match self.desired.goals.get(name) {
             Some(Goal::Run { replicas }) => *replicas,
@@ -432,7 +432,7 @@ impl Planner<'_> {
             new.is_some_and(|new| self.proved_at(service, new).is_some_and(|at| at <= self.now))
         };
         let done = u32::try_from(Slot::first(of).filter(is_done).count()).unwrap_or(of);
-        Some(RolloutStatus { service: name.clone(), underway, done, of, image, former_image })
+        Some(RolloutStatus { service: name.clone(), underway, done, of, image, previous_image })
     }
 
     /// Why a service does not run the version of the file, or is not on its way there any more.

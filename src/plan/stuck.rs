@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn of_one_that_a_signal_has_stopped_a_single_other_connection_is_proof() {
+    fn a_single_other_connection_is_enough_when_a_signal_has_stopped_the_replica() {
         let looks: &[(i64, &[Shows])] =
             &[(0, &[Shows(10, 1, 0), Shows(10, 0, 0)]), (700, &[Shows(10, 1, 0), Shows(11, 0, 0)])];
         assert_eq!(first(looks, false), None);

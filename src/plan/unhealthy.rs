@@ -103,7 +103,7 @@ impl Planner<'_> {
     }
 
     /// Chooses which replica of a service is replaced now because it does not work, if any is.
-    pub(super) fn choose_patient(&mut self, service: &Service, replicas: u32) {
+    pub(super) fn choose_unhealthy(&mut self, service: &Service, replicas: u32) {
         if service.unhealthy == Unhealthy::Keep
             || self.plan.let_through.contains_key(&service.name)
             || service.restart.condition == RestartCondition::Never

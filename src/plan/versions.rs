@@ -198,7 +198,7 @@ pub enum Impossible {
     },
     /// There is none before.
     #[error("there is no version before this one")]
-    NoFormer,
+    NoPrevious,
     /// There are some before, and all of them failed or were never ready.
     #[error("no version before this one has served")]
     NoneServed,
@@ -458,7 +458,7 @@ impl Versions {
             last.is_some_and(|last| last.is_proved() && !self.ended_for(last.number))
         };
         let found = others().find(is_proved).map(|revision| revision.number);
-        found.ok_or(if others().next().is_some() { Impossible::NoneServed } else { Impossible::NoFormer })
+        found.ok_or(if others().next().is_some() { Impossible::NoneServed } else { Impossible::NoPrevious })
     }
 
     /// Whether the last rollout ended because of a version. Releases that did not note failures with the version noted that.

@@ -13,10 +13,10 @@ use super::{
     Services, Sharing, Slot, Volume, VolumeKey,
 };
 
-/// The second byte of the addresses of single replicas of a pod's first service; `kernel/bpf/sameport.h` has it too.
+/// The second byte of the addresses of single replicas of a pod's first service.
 const OWN_FIRST: u8 = 77;
 /// The bit of the third byte that successors have.
-const SUCCESSORS: u8 = 0x80;
+const REPLACEMENTS: u8 = 0x80;
 /// How many services of a pod have such addresses.
 const OWN_NETWORKS: u8 = 32;
 
@@ -76,6 +76,10 @@ impl Project {
         of(|service| &service.exclusive_ports).without(&of(|service| &service.shared_ports))
     }
 
+    /// The first and the last address that a replica can have of its own in a pod.
+    pub const OWN_ADDRESSES: (Ipv4Addr, Ipv4Addr) =
+        (Ipv4Addr::new(127, OWN_FIRST, 0, 0), Ipv4Addr::new(127, OWN_FIRST + OWN_NETWORKS - 1, 255, 255));
+
     /// The address on which a replica is reached alone, from inside its pod: 127.77.0.1 is the first one of a pod's
     /// first service, 127.78.0.1 of its second. None beyond the 32nd service.
     #[must_use]
@@ -91,7 +95,7 @@ impl Project {
     pub fn replacement_address(&self, service: &Service, slot: Slot) -> Option<Ipv4Addr> {
         // Slots are far fewer than would fill the upper half.
         let [a, b, high, low] = self.own_address(service, slot)?.octets();
-        (high < SUCCESSORS).then_some(Ipv4Addr::new(a, b, high | SUCCESSORS, low))
+        (high < REPLACEMENTS).then_some(Ipv4Addr::new(a, b, high | REPLACEMENTS, low))
     }
 
     /// The port on which replicas of a service are probed: the one that the file names, or the only TCP port that its

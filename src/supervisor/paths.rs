@@ -126,7 +126,7 @@ impl Paths {
     #[must_use]
     pub fn kept(&self, project: &ProjectName) -> Vec<PathBuf> {
         let (log, state) = (self.log(project), self.state(project));
-        vec![former_log(&log), log, damaged_state(&state), state_beside(&state), state]
+        vec![rotated_log(&log), log, damaged_state(&state), state_beside(&state), state]
     }
 
     fn runtime_of(&self, project: &ProjectName) -> &Path {
@@ -156,7 +156,7 @@ pub fn open_log(path: &Path) -> io::Result<File> {
 
 /// Where a log goes when another one begins.
 #[must_use]
-pub fn former_log(log: &Path) -> PathBuf {
+pub fn rotated_log(log: &Path) -> PathBuf {
     log.with_extension("log.1")
 }
 

@@ -90,7 +90,7 @@ pub fn preview(
     observed.bind_sources = bind_sources::now(&desired_state.desired, &observed.containers);
     // By the engine's clock, which may be ahead of ours: a new process is younger than those that run.
     let newest = observed.containers.values().filter_map(Container::started_at).max();
-    let mut course = Simulation {
+    let mut simulation = Simulation {
         begin: now,
         ahead: newest
             .map_or(Duration::ZERO, |at| Duration::try_from(at.duration_since(now)).unwrap_or_default()),
@@ -101,14 +101,14 @@ pub fn preview(
         desired_state,
         observed,
     };
-    course.run();
-    let after = status(&course.desired_state.desired, &course.observed, course.now).errors;
+    simulation.run();
+    let after = status(&simulation.desired_state.desired, &simulation.observed, simulation.now).errors;
     errors.retain(|error| error.tries == crate::plan::status::HOPELESS);
     errors.extend(after.into_iter().filter(|error| !errors.contains(error)).collect::<Vec<_>>());
-    Ok(Preview { errors, ..course.preview })
+    Ok(Preview { errors, ..simulation.preview })
 }
 
-/// The course of things.
+/// A simulation of what the supervisor would do.
 struct Simulation {
     begin: Timestamp,
     now: Timestamp,

@@ -349,7 +349,7 @@ mod tests {
     };
 
     #[tokio::test(start_paused = true)]
-    async fn last_words_from_before_the_start_was_noted_are_read_and_those_of_another_process_are_not() {
+    async fn log_lines_from_before_the_noted_start_are_read_and_those_of_another_process_are_not() {
         let engine = Memory::new(Clock::starting_at(Timestamp::UNIX_EPOCH), 1);
         let id = ContainerId("one".to_owned());
         let started_at = Timestamp::from_millisecond(10_000).unwrap();
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn last_words_are_few_and_short_however_much_was_said() {
+    async fn the_quoted_log_lines_are_few_and_short() {
         let engine = Memory::new(Clock::starting_at(Timestamp::UNIX_EPOCH), 1);
         let line = |number: usize| LogLine {
             time: Some(Timestamp::from_second(10).unwrap()),

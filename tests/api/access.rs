@@ -32,7 +32,7 @@ use crate::shop::{Shop, apply, converged};
 const OTHER_USER: u32 = 4242;
 
 /// Does something as another user, on a thread of its own.
-fn as_stranger<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+fn as_other_user<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| {
         let inside = scope.spawn(|| {
             let user = Uid::from_raw(OTHER_USER);
@@ -84,7 +84,7 @@ async fn another_user_is_not_heard_even_if_the_file_lets_him() {
     let _open = shop.open();
     open_to_all(&shop.socket());
     let socket = shop.socket();
-    assert_eq!(as_stranger(|| say(UnixStream::connect(&socket).unwrap(), &get("/version", ""))), "");
+    assert_eq!(as_other_user(|| say(UnixStream::connect(&socket).unwrap(), &get("/version", ""))), "");
     let told =
         tokio::task::spawn_blocking(move || say(UnixStream::connect(&socket).unwrap(), &get("/version", "")));
     assert!(told.await.unwrap().contains("200 OK"));
@@ -98,7 +98,7 @@ async fn a_socket_of_another_user_is_told_nothing() {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let path = folder.path().join("shop.sock");
-    let theirs = as_stranger(|| UnixListener::bind(&path).unwrap());
+    let theirs = as_other_user(|| UnixListener::bind(&path).unwrap());
     let error = Client::connect(&path).await.unwrap_err();
     assert!(matches!(error, ClientError::Foreign { user: OTHER_USER, .. }), "{error}");
     theirs.set_nonblocking(true).unwrap();

@@ -1,4 +1,4 @@
-//! What a service runs besides itself: `post_start`, `pre_stop`, `x-sameport.before`.
+//! What a service runs besides itself: `post_start`, `pre_stop`, `x-sameport.pre_deploy`.
 
 use serde_json::json;
 
@@ -21,7 +21,7 @@ pre_stop:
   - command: [leave, now]
     environment: {SLOT: \"{{.Slot}}\"}
 x-sameport:
-  before:
+  pre_deploy:
     command: [migrate, up]
     image: migrations:2
     environment: [DB=db, B]
@@ -48,7 +48,7 @@ fn hooks_and_jobs_are_read_as_compose_does() {
             "timeout": {"secs": 120, "nanos": 0},
         })
     );
-    let least = self::web(&service("x-sameport: {before: {command: migrate}}"));
+    let least = self::web(&service("x-sameport: {pre_deploy: {command: migrate}}"));
     assert_eq!(least["before"]["timeout"]["secs"], 600);
     assert_eq!(least["before"]["image"], json!(null));
     assert_eq!(self::web(&service("tty: true"))["hooks"], json!({"post_start": [], "pre_stop": []}));
@@ -62,16 +62,35 @@ fn the_resolved_file_loads_to_the_same_hooks_and_jobs() {
     assert_eq!(again.rendered, first.rendered);
 }
 
+/// Earlier files call it `before`.
+#[test]
+fn a_job_may_have_its_old_name() {
+    let mut folder = Folder::new(&[
+        ("a.yaml", "services:\n  web:\n    image: a\n    x-sameport: {before: {command: a, timeout: 1m}}\n"),
+        ("b.yaml", "services:\n  web:\n    x-sameport: {pre_deploy: {command: b}}\n"),
+    ]);
+    folder.options.files = vec!["a.yaml".into(), "b.yaml".into()];
+    let web = web(&folder);
+    assert_eq!(web["before"]["command"], json!(["b"]));
+    assert_eq!(web["before"]["timeout"]["secs"], 60);
+    let loaded = folder.load().unwrap();
+    assert!(
+        loaded.rendered.contains("pre_deploy:") && !loaded.rendered.contains("before:"),
+        "{}",
+        loaded.rendered
+    );
+}
+
 #[test]
 fn another_file_adds_hooks_and_replaces_the_command_of_a_job() {
     let mut folder = Folder::new(&[
         (
             "a.yaml",
-            "services:\n  web:\n    image: a\n    post_start: [{command: [one]}]\n    x-sameport: {before: {command: [old, x], timeout: 1m}}\n",
+            "services:\n  web:\n    image: a\n    post_start: [{command: [one]}]\n    x-sameport: {pre_deploy: {command: [old, x], timeout: 1m}}\n",
         ),
         (
             "b.yaml",
-            "services:\n  web:\n    post_start: [{command: [two]}]\n    x-sameport: {before: {command: [new]}}\n",
+            "services:\n  web:\n    post_start: [{command: [two]}]\n    x-sameport: {pre_deploy: {command: [new]}}\n",
         ),
     ]);
     folder.options.files = vec!["a.yaml".into(), "b.yaml".into()];
@@ -101,7 +120,7 @@ fn a_changed_hook_is_another_version_and_a_changed_limit_is_not() {
         "cpuset: \"0\"",
         "pids_limit: 50",
         "deploy: {resources: {limits: {memory: 64m, cpus: 0.5, pids: 50}, reservations: {memory: 32m}}}",
-        "x-sameport: {before: {command: a}}",
+        "x-sameport: {pre_deploy: {command: a}}",
     ] {
         assert_eq!(generation(&format!("tty: true\n{same}")), plain, "{same}");
     }
@@ -123,9 +142,13 @@ fn mistakes() {
             ("no mapping", service("pre_stop: [a]")),
             ("a word", service("post_start:\n  - command: a\n    privileged: maybe")),
             ("a slip", service("post_start:\n  - command: a\n    usr: root")),
-            ("a job without a command", service("x-sameport: {before: {image: a}}")),
-            ("a job in no time", service("x-sameport: {before: {command: a, timeout: 0s, image: \"a b\"}}")),
-            ("a job as a text", service("x-sameport: {before: migrate}")),
+            ("a job without a command", service("x-sameport: {pre_deploy: {image: a}}")),
+            (
+                "a job in no time",
+                service("x-sameport: {pre_deploy: {command: a, timeout: 0s, image: \"a b\"}}"),
+            ),
+            ("a job by two names", service("x-sameport: {before: {command: a}, pre_deploy: {command: b}}")),
+            ("a job as a text", service("x-sameport: {pre_deploy: migrate}")),
         ]),
     );
 }

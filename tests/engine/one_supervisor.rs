@@ -58,7 +58,7 @@ fn by_another_user(project: &Project, args: &[&str]) -> Command {
 }
 
 /// A user of this host who may not use the engine.
-fn by_a_stranger(project: &Project, args: &[&str]) -> Command {
+fn by_user_without_engine(project: &Project, args: &[&str]) -> Command {
     by_user_with(project, &["--clear-groups"], args)
 }
 
@@ -170,7 +170,7 @@ fn another_user_learns_who_supervises_and_may_look_on() {
     assert_refused(&refused, &[&pid]);
     // Who may not use the engine is told nothing, by neither.
     for args in [&["ps"][..], &["events", "--no-follow"], &["status"]] {
-        let told = finish(by_a_stranger(&project, args));
+        let told = finish(by_user_without_engine(&project, args));
         assert_eq!(told.code, Some(3), "{told:#?}");
         assert!(told.stderr.contains("no permission to use the container engine"), "{told:#?}");
         assert!(!format!("{told:?}").contains("web-1"), "{told:#?}");

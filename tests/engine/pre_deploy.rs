@@ -30,7 +30,7 @@ services:
     volumes: OUT
     scale: 2
     x-sameport:
-      before:
+      pre_deploy:
         command: ["-c", "{line}"]
         environment: {{ ADDED: "more" }}
         timeout: {timeout}

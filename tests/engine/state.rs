@@ -47,8 +47,8 @@ fn a_damaged_file_is_put_aside_and_nobody_is_restarted_or_stopped() {
 
         let looked = succeeds(&project, &["ps"]);
         assert!(looked.stderr.contains("is damaged"), "{how}: {looked:#?}");
-        let foreseen = succeeds(&project, &["up", "-d", "--dry-run"]);
-        assert!(foreseen.stdout.contains("nothing to do: converged"), "{how}: {foreseen:#?}");
+        let preview = succeeds(&project, &["up", "-d", "--dry-run"]);
+        assert!(preview.stdout.contains("nothing to do: converged"), "{how}: {preview:#?}");
         assert_eq!(fs::read_to_string(file(&project)).unwrap(), damaged, "{how}: a look leaves it");
 
         let up = succeeds(&project, &["up", "-d"]);
@@ -87,7 +87,7 @@ services:
     post_start:
       - command: sh -c 'echo started >> /notes/log'
     x-sameport:
-      before: { command: sh -c 'echo migrated >> /notes/log' }
+      pre_deploy: { command: sh -c 'echo migrated >> /notes/log' }
 "#,
     ));
     project.run(&["up", "-d", "--wait"]);

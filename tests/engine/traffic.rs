@@ -305,7 +305,7 @@ fn doctor_tries_each_thing_that_the_kernel_does() {
 
 /// Somebody else's process joins the port by way of the pod's network.
 #[test]
-fn a_stranger_among_the_replicas_gets_nothing_and_is_told() {
+fn a_foreign_listener_gets_nothing_and_is_reported() {
     let project = up(&go(1, ""));
     let sandbox = project.docker.pid(&format!("{}-web-sandbox", project.name));
     let mut foreign = std::process::Command::new("nsenter")

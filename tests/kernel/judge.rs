@@ -100,7 +100,7 @@ fn questions_for(number: usize) -> impl Iterator<Item = Question> {
 }
 
 /// What an agent says of an outcome: who answered, by which of its listeners, how it looked, how often.
-pub type Told = (Option<String>, String, String, u64);
+pub type Outcome = (Option<String>, String, String, u64);
 
 /// What came of a question: who answered, if anybody, and how it looked. How often.
 pub type Seen = BTreeMap<(Option<String>, String), u64>;
@@ -143,7 +143,7 @@ pub fn ask(agents: &mut [Agent], questions: &[Question], times: u32) -> Vec<Vec<
 }
 
 fn seen(told: &Value) -> Vec<Seen> {
-    let told: Vec<Vec<Told>> = serde_json::from_value(told.clone()).unwrap();
+    let told: Vec<Vec<Outcome>> = serde_json::from_value(told.clone()).unwrap();
     let mut all = Vec::new();
     for outcomes in told {
         let mut seen = Seen::new();

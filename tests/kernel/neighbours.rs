@@ -144,7 +144,7 @@ fn another_service_reaches_itself_then_the_replica_of_its_slot_then_any() {
 }
 
 #[test]
-fn a_stranger_reaches_itself_and_else_any_replica() {
+fn another_container_reaches_itself_first_and_then_any_replica() {
     let (pod, _servers, mut clients) = pod();
     listening(&pod, 2);
     let mut foreign = pod.foreign();

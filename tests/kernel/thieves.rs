@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{
     agent::Agent,
-    judge::{self, Told},
+    judge::{self, Outcome},
     network::{V4, V6},
     pod::{Pod, id},
     support::wait::{self, check},
@@ -49,7 +49,7 @@ fn answers(clients: &mut [Agent; 2], times: u32) -> BTreeMap<String, u64> {
     for (agent, addresses) in clients.iter_mut().zip([&INSIDE[..], &[V4, V6]]) {
         let questions: Vec<_> =
             addresses.iter().map(|to| json!({"how": "tcp", "to": to, "port": PORT})).collect();
-        let told: Vec<Vec<Told>> =
+        let told: Vec<Vec<Outcome>> =
             serde_json::from_value(agent.call("ask", json!({"questions": questions, "times": times})))
                 .unwrap();
         for (who, _, text, count) in told.into_iter().flatten() {
@@ -251,7 +251,7 @@ fn elsewhere_options_have_their_effect() {
         for function in ["attach_cbpf", "attach_ebpf"] {
             agent.call(function, json!({"label": "usual", "index": index}));
             let questions = json!([{"how": "tcp", "to": "127.0.0.1", "port": PORT}]);
-            let told: Vec<Vec<Told>> =
+            let told: Vec<Vec<Outcome>> =
                 serde_json::from_value(agent.call("ask", json!({"questions": questions, "times": 8})))
                     .unwrap();
             assert_eq!(told[0].len(), 1, "{function} {index}: {told:?}");

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{
     agent::Agent,
-    judge::{self, Told},
+    judge::{self, Outcome},
     network::{V4, V6, process},
     pod::Pod,
     support::wait::{self, check},
@@ -40,7 +40,7 @@ fn pod() -> (Pod, Vec<Agent>, Vec<Agent>) {
 /// Asks so often; who answered, or what came instead.
 fn ask(agent: &mut Agent, question: &Value, times: u32) -> BTreeMap<String, u64> {
     let told = agent.call("ask", json!({"questions": [question], "times": times}));
-    let told: Vec<Vec<Told>> = serde_json::from_value(told).unwrap();
+    let told: Vec<Vec<Outcome>> = serde_json::from_value(told).unwrap();
     let mut seen = BTreeMap::new();
     for (who, _, text, count) in told.into_iter().flatten() {
         *seen.entry(who.unwrap_or(text)).or_default() += count;
@@ -151,7 +151,7 @@ fn a_replica_with_many_listeners_of_its_own_uses_all_of_them() {
         {
             let question = json!({"how": how, "to": to, "port": PORT});
             let told = client.call("ask", json!({"questions": [question], "times": 300}));
-            let told: Vec<Told> = serde_json::from_value(told[0].clone()).unwrap();
+            let told: Vec<Outcome> = serde_json::from_value(told[0].clone()).unwrap();
             let own = told.iter().filter(|(who, ..)| who.as_ref() == Some(&client.name)).count();
             if own != OWN || told.len() != OWN {
                 differ

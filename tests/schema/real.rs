@@ -25,7 +25,7 @@ services:
     environment: { REPLICA: "{{.Slot}}", PASSWORD: hunter2-never-printed }
     post_start: [{ command: ["sh", "-c", ":"], environment: { PASSWORD: hunter2-never-printed } }]
     x-sameport:
-      before: { command: ["sh", "-c", ":"], environment: { PASSWORD: hunter2-never-printed } }
+      pre_deploy: { command: ["sh", "-c", ":"], environment: { PASSWORD: hunter2-never-printed } }
   crash:
     image: ${NGINX}
     entrypoint: ["sh", "-c", "echo no database; exit 3"]

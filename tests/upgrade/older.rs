@@ -182,7 +182,7 @@ fn stub(project: &Project) -> Child {
     let listener = UnixListener::bind(&socket).unwrap();
     thread::spawn(move || {
         for stream in listener.incoming() {
-            if answer(BufReader::new(stream.unwrap())) == Some(Asked::ToLeave) {
+            if answer(BufReader::new(stream.unwrap())) == Some(Request::ToLeave) {
                 break;
             }
         }
@@ -193,12 +193,12 @@ fn stub(project: &Project) -> Child {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Asked {
+enum Request {
     ToLeave,
     SomethingElse,
 }
 
-fn answer(mut stream: BufReader<std::os::unix::net::UnixStream>) -> Option<Asked> {
+fn answer(mut stream: BufReader<std::os::unix::net::UnixStream>) -> Option<Request> {
     let (mut first, mut line, mut length) = (String::new(), String::new(), 0);
     // Who only looks whether somebody listens sends nothing.
     stream.read_line(&mut first).ok().filter(|read| *read > 0)?;
@@ -214,7 +214,7 @@ fn answer(mut stream: BufReader<std::os::unix::net::UnixStream>) -> Option<Asked
     let (status, text) = if leaves { ("200 OK", "\"accepted\"") } else { ("404 Not Found", "") };
     let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{text}", text.len());
     stream.get_mut().write_all(answer.as_bytes()).ok()?;
-    Some(if leaves { Asked::ToLeave } else { Asked::SomethingElse })
+    Some(if leaves { Request::ToLeave } else { Request::SomethingElse })
 }
 
 /// Whether a project's lock is free.

@@ -88,7 +88,7 @@ mod tests {
                 "environment": { "PASSWORD": "hunter2", "FROM_SHELL": null },
                 "build": { "context": ".", "args": ["TOKEN=hunter2", "BARE"] },
                 "post_start": [{ "command": ["true"], "environment": { "KEY": "hunter2" } }],
-                "x-sameport": { "before": { "command": ["true"], "environment": ["KEY=hunter2"] } },
+                "x-sameport": { "pre_deploy": { "command": ["true"], "environment": ["KEY=hunter2"] } },
                 "labels": { "environment": "staging" },
             } },
             "configs": { "motd": { "content": "hunter2" } },

@@ -87,11 +87,11 @@ pub fn revisions(versions: &Versions, environment: Environment) -> Vec<Revision>
 
 /// A rollout in progress.
 pub(super) fn rollout(progress: &Progress) -> Rollout {
-    let Progress { service, underway, done, of, image, former_image } = progress;
+    let Progress { service, underway, done, of, image, previous_image } = progress;
     Rollout {
         service: service.to_string(),
         previous_version: underway.from,
-        previous_image: former_image.as_ref().map(ToString::to_string),
+        previous_image: previous_image.as_ref().map(ToString::to_string),
         version: underway.to,
         image: image.as_ref().map(ToString::to_string),
         rollback: underway.back.as_ref().map(reason),

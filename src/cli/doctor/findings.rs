@@ -33,7 +33,7 @@ pub struct Facts {
     /// Whether waiting connections can move on to another listener.
     pub can_migrate: bool,
     /// What the kernel did for a pod that was made to try it.
-    pub trials: Vec<FeatureProbe>,
+    pub feature_probes: Vec<FeatureProbe>,
     /// Where pins are kept.
     pub bpffs: Option<PathBuf>,
     /// Whether we are root.
@@ -80,7 +80,7 @@ pub fn judge(facts: &Facts) -> Vec<Check> {
         findings.push(ok("cgroup", format!("version {}", info.cgroup)));
     }
     findings.extend([port(facts), migration(facts)]);
-    findings.extend(facts.trials.iter().map(|feature_probe| steering(facts, feature_probe)));
+    findings.extend(facts.feature_probes.iter().map(|feature_probe| steering(facts, feature_probe)));
     findings.push(privileges(facts));
     findings.extend([folders(facts), boot(&facts.boot), backlog(facts), files(facts)]);
     findings.extend(foreign(facts));
@@ -379,7 +379,7 @@ mod tests {
             kernel: "6.18".to_owned(),
             share_port: Ok(()),
             can_migrate: true,
-            trials: vec![FeatureProbe { feature: Feature::Programs, result: Ok(()) }],
+            feature_probes: vec![FeatureProbe { feature: Feature::Programs, result: Ok(()) }],
             bpffs: Some("/sys/fs/bpf".into()),
             foreign: Ok(Vec::new()),
             boot: started(&[]),
@@ -413,7 +413,7 @@ mod tests {
 
     /// A feature probe failed.
     fn tried(feature: Feature) -> Facts {
-        Facts { trials: vec![FeatureProbe { feature, result: Err("EPERM".to_owned()) }], ..good() }
+        Facts { feature_probes: vec![FeatureProbe { feature, result: Err("EPERM".to_owned()) }], ..good() }
     }
 
     /// Everything that is not as it should be.

@@ -73,7 +73,7 @@ async fn collect(context: &Context) -> Facts {
     let engine = async { docker?.info().await }.await;
     let number = |path: &str| std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok());
     // Before it is told where pins are: bpffs is mounted for it.
-    let trials = tokio::task::spawn_blocking(feature_probe::run).await.unwrap_or_default();
+    let feature_probes = tokio::task::spawn_blocking(feature_probe::run).await.unwrap_or_default();
     Facts {
         address,
         engine,
@@ -83,7 +83,7 @@ async fn collect(context: &Context) -> Facts {
         kernel: capability::release(),
         share_port: capability::share_port().map_err(|error| error.to_string()),
         can_migrate: capability::can_migrate(),
-        trials,
+        feature_probes,
         bpffs: capability::mounted("bpf"),
         is_root: nix::unistd::geteuid().is_root(),
         can_see_processes: capability::has(Capability::SysPtrace),

@@ -29,7 +29,7 @@ pub(super) struct Extension {
     /// Where each of them stands.
     pub probes_at: Vec<(ProbeType, At)>,
     pub unhealthy: Unhealthy,
-    pub before: Option<PreDeploy>,
+    pub pre_deploy: Option<PreDeploy>,
     pub pod: Option<PodName>,
     /// How long a new replica may take to get ready.
     pub deadline: Option<Duration>,
@@ -54,7 +54,7 @@ impl Default for Extension {
             probe: None,
             probes_at: Vec::new(),
             unhealthy: Unhealthy::default(),
-            before: None,
+            pre_deploy: None,
             pod: None,
             deadline: None,
             budget: None,
@@ -103,7 +103,7 @@ pub(super) fn extension(service: &Fields<'_>) -> Extension {
         .ok()
     });
     let sharing_at = fields.get("sharing").map(|node| node.at);
-    let before = hooks::before(&fields);
+    let pre_deploy = hooks::pre_deploy(&fields);
     let (deadline, canary) = (fields.duration("progress_deadline"), update::canary(&fields));
     let budget = update::budget(&fields);
     let port_sharing::Written { exclusive, shared } = port_sharing::written(&fields);
@@ -117,7 +117,7 @@ pub(super) fn extension(service: &Fields<'_>) -> Extension {
         probe,
         probes_at,
         unhealthy,
-        before,
+        pre_deploy,
         pod,
         deadline,
         budget,

@@ -1,4 +1,4 @@
-//! What a service runs besides itself: `post_start` and `pre_stop` in its containers, `x-sameport.before` before them.
+//! What a service runs besides itself: `post_start` and `pre_stop` in its containers, `x-sameport.pre_deploy` before them.
 
 use super::{
     super::{
@@ -42,11 +42,11 @@ fn hook(item: &Node, key: &str, report: &Report) -> Option<Hook> {
     Some(hook)
 }
 
-/// `x-sameport.before`.
-pub(super) fn before(extension: &Fields<'_>) -> Option<PreDeploy> {
+/// `x-sameport.pre_deploy`.
+pub(super) fn pre_deploy(extension: &Fields<'_>) -> Option<PreDeploy> {
     let report = extension.report;
-    let fields = extension.get("before").and_then(|node| Fields::of(node, "before", report))?;
-    keys::check(fields.node, "`before`", keys::BEFORE, report);
+    let fields = extension.get("pre_deploy").and_then(|node| Fields::of(node, "pre_deploy", report))?;
+    keys::check(fields.node, "`pre_deploy`", keys::PRE_DEPLOY, report);
     let image = fields.get("image").and_then(|node| {
         let name = fields.text("image")?;
         if name.is_empty() || name.contains(char::is_whitespace) {
@@ -64,7 +64,7 @@ pub(super) fn before(extension: &Fields<'_>) -> Option<PreDeploy> {
         );
     }
     Some(PreDeploy {
-        command: command(&fields, "`before`")?,
+        command: command(&fields, "`pre_deploy`")?,
         image,
         environment: fields.table("environment"),
         timeout: timeout.unwrap_or(PreDeploy::TIMEOUT),

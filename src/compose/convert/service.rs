@@ -78,7 +78,7 @@ pub(super) fn service(
         probe: extension.probe,
         unhealthy: extension.unhealthy,
         hooks: hooks::hooks(fields),
-        pre_deploy: extension.before,
+        pre_deploy: extension.pre_deploy,
         update,
         rollback,
         canary: extension.canary,

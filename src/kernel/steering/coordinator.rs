@@ -69,7 +69,7 @@ pub struct Coordinator {
     /// When it is to be looked whether all is pinned and attached.
     next_look_at_pins: Instant,
     strays_are_gone: bool,
-    former_is_gone: bool,
+    previous_is_gone: bool,
 }
 
 impl Coordinator {
@@ -84,7 +84,7 @@ impl Coordinator {
             seen: BTreeMap::new(),
             next_look_at_pins: Instant::now(),
             strays_are_gone: false,
-            former_is_gone: false,
+            previous_is_gone: false,
         }
     }
 
@@ -118,7 +118,7 @@ impl Coordinator {
                 worker.look(&orders.looks);
             }
             self.let_go_of_strays();
-            self.let_go_of_former();
+            self.release_previous();
         }
     }
 
@@ -271,12 +271,13 @@ impl Coordinator {
     }
 
     /// Lets go of what a release of another layout has left, once it is in use no more.
-    fn let_go_of_former(&mut self) {
-        if self.former_is_gone || !self.strays_are_gone || self.seen.values().any(|seen| seen.has_former) {
+    fn release_previous(&mut self) {
+        if self.previous_is_gone || !self.strays_are_gone || self.seen.values().any(|seen| seen.has_previous)
+        {
             return;
         }
         match previous_layout::remove(self.kernel.pins.path()) {
-            Ok(()) => self.former_is_gone = true,
+            Ok(()) => self.previous_is_gone = true,
             Err(error) => {
                 tracing::warn!(%error, "something of another release of sameport stays in the kernel");
             }

@@ -55,7 +55,7 @@ pub struct Seen {
     /// By which the programs know its network.
     pub cookie: u64,
     /// Whether something of a release of another layout is in use.
-    pub has_former: bool,
+    pub has_previous: bool,
     /// Whether the last look found no error.
     pub is_well: bool,
 }
@@ -400,6 +400,6 @@ impl Steered {
     fn seen(&self) -> Option<Seen> {
         let pod = self.pod.as_ref()?;
         let is_well = self.report.error.is_none() && self.report.netns == pod.netns();
-        Some(Seen { cookie: pod.cookie(), has_former: pod.has_former(), is_well })
+        Some(Seen { cookie: pod.cookie(), has_previous: pod.has_previous(), is_well })
     }
 }

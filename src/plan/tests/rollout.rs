@@ -72,7 +72,7 @@ impl Scene {
 }
 
 #[test]
-fn a_successor_comes_first_proves_itself_and_takes_the_place() {
+fn a_replacement_starts_first_and_takes_over_once_it_is_ready() {
     let scene = || Scene::up(&[("web", 2)]).roll_out("web");
     assert_eq!(scene().lines(), ["launch web-1 replacement"]);
     let young = scene().replacement("web", 1, Is::Up(1));
@@ -91,7 +91,7 @@ fn a_successor_comes_first_proves_itself_and_takes_the_place() {
 }
 
 #[test]
-fn a_successor_that_is_not_ready_takes_nobodys_place() {
+fn a_replacement_that_is_not_ready_replaces_nobody() {
     for is in [Is::UpAnd(Health::Starting, 60), Is::UpAnd(Health::Unhealthy, 60), Is::Paused] {
         let scene = Scene::up(&[("web", 2)]).roll_out("web").replacement("web", 1, is);
         assert_eq!(scene.lines(), NOTHING);
@@ -101,7 +101,7 @@ fn a_successor_that_is_not_ready_takes_nobodys_place() {
 }
 
 #[test]
-fn a_successor_that_is_cut_off_starts_again_and_takes_nobodys_place_before() {
+fn a_replacement_that_loses_its_network_starts_again_and_replaces_nobody_before() {
     let scene = |is| Scene::up(&[("web", 2)]).roll_out("web").replacement("web", 1, is);
     let id = "shop-web-1-next";
     for is in [Is::Up(MONITOR), Is::UpAnd(Health::Starting, 60)] {
@@ -249,7 +249,7 @@ fn a_new_version_fails_by_what_its_replicas_do() {
 }
 
 #[test]
-fn one_start_that_fails_may_be_the_engines_own_trouble_and_two_are_not() {
+fn one_failed_start_is_retried_and_two_fail_the_version() {
     let failed = |exits| start_failed("containerd: unavailable", exits);
     assert_eq!(failed(1).reason(), None);
     assert!(failed(2).reason().unwrap().to_string().contains("containerd: unavailable"));

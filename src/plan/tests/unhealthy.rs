@@ -81,7 +81,7 @@ fn whoever_stays_ill_is_replaced() {
 }
 
 #[test]
-fn an_illness_of_a_process_that_is_no_more_is_of_no_concern() {
+fn an_unhealthy_process_that_has_ended_is_not_replaced_again() {
     let scene = Scene::up(&[("web", 1)]).ill(1, STUCK, 60).replica("web", 1, Is::Up(5));
     assert_eq!(scene.lines(), NOTHING);
 }

@@ -55,8 +55,8 @@ fn undo_goes_to_the_last_version_that_served() {
         (&["one", "two"][..], Ok("one")),
         (&["one", "bad", "three"], Ok("one")),
         (&["one", "two", "bad-1", "bad-2", "three"], Ok("two")),
-        (&["one"], Err(Impossible::NoFormer)),
-        (&["one", "bad"], Err(Impossible::NoFormer)),
+        (&["one"], Err(Impossible::NoPrevious)),
+        (&["one", "bad"], Err(Impossible::NoPrevious)),
     ] {
         let mut versions = after(images);
         let undone = versions.undo(&file(images.last().unwrap()), None, &asked("undo"));

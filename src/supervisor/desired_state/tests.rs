@@ -67,13 +67,13 @@ struct User {
 impl User {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let desired_state = Self::wish_in(&folder);
+        let desired_state = Self::desired_state_in(&folder);
         let mut user = Self { folder, desired_state };
         user.asks(Request::Apply(Box::new(apply(project())))).unwrap();
         user
     }
 
-    fn wish_in(folder: &tempfile::TempDir) -> DesiredState {
+    fn desired_state_in(folder: &tempfile::TempDir) -> DesiredState {
         DesiredState::new(
             name("shop").as_str().parse().unwrap(),
             StateFile::at(folder.path().join("shop.json")),
@@ -87,7 +87,7 @@ impl User {
 
     /// As `kill -9`, and `up` with a file.
     fn reborn_with(mut self, project: Project) -> Self {
-        self.desired_state = Self::wish_in(&self.folder);
+        self.desired_state = Self::desired_state_in(&self.folder);
         self.asks(Request::Apply(Box::new(apply(project)))).unwrap();
         self
     }
@@ -156,7 +156,7 @@ fn restart_runs_a_stopped_service_again() {
 }
 
 #[test]
-fn what_cannot_be_wished_for_changes_nothing() {
+fn an_impossible_request_changes_nothing() {
     let mut user = User::new();
     let before = user.goals();
     let missing = user.asks(scale("wbe", 5)).unwrap_err();
@@ -181,7 +181,7 @@ fn obstruct(folder: &tempfile::TempDir) -> PathBuf {
 }
 
 #[test]
-fn a_state_that_cannot_be_written_is_no_wish() {
+fn a_request_that_cannot_be_stored_is_refused() {
     let mut user = User::new();
     obstruct(&user.folder);
     let refused = user.asks(scale("web", 5)).unwrap_err();
@@ -206,7 +206,7 @@ fn a_changed_file_is_pursued_on_a_full_disk_and_the_state_is_written_once_there_
     desired_state.save_again();
     assert_eq!(desired_state.unsaved(), None);
     drop(desired_state);
-    let mut desired_state = User::wish_in(&folder);
+    let mut desired_state = User::desired_state_in(&folder);
     let again = Request::Apply(Box::new(apply(project())));
     desired_state.take(again, &Observed::default(), jiff::Timestamp::UNIX_EPOCH).unwrap();
     assert_eq!(User { folder, desired_state }.goals(), "db=1, jobs=1, web=3");
@@ -225,7 +225,7 @@ fn an_unchanged_file_needs_no_room_for_the_state() {
     let mut user = User::new();
     user.asks(scale("web", 5)).unwrap();
     let User { folder, desired_state: _ } = user;
-    let mut desired_state = User::wish_in(&folder);
+    let mut desired_state = User::desired_state_in(&folder);
     obstruct(&folder);
     let asked = Request::Apply(Box::new(apply(project())));
     desired_state.take(asked, &Observed::default(), jiff::Timestamp::UNIX_EPOCH).unwrap();
@@ -262,7 +262,7 @@ fn more_replicas_in_the_state_file_than_there_can_be_are_those_of_the_compose_fi
 }
 
 #[test]
-fn whoever_goes_down_takes_no_other_wish() {
+fn while_it_goes_down_no_other_request_is_accepted() {
     let mut user = User::new();
     user.asks(Request::Down { volumes: false, grace: None }).unwrap();
     assert_eq!(user.asks(scale("web", 5)).unwrap_err(), Rejection::GoingDown);
@@ -307,7 +307,7 @@ fn a_look_before_anything_is_asked_for_forgets_nobody_who_is_to_be_restarted() {
     let file = StateFile::at(user.folder.path().join("shop.json"));
     let due = BTreeSet::from([name("web")]);
     file.save(&State { restart_after: due.clone(), ..file.load().unwrap().state }).unwrap();
-    let mut desired_state = User::wish_in(&user.folder);
+    let mut desired_state = User::desired_state_in(&user.folder);
     let now = jiff::Timestamp::UNIX_EPOCH;
     desired_state.take(Request::Load(Box::new(project())), &Observed::default(), now).unwrap();
     desired_state.catch_up(&mut Observed::default());
@@ -334,7 +334,7 @@ fn a_supervisor_that_resumes_goes_on_with_what_was_asked_for_last_and_applies_no
     }
     let new = service("new", 1, &[]);
     changed.services.insert(new.name.clone(), new);
-    let mut desired_state = User::wish_in(&user.folder);
+    let mut desired_state = User::desired_state_in(&user.folder);
     desired_state
         .take(Request::Resume(Box::new(changed)), &Observed::default(), Timestamp::UNIX_EPOCH)
         .unwrap();
@@ -354,5 +354,5 @@ fn the_variables_of_the_last_apply_are_remembered() {
     let variables = BTreeSet::from(["TAG".to_owned()]);
     let with_tag = Apply { variables: variables.clone(), ..apply(project()) };
     user.asks(Request::Apply(Box::new(with_tag))).unwrap();
-    assert_eq!(User::wish_in(&user.folder).state.variables, variables);
+    assert_eq!(User::desired_state_in(&user.folder).state.variables, variables);
 }

@@ -175,7 +175,7 @@ impl From<StepsForm> for Steps {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum WhyForm {
     #[serde(rename = "asked")]
-    Asked,
+    Requested,
     #[serde(rename = "failed")]
     Failed(Box<FailureForm>),
 }
@@ -183,7 +183,7 @@ enum WhyForm {
 impl From<&Why> for WhyForm {
     fn from(why: &Why) -> Self {
         match why {
-            Why::Requested => Self::Asked,
+            Why::Requested => Self::Requested,
             Why::Failed(failure) => Self::Failed(Box::new(FailureForm::from(&**failure))),
         }
     }
@@ -194,7 +194,7 @@ impl TryFrom<WhyForm> for Why {
 
     fn try_from(form: WhyForm) -> Result<Self, FormError> {
         Ok(match form {
-            WhyForm::Asked => Self::Requested,
+            WhyForm::Requested => Self::Requested,
             WhyForm::Failed(failure) => Self::Failed(Box::new((*failure).try_into()?)),
         })
     }

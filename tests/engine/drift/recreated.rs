@@ -108,7 +108,7 @@ fn a_replica_that_another_program_makes_anew_is_told_and_put_right_once() {
 /// it is gone.
 #[test]
 #[ignore = "takes its time: `.ci/full engine`"]
-fn a_stranger_under_the_name_of_a_replica_is_told_and_left_alone() {
+fn a_foreign_container_with_the_name_of_a_replica_is_reported_and_left_alone() {
     let project = Project::web(3);
     project.run(&["up", "-d", "--wait"]);
     project.serves(3);

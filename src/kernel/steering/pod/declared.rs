@@ -33,7 +33,7 @@ impl Pod {
         config: &SteeringConfig,
     ) -> Result<(), KernelError> {
         self.declare(&mut kernel.host, config)?;
-        for key in self.kernel.former_ports() {
+        for key in self.kernel.previous_ports() {
             if let Some(transport) = Transport::from_number(key.protocol) {
                 self.port((transport, key.port))?;
             }
@@ -42,7 +42,7 @@ impl Pod {
         let hold = longest_hold(config);
         let (previous_layout, declared) = (self.previous_layout.clone(), self.declared.clone());
         for (name, port) in &mut self.ports {
-            if let Some(entry) = self.kernel.former_port(&port.key) {
+            if let Some(entry) = self.kernel.previous_port(&port.key) {
                 // It stays as it is until its listeners were looked at.
                 port.flags = entry.flags;
                 continue;

@@ -204,12 +204,12 @@ impl PodKernel {
     }
 
     /// A port as a supervisor before us entered it.
-    pub fn former_port(&self, key: &PodPortKey) -> Option<PortEntry> {
+    pub fn previous_port(&self, key: &PodPortKey) -> Option<PortEntry> {
         self.ports.get(key).copied()
     }
 
     /// Ports that a supervisor before us entered.
-    pub fn former_ports(&self) -> Vec<PodPortKey> {
+    pub fn previous_ports(&self) -> Vec<PodPortKey> {
         self.ports.keys().copied().collect()
     }
 

@@ -285,7 +285,7 @@ impl Pod {
         let resident_service = service.clone();
         let (previous_layout, inherited) =
             (self.previous_layout.clone(), self.kernel.left_behind(row.cookie));
-        let former_endpoint =
+        let previous_endpoint =
             previous_layout.as_ref().and_then(|previous_layout| previous_layout.endpoint(row.cookie));
         let port = self.port(name)?;
         port.service.get_or_insert(service);
@@ -304,7 +304,7 @@ impl Pod {
         let (port_number, part) = (port.number, port.endpoints.get(&life).map(|part| part.number));
         // What chooses in the group now goes on with the other listeners that it knows, until there is one that we know. If
         // there is no other, it would have nobody: then the kernel chooses in between.
-        let is_late = former_endpoint.is_some() && self.in_rotation(&resident_service) > 1;
+        let is_late = previous_endpoint.is_some() && self.in_rotation(&resident_service) > 1;
         let is_tcp = row.bound.transport == Transport::Tcp;
         if is_first && is_tcp && !is_late {
             self.kernel.attach_to_group(socket.as_fd())?;
@@ -366,11 +366,11 @@ impl Pod {
             }
         };
         let part = self.port(name)?.endpoints.entry(life.clone()).or_insert_with(|| Part::new(number));
-        part.previous_layout = part.previous_layout.or(former_endpoint);
+        part.previous_layout = part.previous_layout.or(previous_endpoint);
         if let Some(listeners) = part.listeners.get_mut(group) {
             listeners.push((row.cookie, index));
         }
-        if former_endpoint.is_some() {
+        if previous_endpoint.is_some() {
             self.write_port_by(name, |port| super::rules(config, port))?;
         }
         if is_first && is_tcp && is_late {

@@ -256,7 +256,7 @@ impl Pod {
         self.close_all_but_served(config)?;
         self.reserve_ports(config);
         let waiting = self.attend(kernel, config, &rows)?;
-        self.let_go_of_former()?;
+        self.release_previous()?;
         let connected = self.connected_udp()?;
         let report = self.report(config, &totals, &rows, &connected, waiting, error);
         self.counted = totals;
@@ -264,7 +264,7 @@ impl Pod {
     }
 
     /// Lets go of what a release of another layout has left, once nothing of it is in use.
-    fn let_go_of_former(&mut self) -> Result<(), KernelError> {
+    fn release_previous(&mut self) -> Result<(), KernelError> {
         let Some(previous_layout) = &self.previous_layout else { return Ok(()) };
         if !self.is_behind && previous_layout.is_idle()? {
             // What it has counted so far stays in the totals only as long as it is there: they begin anew.
@@ -277,7 +277,7 @@ impl Pod {
     }
 
     /// Whether something of a release of another layout is in use.
-    pub fn has_former(&self) -> bool {
+    pub fn has_previous(&self) -> bool {
         self.previous_layout.is_some()
     }
 

@@ -139,10 +139,10 @@ impl Pod {
     /// Sockets and their owners, in the order in which they are looked at.
     fn by_turn<'a>(&mut self, rows: Vec<&'a Row>, now: Instant) -> Vec<(&'a Row, Option<Life>)> {
         let mut rows: Vec<_> = rows.into_iter().map(|row| (row, self.owner(row))).collect();
-        let has_former = self.previous_layout.is_some();
+        let has_previous = self.previous_layout.is_some();
         rows.sort_by_cached_key(|(row, owner)| {
             // Whoever gets connections goes first, so that there is somebody to give them to all the time.
-            let is_later = has_former && !self.is_in_rotation(row);
+            let is_later = has_previous && !self.is_in_rotation(row);
             let resident = owner.as_ref().and_then(|life| self.residents.get(life));
             let used = resident.map(|resident| resident.allowance.used(now));
             (is_later, !self.is_declared(key(&row.bound)), used, self.tried_before(row))
