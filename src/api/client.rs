@@ -1,4 +1,4 @@
-//! A command's end of the control socket.
+//! The client side of the control socket.
 
 use std::{
     io,
@@ -19,70 +19,70 @@ use super::{
     schema::Event,
 };
 
-/// Speaks to the supervisor of a project.
+/// A client of a project's supervisor.
 #[derive(Clone, Debug)]
 pub struct Client {
     path: PathBuf,
     access: Access,
 }
 
-/// As whom a client asks.
+/// How a client is authorized.
 #[derive(Clone, Debug)]
 enum Access {
-    /// As the user whose supervisor it is.
+    /// By its user ID: it runs as the supervisor's user or as root.
     Own,
-    /// As another user: only questions are answered.
+    /// By the read key, as another user: read-only requests.
     Read {
-        /// What has to come with each.
+        /// The socket and its key.
         access: ReadAccess,
-        /// Who has to answer.
+        /// The user ID that the peer must have.
         owner: u32,
     },
 }
 
-/// Why a supervisor does not answer.
+/// Why a request to a supervisor failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody listens there.
+    /// No process listens on the socket.
     #[error("no supervisor listens on {}: {source}", path.display())]
     NotRunning {
-        /// Where.
+        /// The path of the socket.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// Somebody else listens there.
+    /// Another user listens on the socket. Nothing is sent to it.
     #[error("user {user} listens on {}, in place of a supervisor of yours", path.display())]
     Foreign {
-        /// Where.
+        /// The path of the socket.
         path: PathBuf,
-        /// Who.
+        /// The user ID of the listening process.
         user: u32,
     },
-    /// It is about to leave.
+    /// The supervisor is shutting down and answers no more requests.
     #[error("the supervisor has just ended")]
     Ended,
-    /// It broke off.
+    /// The connection failed.
     #[error("the supervisor broke off: {0}")]
     BrokenOff(#[from] hyper::Error),
-    /// It does not understand us, or we not it: another version.
+    /// Unexpected reply: the supervisor speaks another version of the protocol.
     #[error("the supervisor speaks another version ({0}); restart it: its containers go on meanwhile")]
     Misunderstood(String),
 }
 
 impl Client {
-    /// A client of the supervisor at `path`; none when nobody listens there.
+    /// Connects to the supervisor on the socket at `path`; `None` if no process listens there.
     ///
     /// # Errors
-    /// When the socket cannot be used.
+    /// If the socket cannot be used, or another user listens on it.
     pub async fn connect(path: &Path) -> Result<Option<Self>, ClientError> {
         Self { path: path.to_owned(), access: Access::Own }.if_there().await
     }
 
-    /// A client that only reads, of the supervisor of another user of this host; none when nobody listens there any more.
+    /// Connects to the supervisor of another user of this host, read-only; `None` if no process listens there any more.
     ///
     /// # Errors
-    /// When the socket cannot be used.
+    /// If the socket cannot be used, or a user other than `owner` listens on it.
     pub async fn connect_to_read(access: &ReadAccess, owner: u32) -> Result<Option<Self>, ClientError> {
         let path = PathBuf::from(format!("\0{}", access.socket));
         Self { path, access: Access::Read { access: access.clone(), owner } }.if_there().await
@@ -96,7 +96,7 @@ impl Client {
         }
     }
 
-    /// A connection to the supervisor, and to nobody else.
+    /// Connects, and checks that the peer runs as the expected user.
     async fn stream(&self) -> Result<UnixStream, ClientError> {
         let fail = |source| ClientError::NotRunning { path: self.path.clone(), source };
         let stream = UnixStream::connect(&self.path).await.map_err(fail)?;
@@ -108,26 +108,26 @@ impl Client {
         if is_meant { Ok(stream) } else { Err(ClientError::Foreign { path: self.path.clone(), user }) }
     }
 
-    /// Where that supervisor listens.
+    /// The path of the supervisor's socket.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Asks for something.
+    /// Sends a request and waits for the reply.
     ///
     /// # Errors
-    /// When the supervisor does not answer.
+    /// If the supervisor cannot be reached, or its reply cannot be parsed.
     pub async fn request(&self, request: &Request) -> Result<Reply, ClientError> {
         let body = serde_json::to_vec(request).map_err(|e| ClientError::Misunderstood(e.to_string()))?;
         let answer = self.call(Method::POST, REQUEST, body).await?.collect().await?.to_bytes();
         serde_json::from_slice(&answer).map_err(|e| ClientError::Misunderstood(e.to_string()))
     }
 
-    /// What happened and happens, until the supervisor ends.
+    /// Streams events, the history first, until the supervisor ends.
     ///
     /// # Errors
-    /// When the supervisor does not answer.
+    /// If the supervisor cannot be reached.
     pub async fn events(&self) -> Result<BoxStream<'static, Result<Line, ClientError>>, ClientError> {
         let body = self.call(Method::GET, EVENTS, Vec::new()).await?;
         let chunks = BodyDataStream::new(body).map_err(ClientError::from);
@@ -149,10 +149,10 @@ impl Client {
         Ok(lines.boxed())
     }
 
-    /// What happened so far. None: the supervisor is of a release that only tells it as the beginning of [`Self::events`].
+    /// The events so far; `None` if the release of the supervisor reports them only at the start of [`Self::events`].
     ///
     /// # Errors
-    /// When the supervisor does not answer.
+    /// If the supervisor cannot be reached, or its reply cannot be parsed.
     pub async fn history(&self) -> Result<Option<Vec<Event>>, ClientError> {
         let response = self.send(Method::GET, HISTORY, Vec::new()).await?;
         if response.status() == StatusCode::NOT_FOUND {
@@ -166,7 +166,7 @@ impl Client {
         accepted(self.send(method, path, body).await?).await
     }
 
-    /// Sends something, and returns what comes back, whether or not that is good.
+    /// Sends a request and returns the response with any status code.
     pub(super) async fn send(
         &self,
         method: Method,
@@ -175,7 +175,7 @@ impl Client {
     ) -> Result<Response<Incoming>, ClientError> {
         let stream = self.stream().await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        // It ends with the answer's body.
+        // This task ends with the body of the response.
         tokio::spawn(connection);
         let mut request = hyper::Request::builder()
             .method(method)
@@ -192,7 +192,7 @@ impl Client {
     }
 }
 
-/// The body of a good answer.
+/// The body of a response with status 200.
 async fn accepted(response: Response<Incoming>) -> Result<Incoming, ClientError> {
     let status = response.status();
     if status == StatusCode::OK {
@@ -205,12 +205,12 @@ async fn accepted(response: Response<Incoming>) -> Result<Incoming, ClientError>
     Err(ClientError::Misunderstood(format!("{status}: {}", String::from_utf8_lossy(&words))))
 }
 
-/// All of a good answer.
+/// The complete body of a response with status 200.
 pub(super) async fn answered(response: Response<Incoming>) -> Result<Bytes, ClientError> {
     Ok(accepted(response).await?.collect().await?.to_bytes())
 }
 
-/// No socket, or one that a dead supervisor left behind.
+/// There is no socket, or only one that a dead supervisor left behind.
 fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }

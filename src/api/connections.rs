@@ -1,4 +1,4 @@
-//! The connections to a socket: who may speak, how many do at once, and how much and for how long each may.
+//! Connections to a socket: access control, and limits of their number, size and duration.
 
 use std::{future::Future, pin::pin, sync::Arc, time::Duration};
 
@@ -22,29 +22,30 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// For how long a request may take to name what it is about. It comes from this host.
+/// Timeout for the head of a request. Requests come from this host, so they are fast.
 const HEAD: Duration = Duration::from_secs(2);
-/// For how long the rest of a request may take.
+/// Timeout for the body of a request.
 const BODY: Duration = Duration::from_secs(20);
-/// How long the head of a request may be, in bytes.
+/// Maximum size of the head of a request, in bytes.
 const LONGEST_HEAD: usize = 16 << 10;
-/// A request that is no longer than this does not count as large.
+/// Maximum size of a body that does not count as large, in bytes.
 const SMALL: usize = 64 << 10;
-/// So many large requests are read at once.
+/// The number of large bodies that are read at once.
 const LARGE_AT_ONCE: usize = 2;
-/// After an error of the socket, such as that there are too few descriptors.
+/// Delay after an error of the listener, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What a socket allows.
+/// The limits of a socket.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// So many connections at once; more wait for one to end.
+    /// Connections at once; further ones wait in the backlog.
     pub connections: usize,
-    /// The largest request, in bytes.
+    /// Maximum size of a body, in bytes.
     pub body: usize,
 }
 
-/// Answers those who `may_speak`, by their user id, until the `end`; then those who are connected are answered, and no more.
+/// Serves clients whose user ID `may_speak` accepts. When `end` is done, closes the listener, finishes open requests,
+/// and returns.
 pub(super) async fn serve(
     listener: UnixListener,
     routes: Router,
@@ -60,7 +61,7 @@ pub(super) async fn serve(
     let mut end = pin!(end);
     loop {
         let accepted = async {
-            // It is never closed.
+            // `acquire_owned` fails only on a closed semaphore, and this one is never closed.
             let place = Arc::clone(&places).acquire_owned().await.ok();
             (place, listener.accept().await)
         };
@@ -83,7 +84,7 @@ pub(super) async fn serve(
             tracing::debug!(?peer, "somebody else has connected to a socket");
         }
     }
-    // Who comes after the end finds nobody, instead of one who can answer nothing.
+    // Close the listener first: a late client then finds no supervisor, instead of one that cannot answer.
     drop((listener, stop));
     while answering.join_next().await.is_some() {}
 }
@@ -98,7 +99,7 @@ async fn answer(
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
         .max_buf_size(LONGEST_HEAD)
-        // A command connects for each request.
+        // Commands open a connection for each request.
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
     let mut connection = pin!(connection);
@@ -114,7 +115,7 @@ async fn answer(
     }
 }
 
-/// Takes in a request as a whole, before it takes anything of the supervisor.
+/// Reads the complete body before the request uses any resource of the supervisor.
 async fn read_whole(
     State((largest, large)): State<(usize, Arc<Semaphore>)>,
     request: Request,
@@ -127,7 +128,7 @@ async fn read_whole(
         Some(length) if length > largest => return too_large(largest),
         length => length.is_some_and(|length| length <= SMALL),
     };
-    // Those of which it is not said how long they are have to be taken for large.
+    // Bodies of unknown length count as large.
     let place = if is_small { None } else { large.acquire().await.ok() };
     match timeout(BODY, to_bytes(body, largest)).await {
         Ok(Ok(body)) => {

@@ -1,10 +1,9 @@
-//! The control socket: how commands speak to a supervisor in another process; and what all of sameport prints as JSON.
+//! The control socket: the API between commands and the supervisor, and the JSON documents that sameport prints.
 //!
-//! HTTP/1.1 on a Unix socket that only its owner may use. `POST /v3/request` takes a
-//! [`Request`](crate::supervisor::Request) and answers with a [`Reply`](protocol::Reply); `GET /v3/events` gives
-//! [`Line`](protocol::Line)s, those so far and then those to come, until somebody hangs up. All is JSON, so
-//! `curl --unix-socket` does as a client. `GET /version` tells which [`version`] of it a
-//! supervisor speaks. [`schema`] has the types of all that is printed, [`convert`] makes them.
+//! HTTP/1.1 on a Unix socket with mode 0600. `POST /v3/request` takes a [`Request`](crate::supervisor::Request) and
+//! returns a [`Reply`](protocol::Reply). `GET /v3/events` streams [`Line`](protocol::Line)s: the history first, then
+//! live events until the client disconnects. Bodies are JSON, so `curl --unix-socket` works as a client. `GET /version`
+//! returns the supervisor's [`version`] of the protocol. [`schema`] defines the printed types; [`convert`] builds them.
 
 mod client;
 mod connections;

@@ -1,42 +1,42 @@
-//! What travels over the control socket besides requests.
+//! Paths and response types of the control socket.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::schema::{Event, Preview, Rejection, Status};
 
-/// Where requests go.
+/// `POST`: takes a request.
 pub const REQUEST: &str = "/v3/request";
-/// Where events come from.
+/// `GET`: streams events, the history first.
 pub const EVENTS: &str = "/v3/events";
-/// Where the events so far come from.
+/// `GET`: returns the events so far.
 pub const HISTORY: &str = "/v3/history";
 
-/// What a supervisor answers to a request.
+/// The reply of a supervisor to a request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "reply")]
 pub enum Reply {
-    /// It is wanted now; events tell how it goes.
+    /// The request is part of the desired state now; events report its progress.
     Accepted,
     /// The status of the project.
     Status(Box<Status>),
-    /// What would be done.
+    /// The effect that the request would have.
     Preview(Box<Preview>),
-    /// It is refused, and nothing has changed.
+    /// The request is rejected; nothing changed.
     Rejected(Rejection),
 }
 
-/// A line of the stream of events.
+/// A line of the event stream.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "source")]
 pub enum Line {
-    /// Something that had happened before the stream began.
+    /// An event from before the stream started.
     History(Event),
-    /// Something that has just happened.
+    /// A new event.
     Live(Event),
-    /// The reader was too slow, and so many events are lost to it.
+    /// The reader was too slow, and events were dropped.
     Missed {
-        /// How many.
+        /// The number of dropped events.
         events: u64,
     },
 }

@@ -1,4 +1,4 @@
-//! The supervisor's end of the control socket.
+//! The server side of the control socket.
 
 use std::{
     fs, io,
@@ -43,17 +43,17 @@ use super::{
     version::{DETACH, VERSION, Version},
 };
 
-/// What this user's commands may take.
+/// Limits for requests of the supervisor's own user and root.
 const LIMITS: Limits = Limits { connections: 512, body: 64 << 20 };
-/// So many follow the events at once.
+/// The number of concurrent event streams.
 const FOLLOWERS: usize = 128;
-/// So many connections of other users are answered at once.
+/// The number of concurrent connections of other users.
 const READERS: usize = 64;
-/// The largest request of other users, in bytes.
+/// Maximum size of a request of another user, in bytes.
 const LARGEST_OF_READER: usize = 4 << 10;
 const READ_ONLY: &str = "other users may only ask; give the command as the user whose supervisor it is";
 
-/// Answers on a project's control socket as long as it lives; the socket's file goes with it.
+/// Serves the control socket of a project until it is dropped; dropping it removes the socket file.
 #[derive(Debug)]
 pub struct Server {
     path: PathBuf,
@@ -61,24 +61,24 @@ pub struct Server {
     readers: Option<JoinHandle<()>>,
 }
 
-/// What a socket answers for.
+/// What a control socket gives access to.
 #[derive(Debug)]
 pub struct Served {
     /// The project.
     pub project: ProjectName,
-    /// Its supervisor.
+    /// The project's supervisor.
     pub handle: Handle,
-    /// The engine that it is on, if that is known.
+    /// The project's engine, if known.
     pub engine: Option<EngineIdentity>,
-    /// How other users may ask; `None`: they may not.
+    /// The socket and key for read-only requests of other users; `None`: other users have no access.
     pub read_access: Option<ReadAccess>,
 }
 
-/// Answers for a supervisor on the socket at `path`, with mode 0600. Whoever calls holds the project's lock: a
-/// file that is there already was left behind by a supervisor that is no more.
+/// Serves the control socket at `path`, with mode 0600. The caller must hold the project's lock: an existing file is
+/// then left over from a dead supervisor and is replaced.
 ///
 /// # Errors
-/// When there can be no socket.
+/// If the socket cannot be created.
 pub fn bind(path: &Path, served: Served, ticker: &Ticker) -> io::Result<Server> {
     let Served { project, handle, engine, read_access } = served;
     match fs::remove_file(path) {
@@ -97,7 +97,7 @@ pub fn bind(path: &Path, served: Served, ticker: &Ticker) -> io::Result<Server> 
         .route(VERSION, get(async || Json(version)))
         .route(DETACH, post(detach))
         .fallback(unknown)
-        // Each socket has its own.
+        // Each socket has its own limit.
         .layer(DefaultBodyLimit::disable())
         .with_state(Supervisor { project, handle, followers: Arc::new(Semaphore::new(FOLLOWERS)) });
     let readers = read_access.and_then(|access| admit_readers(&access, &routes, live.resubscribe()));
@@ -107,8 +107,8 @@ pub fn bind(path: &Path, served: Served, ticker: &Ticker) -> io::Result<Server> 
     Ok(Server { path: path.to_owned(), task, readers })
 }
 
-/// Answers others who have the key, on an abstract socket: nothing that changes anything. Without that socket, they are told
-/// what the engine tells.
+/// Serves read-only requests of other users that have the key, on an abstract socket. If that socket cannot be created,
+/// other users see only what the engine reports.
 fn admit_readers(access: &ReadAccess, routes: &Router, live: Receiver<Event>) -> Option<JoinHandle<()>> {
     let listener = match UnixListener::bind(format!("\0{}", access.socket)) {
         Ok(listener) => listener,
@@ -122,10 +122,10 @@ fn admit_readers(access: &ReadAccess, routes: &Router, live: Receiver<Event>) ->
     Some(tokio::spawn(connections::serve(listener, routes, limits, |_| true, end(live))))
 }
 
-/// Lets questions through of who has the key.
+/// Rejects requests without the key, and requests that change something.
 async fn only_read(State(access): State<ReadAccess>, request: HttpRequest, next: Next) -> Response {
     let given = request.headers().get(header::AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
-    // How long it takes to compare digests tells nothing of the key.
+    // Comparing digests leaks nothing about the key through timing.
     if Sha256::digest(given) != Sha256::digest(access.authorization()) {
         return (StatusCode::UNAUTHORIZED, "who may use the engine has the key").into_response();
     }
@@ -140,7 +140,7 @@ async fn only_read(State(access): State<ReadAccess>, request: HttpRequest, next:
     }
 }
 
-/// Lets a request through that asks for the status.
+/// Passes on a status request; rejects any other.
 async fn ask(request: HttpRequest, next: Next) -> Response {
     let (head, body) = request.into_parts();
     let Ok(body) = to_bytes(body, LARGEST_OF_READER).await else {
@@ -162,8 +162,8 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Answers until the supervisor ends. A socket that is removed, as by whoever cleans up /run, is put back: else nobody could
-/// ask for anything, and nobody could begin another supervisor.
+/// Serves until the supervisor ends. Recreates the socket if its file is removed, for example by a cleanup of /run:
+/// otherwise no command could reach this supervisor, and none could start another one.
 async fn serve(
     path: PathBuf,
     listener: UnixListener,
@@ -198,7 +198,7 @@ async fn serve(
             Ok(listener) => {
                 tracing::warn!(path = %path.display(), "the control socket was removed, and is put back");
                 told = false;
-                // Those who are connected through the old one still get their answers.
+                // Requests on the old socket are still answered.
                 answer(listener, journal.follow().1);
             }
             Err(error) if !std::mem::replace(&mut told, true) => {
@@ -211,8 +211,8 @@ async fn serve(
 }
 
 impl Server {
-    /// Once the supervisor has ended: waits until all who were listening have heard the last of it, and no longer
-    /// than `limit`.
+    /// Call this after the supervisor has ended: waits until all event streams have been read to the end, at most for
+    /// `limit`.
     pub async fn finish(mut self, limit: Duration) {
         if tokio::time::timeout(limit, &mut self.task).await.is_err() {
             tracing::debug!("somebody who listens does not read");
@@ -220,7 +220,7 @@ impl Server {
     }
 }
 
-/// Waits until nothing happens any more, as when the supervisor has ended.
+/// Completes when the event channel closes, which is when the supervisor has ended.
 async fn end(mut live: Receiver<Event>) {
     while !matches!(live.recv().await, Err(RecvError::Closed)) {}
 }
@@ -229,12 +229,12 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.task.abort();
         self.readers.iter().for_each(JoinHandle::abort);
-        // The next supervisor takes a leftover away.
+        // A file left behind does no harm: the next supervisor replaces it.
         let _ = fs::remove_file(&self.path);
     }
 }
 
-/// Whose socket it is.
+/// The state that the handlers share.
 #[derive(Clone)]
 struct Supervisor {
     project: ProjectName,
@@ -242,10 +242,10 @@ struct Supervisor {
     followers: Arc<Semaphore>,
 }
 
-/// Asks a supervisor of this process, and answers as its socket does.
+/// Sends a request to a supervisor in this process, and converts the reply as the control socket does.
 ///
 /// # Errors
-/// When it has ended.
+/// If the supervisor has ended.
 pub async fn answer(project: &ProjectName, handle: &Handle, request: Request) -> Result<Reply, Ended> {
     Ok(match handle.request(request).await? {
         supervisor::Reply::Accepted => Reply::Accepted,
@@ -258,13 +258,14 @@ pub async fn answer(project: &ProjectName, handle: &Handle, request: Request) ->
     })
 }
 
-/// What happened so far in a supervisor of this process.
+/// The events so far of a supervisor in this process.
 #[must_use]
 pub fn past(handle: &Handle) -> Vec<schema::Event> {
     handle.journal().follow().0.iter().map(convert::event).collect()
 }
 
-/// What happened so far in a supervisor of this process, and what happens until it ends, as its socket tells it.
+/// The events of a supervisor in this process, the history first, in the form of the control socket. Ends with the
+/// supervisor.
 pub fn follow(handle: &Handle) -> impl Stream<Item = Line> + Send + use<> {
     let (past, live) = handle.journal().follow();
     let past = stream::iter(past).map(|event| Line::History(convert::event(&event)));
@@ -287,7 +288,7 @@ async fn detach(State(supervisor): State<Supervisor>) -> Response {
     request(State(supervisor), Json(Request::Detach)).await
 }
 
-/// A command of another release is told so.
+/// Answers commands of another release, which use other paths, with the version of this one.
 async fn unknown() -> (StatusCode, String) {
     (StatusCode::NOT_FOUND, format!("the supervisor speaks {}", Version::own()))
 }
@@ -302,7 +303,7 @@ async fn events(State(supervisor): State<Supervisor>) -> Response {
         return (StatusCode::TOO_MANY_REQUESTS, words).into_response();
     };
     let lines = follow(&supervisor.handle).map(move |line| {
-        // It is given back with the stream.
+        // Hold the permit as long as the stream lives.
         let _ = &place;
         let mut text = serde_json::to_vec(&line)?;
         text.push(b'\n');

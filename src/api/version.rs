@@ -1,7 +1,7 @@
-//! Which version of the control protocol a supervisor speaks, and how one of another version is asked to leave.
+//! The version of the control protocol, and how a command stops a supervisor of another version.
 //!
-//! [`VERSION`] and [`DETACH`] stay as they are in every release: by them a command of one release can replace a supervisor
-//! of another one.
+//! The paths [`VERSION`] and [`DETACH`] are the same in every release, so that a command of one release can replace a
+//! supervisor of another.
 
 use std::cmp::Ordering;
 
@@ -11,52 +11,52 @@ use serde::{Deserialize, Serialize};
 use super::{Client, ClientError, client::answered};
 use crate::engine::EngineIdentity;
 
-/// The version of the protocol that this release speaks: of the paths in [`protocol`](super::protocol), and of all that
-/// travels there. One that changes so that the release before would not understand it gets the next number.
+/// The protocol version of this release. It covers the paths in [`protocol`](super::protocol) and the data of their
+/// requests and responses, and increases with every change that the previous release would not understand.
 pub const PROTOCOL: u32 = 3;
 
-/// `GET` tells a supervisor's [`Version`]. Supervisors of protocol 1 do not have it.
+/// `GET`: returns the [`Version`] of a supervisor. Supervisors of protocol 1 do not have this path.
 pub const VERSION: &str = "/version";
-/// `POST` has a supervisor end and leave everything running. Supervisors of protocol 1 do not have it.
+/// `POST`: ends a supervisor and leaves everything running. Supervisors of protocol 1 do not have this path.
 pub const DETACH: &str = "/detach";
 
-/// Where supervisors of protocol 1 take requests.
+/// The request path of protocol 1.
 const REQUEST_1: &str = "/v1/request";
 
-/// What a supervisor is.
+/// The version of a supervisor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Version {
-    /// The version of the control protocol that it speaks.
+    /// The version of the control protocol.
     pub protocol: u32,
-    /// Its release, such as `0.1.0`; releases that spoke protocol 1 did not tell.
+    /// The release, such as `0.1.0`; `None` for releases that spoke protocol 1.
     #[serde(default)]
     pub release: Option<String>,
-    /// Which engine its project is on; earlier releases did not tell.
+    /// The engine of its project; `None` for releases that do not report it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<Box<EngineIdentity>>,
 }
 
-/// A supervisor, seen from a command of this release.
+/// Compatibility of a supervisor with a command of this release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// It understands us.
+    /// Same protocol, same or newer release.
     Same,
-    /// It understands us, and is of an older release.
+    /// Same protocol, older release.
     OlderRelease,
-    /// It is of an older release, and does not understand us.
+    /// Older protocol: the supervisor does not understand this release.
     OlderProtocol,
-    /// It is of a newer release, and does not understand us.
+    /// Newer protocol: the supervisor does not understand this release.
     NewerProtocol,
 }
 
 impl Version {
-    /// That of this release.
+    /// The version of this release.
     #[must_use]
     pub fn own() -> Self {
         Self { protocol: PROTOCOL, release: Some(env!("CARGO_PKG_VERSION").to_owned()), engine: None }
     }
 
-    /// How a supervisor of this version stands to this release.
+    /// The compatibility of a supervisor of this version with this release.
     #[must_use]
     pub fn standing(&self) -> Standing {
         match self.protocol.cmp(&PROTOCOL) {
@@ -80,17 +80,17 @@ impl std::fmt::Display for Version {
     }
 }
 
-/// The numbers of a release, without what may stand behind them: `0.2.1-rc.1` is 0, 2, 1.
+/// The numeric components of a release, without a pre-release or build suffix: `0.2.1-rc.1` is 0, 2, 1.
 fn numbers(release: &str) -> Vec<u32> {
     let numbers = release.split(['-', '+']).next().unwrap_or_default();
     numbers.split('.').map_while(|number| number.parse().ok()).collect()
 }
 
 impl Client {
-    /// Which version the supervisor is.
+    /// Requests the version of the supervisor; protocol 1 if it has no version path.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// If the supervisor cannot be reached, or its reply cannot be parsed.
     pub async fn version(&self) -> Result<Version, ClientError> {
         let response = self.send(Method::GET, VERSION, Vec::new()).await?;
         if response.status() == StatusCode::NOT_FOUND {
@@ -100,10 +100,11 @@ impl Client {
         serde_json::from_slice(&text).map_err(|e| ClientError::Misunderstood(e.to_string()))
     }
 
-    /// Has a supervisor of any version end and leave everything running. It may take a moment after the answer.
+    /// Ends a supervisor of any version and leaves everything running. The process can take a moment to exit after the
+    /// reply.
     ///
     /// # Errors
-    /// When it does not answer, or refuses.
+    /// If the supervisor cannot be reached, or refuses.
     pub async fn detach(&self, version: &Version) -> Result<(), ClientError> {
         let response = match version.protocol {
             ..=1 => self.send(Method::POST, REQUEST_1, b"\"detach\"".to_vec()).await?,

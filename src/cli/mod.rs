@@ -40,6 +40,7 @@ mod supervise;
 mod takeover;
 mod traffic;
 mod up;
+mod usage;
 mod variables;
 mod version;
 mod wait;
@@ -161,7 +162,13 @@ pub fn main() -> ExitCode {
             args.remove(1);
         }
     }
-    let matches = Cli::command().get_matches_from(args);
+    let matches = match Cli::command().try_get_matches_from(&args) {
+        Ok(matches) => matches,
+        Err(error) => match usage::explain(&error, &args) {
+            Some(error) => return finish(Err(error), &Format::Text),
+            None => error.exit(),
+        },
+    };
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     cli.global.choose_colors();
     let format = cli.global.format.clone();

@@ -1,6 +1,8 @@
-//! Asks a replica how it is, at its own address in its pod: an HTTP path or a TCP port. Commands are run by the engine.
+//! Network probes of a replica, at its own address in its pod: an HTTP path or a TCP port. Probe commands are run by
+//! the engine.
 //!
-//! In: where to ask, and what. Out: an answer in time, or why not. What follows from answers is [`Thresholds`]'.
+//! This module runs a single probe and returns success or the reason for the failure. [`Thresholds`] turn results into
+//! the replica's health.
 
 mod thresholds;
 
@@ -18,47 +20,48 @@ use crate::{
     spec::{Probe, ProbeKind},
 };
 
-/// A header that is longer is no answer.
+/// Maximum number of bytes to read in search of the status line.
 const LONGEST: usize = 16 * 1024;
-/// How much of what comes after the status is heard out, and for how long: an answer may have no end.
+/// Maximum number of bytes, and maximum time, to read after the status line: a response may have no end.
 const REST: (usize, Duration) = (1024 * 1024, Duration::from_secs(1));
 
-/// Why a replica is not ready.
+/// Why a probe failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
-    /// Nobody listens, or nobody answers in time.
+    /// The connection failed or timed out.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// The answer is no answer of HTTP.
+    /// The response is not HTTP.
     #[error("no answer of HTTP")]
     NotHttp,
-    /// The answer says no.
+    /// The HTTP status is not in 200–399.
     #[error("the answer is {0}")]
     Status(u16),
-    /// The command says no.
+    /// The command exited with an error.
     #[error("exit code {code}{}", said(output))]
     Exit {
-        /// How it ended.
+        /// The exit code.
         code: i64,
-        /// The last lines that it wrote.
+        /// The last lines of its output.
         output: Vec<String>,
     },
-    /// The command did not end in time.
+    /// The command did not exit within the timeout.
     #[error("no end within {0:?}")]
     TimedOut(Duration),
-    /// The last command has not ended yet, and there shall not be more and more of them.
+    /// The previous command is still running. No further one is started, so that commands do not pile up.
     #[error("the command that was run before has not ended yet")]
     StillRuns,
-    /// The command cannot be run.
+    /// The engine cannot run the command.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// Its pod cannot be entered.
+    /// The pod's network namespace cannot be entered.
     #[error(transparent)]
     Kernel(#[from] KernelError),
 }
 
 impl ProbeError {
-    /// Whether the replica was not asked at all: this process or the engine could not do it just then. Nothing was learned.
+    /// Whether the failure says nothing about the replica: this process or the engine could not run the probe, for
+    /// example for lack of resources.
     #[must_use]
     pub fn was_not_asked(&self) -> bool {
         match self {
@@ -72,7 +75,7 @@ impl ProbeError {
     }
 }
 
-/// The last line that a check has written, as far as a message has room for it.
+/// The last line of the output of a check, without control characters and limited to 200 characters.
 #[must_use]
 pub fn last_line(output: &str) -> String {
     let line = output.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
@@ -86,11 +89,10 @@ fn said(output: &[String]) -> String {
     }
 }
 
-/// Asks once over the network, and blocks for the probe's timeout at most. Commands are not its business: it finds
-/// nobody to ask.
+/// Runs a network probe. Blocks for at most the probe's timeout. For a command probe it only connects.
 ///
 /// # Errors
-/// When it is not ready.
+/// If the replica is not ready.
 pub fn ask(netns: &Netns, (address, port): (Ipv4Addr, u16), probe: &Probe) -> Result<(), ProbeError> {
     let deadline = Instant::now() + probe.timeout;
     let stream = replica_addr::connect(netns, address, port, probe.timeout)??;
@@ -103,7 +105,7 @@ pub fn ask(netns: &Netns, (address, port): (Ipv4Addr, u16), probe: &Probe) -> Re
     }
 }
 
-/// The status of an answer.
+/// Sends the request and returns the status code of the response.
 fn get(mut stream: TcpStream, path: &str, deadline: Instant) -> Result<u16, ProbeError> {
     stream.set_write_timeout(Some(left_until(deadline)?))?;
     let request = format!(
@@ -122,12 +124,12 @@ fn get(mut stream: TcpStream, path: &str, deadline: Instant) -> Result<u16, Prob
     }
 }
 
-/// Reads what else there is. Whoever hangs up before the end breaks the connection off, and many servers complain.
+/// Reads the rest of the response. Closing the connection earlier would reset it, which many servers log as an error.
 fn hear_out(mut stream: TcpStream, deadline: Instant) {
     let (most, longest) = REST;
     let deadline = deadline.min(Instant::now() + longest);
     let mut rest = Vec::new();
-    // Whatever goes wrong now: the status is known.
+    // Errors do not matter any more: the status is known.
     while rest.len() < most && read_until(&mut stream, &mut rest, deadline).is_ok_and(|length| length > 0) {}
 }
 
@@ -144,7 +146,7 @@ fn left_until(deadline: Instant) -> io::Result<Duration> {
     if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
 
-/// The status in the first line, once that is there.
+/// The status code, once the first line is complete.
 fn status(answer: &[u8]) -> Option<Result<u16, ProbeError>> {
     let end = answer.windows(2).position(|pair| pair == b"\r\n")?;
     let line = String::from_utf8_lossy(answer.get(..end)?);
@@ -154,7 +156,7 @@ fn status(answer: &[u8]) -> Option<Result<u16, ProbeError>> {
     Some(number.filter(|_| is_http).ok_or(ProbeError::NotHttp))
 }
 
-/// How long to wait for the first probe of a replica that has just been started: less than between later ones.
+/// The delay before the first probe of a replica that has just started: the probe's interval, but at most 200 ms.
 #[must_use]
 pub fn first_pause(probe: &Probe) -> Duration {
     probe.interval.min(Duration::from_millis(200))
@@ -211,7 +213,7 @@ mod tests {
                 asked.write_all(part.as_bytes())?;
             }
             asked.shutdown(std::net::Shutdown::Write)?;
-            // Whoever goes before the end breaks the connection off.
+            // A client that closes the connection early resets it.
             asked.read(&mut [0])
         });
         let status = get(stream, "/", Instant::now() + Duration::from_secs(5));

@@ -1,4 +1,4 @@
-//! From answers to an opinion: so many good ones in a row, or so many bad ones, make a replica another one. Pure.
+//! Turns probe results into a health state, by thresholds of consecutive successes and failures. Pure.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use crate::{
     spec::{Probe, ProbeType},
 };
 
-/// What the last answers say of a replica.
+/// The health of a replica according to its recent probe results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opinion {
     /// It has not been ready yet.
     Starting,
-    /// It is.
+    /// It is ready.
     Ready,
-    /// It is not, and has had its time.
+    /// It is not ready, and its start period is over.
     Failing,
 }
 
@@ -28,22 +28,22 @@ impl From<Opinion> for Health {
     }
 }
 
-/// Counts answers.
+/// Counts consecutive probe results.
 #[derive(Clone, Copy, Debug)]
 pub struct Thresholds {
     opinion: Opinion,
-    /// In a row.
+    /// Consecutive failures.
     failures: u32,
-    /// In a row.
+    /// Consecutive successes.
     successes: u32,
     most_failures: u32,
     enough_successes: u32,
-    /// How long bad answers do not count as long as there was no good one; none: for ever.
+    /// How long failures do not count before the first success; `None`: no limit.
     start_period: Option<Duration>,
 }
 
 impl Thresholds {
-    /// As a probe says. Whoever is asked whether it lives is taken to live until its answers say otherwise.
+    /// The thresholds of a probe. A liveness probe starts as ready, all others as starting.
     #[must_use]
     pub fn new(probe_type: ProbeType, probe: &Probe) -> Self {
         Self {
@@ -59,7 +59,7 @@ impl Thresholds {
         }
     }
 
-    /// The same, where an opinion is known.
+    /// The same thresholds with a known health, for example after a restart of the supervisor.
     #[must_use]
     pub fn with(self, opinion: Opinion) -> Self {
         let start_period =
@@ -67,16 +67,16 @@ impl Thresholds {
         Self { opinion, start_period, ..self }
     }
 
-    /// What the answers so far say.
+    /// The current health.
     #[must_use]
     pub fn opinion(&self) -> Opinion {
         self.opinion
     }
 
-    /// Takes in an answer to a question that was asked so long after the first one, and tells what follows.
+    /// Records a result and returns the resulting health. `after` is the time between the first probe and this one.
     pub fn note(&mut self, is_good: bool, after: Duration) -> Opinion {
         if is_good {
-            // Whoever has come up is past its start period.
+            // A success ends the start period.
             self.start_period = Some(Duration::ZERO);
             self.failures = 0;
             self.successes = self.successes.saturating_add(1);
@@ -101,7 +101,7 @@ mod tests {
     use super::{Opinion::*, *};
     use crate::spec::ProbeKind;
 
-    /// Answers a second apart.
+    /// Runs a series of results, one second apart.
     fn last(probe_type: ProbeType, probe: &Probe, answers: &[bool]) -> Opinion {
         let mut thresholds = Thresholds::new(probe_type, probe);
         for (second, answer) in (0..).zip(answers) {

@@ -1,8 +1,8 @@
-//! What a program needs that has no standard library: where the kernel enters it, and system calls.
+//! Runtime support for programs without a standard library: the entry point and system calls.
 
 use core::arch::{asm, global_asm};
 
-// The kernel enters here with the arguments on the stack and no return address; a function needs the stack
+// The kernel enters here with the arguments on the stack and no return address. A function expects a stack that is
 // aligned to 16 bytes.
 #[cfg(target_arch = "x86_64")]
 global_asm!(".globl _start", "_start:", "xor ebp, ebp", "and rsp, -16", "call {main}", main = sym super::main);
@@ -10,14 +10,14 @@ global_asm!(".globl _start", "_start:", "xor ebp, ebp", "and rsp, -16", "call {m
 #[cfg(target_arch = "aarch64")]
 global_asm!(".globl _start", "_start:", "mov x29, xzr", "mov x30, xzr", "bl {main}", main = sym super::main);
 
-/// A system call.
+/// Makes a system call.
 ///
 /// # Safety
-/// What the arguments mean is up to the call: pointers among them have to be what the kernel expects there.
+/// The arguments must be valid for the call; pointers must point to what the kernel expects.
 #[cfg(target_arch = "x86_64")]
 pub unsafe fn syscall(number: usize, a: usize, b: usize, c: usize, d: usize) -> isize {
     let result;
-    // SAFETY: the registers are those of the kernel's calling convention, which keeps all others but rcx and r11.
+    // SAFETY: the registers follow the kernel's calling convention, which preserves all but rcx and r11.
     unsafe {
         asm!(
             "syscall",
@@ -30,14 +30,14 @@ pub unsafe fn syscall(number: usize, a: usize, b: usize, c: usize, d: usize) -> 
     result
 }
 
-/// A system call.
+/// Makes a system call.
 ///
 /// # Safety
-/// What the arguments mean is up to the call: pointers among them have to be what the kernel expects there.
+/// The arguments must be valid for the call; pointers must point to what the kernel expects.
 #[cfg(target_arch = "aarch64")]
 pub unsafe fn syscall(number: usize, a: usize, b: usize, c: usize, d: usize) -> isize {
     let result;
-    // SAFETY: the registers are those of the kernel's calling convention, which keeps all others.
+    // SAFETY: the registers follow the kernel's calling convention, which preserves all others.
     unsafe {
         asm!(
             "svc 0",

@@ -1,8 +1,8 @@
-//! The sandbox's own program: holds a pod's namespaces open, and does nothing else.
+//! The program of the sandbox container: holds the namespaces of a pod open, and does nothing else.
 //!
-//! It is process 1 of its container. So it takes its orphans' ends in, or they would stay as zombies, and it has
-//! to ask for the signals that stop it, or the kernel would keep them from process 1. It has no standard library,
-//! no heap and no libc: `build.rs` compiles it, and the result is a part of `sameport`.
+//! It is process 1 of its container. It therefore reaps orphaned processes, which would stay zombies otherwise, and
+//! waits for its stop signals explicitly, because the kernel does not deliver unhandled signals to process 1. It uses
+//! no standard library, no heap and no libc: `build.rs` compiles it, and `sameport` embeds the result.
 
 #![no_std]
 #![no_main]
@@ -17,7 +17,7 @@ const SIGTERM: u64 = 15;
 const SIGCHLD: u64 = 17;
 const SIG_BLOCK: usize = 0;
 const WNOHANG: usize = 1;
-/// Size of the kernel's signal set.
+/// Size of the kernel's signal set, in bytes.
 const SET: usize = 8;
 
 #[cfg(target_arch = "x86_64")]
@@ -43,13 +43,13 @@ extern "C" fn main() -> ! {
     // SAFETY: `set` points to a signal set of SET bytes that lives as long as the process.
     unsafe { syscall(number::RT_SIGPROCMASK, SIG_BLOCK, set, 0, SET) };
     loop {
-        // SAFETY: as above; no information and no time limit are asked for.
+        // SAFETY: as above; the signal information and the timeout are null pointers.
         let signal = unsafe { syscall(number::RT_SIGTIMEDWAIT, set, 0, 0, SET) };
         if signal == SIGINT as isize || signal == SIGTERM as isize {
-            // SAFETY: ends the process; no memory is touched.
+            // SAFETY: ends the process; no memory is accessed.
             unsafe { syscall(number::EXIT_GROUP, 0, 0, 0, 0) };
         }
-        // SAFETY: any child, and neither its status nor its usage is asked for.
+        // SAFETY: waits for any child; the status and the resource usage are null pointers.
         while unsafe { syscall(number::WAIT4, usize::MAX, 0, WNOHANG, 0) } > 0 {}
     }
 }

@@ -1,7 +1,7 @@
-//! The program of a lock container: runs until its standard input ends, and does nothing else.
+//! The program of a lock container: runs until its standard input reaches end-of-file, and does nothing else.
 //!
-//! The owner of the lock holds that input open. When the owner ends, or its host does, the engine closes the input. As
-//! process 1 it is ended by no other signal than SIGKILL. It is built as `pause.rs` is.
+//! The owner of the lock holds the input open. When the owner or its host ends, the engine closes the input. As process
+//! 1, the program is ended by no signal except SIGKILL. It is built like `pause.rs`.
 
 #![no_std]
 #![no_main]
@@ -29,10 +29,10 @@ mod number {
 extern "C" fn main() -> ! {
     let mut buffer = [0u8; 64];
     loop {
-        // SAFETY: the buffer is as long as is said, and lives as long as the process.
+        // SAFETY: the buffer has the given length and lives as long as the process.
         let read = unsafe { syscall(number::READ, STDIN, &raw mut buffer as usize, buffer.len(), 0) };
         if read == 0 || (read < 0 && read != -EINTR) {
-            // SAFETY: ends the process; no memory is touched.
+            // SAFETY: ends the process; no memory is accessed.
             unsafe { syscall(number::EXIT_GROUP, 0, 0, 0, 0) };
         }
     }

@@ -1,4 +1,4 @@
-//! Carries out one action. Dull on purpose: whatever there is to decide, the plan has decided.
+//! Carries out a single action. It makes no decisions: those are made by the plan.
 
 use crate::{
     engine::{
@@ -11,10 +11,11 @@ use crate::{
 
 use super::{EventKind, graceful_close::GracefulClose, hooks, image, slot_volumes};
 
-/// Carries out an action of a plan for `project`, with the commands that belong to it. Tells what happened besides.
+/// Carries out an action of a plan for `project`; `hooks` are the commands that belong to it. Returns an event to
+/// report in addition to the result, such as failed `pre_stop` commands.
 ///
 /// # Errors
-/// When the engine does not do it.
+/// If the engine fails.
 pub async fn act<E: Engine>(
     engine: &E,
     project: &Project,
@@ -50,7 +51,7 @@ pub async fn act<E: Engine>(
         }
         Action::Prepare { id, .. } => hooks::run(engine, id, "post_start", hooks).await,
         Action::Update { id, changes, .. } => engine.update(id, changes).await,
-        // Done above.
+        // Handled above.
         Action::Stop { .. } => Ok(()),
         Action::Remove { id, volumes, .. } => engine.remove(id, *volumes).await,
         Action::RemoveNetwork(name) => engine.remove_network(name).await,
@@ -116,12 +117,12 @@ async fn launch_sandbox<E: Engine>(engine: &E, project: &Project, name: &PodName
     engine.start(&id).await
 }
 
-/// A setting of the kernel: listeners of Multipath TCP, which Go's are since 1.24 unless it is off, are no sockets that
-/// the kernel lets us choose among. With it off a program gets ordinary ones:
+/// Whether a network namespace allows Multipath TCP. The kernel does not let a program choose among listeners of MPTCP,
+/// which Go has used by default since 1.24. With the setting off, programs get plain TCP sockets:
 /// <https://docs.kernel.org/networking/mptcp-sysctl.html>.
 const MPTCP: &str = "net.mptcp.enabled";
 
-/// The pod with what the kernel needs to choose among listeners in it. It is no other version of the pod.
+/// Adds the settings that the kernel needs to choose among listeners. They do not change the version of the pod.
 async fn prepared<E: Engine>(
     engine: &E,
     project: &Project,
@@ -167,7 +168,7 @@ async fn launch_replica<E: Engine>(
     launch(engine, service, &container).await
 }
 
-/// Makes and starts the job before a new version of a service.
+/// Creates and starts the pre-deploy job of a new version.
 async fn launch_job<E: Engine>(
     engine: &E,
     project: &Project,

@@ -1,6 +1,8 @@
-//! Finds out what is at the host's end of bind mounts: it decides whether two replicas may have one at a time.
+//! Determines what is at the source path of bind mounts, which decides whether two replicas may use a mount at the same
+//! time.
 //!
-//! It is looked at on a thread of its own. A file system of the network may not answer: what a path is called has to do then.
+//! The file system is accessed in a separate thread. A network file system may not respond; then the name of the path
+//! decides.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,24 +24,24 @@ use crate::{
     plan::{BindSource, Container, Desired},
 };
 
-/// A replica may open a file later: it is looked again so soon.
+/// The interval of further checks: a replica may open a file later.
 const AGAIN: Duration = Duration::from_secs(30);
-/// A look that takes longer may never end.
+/// Timeout of a check, after which names decide. The check itself may never end.
 const LATE: Duration = Duration::from_secs(2);
-/// So long a command waits for a look.
+/// How long a command waits for a check.
 const SHORT: Duration = Duration::from_millis(200);
-/// How files are called that hold data.
+/// File name extensions of databases.
 const DATA: [&str; 5] = ["db", "db3", "sqlite", "sqlite3", "rdb"];
 
-/// The paths to be looked at, each with a process of every replica that has it.
+/// The paths to check, each with the process IDs of the replicas that mount it.
 pub(super) type Wanted = BTreeMap<String, BTreeSet<u32>>;
 type Found = BTreeMap<String, BindSource>;
 
-/// What is known of paths of the host.
+/// The checked paths, and the check in progress.
 #[derive(Debug)]
 pub(super) struct BindSources {
     known: BTreeSet<String>,
-    /// The look that is under way, and when it is late.
+    /// The check in progress, and its timeout.
     look: Option<(oneshot::Receiver<Found>, Instant)>,
     again: Instant,
 }
@@ -49,12 +51,12 @@ impl BindSources {
         Self { known: BTreeSet::new(), look: None, again: Instant::now() }
     }
 
-    /// What was found out so far does not count any more.
+    /// Makes the next call check all paths again.
     pub(super) fn forget(&mut self) {
         self.known.clear();
     }
 
-    /// Waits until something is found out. `wanted` tells of what.
+    /// Waits for a result. `wanted` returns the paths to check.
     pub(super) async fn found(&mut self, wanted: impl FnOnce() -> Wanted) -> Found {
         let wanted = wanted();
         let is_known = wanted.keys().eq(self.known.iter());
@@ -66,7 +68,7 @@ impl BindSources {
             }
             self.known = wanted.keys().cloned().collect();
             let (sender, receiver) = oneshot::channel();
-            // Whoever asked may have gone.
+            // The receiver may be dropped before the check ends.
             begin(wanted.clone(), move |found| drop(sender.send(found)));
             self.look = Some((receiver, Instant::now() + LATE));
         }
@@ -79,10 +81,10 @@ impl BindSources {
         match answer {
             Ok(found) => {
                 self.look = None;
-                // No thread could be had for it: a rollout must not wait for that.
+                // The check could not start a thread; rollouts must not wait for that.
                 found.unwrap_or_else(|_| by_names(&wanted))
             }
-            // No other look begins before it has ended: there would be ever more threads.
+            // Do not start another check before this one ends: threads would pile up.
             Err(_) => {
                 self.known = wanted.keys().cloned().collect();
                 by_names(&wanted)
@@ -91,7 +93,7 @@ impl BindSources {
     }
 }
 
-/// What is at the paths of a project, for somebody who only wants to know now.
+/// Checks the paths of a project once, for commands without a supervisor.
 pub(super) fn now(desired: &Desired, containers: &BTreeMap<ContainerId, Container>) -> Found {
     let wanted = wanted(desired, containers);
     let (sender, receiver) = mpsc::channel();
@@ -99,7 +101,7 @@ pub(super) fn now(desired: &Desired, containers: &BTreeMap<ContainerId, Containe
     receiver.recv_timeout(SHORT).unwrap_or_else(|_| by_names(&wanted))
 }
 
-/// Paths of the host that replicas may write to, and processes of those that have them.
+/// The source paths that replicas may write to, with the process IDs of those that mount them.
 pub(super) fn wanted(desired: &Desired, containers: &BTreeMap<ContainerId, Container>) -> Wanted {
     let mut wanted = Wanted::new();
     for (service, path) in desired.writable_binds() {
@@ -132,9 +134,9 @@ fn by_names(wanted: &Wanted) -> Found {
     wanted.keys().map(|path| (path.clone(), by_name(path))).collect()
 }
 
-/// What is at a path. `pids`: processes of replicas that have it mounted.
+/// Checks a path. `pids`: processes of replicas that mount it.
 fn look(path: &str, pids: &BTreeSet<u32>) -> BindSource {
-    // The engine may be on another host, or makes a folder there yet.
+    // The engine may be on another host, or may create a folder there later.
     let Ok(metadata) = fs::metadata(path) else { return by_name(path) };
     if metadata.is_dir() {
         return BindSource::Folder;
@@ -153,7 +155,7 @@ fn look(path: &str, pids: &BTreeSet<u32>) -> BindSource {
     if is_written { BindSource::Data } else { BindSource::Other }
 }
 
-/// What a path is by its name: a file where it has an extension.
+/// Classifies a path by its name: with an extension it is a file, otherwise a folder.
 fn by_name(path: &str) -> BindSource {
     match Path::new(path).extension().and_then(|extension| extension.to_str()) {
         Some(extension) if DATA.contains(&extension) => BindSource::Data,
@@ -194,7 +196,7 @@ mod tests {
         assert_eq!(["notes.db", "journal"].map(of), [Data; 2]);
         assert_eq!(["app.conf", "docker.sock", "new.conf"].map(of), [Other; 3]);
         assert_eq!(found["/dev/null"], Other);
-        // It is known now, and only then looked at again when it is time, or when it is forgotten.
+        // The result is cached. The path is checked again after the interval or after `forget`.
         let soon = Duration::from_millis(50);
         assert!(tokio::time::timeout(soon, sources.found(wanted)).await.is_err());
         sources.forget();

@@ -1,6 +1,6 @@
-//! How many health checks are run at once: few, however many supervisors this user has on the host.
+//! Limits the number of concurrent health checks, across all supervisors of this user on the host.
 //!
-//! A check takes one of a few places. A place is a file that is locked: the kernel gives it back however the process ends.
+//! A check acquires one of a few slots. A slot is a locked file: the kernel releases it however the process ends.
 
 use std::{
     fs::{File, OpenOptions},
@@ -15,21 +15,22 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-/// So many checks run at once.
+/// The number of checks that run concurrently.
 pub const AT_ONCE: usize = 4;
-/// Between two looks for a free place.
+/// The interval of attempts to acquire a slot.
 const PAUSE: Duration = Duration::from_millis(10);
-/// A check that has waited for so long runs without a place: a supervisor that was stopped keeps its own.
+/// How long a check waits for a slot; then it runs without one. A supervisor that is stopped by a signal keeps its
+/// slots.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The places of all supervisors that use one folder.
+/// The slots that all supervisors share that use the same folder.
 #[derive(Debug)]
 pub struct CheckPlaces {
     here: Semaphore,
     folder: Option<PathBuf>,
 }
 
-/// Held while a check runs.
+/// A slot; held while a check runs.
 #[derive(Debug)]
 pub struct Place<'a> {
     _here: Option<SemaphorePermit<'a>>,
@@ -37,15 +38,15 @@ pub struct Place<'a> {
 }
 
 impl CheckPlaces {
-    /// Shared by all supervisors that use this folder; without one, of this supervisor alone.
+    /// Slots that are shared through `folder`; `None`: this supervisor has slots of its own.
     #[must_use]
     pub fn new(folder: Option<PathBuf>) -> Self {
         Self { here: Semaphore::new(AT_ONCE), folder }
     }
 
-    /// Waits for a place.
+    /// Waits for a slot, at most for 5 s.
     pub async fn take(&self) -> Place<'_> {
-        // It is never closed.
+        // `acquire` fails only on a closed semaphore, and this one is never closed.
         let here = self.here.acquire().await.ok();
         let Some(folder) = &self.folder else { return Place { _here: here, _on_host: None } };
         let begun = Instant::now();
@@ -64,18 +65,18 @@ impl CheckPlaces {
 
 impl Drop for CheckPlaces {
     fn drop(&mut self) {
-        // Nothing is left of a project that is gone. Other supervisors make them anew; until they have, some checks more may run.
+        // Leave no files behind. Other supervisors recreate them; until then, a few more checks may run concurrently.
         let files = self.folder.iter().flat_map(|folder| (1..=AT_ONCE).map(|number| file(folder, number)));
         files.for_each(|file| drop(std::fs::remove_file(file)));
     }
 }
 
 fn file(folder: &Path, number: usize) -> PathBuf {
-    // No project has a dot in its name.
+    // Project names contain no dots.
     folder.join(format!("check.{number}.lock"))
 }
 
-/// Takes a place that is free, if there is one.
+/// Acquires a free slot, if there is one.
 fn free_place(folder: &Path) -> std::io::Result<Option<Flock<File>>> {
     for number in 1..=AT_ONCE {
         let mut options = OpenOptions::new();

@@ -1,4 +1,4 @@
-//! What users asked for, turned into what is [`Desired`]. No I/O but the state file's.
+//! Turns the requests of users into [`Desired`]. Does no I/O except for the state file.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,59 +32,60 @@ use checks::{check_beside, check_counts, check_scale, known, with_dependencies};
 
 pub use recover::StateReset;
 
-/// Everything that users asked for so far.
+/// The desired state of a project.
 #[derive(Clone, Debug)]
 pub struct DesiredState {
-    /// What follows from it.
+    /// The planner's input.
     pub desired: Desired,
-    /// The file as it was last read. What is desired may be another version of a service.
+    /// The file as it was last read. `desired` may have another version of a service.
     read: Project,
     file: StateFile,
     state: State,
-    /// What is wrong with the file, as long as nothing was recovered, and where it was put aside.
+    /// The damage of the state file until its content is recovered, and the new path of the damaged file.
     damage: Option<(Damage, Option<PathBuf>)>,
-    /// Whether all is being stopped because the supervisor ends.
+    /// Whether all services are being stopped because the supervisor ends.
     closing: bool,
-    /// Services whose ended replicas start again, whatever their restart rule says.
+    /// Services whose ended replicas are started again regardless of their restart policy.
     revive: BTreeMap<ServiceName, Revive>,
-    /// Services whose job is run again if it failed.
+    /// Services whose pre-deploy job runs again if it failed.
     retry: BTreeSet<ServiceName>,
-    /// Why the state could not be written, as long as the file is older than the state.
+    /// Set while the state file is older than the state.
     unsaved: Option<Unsaved>,
 }
 
-/// A state that could not be written: it is known as long as this supervisor lives.
+/// The state could not be written. The supervisor keeps it in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unsaved {
-    /// The file.
+    /// The path of the state file.
     pub path: PathBuf,
-    /// What the system said.
+    /// The error of the operating system.
     pub reason: String,
 }
 
-/// Which ended replicas start again.
+/// Which ended replicas are started again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Revive {
-    /// Those that failed.
+    /// Only those that failed.
     Failed,
-    /// All.
+    /// Also those that completed.
     All,
 }
 
 impl DesiredState {
-    /// Nothing is asked of this project yet, besides what the state file remembers.
+    /// The state of a project before any request: what the state file holds.
     ///
-    /// What of a damaged one can be had back is known once the engine was looked at, see [`DesiredState::recover`].
+    /// If the file is damaged, its content is recovered after the first observation of the engine; see
+    /// [`DesiredState::recover`].
     ///
     /// # Errors
-    /// When the state file cannot be read, or a newer sameport wrote it.
+    /// If the state file cannot be read, or was written by a newer release.
     pub fn new(project: ProjectName, file: StateFile) -> Result<Self, StateError> {
         let Loaded { mut state, damage } = file.load()?;
         state.scale.retain(|service, scale| {
             let (asked, most) = (scale.replicas, Service::MOST_REPLICAS);
             let is_possible = asked <= most;
             if !is_possible {
-                // Nobody wants the most that there can be either: the Compose file's count is what is left.
+                // Do not use the maximum instead, which no user requested: the count of the Compose file applies.
                 tracing::warn!(%service, asked, most, "the state file has more replicas than a service can have: ignored");
             }
             is_possible
@@ -112,13 +113,13 @@ impl DesiredState {
         })
     }
 
-    /// The same, for whoever wants to know what would come of it: it is kept in no file.
+    /// A copy for a preview, which is not saved.
     #[must_use]
     pub fn simulated(&self) -> Self {
         Self { file: StateFile::default(), ..self.clone() }
     }
 
-    /// What is known of the names of what is ours: from the file, and from the versions that services had.
+    /// The known names of resources of this project, from the file and from previous versions of services.
     #[must_use]
     pub fn expected(&self) -> Expected {
         let mut expected = self.state.expected();
@@ -126,7 +127,7 @@ impl DesiredState {
         expected
     }
 
-    /// Whether a file has said what is ours, or nothing is going to.
+    /// Whether the names of the project's resources are known, or no file is going to be loaded.
     #[must_use]
     pub fn knows_names(&self) -> bool {
         !self.read.services.is_empty() || matches!(self.desired.phase, Phase::Down { .. })
@@ -135,13 +136,14 @@ impl DesiredState {
     /// Applies a request to the desired state.
     ///
     /// # Errors
-    /// When the request is not possible; then nothing has changed.
+    /// If the request is rejected; then nothing has changed.
     pub fn take(&mut self, request: Request, observed: &Observed, now: Timestamp) -> Result<(), Rejection> {
         let is_about_down = matches!(request, Request::Down { .. } | Request::CancelDown);
         if matches!(self.desired.phase, Phase::Down { .. }) && !is_about_down {
             return Err(Rejection::GoingDown);
         }
-        // Who asks for something now would not be told that it is stopped a moment later, or undo a stop that another user has begun.
+        // A client would not learn that its service is stopped a moment later, or would undo a stop that another user
+        // requested.
         if self.closing
             && !matches!(request, Request::Close { .. } | Request::Down { .. } | Request::CancelDown)
         {
@@ -204,7 +206,8 @@ impl DesiredState {
             Request::CancelDown => {
                 if let Phase::Down { .. } = self.desired.phase {
                     self.desired.phase = Phase::Up;
-                    // Nothing is wanted of any service: what was taken out of rotation is back in it, and what is gone stays away.
+                    // Without goals, replicas that were taken out of rotation return to it, and replicas that are gone
+                    // stay away.
                     self.desired.goals.clear();
                 }
                 Ok(())
@@ -269,7 +272,7 @@ impl DesiredState {
         state.versions.retain(|_, versions| !versions.revisions.is_empty());
         state.variables = variables;
         state.folder = folder;
-        // A full disk keeps nobody from being supervised: what the file says, it says again.
+        // Do not fail on a full disk: this content can be read from the file again.
         self.keep(state);
 
         self.pursue(project);
@@ -290,7 +293,7 @@ impl DesiredState {
         Ok(())
     }
 
-    /// Takes a file in. What it says of versions is for those who apply it.
+    /// Loads a file. Its versions take effect only when it is applied.
     fn pursue(&mut self, mut project: Project) {
         for service in project.services.values_mut() {
             let known = self.state.versions.get(&service.name);
@@ -309,7 +312,7 @@ impl DesiredState {
         self.desired.goals.retain(|name, _| self.desired.project.services.contains_key(name));
     }
 
-    /// Lets what is desired follow from the file and from the versions that are wanted.
+    /// Derives `desired` from the file and from the desired versions.
     fn reflect(&mut self) {
         let mut project = self.read.clone();
         self.desired.rollouts.clear();
@@ -367,7 +370,7 @@ impl DesiredState {
         Ok(())
     }
 
-    /// Takes in what has become of rollouts. Returns what there is to tell, and when to look again.
+    /// Processes the outcomes of rollouts. Returns the milestones to report, and when to call this again.
     pub fn conclude(
         &mut self,
         outcomes: BTreeMap<ServiceName, Outcome>,
@@ -389,7 +392,7 @@ impl DesiredState {
                 Outcome::Done => {
                     let rollout_summary = versions.finish(observed.counted(&file.pod), now);
                     told.push((name, Milestone::Done { underway, rollout_summary, outage: None }));
-                    // What waited for it may begin.
+                    // A canary in the file waited for this rollout to end.
                     if file.canary.is_some() {
                         versions.apply(file, false, &ChangeCause { now, by: "sameport", cause: "canary" });
                     }
@@ -414,8 +417,7 @@ impl DesiredState {
         (told, wake)
     }
 
-    /// Restores what was desired last, as far as it is remembered; for a look at a project that nobody
-    /// supervises.
+    /// Restores the last desired state from the state file, for the status of a project without a supervisor.
     pub fn restore(&mut self, project: Project) {
         self.pursue(project);
         let names: Vec<_> = self.desired.project.services.keys().cloned().collect();
@@ -429,16 +431,16 @@ impl DesiredState {
         self.reflect();
     }
 
-    /// Pursues what was asked for last. Services that were never applied stay as they are, and so do replicas that ended and
-    /// that their restart rule does not start again.
+    /// Resumes the last desired state. Leaves services alone that were never applied, and replicas that ended and are
+    /// not started again by their restart policy.
     fn resume(&mut self, project: Project) {
         self.restore(project);
         self.desired.goals.retain(|name, _| self.state.versions.contains_key(name));
         self.reflect();
     }
 
-    /// Forgets requests that are fulfilled, and lets ended replicas start that were asked to. To be called after
-    /// each look at the engine.
+    /// Drops requests that are fulfilled, and starts ended replicas again for which that was requested. Call this after
+    /// each observation of the engine.
     pub fn catch_up(&mut self, observed: &mut Observed) {
         for (service, generation) in plan::pre_deploy::succeeded(&self.desired, observed) {
             self.note_before(service, generation);
@@ -474,10 +476,10 @@ impl DesiredState {
         }
     }
 
-    /// Forgets everything, since the project is gone.
+    /// Clears the state after the project was removed.
     ///
     /// # Errors
-    /// When the state file cannot be removed.
+    /// If the state file cannot be removed.
     pub fn forget(&mut self) -> Result<(), FileError> {
         self.state = State { engine: self.state.engine.take(), ..State::default() };
         self.file.clear()

@@ -1,4 +1,4 @@
-//! Why a replica ended, read from its last log lines and from what the kernel saw.
+//! Determines why a replica ended, from its last log lines and from conflicts that the kernel reported.
 
 use std::collections::BTreeSet;
 
@@ -8,15 +8,15 @@ use crate::{
     spec::{PortSet, Protocol},
 };
 
-/// What a replica's output says about a port that was taken.
+/// What the log of a replica says about a port that is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortTaken {
-    /// The port that it names, if it is one of those that lead into the pod, or an exclusive one.
+    /// The port in the message, if it is published, exposed or exclusive in the pod.
     pub port: Option<u16>,
 }
 
-/// What servers write when another socket has their port: the C library's sentence, the name of the error, or
-/// words of their own (.NET, Spring, gunicorn).
+/// Messages of servers whose port is in use: the text of the C library, the name of the error, and messages of .NET,
+/// Spring and gunicorn.
 const SENTENCES: [&str; 6] = [
     "address already in use",
     "eaddrinuse",
@@ -26,7 +26,7 @@ const SENTENCES: [&str; 6] = [
     "connection in use:",
 ];
 
-/// Whether one of the last lines says that a port was taken, and which, if it is a known or an exclusive one.
+/// Finds a message about a port in use in the last log lines, and the port if it is in `known` or `exclusive`.
 #[must_use]
 pub fn port_taken(log: &[String], known: &[u16], exclusive: &PortSet) -> Option<PortTaken> {
     let line = log.iter().rev().find(|line| {
@@ -38,18 +38,18 @@ pub fn port_taken(log: &[String], known: &[u16], exclusive: &PortSet) -> Option<
         .filter_map(|digits| digits.parse().ok())
         .find(|port| known.contains(port) || protocol_of(exclusive, *port).is_some());
     let only = match known {
-        // One that is exclusive need not be among the known.
+        // Exclusive ports need not be in `known`.
         [port] if exclusive.is_empty() => Some(*port),
         _ => None,
     };
     Some(PortTaken { port: named.or(only) })
 }
 
-/// The exclusive port of another replica's that a replica ended for, if it did: `conflicts` are those that the kernel did
-/// not let it have, and `taken` is what it says itself.
+/// The exclusive port because of which a replica ended, if it did. `conflicts` are the ports that the kernel refused
+/// it, and `taken` is what its log says.
 ///
-/// A program that got over a conflict may end of something else much later. So one that says nothing about a port has to
-/// have ended `soon` after its start.
+/// A program that survived a conflict may end much later for another reason. Therefore a replica whose log mentions no
+/// port must have ended `soon` after its start.
 #[must_use]
 pub fn exclusive_port(
     taken: Option<PortTaken>,
@@ -62,7 +62,7 @@ pub fn exclusive_port(
         Some(ExclusivePort { port: *port, protocol: (*transport).into() })
     };
     match taken {
-        // The kernel's report may be older than the end.
+        // The kernel's report may be older than the exit.
         Some(PortTaken { port: Some(port) }) => refused(Some(port))
             .or_else(|| Some(ExclusivePort { port, protocol: protocol_of(exclusive, port)? })),
         Some(PortTaken { port: None }) => refused(None),
@@ -70,10 +70,10 @@ pub fn exclusive_port(
     }
 }
 
-/// The port of another user's that a replica ended for, if it did: `wanted` are those that users of its pod have wanted of late, `own`
-/// is the one that the kernel saw it want, and `taken` is what it says itself.
+/// The port of another user because of which a replica ended, if it did. `wanted` are the recent conflicts of the pod,
+/// `own` is the conflict that the kernel saw of this replica, and `taken` is what its log says.
 ///
-/// One that says nothing about a port has to have ended `soon` after its start, as with exclusive ports.
+/// A replica whose log mentions no port must have ended `soon` after its start, as for exclusive ports.
 #[must_use]
 pub fn other_user(
     taken: Option<PortTaken>,
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
     use crate::{kernel::sockets::Transport, spec::PortRange};
 
-    /// 30000 to 30009 of TCP, and 53 of UDP.
+    /// Ports 30000 to 30009 of TCP, and 53 of UDP.
     fn exclusive() -> PortSet {
         let range = PortRange { protocol: Protocol::Tcp, first: 30_000, last: 30_009 };
         PortSet::from_iter([range, PortRange::of(53, Protocol::Udp)])

@@ -1,7 +1,7 @@
-//! One supervisor of a project on an engine, whoever starts it, and on whichever host.
+//! Ensures that a project on an engine has one supervisor, whoever starts it and on whichever host.
 //!
-//! The [lock file](super::lock) is of one user on one host. What all who supervise a project have in common is the engine:
-//! there the supervisor holds a [container](crate::engine::docker::lock) whose name only one can have.
+//! The [lock file](super::lock) covers one user on one host only. All supervisors of a project share the engine: there
+//! a supervisor holds a [container](crate::engine::docker::lock) with a unique name.
 
 use std::{
     sync::{Arc, Mutex, OnceLock, PoisonError, mpsc},
@@ -26,46 +26,46 @@ use crate::{
 
 use super::owner::Owner;
 
-/// How long it is tried anew where others come and go. An engine gives a name away some time before it shows the container,
-/// and a busy one takes seconds to make it.
+/// How long to retry while other supervisors come and go. An engine reserves a name some time before it shows the
+/// container, and takes seconds to create it under load.
 const CONTEST: Duration = Duration::from_secs(30);
-/// What stands in place of an owner in a lock that is only made to see whether that is possible.
+/// The label of a lock that is created only to test whether its owner is alive.
 const PROBE: &str = "";
-/// Between two of these tries.
+/// The interval of these attempts.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long the owner of a lock that has to run may take to start it.
+/// How long the owner of a lock with a running container may take to start it.
 const STARTING: SignedDuration = SignedDuration::from_secs(60);
-/// Events get lost: so often it is looked whether the lock is still there.
+/// The interval of checks whether the lock still exists, in case an event is lost.
 const GLANCE: Duration = Duration::from_secs(30);
-/// Between two looks at a lock that is held, whatever the engine tells.
+/// Minimum delay between two checks of a held lock, whatever the engine reports.
 const HELD_PAUSE: Duration = Duration::from_millis(200);
-/// Between two tries to have the lock where the engine did not give it.
+/// The interval of attempts to acquire the lock after a failure of the engine.
 const RETRY: Duration = Duration::from_secs(1);
-/// How long the engine may take to give a lock back.
+/// How long the engine may take to release a lock.
 const RELEASE: Duration = Duration::from_secs(2);
 
-/// Why the lock of a project cannot be had.
+/// Why the lock of a project cannot be acquired.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum EngineLockError {
-    /// Another supervisor has it.
+    /// Another supervisor holds it.
     #[error("project `{project}` is already supervised by {owner}")]
     Held {
-        /// Of which project.
+        /// The project.
         project: ProjectName,
-        /// Which one.
+        /// The supervisor that holds it.
         owner: Box<Owner>,
     },
-    /// A container has its name that is not a lock, or one that this release does not understand.
+    /// A container has its name but is not a lock, or is a lock that this release cannot read.
     #[error("the lock of project `{project}` cannot be had: a container has its name, {name} ({id})")]
     NameTaken {
-        /// Of which project.
+        /// The project.
         project: ProjectName,
-        /// The name.
+        /// The name of the container.
         name: String,
-        /// The container.
+        /// The short ID of the container.
         id: String,
     },
-    /// The engine does not say.
+    /// The engine failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
 }
@@ -92,25 +92,25 @@ impl EngineLockError {
     }
 }
 
-/// What the label of a lock holds.
+/// The content of a lock's label.
 #[derive(Debug, Serialize, Deserialize)]
 struct Label {
     owner: Owner,
     liveness: Liveness,
 }
 
-/// What became of a lock that was held.
+/// The state of a held lock after a check.
 #[derive(Debug)]
 enum Fate {
-    /// It has to be had again.
+    /// It is gone and has to be acquired again.
     Lost,
-    /// As far as is known, it is still there.
+    /// As far as is known, it still exists.
     Held,
 }
 
-/// Held until it is released, or this process ends, however it ends.
+/// Held until it is released or this process ends, however it ends.
 ///
-/// An engine that cannot give it, as one whose disk is full, keeps nobody from supervising: it is asked again.
+/// If the engine cannot create the lock, for example on a full disk, the supervisor runs without it and retries.
 #[derive(Debug)]
 pub struct EngineLock {
     held: Arc<Mutex<Option<ContainerId>>>,
@@ -119,11 +119,12 @@ pub struct EngineLock {
 }
 
 impl EngineLock {
-    /// Takes the lock. If it is lost later, by `docker rm` or by an end of the engine, it is taken again; `superseded` is
-    /// called when another supervisor was faster.
+    /// Acquires the lock. If it is lost later, because of `docker rm` or a failure of the engine, it is acquired again.
+    /// `superseded` is called if another supervisor acquires it first.
     ///
     /// # Errors
-    /// When another supervisor has it.
+    /// If another supervisor holds the lock, or another container has its name. A failure of the engine is no error;
+    /// see above.
     pub async fn acquire(
         docker: Docker,
         project: &ProjectName,
@@ -144,10 +145,11 @@ impl EngineLock {
         Ok(Self { held, docker, keeper })
     }
 
-    /// Gives it back. An engine that does not answer keeps it; whoever comes next sees that its owner is gone.
+    /// Releases the lock. If the engine does not respond, the lock stays; the next supervisor sees that its owner is
+    /// gone.
     pub async fn release(self) {
         self.keeper.abort();
-        // Between two steps of the keeper nothing else has it.
+        // Wait for the aborted task, which may hold the lock otherwise.
         let _ = self.keeper.await;
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(id) = held else { return };
@@ -159,10 +161,10 @@ impl EngineLock {
     }
 }
 
-/// Who supervises a project, if somebody does who lives.
+/// The live supervisor of a project, if there is one.
 ///
 /// # Errors
-/// When the engine does not answer.
+/// If the engine cannot be reached.
 pub async fn owner(docker: &Docker, project: &ProjectName) -> Result<Option<Owner>, EngineError> {
     let name = name(project);
     let Some(container) = docker.lock(&name).await? else { return Ok(None) };
@@ -170,10 +172,10 @@ pub async fn owner(docker: &Docker, project: &ProjectName) -> Result<Option<Owne
     Ok(lives(docker, &container, &label).await?.then_some(label.owner))
 }
 
-/// The projects that somebody supervises who lives.
+/// The projects with a live supervisor.
 ///
 /// # Errors
-/// When the engine does not answer.
+/// If the engine cannot be reached.
 pub async fn owners(docker: &Docker) -> Result<Vec<(ProjectName, Owner)>, EngineError> {
     let mut found = Vec::new();
     for name in docker.locks().await? {
@@ -185,7 +187,7 @@ pub async fn owners(docker: &Docker) -> Result<Vec<(ProjectName, Owner)>, Engine
     Ok(found)
 }
 
-/// No project has a dot in its name: no other container of ours is called so.
+/// Project names contain no dots, so no other container of a project has such a name.
 const SUFFIX: &str = ".supervisor";
 
 fn name(project: &ProjectName) -> String {
@@ -196,7 +198,7 @@ fn read(container: &LockContainer) -> Option<Label> {
     serde_json::from_str(container.label.as_deref()?).ok()
 }
 
-/// Whether the owner of a lock lives. In doubt it does.
+/// Whether the owner of a lock is alive; `true` if in doubt.
 async fn lives(docker: &Docker, container: &LockContainer, label: &Label) -> Result<bool, EngineError> {
     if label.liveness == Liveness::Connection {
         let is_starting = Timestamp::now().duration_since(container.created) < STARTING;
@@ -205,25 +207,25 @@ async fn lives(docker: &Docker, container: &LockContainer, label: &Label) -> Res
     match docker.create_lock(&container.name, PROBE, label.liveness).await {
         Ok(Attempt::NameTaken) => Ok(true),
         Ok(Attempt::NoSuchThread) => Ok(false),
-        // Its owner gave it back at this moment.
+        // Its owner released it just now.
         Ok(Attempt::Created(id)) => {
             docker.remove_lock(&id).await?;
             Ok(false)
         }
-        // Who may only look can be told no more than what the lock says.
+        // Users with read-only access to the engine cannot test the lock; assume that its owner is alive.
         Err(EngineError::Denied { .. }) => Ok(true),
         Err(error) => Err(error),
     }
 }
 
-/// A lock that is held.
+/// A held lock.
 struct Got {
     id: ContainerId,
-    /// Where the owner is on another host than the engine.
+    /// The connection that keeps the lock, if the engine does not see this process.
     connection: Option<Connection>,
 }
 
-/// Who wants which lock.
+/// The parameters of a lock.
 struct Ask {
     docker: Docker,
     project: ProjectName,
@@ -248,7 +250,7 @@ impl Ask {
                     };
                 }
                 Attempt::Created(id) => return Ok(Got { id, connection: None }),
-                // The engine is on another host, or sees other processes than we do.
+                // The engine is on another host, or in another PID namespace.
                 Attempt::NoSuchThread => liveness = Liveness::Connection,
                 Attempt::NameTaken => {
                     self.contest(&name).await?;
@@ -260,12 +262,12 @@ impl Ask {
             .into())
     }
 
-    /// Removes the lock of an owner that is gone.
+    /// Removes the lock if its owner is gone.
     async fn contest(&self, name: &str) -> Result<(), EngineLockError> {
         let Some(container) = self.docker.lock(name).await? else { return Ok(()) };
         let project = self.project.clone();
         if container.label.as_deref() == Some(PROBE) {
-            // Whoever made it removes it, unless he was killed.
+            // Left over from a test; its creator removes it unless it was killed.
             return Ok(self.docker.remove_lock(&container.id).await?);
         }
         let Some(label) = read(&container) else {
@@ -275,19 +277,19 @@ impl Ask {
         if lives(&self.docker, &container, &label).await? {
             return Err(EngineLockError::Held { project, owner: Box::new(label.owner) });
         }
-        // By its id: another one of that name is another one's.
+        // Remove it by its ID: a new container of that name belongs to another supervisor.
         Ok(self.docker.remove_lock(&container.id).await?)
     }
 
     fn label(&self, liveness: Liveness) -> String {
-        // Nothing in it can fail to be written.
+        // Serialization of this type cannot fail.
         serde_json::to_string(&Label { owner: self.owner.clone(), liveness }).unwrap_or_default()
     }
 
-    /// Waits until the lock may be lost, or events of it may be.
+    /// Waits until the lock is lost or has to be checked again.
     async fn watch(&self, got: &mut Got) -> Result<Fate, EngineError> {
         let Got { id, connection } = got;
-        // Of what happens after this look, the engine tells.
+        // Read the time first, so that no event after this check is missed.
         let since = self.docker.time().await?;
         if self.docker.lock(&name(&self.project)).await?.is_none_or(|there| there.id != *id) {
             return Ok(Fate::Lost);
@@ -306,7 +308,7 @@ impl Ask {
     }
 }
 
-/// Holds a lock, and takes it again when it is lost.
+/// Keeps a lock, and acquires it again when it is lost.
 async fn keep(
     ask: Ask,
     mut got: Option<Got>,
@@ -317,16 +319,16 @@ async fn keep(
     loop {
         match &mut got {
             Some(lock) => match ask.watch(lock).await {
-                // An engine that tells of no events is not asked without a pause.
+                // Limit the rate in case the engine reports no events.
                 Ok(Fate::Held) => time::sleep(HELD_PAUSE).await,
                 Ok(Fate::Lost) => {
                     tracing::warn!("the lock of the project was removed from the engine; taking it again");
-                    // It may be there by another name.
+                    // The container may still exist under another name.
                     let removed = ask.docker.remove_lock(&lock.id).await;
                     removed.unwrap_or_else(|error| tracing::debug!(%error, "a lock that is lost stays"));
                     got = None;
                 }
-                // Whether it is lost is known once the engine answers.
+                // The state of the lock is unknown until the engine responds.
                 Err(_) => time::sleep(RETRY).await,
             },
             None => match ask.acquire().await {
@@ -348,13 +350,14 @@ async fn keep(
     }
 }
 
-/// A thread that lives as long as this process, and that nothing needs: `None` where there can be none.
+/// The process ID and thread ID of a thread that lives as long as this process and does nothing; `None` if it cannot be
+/// started.
 fn thread_of_this_process() -> Option<(u32, u32)> {
     static THREAD: OnceLock<Option<u32>> = OnceLock::new();
     let start = || {
         let (tell, told) = mpsc::channel();
         let park = move || {
-            // Whoever starts it waits for this.
+            // The receiver waits below, so this cannot fail.
             let _ = tell.send(nix::unistd::gettid().as_raw());
             loop {
                 thread::park();
@@ -378,10 +381,10 @@ mod tests {
     use super::*;
     use crate::engine::docker::Endpoint;
 
-    /// How often the name is taken before it is free.
+    /// How often creating the container fails before the name is free.
     const TAKEN: usize = 30;
 
-    /// An engine that has given the name of the lock to a container which it does not show yet.
+    /// An engine that has reserved the lock's name for a container that it does not show yet.
     struct Engine {
         creates: AtomicUsize,
     }
@@ -434,7 +437,7 @@ mod tests {
             thread::spawn(move || {
                 for stream in listener.incoming().flatten() {
                     let serving = Arc::clone(&serving);
-                    // Whoever asks may leave.
+                    // The client may disconnect.
                     thread::spawn(move || drop(serving.serve(stream)));
                 }
             });

@@ -1,7 +1,7 @@
-//! Health checks of replicas that have not passed one yet. The engine runs the first one only after an interval, which is 30 s as
-//! a rule: until then we run the check's own command, each second, until it has passed once.
+//! Runs health checks of replicas that have not passed one yet. The engine runs the first check only after an interval,
+//! 30 s by default; until then, the supervisor runs the command of the check each second until it passes.
 //!
-//! In: who runs and may be asked. Out: who has passed, and whose check cannot be run. Failures count for nothing.
+//! The result is which replicas passed, and whose check cannot be run. Failures have no effect.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -20,25 +20,25 @@ use crate::{
     probe::last_line,
 };
 
-/// From the begin of one check of a replica to that of the next one.
+/// The time between the starts of two checks of a replica.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// The program of a check may be made by the replica as it comes up: so often in a row it has to be missing.
+/// How often in a row the program of a check must be missing: the replica may create it while it starts.
 const MISSING: u32 = 3;
-/// A command that is killed takes a moment to be gone. How long at most.
+/// How long to wait for a command to end after its timeout.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What has come of the first checks of a replica.
+/// The result of the first checks of a replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FirstCheck {
-    /// None has passed yet: what the last one said.
+    /// No check has passed yet: the output of the last one.
     Failed(String),
-    /// One has passed.
+    /// A check passed.
     Passed,
-    /// It cannot be run: what was said of that.
+    /// The check cannot be run: the error.
     CannotRun(String),
 }
 
-/// Checks replicas that wait for their first good one.
+/// Checks replicas until each has passed once.
 pub struct FirstChecks {
     run: Check,
     places: Arc<CheckPlaces>,
@@ -48,7 +48,7 @@ pub struct FirstChecks {
     sender: mpsc::UnboundedSender<(Life, FirstCheck)>,
 }
 
-/// It ends when this is dropped.
+/// Aborts the task when dropped.
 struct Task(JoinHandle<()>);
 
 impl Drop for Task {
@@ -58,21 +58,21 @@ impl Drop for Task {
 }
 
 impl FirstChecks {
-    /// Nobody is checked yet.
+    /// Starts without replicas; `follow` adds them.
     pub fn new(run: Check, places: CheckPlaces) -> Self {
         let (sender, told) = mpsc::unbounded_channel();
         let (running, found) = Default::default();
         Self { run, places: Arc::new(places), running, found, told, sender }
     }
 
-    /// Checks these, and nobody else, until each has passed once. What was found of those that run no more is forgotten.
+    /// Checks exactly these replicas until each has passed once. Drops the results of those that do not run any more.
     pub fn follow(&mut self, runs: impl Fn(&Life) -> bool, wanted: BTreeMap<Life, &HealthCheck>) {
         self.found.retain(|life, _| runs(life));
         let is_known =
             |life: &Life| matches!(self.found.get(life), Some(FirstCheck::Passed | FirstCheck::CannotRun(_)));
         self.running.retain(|life, _| wanted.contains_key(life) && !is_known(life));
         for (life, check) in wanted {
-            // The engine is about as soon.
+            // The engine's own first check comes about as soon.
             if check.interval <= INTERVAL || is_known(&life) || self.running.contains_key(&life) {
                 continue;
             }
@@ -83,12 +83,12 @@ impl FirstChecks {
         }
     }
 
-    /// What was found of a replica.
+    /// The last result for a replica.
     pub fn of(&self, life: &Life) -> Option<&FirstCheck> {
         self.found.get(life)
     }
 
-    /// Waits until one has passed, or cannot be run.
+    /// Waits until a check passes or turns out to be impossible.
     pub async fn changed(&mut self) {
         while let Some((life, found)) = self.told.recv().await {
             if !self.running.contains_key(&life) {
@@ -106,7 +106,7 @@ impl FirstChecks {
     }
 }
 
-/// Runs a check until it has passed, or it is certain that it cannot be run.
+/// Runs a check until it passes or certainly cannot be run.
 async fn checks(
     life: Life,
     check: HealthCheck,
@@ -139,12 +139,13 @@ async fn checks(
             }),
         };
         let is_known = !matches!(found, FirstCheck::Failed(_));
-        // Nobody waits for it any more if the supervisor ends.
+        // The channel is closed when the supervisor ends.
         if told.send((life.clone(), found)).is_err() || is_known {
             return;
         }
         if !is_over {
-            // One that cannot be killed, such as on another host: there are never two.
+            // The command could not be killed, for example on another host. Wait for it, so that a replica never has
+            // two.
             let _ = command.await;
         }
         tokio::time::sleep_until((begun + INTERVAL).max(Instant::now() + INTERVAL / 10)).await;
@@ -175,8 +176,8 @@ mod tests {
         }
     }
 
-    /// A command that takes so long, and ends in turn with these codes and outputs, the last one from then on; and how often it
-    /// was run, and how many ran at once at most.
+    /// A check whose command takes this long and returns the given exit codes and outputs in turn, repeating the last.
+    /// Also counts the runs, and the maximum of concurrent ones.
     fn ends(takes: Duration, answers: &[(i64, &str)]) -> (Check, Arc<AtomicUsize>, Arc<AtomicUsize>) {
         let answers: Vec<_> = answers.iter().map(|(code, said)| (*code, (*said).to_owned())).collect();
         let [runs, at_once, most] = [(); 3].map(|()| Arc::new(AtomicUsize::new(0)));
@@ -214,7 +215,7 @@ mod tests {
         checks.changed().await;
         assert_eq!(checks.of(&one), Some(&FirstCheck::Passed));
         assert_eq!((runs.load(Ordering::Relaxed), begun.elapsed().as_millis() / 100), (3, 20));
-        // It is not checked again, and forgotten once it is gone.
+        // It is not checked again, and is dropped once it is gone.
         follow(&mut checks);
         assert!(timeout(Duration::from_secs(60), checks.changed()).await.is_err());
         assert_eq!(runs.load(Ordering::Relaxed), 3);
@@ -243,7 +244,7 @@ mod tests {
         let (mut checks, long) = (FirstChecks::new(run, CheckPlaces::new(None)), check(30));
         let all: Vec<_> = (0..8).map(|number| life(&number.to_string())).collect();
         checks.follow(|_| true, all.iter().map(|one| (one.clone(), &long)).collect());
-        // The first four give their places back after 10 s, though they go on.
+        // The first four release their slots after 10 s although they are still running.
         assert!(timeout(Duration::from_secs(15), checks.changed()).await.is_err());
         assert_eq!((runs.load(Ordering::Relaxed), most.load(Ordering::Relaxed)), (8, 8));
         assert_eq!(checks.of(&all[0]), Some(&FirstCheck::Failed("no end within 5s".to_owned())));
@@ -264,7 +265,7 @@ mod tests {
         assert_eq!(most.load(Ordering::Relaxed), AT_ONCE);
         let turns = runs.load(Ordering::Relaxed);
         assert!((300..=400).contains(&turns), "{turns}");
-        // Whoever is no longer wanted is not asked again.
+        // Replicas that are no longer wanted are not checked again.
         checks.follow(|_| true, BTreeMap::new());
         tokio::time::sleep(Duration::from_secs(30)).await;
         assert_eq!(runs.load(Ordering::Relaxed), turns);

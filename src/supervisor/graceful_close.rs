@@ -1,5 +1,5 @@
-//! Before a replica is told to end: nothing more is let in on its connections, until it has closed those that it only
-//! keeps. See [`crate::kernel::socket_filter`] for why.
+//! Before a replica is stopped: drops incoming data on its connections until it has closed the idle ones. See
+//! [`crate::kernel::socket_filter`] for the reason.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -10,29 +10,29 @@ use tokio::{
 
 use crate::kernel::{KernelError, socket_filter::SocketFilter, steering::Steering};
 
-/// How long a server may take to read what has come.
+/// How long a server may take to read what it has received.
 const READS: Duration = Duration::from_millis(100);
-/// Between two looks at what it has not read.
+/// The interval of checks for unread data.
 const PAUSE: Duration = Duration::from_millis(5);
-/// How long a server that was told to end may take to close the connections that it only keeps.
+/// How long a server may take to close its idle connections after the stop signal.
 const CLOSES: Duration = Duration::from_secs(2);
 
-/// How long the thread that has the rights may be busy with something else.
+/// How long to wait for the privileged thread.
 const BUSY: Duration = Duration::from_secs(1);
 
-/// A replica that is about to be told to end, and the ports that its connections came to.
+/// A replica that is about to be stopped, and the ports of its connections.
 pub struct GracefulClose {
-    /// Whose thread does what takes rights.
+    /// Provides the privileged thread.
     pub steering: Arc<dyn Steering>,
-    /// The replica's first process.
+    /// The process ID of the replica's main process.
     pub pid: u32,
-    /// Where its connections came to.
+    /// The local ports of its connections.
     pub ports: BTreeSet<u16>,
 }
 
 impl GracefulClose {
-    /// Returns once it may be told to end. What is still connected after a moment has everything let in again. Where all
-    /// that cannot be done, some connections are broken off, as they would be without us.
+    /// Returns once the replica can be stopped. Connections that are still open 2 s later receive data again. On
+    /// failure, some connections may be reset, as without this filter.
     pub async fn filter(self) {
         let begin = Instant::now();
         let Self { steering, pid, ports } = self;
@@ -53,7 +53,7 @@ impl GracefulClose {
                 None => return,
             }
         }
-        // If we end before, our successor lets everything in.
+        // If this supervisor ends first, the next one removes the filter.
         let steering = Arc::downgrade(&steering);
         tokio::spawn(async move {
             sleep(CLOSES).await;
@@ -66,7 +66,7 @@ impl GracefulClose {
     }
 }
 
-/// Has it done by the thread that has the rights; none if there is no such thread, or it does not come to it.
+/// Runs a job in the privileged thread; `None` if there is no such thread or it does not respond in time.
 async fn delegate<T: Send + 'static>(
     steering: &dyn Steering,
     filter: &Arc<SocketFilter>,
@@ -75,7 +75,7 @@ async fn delegate<T: Send + 'static>(
     let (sender, done) = oneshot::channel();
     let filter = Arc::clone(filter);
     steering.delegate(Box::new(move || {
-        // Whoever has asked may have gone.
+        // The caller may have timed out.
         let _ = sender.send(job(&filter));
     }));
     timeout(BUSY, done).await.ok()?.ok()

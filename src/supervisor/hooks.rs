@@ -1,4 +1,4 @@
-//! Runs the commands of a replica that come after its start and before its end.
+//! Runs the `post_start` and `pre_stop` commands of replicas.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use crate::{
     spec::Hook,
 };
 
-/// The commands that belong to an action: of a replica that is to be prepared those after its start, of one that runs
-/// and is to be stopped those before its end.
+/// The commands that belong to an action: `post_start` for a replica that is being prepared, `pre_stop` for a running
+/// replica that is being stopped.
 pub fn of(action: &Action, observed: &Observed) -> Vec<Hook> {
     let container = |id: &ContainerId| observed.containers.get(id).filter(|c| c.process().is_some());
     match action {
@@ -26,7 +26,7 @@ pub fn of(action: &Action, observed: &Observed) -> Vec<Hook> {
 /// Runs commands one after the other.
 ///
 /// # Errors
-/// When one does not succeed; those after it are not run.
+/// If a command fails; the commands after it do not run.
 pub async fn run<E: Engine>(
     engine: &E,
     id: &ContainerId,
@@ -43,11 +43,11 @@ pub async fn run<E: Engine>(
     Ok(())
 }
 
-/// Runs the commands before the end of a container, which may take so long together, and stops it, whatever became of
-/// them. Tells what did.
+/// Runs the `pre_stop` commands of a container, for at most `grace` in total, and then stops it, whether they succeeded
+/// or not. Returns their error.
 ///
 /// # Errors
-/// When the engine does not stop it.
+/// If the engine does not stop the container.
 pub async fn stop<E: Engine>(
     engine: &E,
     id: &ContainerId,
@@ -55,11 +55,11 @@ pub async fn stop<E: Engine>(
     pre_stop: &[Hook],
     graceful_close: Option<GracefulClose>,
 ) -> Result<Option<EngineError>, EngineError> {
-    // Whoever is killed at once, because it hangs or by `--timeout 0`, is not asked for anything before.
+    // A container that is killed immediately, because it hangs or because of `--timeout 0`, runs no commands first.
     let pre_stop = if grace.is_zero() { &[] } else { pre_stop };
     let failure = match timeout(grace, run(engine, id, "pre_stop", pre_stop)).await {
         Ok(ran) => ran.err(),
-        // What still runs ends with the container.
+        // Commands that still run end with the container.
         Err(_) => Some(EngineError::CommandFailed {
             what: "pre_stop".to_owned(),
             how: format!("not done after {grace:?}, which is its `stop_grace_period`"),

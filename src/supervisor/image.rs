@@ -1,4 +1,4 @@
-//! Which image a replica is made of: the one that its version meant when it was first used.
+//! Determines the image of a replica: the one that its version's reference resolved to when it was first used.
 
 use futures_util::TryStreamExt;
 
@@ -7,11 +7,11 @@ use crate::{
     spec::{Container, Image, PullPolicy, Service},
 };
 
-/// By which reference the engine finds the image of a container. That is the tag as long as it means what it did, so
-/// that a person who lists containers reads it; else the content's id.
+/// The reference by which the engine finds the image of a container: the tag while it still resolves to that image,
+/// because people read it in lists of containers; otherwise the content ID.
 ///
 /// # Errors
-/// When the engine does not answer.
+/// If the engine cannot be reached.
 pub async fn to_use<E: Engine>(engine: &E, container: &Container) -> Result<Image, EngineError> {
     let Some(id) = &container.image_id else { return Ok(container.image.clone()) };
     match engine.image(&container.image).await? {
@@ -23,18 +23,19 @@ pub async fn to_use<E: Engine>(engine: &E, container: &Container) -> Result<Imag
 /// Whether the engine does not have an image.
 ///
 /// # Errors
-/// When the engine does not answer.
+/// If the engine cannot be reached.
 pub async fn is_missing<E: Engine>(engine: &E, image: &Image) -> Result<bool, EngineError> {
     Ok(engine.image(image).await?.is_none())
 }
 
-/// Fetches an image of a service, its own or its job's, that went missing after the start; `up` fetches in advance, with a progress bar.
+/// Pulls an image of a service, its own or that of its job, that went missing after the start. `up` pulls images in
+/// advance, with a progress bar.
 ///
 /// # Errors
-/// When it cannot be had, or is not what it was.
+/// If the pull fails, or the reference resolves to another image than before.
 pub async fn fetch<E: Engine>(engine: &E, service: &Service, wanted: &Image) -> Result<(), EngineError> {
     let container = &service.container;
-    // By its content's id nothing can be fetched.
+    // An image cannot be pulled by its content ID.
     let is_own = container.image_id.as_ref() == Some(&wanted.0) || *wanted == container.image;
     let image = if is_own { &container.image } else { wanted };
     if service.pull_policy == PullPolicy::Never {

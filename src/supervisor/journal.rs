@@ -1,4 +1,4 @@
-//! What happened, for people and for programs: every action, every exit, every error.
+//! Records events: every action, every exit, every error.
 
 use std::{
     collections::VecDeque,
@@ -23,384 +23,385 @@ use crate::{
     spec::{FailureAction, Image, PodName, Protocol, ServiceName, Share, Slot},
 };
 
-/// How many events are kept for somebody who comes later.
+/// The number of events that are kept as history.
 const KEPT: usize = 1024;
 
-/// Something that happened.
+/// An event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// When, by the supervisor's clock.
+    /// When it happened, by the supervisor's clock.
     pub time: Timestamp,
-    /// What.
+    /// The kind of event and its data.
     #[serde(flatten)]
     pub kind: EventKind,
 }
 
-/// What happened.
+/// The kind of an event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum EventKind {
-    /// A file is pursued from now on.
+    /// A Compose file was applied.
     Applied {
-        /// How many services shall run.
+        /// The number of services to run.
         services: usize,
     },
-    /// The file was read anew and is not pursued: what was valid before stays in force.
+    /// A changed Compose file was rejected; the previous one stays in force.
     NotApplied {
-        /// Why, as a person reads it: several lines.
+        /// The error in words, several lines.
         error: String,
-        /// What is wrong in the file; nothing where it is something else.
+        /// The positions in the file; empty if the error has none.
         mistakes: Vec<Mistake>,
     },
-    /// Changes of the file may be seen late: it cannot be watched any more, and is looked at now and then.
+    /// The file cannot be watched any more and is read at intervals; changes may be seen late.
     NotWatched {
-        /// Why.
+        /// The error of the operating system.
         error: String,
     },
-    /// An action began.
+    /// An action started.
     Begun {
-        /// What it does.
+        /// The action.
         verb: Verb,
-        /// To what.
+        /// The target of the action.
         target: Target,
     },
     /// An action succeeded.
     Done {
-        /// What it did.
+        /// The action.
         verb: Verb,
-        /// To what.
+        /// The target of the action.
         target: Target,
     },
-    /// An action failed, and is tried again after a pause.
+    /// An action failed, and is retried after a delay.
     Failed {
-        /// What it was to do.
+        /// The action.
         verb: Verb,
-        /// To what.
+        /// The target of the action.
         target: Target,
-        /// What the engine said.
+        /// The error of the engine.
         error: String,
         /// What the user can do about it.
         help: Option<String>,
     },
-    /// A replica ended, not by our doing.
+    /// A replica ended without being stopped by sameport.
     Exited {
-        /// Of which service.
+        /// The service.
         service: ServiceName,
-        /// Which one.
+        /// The slot of the replica.
         slot: Slot,
-        /// How.
+        /// How the process ended.
         exit: ExitStatus,
-        /// How often in a row, each time soon after its start: three and more are a crash loop.
+        /// The number of consecutive exits soon after the start; three and more are a crash loop.
         exits: u32,
-        /// The last lines that it wrote.
+        /// The last lines of its log.
         log: Vec<String>,
     },
-    /// A replica ended because its port was taken by another replica: the image does not share it.
+    /// A replica ended because another replica holds its port, which the image does not share.
     PortNotShared {
-        /// Of which service.
+        /// The service.
         service: ServiceName,
-        /// Which one.
+        /// The slot of the replica.
         slot: Slot,
-        /// What it runs.
+        /// The image of the replica.
         image: Image,
-        /// The port, if the replica or the kernel told.
+        /// The port, if the log or the kernel names it.
         port: Option<u16>,
     },
-    /// A replica ended because its port was another user's. It is given to its own, and the replica is started again.
+    /// A replica ended because replicas of another user hold its port. The port passes to its own user, and the replica
+    /// is started again.
     OtherUser {
-        /// Of which service.
+        /// The service.
         service: ServiceName,
-        /// Which one.
+        /// The slot of the replica.
         slot: Slot,
-        /// The port, who wanted it, and who has it.
+        /// The port, the user that wanted it, and the user that holds it.
         #[serde(flatten)]
         other: OtherUser,
     },
-    /// A replica ended after it had asked for a port that is exclusive and that another replica holds.
+    /// A replica ended after it requested an exclusive port that another replica holds.
     ExclusivePort {
-        /// Of which service.
+        /// The service.
         service: ServiceName,
-        /// Which one.
+        /// The slot of the replica.
         slot: Slot,
-        /// Which port.
+        /// The port.
         #[serde(flatten)]
         port: ExclusivePort,
     },
-    /// The kernel shares the ports of pods from now on.
+    /// From now on, the kernel shares the ports of pods.
     SharedByKernel,
-    /// The kernel cannot share ports: the images have to.
+    /// The kernel cannot share ports; the images have to set `SO_REUSEPORT` themselves.
     SharedByImages {
         /// What is missing.
         reason: String,
     },
-    /// The kernel cannot do something for a pod.
+    /// The kernel cannot steer connections in a pod, or not fully.
     CannotSteer {
-        /// For which one.
+        /// The pod.
         pod: PodName,
-        /// What it is.
+        /// The error.
         error: String,
     },
-    /// At some ports of a pod connections cannot wait: the supervisor may open too few files.
+    /// Connections to some ports of a pod cannot be held, because the supervisor's limit of open files is too low.
     TooFewFiles {
-        /// Of which one.
+        /// The pod.
         pod: PodName,
-        /// How many it may open.
+        /// The limit of open files of the supervisor.
         most: u64,
     },
-    /// Something of a removed project stays in the kernel.
+    /// Kernel state of a removed project could not be removed.
     LeftInKernel {
-        /// What it is.
+        /// What is left, and why.
         error: String,
     },
-    /// A replica gets connections from now on, or more or fewer of them, or none.
+    /// The weight of a replica changed: it enters or leaves rotation, or gets another share of the connections.
     Rotation {
-        /// Of which service.
+        /// The service.
         service: ServiceName,
-        /// Which one.
+        /// The slot of the replica.
         slot: Slot,
-        /// How much it gets, compared with the others.
+        /// The new weight, relative to the other replicas; 0: no new connections.
         weight: u32,
-        /// Its open connections.
+        /// Open connections.
         live: u64,
-        /// Its connections so far.
+        /// Total connections so far; for UDP, flows.
         total: u64,
-        /// Those that it has not accepted yet.
+        /// Connections that it has not accepted yet.
         queue: u64,
     },
-    /// The health check of a service cannot be run, and says nothing of its replicas.
+    /// The health check of a service cannot be run, and is ignored.
     CheckCannotRun {
-        /// Of which service.
+        /// The service.
         service: ServiceName,
-        /// The replica where that was found.
+        /// The slot of the replica on which the check failed to run.
         slot: Slot,
-        /// What was said of it.
+        /// The error.
         error: String,
     },
-    /// All replicas of a service fail a health check that none of its version has ever passed: they get connections all the
-    /// same.
+    /// All replicas of a service fail a health check that no replica of this version has ever passed. They get
+    /// connections anyway.
     CheckNeverPassed {
-        /// Of which service.
+        /// The service.
         service: ServiceName,
-        /// What it says.
+        /// The last output of the check.
         said: String,
     },
-    /// A replica has listeners that there is no room for: they are left to the kernel.
+    /// A replica has more listeners than can be steered; the kernel chooses among the others without regard to weights.
     Unsteered {
-        /// Of which service.
+        /// The service.
         service: ServiceName,
-        /// Which one.
+        /// The slot of the replica.
         slot: Slot,
-        /// How many.
+        /// The number of listeners beyond the limit.
         listeners: u64,
     },
-    /// A program in a pod tried to choose who gets the connections of a port. It had no effect.
+    /// A program in a pod tried to choose which listener gets the connections of a port. The call had no effect.
     IgnoredProgram {
-        /// In which one.
+        /// The pod.
         pod: PodName,
-        /// Of which replica; none: of no replica.
+        /// The replica; `None` if the process belongs to no replica.
         replica: Option<(ServiceName, Slot)>,
-        /// At which port.
+        /// The port.
         port: u16,
-        /// Of which protocol.
+        /// The protocol of the port.
         protocol: Protocol,
     },
-    /// Connections begin to wait because no replica is ready, or none waits any more.
+    /// Connections are being held because no replica is ready, or none is held any more.
     Waiting {
-        /// In which pod.
+        /// The pod.
         pod: PodName,
-        /// On which port.
+        /// The port in the pod.
         port: u16,
-        /// How many.
+        /// The number of held connections.
         connections: u64,
     },
-    /// A socket has joined those of the replicas that is nobody's; it gets nothing.
+    /// A process that is not a replica listens on a port of the replicas.
     ForeignListener {
-        /// In which pod.
+        /// The pod.
         pod: PodName,
-        /// Whose it is, and what it gets.
+        /// The socket, its process, and what it receives.
         #[serde(flatten)]
         foreign_listener: ForeignListener,
     },
-    /// Several replicas have a socket or a pid file together, which is meant for one program.
+    /// Several replicas share a socket or a pid file that is meant for one process.
     SharedFile {
-        /// Which.
+        /// The file and its service.
         #[serde(flatten)]
         file: SharedFile,
     },
-    /// Something carries our labels that we have not made. It is left alone.
+    /// A resource has sameport's labels but was not made by sameport. It is never changed.
     ForeignFound {
-        /// What it is, and why it is not ours.
+        /// The resource, and why it does not count as sameport's.
         #[serde(flatten)]
         foreign: Foreign,
     },
-    /// The commands before the end of a replica did not succeed; it is stopped all the same.
+    /// The `pre_stop` commands of a replica failed; it is stopped anyway.
     PreStopFailed {
-        /// What was stopped.
+        /// The replica.
         target: Target,
-        /// Which command, and how it ended.
+        /// The command that failed, and its error.
         error: String,
     },
-    /// The job before a new version failed: no replica of it is started.
+    /// The pre-deploy job of a version failed; no replica of that version is started.
     JobFailed {
-        /// Of which service.
+        /// The job.
         target: Target,
-        /// How.
+        /// How it ended.
         exit: ExitStatus,
-        /// The last lines that it wrote.
+        /// The last lines of its log.
         log: Vec<String>,
     },
-    /// A health check changed its mind.
+    /// The health of a replica changed.
     Health {
-        /// Of which service.
+        /// The service.
         service: ServiceName,
-        /// Which one.
+        /// The slot of the replica.
         slot: Slot,
-        /// What it says now.
+        /// The new health.
         health: crate::engine::Health,
     },
-    /// A replica takes no connections while others do; it gets no new ones for now.
+    /// A replica accepts no connections while others do; it gets no new ones for now.
     Stuck {
-        /// Of which service.
+        /// The service.
         service: ServiceName,
-        /// Which one.
+        /// The slot of the replica.
         slot: Slot,
-        /// How many wait for it.
+        /// Connections that it has not accepted.
         waiting: u64,
     },
-    /// A replica is ended because it does not work, and a new process takes its place.
+    /// A replica does not work, and is being replaced by a new process.
     Replaced {
-        /// Of which service.
+        /// The service.
         service: ServiceName,
-        /// Which one.
+        /// The slot of the replica.
         slot: Slot,
-        /// Why, in words: `unhealthy for 10 s: no database`.
+        /// The reason, in words: `unhealthy for 10 s: no database`.
         why: String,
     },
-    /// A service is on its way to another version.
+    /// A rollout reached a new phase.
     Rollout {
-        /// Which one.
+        /// The service.
         service: ServiceName,
-        /// What has become of it.
+        /// The phase and its data.
         #[serde(flatten)]
         milestone: Milestone,
     },
-    /// A pod lost its namespaces; its replicas have to start again in new ones.
+    /// A pod lost its namespaces; its replicas are started again in new ones.
     PodLost {
-        /// Which one.
+        /// The pod.
         pod: PodName,
     },
-    /// Somebody has taken the sandbox of a pod off a network.
+    /// The sandbox of a pod was disconnected from a network from outside.
     PodDisconnected {
-        /// Which pod.
+        /// The pod.
         pod: PodName,
-        /// The network, by the engine's name.
+        /// The name of the network on the engine.
         network: String,
     },
-    /// Another program has made the container of a replica anew.
+    /// Another program recreated the container of a replica.
     Recreated {
-        /// Of which service.
+        /// The service.
         service: ServiceName,
-        /// Which one.
+        /// The slot of the replica.
         slot: Slot,
-        /// The content id of the image that it chose.
+        /// The content ID of the image that it chose.
         image: String,
     },
-    /// Somebody has stopped a replica without sameport: it stays down until somebody starts it.
+    /// A replica was stopped from outside. It stays down until it is started again.
     StoppedOutside {
-        /// Of which service.
+        /// The service.
         service: ServiceName,
-        /// Which one.
+        /// The slot of the replica.
         slot: Slot,
-        /// When, by the engine's clock.
+        /// When it was stopped, by the engine's clock.
         at: Timestamp,
     },
-    /// Somebody has frozen a replica: it gets no connections until it goes on.
+    /// A replica was paused from outside. It gets no connections until it is unpaused.
     Paused {
-        /// Of which service.
+        /// The service.
         service: ServiceName,
-        /// Which one.
+        /// The slot of the replica.
         slot: Slot,
     },
-    /// The state cannot be written: it is known as long as this supervisor lives, and written once that can be done.
+    /// The state file cannot be written. The supervisor keeps its content in memory and retries.
     StateNotSaved {
-        /// The file.
+        /// The path of the state file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         reason: String,
     },
-    /// The state is written again.
+    /// The state file could be written again.
     StateSaved,
-    /// The process of a container is not there, though the engine says that it runs.
+    /// The process of a container is gone although the engine reports it as running.
     ProcessLost {
-        /// Whose it was.
+        /// The owner of the process, such as a replica.
         target: Target,
     },
-    /// The engine's list lacks containers that run: they are left as they are.
+    /// The engine's list lacks containers that run. They are left alone.
     Unlisted {
-        /// Their names.
+        /// The names of the containers.
         containers: Vec<String>,
     },
-    /// The state file was damaged, and the state was made anew.
+    /// The state file was damaged, and was rebuilt from the engine.
     StateReset {
-        /// How, and what could be had back.
+        /// The damage, and what was recovered.
         #[serde(flatten)]
         reset: StateReset,
     },
-    /// The engine cannot be reached; what runs goes on.
+    /// The engine cannot be reached; running containers go on.
     EngineLost {
-        /// What the system said.
+        /// The error of the operating system.
         reason: String,
     },
-    /// The engine is back.
+    /// The engine can be reached again.
     EngineBack,
-    /// The project has converged.
+    /// The project matches the desired state.
     Converged,
-    /// All that was made is removed.
+    /// The project is removed.
     Removed,
 }
 
-/// A stage on the way to another version.
+/// The phase of a rollout.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "rollout", rename_all = "snake_case")]
 pub enum Milestone {
-    /// It starts, or now has another target.
+    /// The rollout started, or its target version changed.
     Begun {
-        /// Where it leads.
+        /// The versions and parameters of the rollout.
         underway: Underway,
     },
-    /// It is known in which order it replaces replicas.
+    /// The order in which replicas are replaced was determined.
     Order {
-        /// Which, and why.
+        /// The order and its reason.
         order: ReplacementOrder,
     },
-    /// The new version gets more from now on.
+    /// The new version gets a larger share of the connections.
     Step {
-        /// How much.
+        /// The share.
         share: Share,
     },
-    /// The new version gets everything: the old replicas go.
+    /// The new version gets all connections; the old replicas are removed.
     Promoted,
-    /// The new version is not worth having.
+    /// The new version failed.
     Failed {
-        /// Its number.
+        /// The number of the version.
         version: u32,
-        /// Why.
+        /// The failure.
         failure: Failure,
-        /// What follows.
+        /// The reaction: roll back, pause or continue.
         action: FailureAction,
     },
-    /// All replicas run the version, and it has proved itself.
+    /// All replicas run the version, and it passed its monitoring period.
     Done {
-        /// Where it led.
+        /// The versions and parameters of the rollout.
         underway: Underway,
-        /// What became of connections meanwhile, where somebody counts them.
+        /// The connections during the rollout, where the kernel counts them.
         rollout_summary: Option<RolloutSummary>,
-        /// How long no replica was ready meanwhile, as far as the supervisor has seen it.
+        /// How long no replica was ready during the rollout, as far as the supervisor observed it.
         outage: Option<Duration>,
     },
 }
 
-/// Takes events in, hands them out, keeps the last ones.
+/// Records events, distributes them to readers, and keeps the most recent ones.
 #[derive(Clone, Debug)]
 pub struct Journal {
     inner: Arc<Mutex<JournalInner>>,
@@ -409,7 +410,7 @@ pub struct Journal {
 #[derive(Debug)]
 struct JournalInner {
     kept: VecDeque<Event>,
-    /// None once nothing happens any more.
+    /// `None` once the supervisor has ended.
     live: Option<broadcast::Sender<Event>>,
 }
 
@@ -421,7 +422,7 @@ impl Default for Journal {
 }
 
 impl Journal {
-    /// Takes an event in.
+    /// Records an event and sends it to all readers.
     pub fn record(&self, time: Timestamp, kind: EventKind) {
         let event = Event { time, kind };
         tracing::debug!(?event);
@@ -431,13 +432,12 @@ impl Journal {
         }
         inner.kept.push_back(event.clone());
         if let Some(live) = &inner.live {
-            // Nobody listening is no error.
+            // The only error is that there are no readers.
             let _ = live.send(event);
         }
     }
 
-    /// The events so far, as far as they are kept, and those to come. There are no more once the supervisor has
-    /// ended.
+    /// The kept events, and a receiver for new ones, which is closed when the supervisor ends.
     #[must_use]
     pub fn follow(&self) -> (Vec<Event>, broadcast::Receiver<Event>) {
         let inner = self.inner();
@@ -450,12 +450,12 @@ impl Journal {
     }
 }
 
-/// The supervisor's own hold on its journal: nothing happens any more once it is dropped.
+/// The supervisor's write access to its journal. Dropping it closes all receivers.
 #[derive(Debug)]
 pub(super) struct JournalWriter(Journal);
 
 impl JournalWriter {
-    /// Writes in `journal`.
+    /// Grants write access to `journal`.
     pub(super) fn new(journal: Journal) -> Self {
         Self(journal)
     }

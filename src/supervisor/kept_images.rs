@@ -1,4 +1,5 @@
-//! Sees to it that the images of remembered versions have a name of ours, and that others lose it.
+//! Tags the images of known versions with a name of sameport's, so that the engine does not prune them, and removes the
+//! names of others.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,27 +14,27 @@ use crate::{
     spec::{Image, ProjectName, ServiceName},
 };
 
-/// What failed is tried again after that long.
+/// The delay after a failure.
 const RETRY: Duration = Duration::from_secs(30);
-/// How long a project that goes down waits for it.
+/// How long `down` waits for the names to be removed.
 const LAST: Duration = Duration::from_secs(10);
 
-/// What was seen to.
+/// The state of the image names.
 #[derive(Debug)]
 pub struct KeptImages {
-    /// Images that have a name.
+    /// The images that have a name; `None` if unknown.
     done: Option<BTreeSet<String>>,
-    /// Not before then.
+    /// The time of the next attempt; `None` while one is in progress.
     next: Option<Instant>,
 }
 
 impl KeptImages {
-    /// Nothing is known of a supervisor before.
+    /// Starts without knowledge of what an earlier supervisor did.
     pub fn new() -> Self {
         Self { done: None, next: Some(Instant::now()) }
     }
 
-    /// The images that are to be seen to now, if these are wanted and others were before.
+    /// Returns the images to keep if their names have to be updated now; `wanted` are the images of all known versions.
     pub fn begin(&mut self, wanted: &BTreeSet<String>) -> Option<BTreeSet<String>> {
         let is_due = self.next.is_some_and(|next| next <= Instant::now());
         if !is_due || self.done.as_ref() == Some(wanted) {
@@ -43,7 +44,7 @@ impl KeptImages {
         Some(wanted.clone())
     }
 
-    /// They were seen to, or could not be.
+    /// Records the result of an update.
     pub fn ended(&mut self, wanted: BTreeSet<String>, result: Result<(), EngineError>) {
         let now = Instant::now();
         match result {
@@ -59,16 +60,17 @@ impl KeptImages {
     }
 }
 
-/// The ids of the images of all versions that are remembered.
+/// The IDs of the images of all known versions.
 pub fn of(versions: &BTreeMap<ServiceName, Versions>) -> BTreeSet<String> {
     let revisions = versions.values().flat_map(|versions| &versions.revisions);
     revisions.filter_map(|revision| revision.service.container.image_id.clone()).collect()
 }
 
-/// Gives these images a name and takes the others' away. An image that has no other name and that no container uses goes with it.
+/// Gives these images a name, and removes the names of all others. An image without another name that no container uses
+/// is removed with its name.
 ///
 /// # Errors
-/// When the engine does not do it.
+/// If the engine fails.
 pub async fn settle<E: Engine>(
     engine: &E,
     project: &ProjectName,
@@ -80,7 +82,7 @@ pub async fn settle<E: Engine>(
     for (name, id) in &wanted {
         if !there.contains(name) {
             match engine.keep_image(id, name).await {
-                // There is nothing left to be kept.
+                // The image is gone, so there is nothing to keep.
                 Ok(()) | Err(EngineError::Gone { .. }) => {}
                 Err(error) => return Err(error),
             }
@@ -88,7 +90,7 @@ pub async fn settle<E: Engine>(
     }
     for name in there.iter().filter(|name| !wanted.contains_key(name)) {
         match engine.release_image(name).await {
-            // A container that still uses it needs no name for that; nor is it left to be looked for.
+            // The image is in use or gone already. A container does not need the name of its image.
             Ok(()) | Err(EngineError::Gone { .. } | EngineError::Conflict { .. }) => {}
             Err(error) => return Err(error),
         }
@@ -96,7 +98,7 @@ pub async fn settle<E: Engine>(
     Ok(())
 }
 
-/// Takes all names away, of a project that is gone.
+/// Removes all names after the project was removed.
 pub async fn release_all<E: Engine>(engine: &E, project: &ProjectName) {
     let released = tokio::time::timeout(LAST, settle(engine, project, &BTreeSet::new())).await;
     match released {

@@ -1,4 +1,4 @@
-//! The kernel, as a supervisor begins with it: only once a project wants its ports shared by it.
+//! Access to the kernel for a supervisor; used only once a project wants the kernel to share its ports.
 
 use std::sync::Arc;
 
@@ -15,25 +15,25 @@ use crate::{
     spec::ProjectName,
 };
 
-/// Steering that begins, or why it cannot: this host does not do it, or we may not have it.
+/// The start of steering, or why it failed: the host does not support it, or permissions are missing.
 pub type Beginning = BoxFuture<'static, Result<Arc<dyn Steering>, KernelError>>;
 
-/// Where a project's steering comes from.
+/// Provides the steering of projects.
 pub trait Kernel: Send + Sync {
-    /// Begins to steer a project, at once, whether or not somebody waits for it.
+    /// Starts to steer a project. The work starts immediately, whether or not the future is polled.
     fn steer(&self, project: &ProjectName) -> Beginning;
 
-    /// Whether a supervisor that is no more steers a project still: what is in the kernel goes on without it.
+    /// Whether the kernel still steers a project for a supervisor that has ended.
     fn steers(&self, project: &ProjectName) -> bool;
 
-    /// Takes away what a supervisor before us, which did steer, has left of a project that is removed.
+    /// Removes the kernel state that an earlier supervisor left of a removed project.
     ///
     /// # Errors
-    /// When the kernel does not let something go.
+    /// If the kernel refuses to remove something.
     fn clear(&self, project: &ProjectName) -> Result<(), KernelError>;
 }
 
-/// This host's.
+/// The kernel of this host.
 #[derive(Clone, Copy, Debug)]
 pub struct ThisKernel;
 
@@ -54,7 +54,7 @@ impl Kernel for ThisKernel {
     }
 }
 
-/// None: images share their ports by themselves.
+/// No kernel: images share their ports themselves.
 #[derive(Clone, Copy, Debug)]
 pub struct NoKernel;
 

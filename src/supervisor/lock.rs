@@ -1,4 +1,4 @@
-//! One supervisor per project.
+//! The lock file that ensures one supervisor per project, for one user on one host.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -12,28 +12,28 @@ use nix::fcntl::{Flock, FlockArg};
 
 use super::private_folder;
 
-/// Held as long as it lives; the kernel lets go of it when the process ends, however it ends.
+/// Held until it is dropped; the kernel releases it when the process ends, however it ends.
 #[derive(Debug)]
 pub struct Lock {
     path: PathBuf,
     file: Mutex<Flock<File>>,
 }
 
-/// Why a project's lock cannot be had.
+/// Why the lock of a project cannot be acquired.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Another supervisor has it.
+    /// Another supervisor holds it.
     #[error("the project is already supervised by {holder}")]
     Held {
-        /// Which process that is.
+        /// The process that holds it.
         holder: Holder,
     },
     /// The file cannot be used.
     #[error("cannot lock {}: {source}", path.display())]
     Io {
-        /// Which file.
+        /// The path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
 }
@@ -41,9 +41,9 @@ pub enum LockError {
 /// The process that holds a lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
-    /// Its id; `None` in the moment before it has said.
+    /// The process ID; `None` if it has not been written yet.
     pub pid: Option<u32>,
-    /// Its command line.
+    /// The command line of the process.
     pub command: String,
 }
 
@@ -57,26 +57,26 @@ impl std::fmt::Display for Holder {
 }
 
 impl Lock {
-    /// Takes the lock, without waiting.
+    /// Acquires the lock without waiting.
     ///
     /// # Errors
-    /// When another process has it, or the file cannot be used.
+    /// If another process holds it, or the file cannot be used.
     pub fn acquire(path: &Path) -> Result<Self, LockError> {
         let file = Mutex::new(lock(path)?);
         Ok(Self { path: path.to_owned(), file })
     }
 
-    /// Whether its file is there, as far as can be told.
+    /// Whether the lock file still exists; `true` if that cannot be determined.
     pub fn is_there(&self) -> bool {
         let held = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         is_at(&held, &self.path).unwrap_or(true)
     }
 
-    /// Puts the lock back if its file was removed, or is another one by now: else the next supervisor would not see that
-    /// there is one. Returns whether that was so.
+    /// Recreates the lock file if it was removed or replaced: otherwise the next supervisor would not notice this one.
+    /// Returns whether it had to be recreated.
     ///
     /// # Errors
-    /// When another process has locked a file in its place, or there can be none.
+    /// If another process has locked a file of that path, or the file cannot be created.
     pub fn restore(&self) -> Result<bool, LockError> {
         let mut held = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let fail = |source| LockError::Io { path: self.path.clone(), source };
@@ -90,11 +90,11 @@ impl Lock {
         Ok(true)
     }
 
-    /// Removes the file, and lets go of the lock: of a project that is gone nothing is left. Who waits for it meanwhile makes
-    /// another file.
+    /// Removes the file and releases the lock, so that nothing is left of a removed project. A process that waits for
+    /// the lock creates a new file.
     ///
     /// # Errors
-    /// When the file cannot be removed.
+    /// If the file cannot be removed.
     pub fn remove(self) -> Result<(), LockError> {
         let held = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let fail = |source| LockError::Io { path: self.path.clone(), source };
@@ -105,7 +105,7 @@ impl Lock {
     }
 }
 
-/// Whether a file that is open is the one at that path.
+/// Whether an open file is the one at that path.
 fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     let own = file.metadata()?;
     match fs::metadata(path) {
@@ -129,12 +129,12 @@ fn lock(path: &Path) -> Result<Flock<File>, LockError> {
             .map_err(fail)?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(mut file) => {
-                // Who had it may have removed it since it was opened here.
+                // The previous holder may have removed the file since it was opened here.
                 if !is_at(&file, path).map_err(fail)? {
                     continue;
                 }
                 if let Err(error) = say_who(&mut file) {
-                    // On a full disk nobody can be told who it is, but it is held all the same.
+                    // On a full disk, other processes cannot see who holds the lock, but it is held.
                     tracing::warn!(%error, path = %path.display(), "the lock does not say who holds it");
                 }
                 return Ok(file);
@@ -147,7 +147,7 @@ fn lock(path: &Path) -> Result<Flock<File>, LockError> {
     }
 }
 
-/// Writes in place, and cuts off the rest: that takes no room that the file does not have already.
+/// Overwrites the file and truncates it afterwards, which needs no additional disk space.
 fn say_who(file: &mut File) -> io::Result<()> {
     let pid = std::process::id().to_string();
     file.rewind()?;
@@ -190,7 +190,7 @@ mod tests {
         let breaks: [fn(&Path); 3] = [
             |path| fs::remove_file(path).unwrap(),
             |path| fs::remove_dir_all(path.parent().unwrap()).unwrap(),
-            // As by a command that found no lock, and had one for a moment.
+            // Simulates a command that found no lock and held one for a moment.
             |path| {
                 fs::remove_file(path).unwrap();
                 drop(Lock::acquire(path).unwrap());
@@ -203,7 +203,7 @@ mod tests {
             assert!(message.contains(&format!("process {}", std::process::id())), "{message}");
             assert!(!lock.restore().unwrap());
         }
-        // Somebody was faster.
+        // Another process acquired the lock first.
         fs::remove_file(&path).unwrap();
         let other = Lock::acquire(&path).unwrap();
         assert!(matches!(lock.restore(), Err(LockError::Held { .. })));
@@ -217,7 +217,8 @@ mod tests {
         let path = folder.path().join("shop.lock");
         Lock::acquire(&path).unwrap().remove().unwrap();
         assert!(!path.exists());
-        // Each takes it and removes it, again and again: so it is often removed between another one's `open` and `flock`.
+        // Each thread acquires and removes the lock repeatedly, so the file is often removed between `open` and `flock`
+        // of another one.
         let holders = std::sync::atomic::AtomicU32::new(0);
         let taken: u32 = std::thread::scope(|scope| {
             let take = || {

@@ -1,10 +1,12 @@
-//! The one who acts: keeps what the engine shows equal to what is wanted.
+//! The supervisor: keeps the observed state of a project equal to its desired state.
 //!
-//! In: requests, the engine's events, the time. Out: engine calls, and a [`Journal`] of what happened. Between two
-//! looks at the engine everything is decided by [`plan`](crate::plan::plan); [`DesiredState`] holds what users asked for.
+//! Its inputs are requests, engine events and the time; its outputs are engine calls and a [`Journal`] of events. After
+//! each observation of the engine, [`plan`](crate::plan::plan) decides what to do; [`DesiredState`] holds what users
+//! requested.
 //!
-//! Always holds: at most one action per target is under way, and a target counts as busy until a look that began
-//! after its action ended. So no decision rests on a state that our own action has changed.
+//! Invariant: each target has at most one action in progress, and stays busy until an observation that started after
+//! the end of that action. Therefore no decision is based on a state that an action of the supervisor has changed
+//! meanwhile.
 
 mod act;
 mod bind_sources;
@@ -64,30 +66,30 @@ use crate::{
     spec::Project,
 };
 
-/// Where a project that nobody supervises stands: a look, and nothing is done.
+/// Returns the status of a project without a supervisor. Changes nothing.
 ///
 /// # Errors
-/// When the engine does not answer, or the state file cannot be read. What a damaged one held is taken from the engine, as
-/// far as it shows it.
+/// If the engine cannot be reached, or the state file cannot be read. The content of a damaged state file is recovered
+/// from the engine as far as possible.
 pub async fn look<E: Engine>(
     engine: Arc<E>,
     project: Project,
     settings: &Settings,
 ) -> Result<ProjectStatus, LookError> {
-    // Nothing is kept of a look.
+    // The result of this call is not saved.
     let mut desired_state = DesiredState::new(project.name.clone(), settings.state.clone())?.simulated();
     desired_state.restore(project);
     let mut observed = observed(engine, &desired_state, settings).await?;
     let now = settings.clock.now();
-    // Whoever looks has said that the file is damaged.
+    // The caller reports the damage.
     let _ = desired_state.recover(&mut observed, now);
     Ok(status(&desired_state.desired, &observed, now))
 }
 
-/// What a supervisor would do for a request, if one began now; nothing is done.
+/// Returns what a supervisor would do for a request if it started now. Changes nothing.
 ///
 /// # Errors
-/// When the engine does not answer, or the state file cannot be read.
+/// If the engine cannot be reached, or the state file cannot be read.
 pub async fn preview<E: Engine>(
     engine: Arc<E>,
     project: Project,
@@ -100,12 +102,12 @@ pub async fn preview<E: Engine>(
         Request::Apply(apply) => apply.project.clone(),
         _ => project,
     }));
-    // Networks and volumes of the file are looked for by their names.
+    // The project has to be loaded before the observation, because networks and volumes are looked up by name.
     if let Err(rejection) = desired_state.take(loaded, &Observed::default(), now) {
         return Ok(Err(rejection));
     }
     let mut observed = observed(engine, &desired_state, settings).await?;
-    // Whoever asks has said that the file is damaged.
+    // The caller reports the damage.
     let _ = desired_state.recover(&mut observed, now);
     Ok(preview::preview(desired_state, observed, request, now))
 }
@@ -121,7 +123,7 @@ async fn observed<E: Engine>(
         observer.look(&desired_state.desired, &desired_state.expected(), &observe::Dirty::EVERYTHING).await?;
     let steered = settings.kernel.steers(&desired_state.desired.project.name);
     Ok(Observed {
-        // What it shows, only a supervisor can tell.
+        // Only a supervisor has the kernel's report.
         sharing: if steered { Sharing::ByKernel(Arc::default()) } else { Sharing::default() },
         containers: seen.containers.into(),
         networks: seen.networks,
@@ -132,18 +134,18 @@ async fn observed<E: Engine>(
     })
 }
 
-/// Why a project cannot be looked at.
+/// Why a project cannot be observed.
 #[derive(Debug, thiserror::Error)]
 pub enum LookError {
-    /// The engine does not show it.
+    /// The engine cannot be reached, or fails.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// What is remembered of it cannot be read.
+    /// The state file cannot be read.
     #[error(transparent)]
     State(#[from] StateError),
 }
 
-/// Speaks to a supervisor in this process.
+/// Sends requests to a supervisor in this process.
 #[derive(Clone, Debug)]
 pub struct Handle {
     requests: mpsc::Sender<PendingRequest>,
@@ -151,7 +153,7 @@ pub struct Handle {
     reader: reading::Reader,
 }
 
-/// A request, and where its answer goes.
+/// A request and the channel for its reply.
 type PendingRequest = (Request, oneshot::Sender<Reply>);
 
 /// The supervisor has ended.
@@ -160,10 +162,10 @@ type PendingRequest = (Request, oneshot::Sender<Reply>);
 pub struct Ended;
 
 impl Handle {
-    /// Asks for something.
+    /// Sends a request and waits for the reply.
     ///
     /// # Errors
-    /// When the supervisor has ended.
+    /// If the supervisor has ended.
     pub async fn request(&self, request: Request) -> Result<Reply, Ended> {
         let request = match request {
             Request::Watch(reading) => return Ok(self.reader.watch(reading).await),
@@ -174,13 +176,14 @@ impl Handle {
         answer.await.map_err(|_| Ended)
     }
 
-    /// Those who want the project's files watched, for the one who reads them; none where somebody hears them already.
+    /// The requests to watch the project's files, for the task that reads them; `None` if another task receives them
+    /// already.
     #[must_use]
     pub fn watch_asked(&self) -> Option<mpsc::Receiver<WatchAsked>> {
         self.reader.hear()
     }
 
-    /// What happened and happens.
+    /// The events of the supervisor.
     #[must_use]
     pub fn journal(&self) -> &Journal {
         &self.journal

@@ -1,5 +1,5 @@
-//! Looks at the engine: lists always, inspects what may have changed, and now and then a few of the others in turn:
-//! to inspect a container costs the engine and us much more than its row in the list.
+//! Observes the engine. Each observation lists the containers and inspects only those that may have changed, sometimes
+//! also a few others in turn: inspecting a container costs much more than its row in the list.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,61 +21,61 @@ use crate::{
 
 use super::vanished::{Fate, ProcessView, Processes};
 
-/// How many containers are inspected at the same time.
+/// The number of concurrent inspections.
 const AT_ONCE: usize = 8;
-/// How many containers a look in turn inspects: what that costs does not grow with their number.
+/// The number of containers that an observation inspects in turn; the cost does not grow with the number of containers.
 const IN_TURN: usize = 8;
 
-/// Tells the inode of a process's network namespace, where this host can see it.
+/// Returns the inode of a process's network namespace, if this host can see the process.
 pub type NetnsOf = Arc<dyn Fn(u32) -> Option<u64> + Send + Sync>;
 
-/// What may have changed since the last look.
+/// What may have changed since the last observation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dirty {
-    /// Every container may have.
+    /// Any container may have changed.
     pub all: bool,
-    /// Nothing tells that one has, and an event may have been lost: whoever was inspected longest ago is inspected.
+    /// No change is known, but an event may have been lost: inspect the containers with the oldest inspection.
     pub in_turn: bool,
-    /// These containers have.
+    /// These containers may have changed.
     pub containers: BTreeSet<ContainerId>,
-    /// Networks or volumes have.
+    /// Networks or volumes may have changed.
     pub resources: bool,
 }
 
 impl Dirty {
-    /// Nothing has.
+    /// No change.
     pub const NOTHING: Self =
         Self { all: false, in_turn: false, containers: BTreeSet::new(), resources: false };
-    /// Anything may have.
+    /// Everything may have changed.
     pub const EVERYTHING: Self =
         Self { all: true, in_turn: false, containers: BTreeSet::new(), resources: true };
 }
 
-/// What the engine showed at one moment.
+/// The result of an observation.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
-    /// Our containers.
+    /// The containers of the project.
     pub containers: BTreeMap<ContainerId, Container>,
-    /// Networks, by the engine's names.
+    /// Networks by their name on the engine.
     pub networks: BTreeMap<String, Owner>,
-    /// Volumes, by the engine's names.
+    /// Volumes by their name on the engine.
     pub volumes: BTreeMap<String, Owner>,
-    /// What carries our labels and is not ours.
+    /// Resources that have sameport's labels but were not made by sameport.
     pub foreign: BTreeSet<Foreign>,
-    /// Containers whose process is not there, though the engine says that it runs: they are shown as dead.
+    /// Containers whose process is gone although the engine reports it as running; their state is `Dead`.
     pub lost: BTreeSet<ContainerId>,
-    /// Containers that the engine's list lacks, and that run.
+    /// Running containers that the engine's list lacks.
     pub unlisted: BTreeSet<ContainerId>,
-    /// When to look at some of them again.
+    /// Containers to observe again, and when.
     pub again: Option<(Timestamp, BTreeSet<ContainerId>)>,
 }
 
-/// Looks at the engine, and remembers what it saw.
+/// Observes the engine and keeps the previous observation.
 pub struct Observer<E> {
     engine: Arc<E>,
     netns_of: NetnsOf,
     clock: Clock,
-    /// How often it has looked; what is new after the first look has just begun.
+    /// The number of observations. A container that first appears after the first one has just started.
     looks: u64,
     ownership: OwnershipChecker,
     processes: Processes,
@@ -83,16 +83,16 @@ pub struct Observer<E> {
     resources: Resources,
 }
 
-/// A container, as it was seen last.
+/// The last observation of a container.
 struct Seen {
     row: Summary,
     container: Container,
-    /// The look at which it was inspected.
+    /// The number of the observation that inspected it.
     inspected: u64,
 }
 
 impl<E: Engine> Observer<E> {
-    /// An observer that has seen nothing yet.
+    /// An observer without a previous observation.
     pub fn new(engine: Arc<E>, netns_of: NetnsOf, processes: Arc<dyn ProcessView>, clock: Clock) -> Self {
         Self {
             processes: Processes::new(processes),
@@ -106,10 +106,10 @@ impl<E: Engine> Observer<E> {
         }
     }
 
-    /// Looks again. `expected`: what is known of the names of what is ours.
+    /// Observes the engine. `expected`: the known names of the project's resources.
     ///
     /// # Errors
-    /// When the engine does not answer; what was seen before stays remembered.
+    /// If the engine cannot be reached; the previous observation is kept.
     pub async fn look(
         &mut self,
         desired: &Desired,
@@ -139,15 +139,15 @@ impl<E: Engine> Observer<E> {
         })
     }
 
-    /// Asks after each container that was there and that the list lacks: a list can be short, or empty, without anything
-    /// having ended. Returns those that run.
+    /// Inspects each known container that the list lacks: a list can be incomplete or empty although no container
+    /// ended. Returns those that run.
     async fn look_at_unlisted(
         &self,
         seen: &mut BTreeMap<ContainerId, Seen>,
         foreign: &[Foreign],
         goes_down: bool,
     ) -> Result<BTreeSet<ContainerId>, EngineError> {
-        // One that is not taken for ours any more is listed.
+        // Containers that no longer count as sameport's are in the list.
         let foreign: BTreeSet<_> = foreign.iter().filter_map(|foreign| foreign.container.as_ref()).collect();
         let missing = self.seen.keys().filter(|id| !seen.contains_key(*id) && !foreign.contains(id)).cloned();
         let missing: Vec<_> = missing.collect();
@@ -174,7 +174,8 @@ impl<E: Engine> Observer<E> {
                         self.container(known.labels.clone(), known.hooks.clone(), &id, inspection);
                     Container { recreated: known.recreated, ..container }
                 }
-                // An engine that knows nothing of a process that runs can do nothing for it, either.
+                // The engine does not know the container, but its process runs. There is nothing that the engine could
+                // do for it.
                 None if !goes_down && self.runs_still(&before.container) => before.container.clone(),
                 None => continue,
             };
@@ -190,8 +191,8 @@ impl<E: Engine> Observer<E> {
         container.process().is_some_and(|process| self.processes.is_there(&container.id, process.pid))
     }
 
-    /// Holds what the engine says of processes against what this host shows. Returns those that are lost, and when to look
-    /// again at those that may be.
+    /// Compares the states that the engine reports with the processes on this host. Returns the containers whose
+    /// process is lost, and when to observe those again that may be.
     fn look_at_processes(
         &mut self,
         seen: &mut BTreeMap<ContainerId, Seen>,
@@ -207,7 +208,7 @@ impl<E: Engine> Observer<E> {
                     doubted.insert(id.clone());
                     when = Some(when.map_or(until, |when| when.min(until)));
                 }
-                // What the engine said before the process went is no second word.
+                // A report from before the process disappeared does not confirm it.
                 Fate::Lost if seen.inspected == self.looks => {
                     lost.insert(id.clone());
                     seen.container.state = ContainerState::Dead;
@@ -222,7 +223,7 @@ impl<E: Engine> Observer<E> {
         (lost, when.map(|when| (when, doubted)))
     }
 
-    /// Inspects those of our containers that may have changed.
+    /// Inspects the project's containers that may have changed.
     async fn look_at(
         &self,
         ours: Vec<Owned>,
@@ -264,7 +265,7 @@ impl<E: Engine> Observer<E> {
         Ok(seen)
     }
 
-    /// A container as the engine shows it; `known_as`: its id in the list.
+    /// Converts an inspection; `known_as` is the container's ID in the list.
     fn container(
         &self,
         labels: Labels,
@@ -298,7 +299,7 @@ impl<E: Engine> Observer<E> {
         }
     }
 
-    /// Those of ours that were inspected longest ago.
+    /// The containers with the oldest inspections.
     fn turns(&self, ours: &[Owned]) -> BTreeSet<ContainerId> {
         let mut known: Vec<_> = ours
             .iter()
@@ -308,8 +309,8 @@ impl<E: Engine> Observer<E> {
         known.into_iter().take(IN_TURN).map(|(_, id)| id.clone()).collect()
     }
 
-    /// When a state began, by our clock: now, if it is seen for the first time. Only of what was there before we
-    /// looked at all the engine's word is taken, as far as it can be true.
+    /// When a state began, by the supervisor's clock: now, if it is new. For containers that existed before the first
+    /// observation, the engine's time counts, unless it is in the future.
     fn since(&self, id: &ContainerId, state: &ContainerState) -> Timestamp {
         let now = self.clock.now();
         match self.seen.get(id) {
@@ -343,7 +344,7 @@ impl<E: Engine> Observer<E> {
     }
 }
 
-/// Networks and volumes, as they were seen last.
+/// The last observation of networks and volumes.
 #[derive(Clone, Debug, Default)]
 struct Resources {
     networks: BTreeMap<String, Owner>,
@@ -352,15 +353,15 @@ struct Resources {
 }
 
 impl Seen {
-    /// Whether it seems to be as it was: the list shows the same, and its process is where it was. A container that has
-    /// ended and runs again looks the same in the list.
+    /// Whether it seems unchanged: the list shows the same, and its process is in the same network namespace. In the
+    /// list alone, a container that ended and runs again can look the same.
     fn is_still(&self, row: &Summary, netns_of: &dyn Fn(u32) -> Option<u64>) -> bool {
         same(&self.row, row)
             && self.container.process().is_none_or(|process| netns_of(process.pid) == self.container.netns)
     }
 }
 
-/// Names of the volumes that replicas mount which shall run.
+/// The names of the volumes that the desired replicas mount.
 fn needed_volumes(desired: &Desired) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for (service, goal) in &desired.goals {
@@ -376,7 +377,7 @@ fn needed_volumes(desired: &Desired) -> BTreeSet<String> {
     names
 }
 
-/// What tells a state from the same state at another time, by the engine's clock.
+/// The engine's time of a state, which tells it apart from the same state at another time.
 fn began_at(state: &ContainerState) -> Option<Timestamp> {
     match state {
         ContainerState::Running(process) | ContainerState::Paused(process) => Some(process.started_at),
@@ -385,8 +386,8 @@ fn began_at(state: &ContainerState) -> Option<Timestamp> {
     }
 }
 
-/// Whether two rows of the list tell the same: name, connections, state, and in the status what the health check says. The
-/// status also tells the age, which changes all the time.
+/// Whether two rows of the list are equal in name, connections, state and health. The health is part of the status,
+/// which also contains the constantly changing age.
 fn same(before: &Summary, now: &Summary) -> bool {
     let health = |status: &str| status.split_once('(').map(|(_, rest)| rest.to_owned());
     before.name == now.name

@@ -6,7 +6,7 @@ use crate::{
     spec::{self, Generation, Hook, Hooks, Image, Limits, Project},
 };
 
-/// The image of every replica here.
+/// The image of every replica in these tests.
 const IMAGE: &str = "app:1";
 
 fn labels(slot: Slot) -> Labels {
@@ -18,7 +18,7 @@ fn labels(slot: Slot) -> Labels {
     }
 }
 
-/// Makes and starts a replica.
+/// Creates and starts a replica.
 async fn add(engine: &Memory, slot: Slot, hooks: Hooks) -> ContainerId {
     let create = CreateContainer {
         name: format!("shop-web-{slot}"),
@@ -32,7 +32,7 @@ async fn add(engine: &Memory, slot: Slot, hooks: Hooks) -> ContainerId {
     id
 }
 
-/// An observer that has seen nothing yet.
+/// An observer without a previous observation.
 fn observer(engine: &Memory) -> Observer<Memory> {
     let eyes = engine.clone();
     let netns_of: NetnsOf = Arc::new(move |pid| eyes.world().netns_of(pid));
@@ -49,7 +49,7 @@ async fn look(observer: &mut Observer<Memory>, dirty: &Dirty) -> Snapshot {
     observer.look(&desired(), &Expected::default(), dirty).await.unwrap()
 }
 
-/// An engine with so many replicas of a project, and an observer that has seen them.
+/// An engine with this number of replicas of a project, and an observer that has observed them.
 async fn watched(replicas: u32) -> (Memory, Observer<Memory>) {
     let engine = Memory::new(Clock::starting_at(Timestamp::UNIX_EPOCH), 1);
     for slot in Slot::first(replicas) {
@@ -74,7 +74,7 @@ async fn a_look_in_turn_inspects_a_few_and_comes_round_to_everyone() {
         let snapshot = look(&mut observer, &dirty).await;
         let news = snapshot.containers.values().filter(|container| container.limits == changed).count();
         assert_eq!(news, known);
-        // One of them lists.
+        // One of the calls is the list.
         assert_eq!(engine.world().calls - before, if known > 0 { 1 + 8 } else { 1 });
     }
 }
@@ -104,7 +104,7 @@ async fn who_is_not_ours_is_named_and_asked_after_once() {
         snapshot.foreign.iter().filter_map(|f| Some((f.container.clone()?, f.reason.clone()))).collect()
     };
     let wanted: Vec<_> = copies.into_iter().map(|id| (id, ForeignReason::LabelsOfImage)).collect();
-    // Each has an image of its own.
+    // Each container has an image of its own.
     for calls in [1 + 3, 1, 1] {
         let before = engine.world().calls;
         let snapshot = look(&mut observer, &Dirty::NOTHING).await;
@@ -119,7 +119,7 @@ async fn replicas_of_one_image_cost_one_look_at_it() {
     let mut observer = observer(&engine);
     let before = engine.world().calls;
     look(&mut observer, &Dirty { all: true, ..Dirty::NOTHING }).await;
-    // The list, the image, and everyone.
+    // The list, the image, and each container.
     assert_eq!(engine.world().calls - before, 1 + 1 + 20);
 }
 
@@ -154,7 +154,7 @@ async fn hooks_of_an_image_are_none_of_its_containers() {
     engine.world().label_image(IMAGE, BTreeMap::from([(Labels::HOOKS.to_owned(), label)]));
     let plain = add(&engine, Slot::FIRST, Hooks::default()).await;
     let hooked = add(&engine, Slot::new(2).unwrap(), hooks("good")).await;
-    // An earlier release wrote nothing where there were none.
+    // Earlier releases wrote no label for containers without hooks.
     let legacy = add(&engine, Slot::new(3).unwrap(), Hooks::default()).await;
     engine.world().make_legacy(&legacy);
     let snapshot = look(&mut observer(&engine), &Dirty::EVERYTHING).await;
@@ -189,13 +189,13 @@ async fn a_process_that_the_engine_does_not_miss_is_lost_after_a_second_look() {
     assert_eq!(doubted, BTreeSet::from([id.clone()]));
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert!(again <= observer.clock.now());
-    // The engine has to say so again: a look that does not ask it decides nothing.
+    // The engine has to confirm it: an observation without an inspection decides nothing.
     let snapshot = look(&mut observer, &Dirty::NOTHING).await;
     assert!(snapshot.containers[&id].process().is_some());
     let snapshot = look(&mut observer, &dirty).await;
     assert_eq!((&snapshot.containers[&id].state, &snapshot.lost), (&ContainerState::Dead, &doubted));
     assert_eq!(snapshot.again, None);
-    // And it stays so, asked or not.
+    // The state does not change afterwards, with or without an inspection.
     for dirty in [Dirty::NOTHING, dirty] {
         assert_eq!(look(&mut observer, &dirty).await.containers[&id].state, ContainerState::Dead);
     }
@@ -209,14 +209,14 @@ async fn what_the_list_lacks_is_asked_after_and_stays_as_long_as_it_is_there() {
     let snapshot = look(&mut observer, &Dirty::EVERYTHING).await;
     assert_eq!(snapshot.containers.keys().collect::<Vec<_>>(), ids.iter().collect::<Vec<_>>());
     assert_eq!(snapshot.unlisted, ids.iter().cloned().collect());
-    // One has ended, one is gone: both are seen.
+    // One container ended and one was removed; both are noticed.
     engine.world().exit(&ids[0], 1);
     engine.world().remove(&ids[1]);
     let snapshot = look(&mut observer, &Dirty::NOTHING).await;
     assert!(matches!(snapshot.containers[&ids[0]].state, ContainerState::Exited(_)));
     assert!(!snapshot.containers.contains_key(&ids[1]));
     assert_eq!(snapshot.unlisted, BTreeSet::from([ids[2].clone()]));
-    // An engine that has lost its data does not know it, and it runs all the same.
+    // The engine has lost its data and does not know the container, but the process runs.
     engine.world().knows_nothing = true;
     let snapshot = look(&mut observer, &Dirty::NOTHING).await;
     assert_eq!(snapshot.containers.keys().collect::<Vec<_>>(), [&ids[2]]);

@@ -1,8 +1,8 @@
-//! Connections of our own to a new version: whether any reach it has to be known before it takes the place of the old one, also
-//! where no clients come.
+//! Opens test connections to a new version, so that it is known whether connections reach it before it replaces the old
+//! version, also without clients.
 //!
-//! They go to the pod's address, as Docker forwards those of clients, and are counted as these are. One ends as soon as
-//! it has begun, which servers know from the checks of load balancers.
+//! They go to the pod's address, to which Docker forwards those of clients, and are counted like them. Each is closed
+//! as soon as it is established, which servers know from the checks of load balancers.
 
 use std::{
     collections::BTreeMap,
@@ -18,31 +18,31 @@ use crate::{
     spec::ServiceName,
 };
 
-/// From one connection to the next one.
+/// The delay between two connections.
 const PAUSE: Duration = Duration::from_millis(100);
-/// For how long one may take to be accepted, and then to be closed by the server.
+/// Timeout to establish a connection, and then for the server to close it.
 const LIMIT: Duration = Duration::from_millis(300);
-/// So many are made for a rollout at most.
+/// The maximum number of connections for a rollout.
 const MOST: u32 = 400;
 
-/// Where connections go.
+/// The destination of test connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct To {
-    /// A process in the pod's network.
+    /// A process in the pod's network namespace.
     pub pid: u32,
-    /// The network: another process may have got that id.
+    /// The inode of that network namespace, in case the process ID has been reused.
     pub netns: u64,
-    /// The port.
+    /// The port in the pod.
     pub port: u16,
 }
 
-/// The connections to all services that need some.
+/// The test connections to all services that need some.
 #[derive(Debug, Default)]
 pub struct OwnConnections {
     running: BTreeMap<ServiceName, Task>,
 }
 
-/// It ends when this is dropped.
+/// Aborts the task when dropped.
 #[derive(Debug)]
 struct Task {
     to: To,
@@ -56,7 +56,7 @@ impl Drop for Task {
 }
 
 impl OwnConnections {
-    /// Connects there, again and again, and nowhere else.
+    /// Connects repeatedly to these destinations, and stops connecting to others.
     pub fn follow(&mut self, wanted: &BTreeMap<ServiceName, To>) {
         self.running.retain(|name, task| wanted.get(name) == Some(&task.to));
         for (name, to) in wanted {
@@ -70,7 +70,7 @@ async fn connect_often(to: To) {
     for _ in 0..MOST {
         match tokio::task::spawn_blocking(move || connect(to)).await {
             Ok(Ok(())) | Err(_) => {}
-            // What follows from that is seen by what is counted.
+            // The effect is visible in the connection counters.
             Ok(Err(error)) => tracing::debug!(%error, port = to.port, "a connection of our own"),
         }
         tokio::time::sleep(PAUSE).await;
@@ -92,7 +92,7 @@ fn connect(To { pid, netns, port }: To) -> Result<(), KernelError> {
     Ok(())
 }
 
-/// The address of the pod that Docker forwards to: it has no other one that is not its own.
+/// The address of the pod to which Docker forwards.
 fn address() -> Result<Option<Ipv4Addr>, KernelError> {
     let addresses = netns::addresses()?.into_iter();
     Ok(addresses
@@ -103,7 +103,7 @@ fn address() -> Result<Option<Ipv4Addr>, KernelError> {
         .next())
 }
 
-/// Closes its side and waits for the server's: a connection that is closed with something unread is reset.
+/// Closes this side and waits for the server to close its side: closing a connection with unread data would reset it.
 fn end(mut stream: TcpStream) -> io::Result<()> {
     let deadline = Instant::now() + LIMIT;
     stream.shutdown(Shutdown::Write)?;

@@ -1,4 +1,4 @@
-//! Who supervises a project: what the lock of a supervisor says of it.
+//! The owner of a lock: the process that supervises a project.
 
 use std::{
     fmt, fs,
@@ -13,35 +13,35 @@ use super::read_access::ReadAccess;
 /// The process that supervises a project.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
-    /// The name of its host.
+    /// The host name.
     pub host: String,
-    /// What tells this start of its host's kernel from all others; empty where the system does not say.
+    /// The boot ID of the host's kernel; empty if unknown.
     #[serde(default)]
     pub boot: String,
-    /// Its process id there.
+    /// The process ID on that host.
     pub pid: u32,
-    /// The user that it runs as.
+    /// The name of the user that it runs as.
     pub user: String,
-    /// The id of that user.
+    /// The ID of that user.
     pub uid: u32,
-    /// Since when it supervises the project.
+    /// When it started to supervise the project.
     pub since: Timestamp,
-    /// Which release it is.
+    /// The release of sameport.
     #[serde(default)]
     pub release: String,
-    /// Its control socket.
+    /// The path of the control socket.
     #[serde(default)]
     pub socket: PathBuf,
-    /// The project's folder, if that is known.
+    /// The folder of the project, if known.
     #[serde(default)]
     pub folder: Option<PathBuf>,
-    /// How other users who may use the engine ask it; earlier releases did not tell.
+    /// How other users of the engine send read-only requests; `None` for releases that do not report it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read_access: Option<ReadAccess>,
 }
 
 impl Owner {
-    /// This process.
+    /// Describes this process.
     #[must_use]
     pub fn this_process(socket: &Path, folder: Option<&Path>, since: Timestamp) -> Self {
         let uid = nix::unistd::geteuid();
@@ -61,20 +61,20 @@ impl Owner {
         }
     }
 
-    /// Whether its control socket is one that this user can use.
+    /// Whether the current user can use its control socket.
     #[must_use]
     pub fn is_of_this_user(&self) -> bool {
         self.uid == nix::unistd::geteuid().as_raw() && self.is_of_this_host()
     }
 
-    /// Whether it runs on this host, since the last start of its kernel.
+    /// Whether it runs on this host, in the current boot.
     #[must_use]
     pub fn is_of_this_host(&self) -> bool {
         !self.boot.is_empty() && self.boot == boot()
     }
 }
 
-/// As people read it: `process 4711 of alice on db1, since 2026-11-29 10:24:23 UTC`.
+/// For people: `process 4711 of alice on db1, since 2026-11-29 10:24:23 UTC`.
 impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let since = self.since.strftime("%Y-%m-%d %H:%M:%S UTC");

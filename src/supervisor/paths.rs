@@ -1,4 +1,4 @@
-//! Where a supervisor keeps its socket, lock, state and log.
+//! The paths of a supervisor's socket, lock, state and log.
 
 use std::{
     env,
@@ -14,52 +14,53 @@ use nix::unistd::{Uid, User};
 use super::private_folder::{self, FolderError};
 use crate::{spec::ProjectName, systemd};
 
-/// The folders of this user.
+/// The folders of the current user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paths {
     runtime: PathBuf,
     state: PathBuf,
-    /// Instead of `runtime` for projects that the host's systemd starts, where that is another folder.
+    /// Replaces `runtime` for projects that the host's systemd starts, if that is another folder.
     enabled: Option<PathBuf>,
 }
 
 /// A folder that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PathError {
-    /// It cannot be made, or is not ours alone.
+    /// The folder cannot be created, or another user can write to it.
     #[error("cannot use {}: {source}", path.display())]
     Folder {
-        /// Which one.
+        /// The path of the folder.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: FolderError,
     },
-    /// There is none.
+    /// The user has no folder.
     #[error("user {uid} has no home directory for sockets and state")]
     NoHome {
-        /// Which user.
+        /// The user ID.
         uid: u32,
     },
 }
 
-/// The lock of the supervisor that listens on a control socket, also in the runtime folder of another one.
+/// The lock of the supervisor that listens on a control socket; works for any runtime folder.
 #[must_use]
 pub fn lock_beside(socket: &Path) -> PathBuf {
     socket.with_extension("lock")
 }
 
 impl Paths {
-    /// The folders as the environment says: `$XDG_RUNTIME_DIR/sameport` and `$XDG_STATE_HOME/sameport`, for root
-    /// `/run/sameport` and `/var/lib/sameport`. They are made with mode 0700.
+    /// Determines the folders from the environment: `$XDG_RUNTIME_DIR/sameport` and `$XDG_STATE_HOME/sameport`, for
+    /// root by default `/run/sameport` and `/var/lib/sameport`. Creates them with mode 0700.
     ///
-    /// Folders of another user, as `sudo -E` and `su` leave them in the environment, count as not given. A user without a
-    /// login has no runtime folder: the state folder is used, and never one that others can write to, such as `/tmp`.
+    /// Variables that name a folder of another user, as left by `sudo -E` and `su`, are ignored. A user without a login
+    /// session has no runtime folder; the state folder is used instead, and never a folder that others can write to,
+    /// such as `/tmp`.
     ///
-    /// For root, a project that `sameport enable` has systemd start is in `/run/sameport` also in a login that has a
-    /// runtime folder of its own: systemd knows of no login.
+    /// A project of root that systemd starts (`sameport enable`) is always in `/run/sameport`, even if the login
+    /// session has a runtime folder of its own, because systemd does not run in that session.
     ///
     /// # Errors
-    /// When a folder cannot be made, or somebody else can change what is in it.
+    /// If a folder cannot be created, or another user can change its content.
     pub fn from_env() -> Result<Self, PathError> {
         let paths = Self::chosen(|variable| env::var_os(variable), nix::unistd::geteuid())?;
         own_folder(&paths.runtime)?;
@@ -68,7 +69,7 @@ impl Paths {
         Ok(paths)
     }
 
-    /// Those of a user with this environment; nothing is made.
+    /// The folders of a user with this environment. Creates nothing.
     fn chosen(environment: impl Fn(&str) -> Option<OsString>, uid: Uid) -> Result<Self, PathError> {
         let given = |variable| not_of_others(environment(variable)?, uid);
         let state = given("XDG_STATE_HOME").or_else(|| match uid.is_root() {
@@ -91,7 +92,7 @@ impl Paths {
         Ok(Self { runtime, state, enabled })
     }
 
-    /// The folder that all supervisors of this user on this host have in common.
+    /// The folder that all supervisors of this user on this host share.
     #[must_use]
     pub fn of_host(&self) -> &Path {
         self.enabled.as_deref().unwrap_or(&self.runtime)
@@ -103,26 +104,26 @@ impl Paths {
         self.runtime_of(project).join(format!("{project}.sock"))
     }
 
-    /// The lock that a project's supervisor holds.
+    /// The lock file of a project's supervisor.
     #[must_use]
     pub fn lock(&self, project: &ProjectName) -> PathBuf {
         lock_beside(&self.socket(project))
     }
 
-    /// What must outlive a project's supervisor.
+    /// The state file of a project.
     #[must_use]
     pub fn state(&self, project: &ProjectName) -> PathBuf {
         self.state.join(format!("{project}.json"))
     }
 
-    /// The variables that systemd gives a project's supervisor.
+    /// The file with the environment variables that systemd sets for a project's supervisor.
     #[must_use]
     pub fn variables(&self, project: &ProjectName) -> PathBuf {
         self.state.join(format!("{project}.env"))
     }
 
-    /// What is left when the project is removed, as far as it is there: what its supervisors have printed, and what was or is
-    /// in the place of the state file.
+    /// The files that are left after the project was removed, whether or not they exist: the logs of its supervisors,
+    /// the state file, and its damaged and temporary versions.
     #[must_use]
     pub fn kept(&self, project: &ProjectName) -> Vec<PathBuf> {
         let (log, state) = (self.log(project), self.state(project));
@@ -134,39 +135,39 @@ impl Paths {
         self.enabled.as_deref().filter(|_| unit.is_file()).unwrap_or(&self.runtime)
     }
 
-    /// What a project's supervisor in the background prints.
+    /// The log of a project's supervisor in the background.
     #[must_use]
     pub fn log(&self, project: &ProjectName) -> PathBuf {
         self.state.join(format!("{project}.log"))
     }
 }
 
-/// Opens a log, to write at its end. It tells of containers, and with `SAMEPORT_LOG=trace` of what they are given: only this user
-/// may read it.
+/// Opens a log for appending. With `SAMEPORT_LOG=trace`, logs contain the configuration of containers, so only this
+/// user may read them.
 ///
 /// # Errors
-/// When it cannot be opened or made.
+/// If the log cannot be opened or created.
 pub fn open_log(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     let file = options.create(true).append(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path)?;
-    // Those of earlier releases were for all.
+    // Logs of earlier releases were readable by everyone.
     file.set_permissions(fs::Permissions::from_mode(0o600))?;
     Ok(file)
 }
 
-/// Where a log goes when another one begins.
+/// The path of a log after its rotation.
 #[must_use]
 pub fn rotated_log(log: &Path) -> PathBuf {
     log.with_extension("log.1")
 }
 
-/// Where a damaged state file goes.
+/// The path of a damaged state file.
 #[must_use]
 pub fn damaged_state(state: &Path) -> PathBuf {
     state.with_extension("json.bad")
 }
 
-/// Where a state file is written before it takes its place.
+/// The temporary path to which a state file is written before it is renamed.
 #[must_use]
 pub fn state_beside(state: &Path) -> PathBuf {
     state.with_extension("json.new")
@@ -176,10 +177,10 @@ fn own_folder(path: &Path) -> Result<(), PathError> {
     private_folder::make(path).map_err(|source| PathError::Folder { path: path.to_owned(), source })
 }
 
-/// The folder that a variable names, if it is not another user's.
+/// The folder that a variable names, unless it belongs to another user.
 fn not_of_others(path: OsString, uid: Uid) -> Option<PathBuf> {
     let path = std::path::absolute(Some(path).filter(|path| !path.is_empty())?).ok()?;
-    // Where there is none, one is made.
+    // A missing folder is created later.
     let is_foreign = fs::metadata(&path).is_ok_and(|found| found.uid() != uid.as_raw());
     (!is_foreign).then_some(path)
 }
@@ -188,7 +189,7 @@ fn is_of(path: &Path, uid: Uid) -> bool {
     fs::metadata(path).is_ok_and(|found| found.is_dir() && found.uid() == uid.as_raw())
 }
 
-/// The home directory of a user, as the system has it.
+/// The home directory of a user, from the user database.
 fn home(uid: Uid) -> Option<PathBuf> {
     Some(User::from_uid(uid).ok()??.dir)
 }
@@ -214,7 +215,7 @@ mod tests {
         for path in [&theirs, &ours] {
             fs::create_dir(path).unwrap();
         }
-        // A user whom nobody else is: none of these folders is his.
+        // No other user has this ID, so none of these folders belongs to it.
         let me = nix::unistd::geteuid().as_raw();
         fn all(path: &Path) -> [(&'static str, &Path); 3] {
             [("XDG_RUNTIME_DIR", path), ("XDG_STATE_HOME", path), ("HOME", path)]
@@ -229,10 +230,10 @@ mod tests {
             chosen(4242, &[("XDG_RUNTIME_DIR", &ours), ("HOME", &theirs), ("TMPDIR", &ours)]);
         let in_home = theirs.join(".local/state/sameport");
         assert_eq!((runtime, state), (in_home.clone(), in_home));
-        // Nobody has said where.
+        // No variable is set.
         let none = Paths::chosen(|_| None, Uid::from_raw(4242));
         assert!(matches!(none, Err(PathError::NoHome { uid: 4242 })), "{none:?}");
-        // One that is not there yet is made.
+        // A missing folder is used.
         let new = folder.path().join("new");
         assert_eq!(chosen(4242, &all(&new)), (new.join("sameport"), new.join("sameport")));
     }

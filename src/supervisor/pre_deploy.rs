@@ -1,4 +1,4 @@
-//! Takes note of how jobs before a new version ended (`x-sameport.before`).
+//! Detects failed pre-deploy jobs (`x-sameport.pre_deploy`).
 
 use jiff::Timestamp;
 
@@ -13,7 +13,7 @@ use super::{
     watch::{self, TerminationReport},
 };
 
-/// A job that failed.
+/// A pre-deploy job that failed.
 #[derive(Clone, Debug)]
 pub struct Failure {
     target: Target,
@@ -21,7 +21,7 @@ pub struct Failure {
     exit: Exit,
 }
 
-/// The jobs that failed since it was asked last.
+/// The jobs that failed since the last call.
 pub fn failures(desired: &Desired, observed: &mut Observed) -> Vec<Failure> {
     let failed = pre_deploy::failed(desired, observed).filter_map(|(target, job)| match &job.state {
         ContainerState::Exited(exit) => {

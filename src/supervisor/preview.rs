@@ -1,8 +1,8 @@
-//! The steps that a request would take if nothing failed. Takes none of them.
+//! Simulates the steps that a request would cause, without carrying them out.
 //!
-//! The plan is made again and again as a supervisor makes it, and each action is taken as done at once: every container
-//! starts, gets ready and stays up, every job succeeds. So the order is the real one, and a time is the earliest possible:
-//! what passes by a rule of the file counts, what a program takes does not.
+//! Plans repeatedly like a supervisor, and treats each action as immediately successful: every container starts,
+//! becomes ready and stays up, and every job succeeds. The order of the steps is therefore the real one. Times are the
+//! earliest possible: delays that the file sets are included, the run time of programs is not.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -21,58 +21,58 @@ use crate::{
 
 use super::{DesiredState, Rejection, Request, bind_sources, traffic};
 
-/// Whatever needs more steps than that is cut off.
+/// The maximum number of steps; the preview ends there.
 const MOST: usize = 10_000;
-/// Whatever comes later than that is left out.
+/// The time after which the preview ends.
 const HORIZON: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// The steps that a request would take.
+/// The steps that a request would cause.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Preview {
-    /// In this order.
+    /// The steps, in the order in which they would be taken.
     pub steps: Vec<Step>,
-    /// In which order the replicas of each service are replaced that gets another version.
+    /// For each service that gets another version, the order in which its replicas are replaced.
     pub orders: Vec<(ServiceName, ReplacementOrder)>,
-    /// Services that nobody serves for a while.
+    /// Services that would have no ready replica for a while.
     pub gaps: Vec<Gap>,
-    /// What is in the way, now or then.
+    /// Errors that exist now or would occur.
     pub errors: Vec<StatusError>,
 }
 
-/// One thing that would be done.
+/// A step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
-    /// How long after the beginning at the earliest.
+    /// The earliest time of the step, after the start.
     pub after: Duration,
-    /// What.
+    /// The action.
     pub verb: Verb,
-    /// To what.
+    /// The target of the action.
     pub target: Target,
-    /// The name of its container or resource, where it has one.
+    /// The name of the container or resource, if it has one.
     pub name: Option<String>,
-    /// The image of a container that is made.
+    /// The image of a container that is created.
     pub image: Option<String>,
-    /// How long it may take to end.
+    /// The stop timeout of a container.
     pub grace: Option<Duration>,
 }
 
-/// A service that served, and that nobody serves for a while.
+/// A service that was ready and has no ready replica for a while.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
-    /// Which one.
+    /// The service.
     pub service: ServiceName,
-    /// Whether its pod is made anew: then connections are refused meanwhile. Else they wait.
+    /// Whether its pod is recreated: then new connections are refused. Otherwise they are held.
     pub new_pod: bool,
-    /// How long they wait at most.
+    /// How long new connections are held, at most.
     pub hold: Duration,
-    /// Whether it declares a UDP port: datagrams cannot wait.
+    /// Whether it declares a UDP port: datagrams cannot be held.
     pub serves_udp: bool,
 }
 
-/// Tells what would be done for a request.
+/// Returns the steps that a request would cause.
 ///
 /// # Errors
-/// When it would be refused.
+/// If the request would be rejected.
 pub fn preview(
     mut desired_state: DesiredState,
     mut observed: Observed,
@@ -83,12 +83,12 @@ pub fn preview(
     observed.busy.clear();
     observed.history.values_mut().for_each(crate::plan::History::succeeded);
     let mut errors = status(&desired_state.desired, &observed, now).errors;
-    // From here on nobody has a connection to finish, and every listener is where it should be.
+    // From here on, no connection has to be drained, and every listener counts as in place.
     observed.sharing = Sharing::ByImages;
     observed.unhealthy.clear();
     observed.metrics.clear();
     observed.bind_sources = bind_sources::now(&desired_state.desired, &observed.containers);
-    // By the engine's clock, which may be ahead of ours: a new process is younger than those that run.
+    // The engine's clock may be ahead: a new process must be younger than the running ones.
     let newest = observed.containers.values().filter_map(Container::started_at).max();
     let mut simulation = Simulation {
         begin: now,
@@ -108,18 +108,18 @@ pub fn preview(
     Ok(Preview { errors, ..simulation.preview })
 }
 
-/// A simulation of what the supervisor would do.
+/// A simulation of the supervisor.
 struct Simulation {
     begin: Timestamp,
     now: Timestamp,
-    /// How far the engine's clock is ahead of ours.
+    /// How far the engine's clock is ahead of the supervisor's.
     ahead: Duration,
     desired_state: DesiredState,
     observed: Observed,
-    /// How many containers were made so far.
+    /// The number of containers created so far.
     made: u32,
     preview: Preview,
-    /// Services that somebody has served.
+    /// Services that have had a ready replica.
     served: BTreeSet<ServiceName>,
 }
 
@@ -149,7 +149,7 @@ impl Simulation {
                 self.desired_state.note_begun(&action, &self.observed);
                 self.simulate(action);
             }
-            // So that one process can be told from the next.
+            // Distinguishes one process from the next by its start time.
             self.now = self.now.checked_add(Duration::from_millis(1)).unwrap_or(self.now);
         }
     }
@@ -190,7 +190,7 @@ impl Simulation {
                 .map_or(Target::Hooks(id), |container| self.desired_state.desired.target_of(container)),
             target => target,
         };
-        // Milliseconds only tell one process from another.
+        // Milliseconds only serve to distinguish processes.
         let after = Duration::from_secs(self.after(self.now).as_secs());
         self.preview.steps.push(Step { after, verb: action.verb(), target, name, image, grace });
     }
@@ -209,7 +209,7 @@ impl Simulation {
         }
     }
 
-    /// A service that was served and shall be, and that nobody serves.
+    /// Records services that had a ready replica, should have one, and have none.
     fn note_gaps(&mut self, ready: &BTreeSet<ContainerId>) {
         let serving: BTreeSet<_> = self
             .observed
@@ -248,7 +248,7 @@ impl Simulation {
         self.served.extend(serving);
     }
 
-    /// Takes an action as done.
+    /// Applies the effect of an action as if it had succeeded.
     fn simulate(&mut self, action: Action) {
         let observed = &mut self.observed;
         match action {
@@ -294,7 +294,7 @@ impl Simulation {
             }
             Action::Start { id, .. } => self.start(&id),
             Action::Connect { id, .. } => {
-                // As it would be if it were made now.
+                // As if the container had been created just now.
                 if let Some(container) = observed.containers.get_mut(&id) {
                     container.connections = None;
                 }
@@ -399,7 +399,7 @@ impl Simulation {
         self.share_network(&id);
     }
 
-    /// Whoever joins a sandbox is in its network.
+    /// A container that joins a sandbox shares its network namespace.
     fn share_network(&mut self, id: &ContainerId) {
         let joined = self.observed.containers.get(id).and_then(|container| container.joined.clone());
         let netns = joined.and_then(|sandbox| self.observed.containers.get(&sandbox)?.netns);

@@ -1,7 +1,8 @@
-//! Folders in which only this user, and root, can put something: what is there is what one of them has put there.
+//! Folders in which only the current user and root can create or replace files.
 //!
-//! That holds for a folder if it holds for each part of the way to it: who can rename a part can put another folder in its
-//! place. Each part is opened by its name in the one before, without following a link, and checked by its descriptor.
+//! This requires the same of each component of the path: a user who can rename a component can put another folder in
+//! its place. Each component is opened relative to the previous one without following symbolic links, and is checked by
+//! its file descriptor.
 
 use std::{
     collections::VecDeque,
@@ -20,9 +21,9 @@ use rustix::{
     io::Errno,
 };
 
-/// As many symbolic links as the kernel follows.
+/// The kernel's limit of symbolic links in a path.
 const MOST_LINKS: usize = 40;
-/// To look at, not to read.
+/// Opens a path for `fstat` only, not for reading.
 const LOOK: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 const STICKY: RawMode = 0o1000;
 const GROUP_WRITES: RawMode = 0o020;
@@ -32,26 +33,26 @@ const OTHERS_READ: RawMode = 0o077;
 /// Why a folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
-    /// It cannot be opened or made.
+    /// It cannot be opened or created.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// A part of the way belongs to somebody else.
+    /// A path component belongs to another user.
     #[error("{} belongs to user {owner}, who could put another one in its place", part.display())]
     Foreign {
-        /// Which part.
+        /// The path component.
         part: PathBuf,
-        /// Whose it is.
+        /// The user ID of its owner.
         owner: u32,
     },
-    /// Others can rename what is in a part of the way.
+    /// Other users can write to a path component.
     #[error("other users can write to {} (mode {mode:04o})", part.display())]
     Writable {
-        /// Which part.
+        /// The path component.
         part: PathBuf,
-        /// Who may do what there.
+        /// Its mode.
         mode: RawMode,
     },
-    /// It does not begin at the root.
+    /// The path is not absolute.
     #[error("it is not an absolute path")]
     Relative,
 }
@@ -65,11 +66,11 @@ impl From<FolderError> for io::Error {
     }
 }
 
-/// Makes a folder for this user alone (mode 0700), with what is missing on the way to it. Where others could read one
-/// that is there, they cannot afterwards.
+/// Creates a folder for the current user only (mode 0700), including missing parents. Removes the permissions of other
+/// users to read an existing folder.
 ///
 /// # Errors
-/// When it cannot be made, or somebody else can change what is in it.
+/// If the folder cannot be created, or another user can change its content.
 pub fn make(path: &Path) -> Result<(), FolderError> {
     let folder = walk(path, Missing::Make)?;
     let (stat, me) = (fstat(&folder).map_err(io::Error::from)?, me());
@@ -81,21 +82,21 @@ pub fn make(path: &Path) -> Result<(), FolderError> {
         return Err(FolderError::Writable { part: path.to_owned(), mode: mode & 0o7777 });
     }
     if mode & OTHERS_READ != 0 {
-        // What is opened to look at can only be changed by this name.
+        // A descriptor opened with `O_PATH` can only be changed through this path.
         chmod(format!("/proc/self/fd/{}", folder.as_raw_fd()), Mode::RWXU).map_err(io::Error::from)?;
     }
     Ok(())
 }
 
-/// Whether nobody but this user and root can put something in a folder that is there.
+/// Checks that only the current user and root can change the content of an existing folder.
 ///
 /// # Errors
-/// When somebody can, or it is not there.
+/// If another user can, or the folder does not exist.
 pub fn check(path: &Path) -> Result<(), FolderError> {
     walk(path, Missing::Fail).map(drop)
 }
 
-/// What is done where a part is not there.
+/// The handling of a missing path component.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Missing {
     Make,
@@ -106,7 +107,7 @@ fn walk(path: &Path, missing: Missing) -> Result<OwnedFd, FolderError> {
     if !path.is_absolute() {
         return Err(FolderError::Relative);
     }
-    // The folders that were entered, with what they are called in messages.
+    // The open folders of the path so far, with their paths for messages.
     let mut way = vec![enter(open("/", LOOK, Mode::empty()).map_err(io::Error::from)?, Path::new("/"))?];
     let mut ahead = parts(path);
     let mut links = 0;
@@ -126,7 +127,7 @@ fn walk(path: &Path, missing: Missing) -> Result<OwnedFd, FolderError> {
         let part = match openat(folder, &name, LOOK, Mode::empty()) {
             Err(Errno::NOENT) if missing == Missing::Make => {
                 match mkdirat(folder, &name, Mode::RWXU) {
-                    // Another command of this user was faster, or somebody else, which is looked at below.
+                    // Another process was faster. The checks below tell whether it was one of this user.
                     Ok(()) | Err(Errno::EXIST) => {}
                     Err(errno) => return Err(fail(errno).into()),
                 }
@@ -155,7 +156,7 @@ fn walk(path: &Path, missing: Missing) -> Result<OwnedFd, FolderError> {
     Ok(last.0)
 }
 
-/// Checks a folder in which the way goes on, or ends.
+/// Checks a folder of the path.
 fn enter(folder: OwnedFd, at: &Path) -> Result<(OwnedFd, PathBuf), FolderError> {
     let stat = fstat(&folder).map_err(io::Error::from)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
@@ -164,7 +165,7 @@ fn enter(folder: OwnedFd, at: &Path) -> Result<(OwnedFd, PathBuf), FolderError> 
     }
     is_ours(&stat, at)?;
     let mode = stat.st_mode & 0o7777;
-    // In a sticky one nobody else can rename what is ours.
+    // In a sticky folder, other users cannot rename files of this user.
     let by_others = mode & OTHERS_WRITE != 0 || mode & GROUP_WRITES != 0 && !is_private_group(stat.st_gid);
     if by_others && mode & STICKY == 0 {
         return Err(FolderError::Writable { part: at.to_owned(), mode });
@@ -180,7 +181,7 @@ fn is_ours(stat: &Stat, at: &Path) -> Result<(), FolderError> {
     }
 }
 
-/// Whether a group is root's, or the one of this user that many systems make for each: of the same name, with no further member.
+/// Whether a group is root's, or this user's private group: it has the name of the user and no other members.
 fn is_private_group(gid: u32) -> bool {
     let is_of_user = || {
         let user = User::from_uid(Uid::from_raw(me())).ok()??;

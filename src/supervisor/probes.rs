@@ -1,5 +1,4 @@
-//! Probes of the replicas that run: a task for each question to each of them, whose opinions count as the replica's
-//! health.
+//! Runs the probes of the running replicas, one task per probe and replica. The results count as the replica's health.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,29 +26,29 @@ use crate::{
     spec::{Probe, ProbeKind, ProbeType},
 };
 
-/// Runs a command in a container, bounded by a time.
+/// Runs a command in a container, with a timeout.
 pub type Check = Arc<
     dyn Fn(ContainerId, Vec<String>, Duration) -> BoxFuture<'static, Result<Ran, EngineError>> + Send + Sync,
 >;
 
-/// One life of a replica: its container and its process.
+/// A run of a replica: its container and process ID.
 pub type Life = (ContainerId, u32);
 
-/// One question to it.
+/// A probe of a run.
 type Key = (Life, ProbeType);
 
-/// What is probed, how, and where.
+/// The probe of a replica and its destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Subject {
-    /// None where a command is run.
+    /// `None` for a command.
     to: Option<(Ipv4Addr, u16)>,
-    /// Whether that leads to it: before, another replica would be asked, or nobody.
+    /// Whether the address belongs to this replica already; before, another replica or none would respond.
     is_reached: bool,
     probe: Probe,
 }
 
 impl Subject {
-    /// Whether the same is asked, wherever.
+    /// Whether the probe and the port are the same, at any address.
     fn asks_as(&self, other: &Self) -> bool {
         let port = |subject: &Self| subject.to.map(|(_, port)| port);
         (port(self), &self.probe) == (port(other), &other.probe)
@@ -60,11 +59,11 @@ impl Subject {
 pub struct Probes {
     check: Check,
     running: BTreeMap<Key, Running>,
-    /// Who has come up, so that it is not asked for that again.
+    /// Runs whose startup probe succeeded, so that it does not run again.
     up: BTreeSet<Life>,
-    /// What the engine's own checks said at the last look.
+    /// The results of the engine's health checks in the last observation.
     checked: BTreeMap<ContainerId, Health>,
-    /// The same checks, run by us until they have passed once.
+    /// The same checks, run by the supervisor until they pass once.
     first_checks: FirstChecks,
     told: mpsc::UnboundedReceiver<Report>,
     sender: mpsc::UnboundedSender<Report>,
@@ -82,11 +81,11 @@ impl Drop for Running {
     }
 }
 
-/// What the answers to one question say.
+/// The result of a probe so far.
 #[derive(Clone, Debug)]
 struct Verdict {
     opinion: Opinion,
-    /// The first bad answer in a row, if the last one was bad, and what the last one was.
+    /// When the current series of failures began, and the last error; `None` if the last result was a success.
     failing: Option<(Instant, String)>,
 }
 
@@ -95,28 +94,28 @@ struct Report {
     verdict: Verdict,
 }
 
-/// What is another one now, after answers have come.
+/// The changes from new probe results.
 #[derive(Debug, Default)]
 pub struct Applied {
-    /// Whose health.
+    /// Containers whose health changed.
     pub health: Vec<ContainerId>,
-    /// Of whose health check it is known now that it cannot be run.
+    /// Containers whose health check turned out to be impossible to run.
     pub check_errors: Vec<ContainerId>,
 }
 
-/// A replica whose answers say that it has to be replaced.
+/// A replica that must be replaced because of its probe results.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Complaint {
-    /// What it was asked.
+    /// The probe that fails.
     pub probe_type: ProbeType,
-    /// For how long its answers have been bad.
+    /// How long it has been failing.
     pub lasted: Duration,
-    /// The last one.
+    /// The last error.
     pub said: String,
 }
 
 impl Probes {
-    /// Nothing is probed yet. The engine runs commands.
+    /// Starts without probes. The engine runs probe commands.
     pub fn new<E: Engine>(engine: Arc<E>, places: CheckPlaces) -> Self {
         let check: Check = Arc::new(move |id, command, limit| {
             let engine = Arc::clone(&engine);
@@ -133,7 +132,7 @@ impl Probes {
         Self { check, running, up, checked, first_checks, told, sender }
     }
 
-    /// Takes in what was just seen: from the first moment on, the health of whoever is probed is what its probes say.
+    /// Processes an observation. From the start of a process, the health of a replica with probes is their result.
     pub fn see(&mut self, desired: &Desired, observed: &mut Observed) {
         self.checked.clear();
         for (id, container) in &observed.containers {
@@ -145,7 +144,7 @@ impl Probes {
         self.apply(&mut observed.containers);
     }
 
-    /// Probes every replica that runs and whose service has probes, where it can be asked, and nobody else.
+    /// Probes exactly the running replicas whose services have probes and which can be reached.
     pub fn follow(&mut self, desired: &Desired, observed: &Observed) {
         self.follow_first_checks(desired, observed);
         let mut wanted = BTreeMap::new();
@@ -159,7 +158,7 @@ impl Probes {
         self.running
             .retain(|key, running| wanted.get(key).is_some_and(|subject| subject.asks_as(&running.subject)));
         for (key, subject) in wanted {
-            // One that has taken the place of another is asked elsewhere from now on, and is what it was.
+            // A replacement that took over its slot is probed at its new address, and keeps its result.
             let fresh =
                 || Verdict { opinion: Thresholds::new(key.1, &subject.probe).opinion(), failing: None };
             let verdict = match self.running.get(&key) {
@@ -173,7 +172,8 @@ impl Probes {
         }
     }
 
-    /// Checks those that listen, or that nobody expects to, and that the engine has not found healthy yet.
+    /// Runs the health check of replicas that are not healthy yet according to the engine, once they listen or if they
+    /// need not listen.
     fn follow_first_checks(&mut self, desired: &Desired, observed: &Observed) {
         let is_awaited =
             |id: &ContainerId| desired.phase == Phase::Up && self.checked.get(id) == Some(&Health::Starting);
@@ -189,7 +189,7 @@ impl Probes {
         self.first_checks.follow(runs, wanted);
     }
 
-    /// What a replica is to be asked now: whether it has come up, and once it has, everything else.
+    /// The probes of a replica at this time: the startup probe until it succeeds, then all others.
     fn subjects(&self, desired: &Desired, sharing: &Sharing, container: &Container) -> Vec<(Key, Subject)> {
         let (Some(life), Role::Replica { service, slot }) = (life(container), &container.labels.role) else {
             return Vec::new();
@@ -217,14 +217,14 @@ impl Probes {
             .collect()
     }
 
-    /// Waits until a probe has changed its mind, or something has come of a first check.
+    /// Waits until the result of a probe changes, or a first check has a result.
     pub async fn changed(&mut self) {
         loop {
             let told = tokio::select! {
                 () = self.first_checks.changed() => return,
                 told = self.told.recv() => told,
             };
-            // There is always a sender: our own.
+            // The channel is never closed: `self` holds a sender.
             let Some(Report { key, verdict }) = told else { return };
             let Some(running) = self.running.get_mut(&key) else { continue };
             let is_new = running.verdict.opinion != verdict.opinion;
@@ -239,7 +239,7 @@ impl Probes {
         }
     }
 
-    /// Lets opinions and first checks count as health, where the engine's own check does not object.
+    /// Combines probe results and first checks with the engine's health checks, and stores the health in `containers`.
     pub fn apply(&self, containers: &mut BTreeMap<ContainerId, Container>) -> Applied {
         let mut opinions: BTreeMap<&Life, Opinion> = BTreeMap::new();
         for ((life, _), running) in &self.running {
@@ -269,12 +269,12 @@ impl Probes {
         applied
     }
 
-    /// What the engine's own check of a container said last.
+    /// The last result of the engine's health check of a container.
     pub fn checked(&self, id: &ContainerId) -> Health {
         self.checked.get(id).copied().unwrap_or(Health::None)
     }
 
-    /// Why those are not ready yet whose probes or health check have not passed, as far as one of these has said so.
+    /// Why replicas are not ready yet: the last errors of their probes or health checks.
     pub fn reasons(&self, containers: &BTreeMap<ContainerId, Container>) -> BTreeMap<ContainerId, String> {
         let reason = |container: &Container| {
             let life = life(container)?;
@@ -292,7 +292,7 @@ impl Probes {
         containers.values().filter_map(|container| Some((container.id.clone(), reason(container)?))).collect()
     }
 
-    /// What the probes say against a replica that is more than not being ready.
+    /// The failure of a startup or liveness probe, because of which a replica must be replaced.
     pub fn complaint(&self, container: &Container) -> Option<Complaint> {
         let life = life(container)?;
         [ProbeType::Startup, ProbeType::Liveness].into_iter().find_map(|probe_type| {
@@ -310,7 +310,7 @@ fn life(container: &Container) -> Option<Life> {
     }
 }
 
-/// Whether there is a reason to check a replica: it listens, or it is none that has to.
+/// Whether a replica can be checked: it listens, or its pod declares no ports.
 fn may_be_up(desired: &Desired, sharing: &Sharing, container: &Container) -> bool {
     let Sharing::ByKernel(report) = sharing else { return true };
     let Some(pod) = desired.project.pods.get(&container.labels.pod) else { return true };
@@ -318,8 +318,8 @@ fn may_be_up(desired: &Desired, sharing: &Sharing, container: &Container) -> boo
     pod.declared().next().is_none() || shown.is_some_and(ReplicaReport::listens)
 }
 
-/// Whether the kernel shows that an address is the replica's. A supervisor that has just begun has yet to see to that, and one
-/// that has taken the place of another replica is to get that one's.
+/// Whether the kernel reports the address as the replica's. That takes a moment after the start of the supervisor, and
+/// after a replacement has taken over an address.
 fn leads(sharing: &Sharing, container: &Container, address: Ipv4Addr) -> bool {
     let Sharing::ByKernel(report) = sharing else { return false };
     let found = report.pods.get(&container.labels.pod).and_then(|pod| pod.replicas.get(&container.id));
@@ -335,7 +335,7 @@ fn regression(one: Opinion, other: Opinion) -> Opinion {
     }
 }
 
-/// What both say: the worse.
+/// The worse of the two.
 fn together(checked: Health, opinion: Opinion) -> Health {
     match checked {
         Health::Starting | Health::Unhealthy => checked,
@@ -343,7 +343,7 @@ fn together(checked: Health, opinion: Opinion) -> Health {
     }
 }
 
-/// Asks again and again.
+/// Runs a probe repeatedly.
 async fn watch(
     key: Key,
     subject: Subject,
@@ -354,7 +354,7 @@ async fn watch(
     let ((id, pid), probe_type) = key.clone();
     let mut thresholds = Thresholds::new(probe_type, &subject.probe).with(opinion);
     if !subject.is_reached {
-        // Once it is, another task takes over.
+        // Once the address is the replica's, another task replaces this one.
         return std::future::pending().await;
     }
     let mut asker = Asker { id: id.clone(), pid, check, last: None };
@@ -384,7 +384,7 @@ async fn watch(
         if told.send(Report { key: key.clone(), verdict: Verdict { opinion, failing } }).is_err() {
             return;
         }
-        // Until it is ready for the first time, it is waited for.
+        // Replicas that are starting are probed more often.
         let pause = match opinion {
             Opinion::Starting => probe::first_pause(&subject.probe),
             Opinion::Ready | Opinion::Failing => subject.probe.interval,
@@ -393,12 +393,12 @@ async fn watch(
     }
 }
 
-/// Puts one question after the other to a replica.
+/// Runs the probes of a replica one after the other.
 struct Asker {
     id: ContainerId,
     pid: u32,
     check: Check,
-    /// A command that has not ended in time.
+    /// A command that timed out and may still run.
     last: Option<Command>,
 }
 
@@ -431,7 +431,7 @@ impl Asker {
     }
 }
 
-/// A command that runs in a container; nobody waits for it any more once this is dropped.
+/// A running command; dropping this stops waiting for it.
 struct Command(JoinHandle<Result<Ran, EngineError>>);
 
 impl Drop for Command {
@@ -467,7 +467,7 @@ mod tests {
         Spec { readiness: Some(Probe { port: Some(80), ..Probe::of(ProbeKind::Tcp) }), ..Spec::default() }
     }
 
-    /// A command that answers as it is told, and counts how often it was run.
+    /// A command that returns the given exit code and records each run.
     fn answering(code: &Arc<AtomicU32>, asked: &Arc<Mutex<Vec<String>>>) -> Probes {
         let (code, asked) = (Arc::clone(code), Arc::clone(asked));
         Probes::by(
@@ -488,7 +488,7 @@ mod tests {
         answering(&Arc::default(), &Arc::default())
     }
 
-    /// A replica that runs, and about which nothing is known yet.
+    /// A running replica without any results.
     fn running(project: &Project) -> Container {
         let service = project.services.values().next().unwrap();
         Container {
@@ -533,7 +533,7 @@ mod tests {
         let (mut probes, desired) = (silent(), Desired::all(project));
         probes.see(&desired, &mut observed);
         assert_eq!(health(&observed), Health::Starting);
-        // Where nobody can be reached alone, nobody is probed.
+        // Without addresses for single replicas, none is probed.
         observed.sharing = Sharing::ByImages;
         observed.containers = [running(&desired.project)].map(|c| (c.id.clone(), c)).into();
         probes.see(&desired, &mut observed);
@@ -564,7 +564,7 @@ mod tests {
             (ProbeType::Startup, "exit code 1: no database")
         );
         assert!(asked.lock().unwrap().iter().all(|word| word == "up"), "{asked:?}");
-        // It comes up after all.
+        // The startup probe succeeds.
         code.store(0, Ordering::Relaxed);
         probes.changed().await;
         asked.lock().unwrap().clear();
@@ -575,7 +575,7 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(10)).await;
         let words: BTreeSet<_> = asked.lock().unwrap().drain(..).collect();
         assert_eq!(words, ["alive", "ready"].map(str::to_owned).into());
-        // It dies.
+        // The liveness probe fails.
         code.store(1, Ordering::Relaxed);
         while probes.complaint(&container).is_none() {
             probes.changed().await;

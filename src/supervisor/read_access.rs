@@ -1,23 +1,23 @@
-//! Read-only access for other users of this host who may use the engine.
+//! Read-only access for other users of this host who can use the engine.
 //!
-//! The supervisor listens on an abstract socket for them. Its name and a key are in the label of the lock that the supervisor
-//! holds on the engine: whoever can read that may ask the engine about everything that is told there. Others can
-//! connect, and get no answer.
+//! The supervisor listens on an abstract socket for them. The socket's name and a key are in the label of the
+//! supervisor's lock container: a user who can read that label can query the engine for the same information. Other
+//! users can connect, but are refused.
 
 use std::{fmt, io};
 
 use serde::{Deserialize, Serialize};
 
-/// What gives read-only access to a supervisor.
+/// The address and key for read-only access to a supervisor.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadAccess {
     /// The name of the abstract socket.
     pub socket: String,
-    /// What a request has to bring.
+    /// The key that each request must contain.
     pub key: String,
 }
 
-/// The key is no word for a log.
+/// The key must not appear in logs.
 impl fmt::Debug for ReadAccess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReadAccess").field("socket", &self.socket).finish_non_exhaustive()
@@ -25,15 +25,15 @@ impl fmt::Debug for ReadAccess {
 }
 
 impl ReadAccess {
-    /// A new one, which nobody can guess.
+    /// Generates a random socket name and key, of 128 bits each.
     ///
     /// # Errors
-    /// When the kernel has no random numbers.
+    /// If the kernel provides no random numbers.
     pub fn new() -> io::Result<Self> {
         Ok(Self { socket: format!("sameport-{}", random()?), key: random()? })
     }
 
-    /// What the header `Authorization` of a request has to be.
+    /// The value of the `Authorization` header of a request.
     #[must_use]
     pub fn authorization(&self) -> String {
         format!("Bearer {}", self.key)

@@ -1,5 +1,5 @@
-//! How commands and the supervisor's process speak of the project's files. The supervisor itself reads none: whoever
-//! began it does, and asks it for what is in them.
+//! Requests about the project's files. The supervisor reads no files itself: the process that runs it does, and sends
+//! it their content.
 
 use std::{
     path::PathBuf,
@@ -12,61 +12,61 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Rejection, Reply};
 
-/// How long the one who reads the files may take to answer.
+/// How long the reader of the files may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What somebody read.
+/// The files as a command or a supervisor's process has read them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reading {
-    /// The Compose files, in the order of merging.
+    /// The Compose files, in the order in which they are merged.
     pub compose: Vec<PathBuf>,
-    /// A digest of all files that were read, with those of variables.
+    /// A digest of the content of all files, including env files.
     pub content: String,
-    /// A digest of what they mean, with the variables of the reader's environment filled in.
+    /// A digest of the resolved project, with the variables of the reader's environment.
     pub meaning: String,
 }
 
-/// A mistake in a file.
+/// A diagnostic about a position in a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mistake {
-    /// What is wrong, in a sentence.
+    /// What is wrong, in one sentence.
     pub message: String,
-    /// In which file, if it is about one.
+    /// The file, if the diagnostic is about one.
     pub file: Option<PathBuf>,
-    /// In which line, from 1.
+    /// The line, from 1.
     pub line: Option<usize>,
-    /// In which column of that line, in characters from 1.
+    /// The column, in characters from 1.
     pub column: Option<usize>,
     /// What to do about it.
     pub help: Option<String>,
 }
 
-/// Somebody wants the files watched.
+/// A request to watch the files.
 #[derive(Debug)]
 pub struct WatchAsked {
-    /// What they have read.
+    /// The files as the client has read them.
     pub reading: Reading,
     reply: oneshot::Sender<Reply>,
 }
 
 impl WatchAsked {
-    /// The files are watched from now on.
+    /// Confirms that the files are watched from now on.
     pub fn accept(self) {
         self.answer(Reply::Accepted);
     }
 
-    /// They are not, for what reason, and what to do instead.
+    /// Rejects the request with a reason and with what to do instead.
     pub fn refuse(self, reason: String, help: String) {
         self.answer(Reply::Rejected(Rejection::NotWatched { reason, help }));
     }
 
     fn answer(self, reply: Reply) {
-        // Whoever asked may have gone; the files are watched all the same.
+        // The client may have disconnected; the files are watched anyway.
         let _ = self.reply.send(reply);
     }
 }
 
-/// The way to the one in the supervisor's process who reads the files.
+/// Connects the supervisor to the task that reads the files.
 #[derive(Clone, Debug)]
 pub(super) struct Reader {
     asks: mpsc::Sender<WatchAsked>,
@@ -81,12 +81,12 @@ impl Default for Reader {
 }
 
 impl Reader {
-    /// Is it from now on, also for who asked before; none where somebody is it already.
+    /// Returns the receiver of requests, including earlier ones; `None` if it was taken already.
     pub fn hear(&self) -> Option<mpsc::Receiver<WatchAsked>> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Asks for the files to be watched.
+    /// Requests to watch the files, and waits for the reply.
     pub async fn watch(&self, reading: Reading) -> Reply {
         let (reply, answer) = oneshot::channel();
         let ask = async {

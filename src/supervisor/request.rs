@@ -1,4 +1,4 @@
-//! What a supervisor can be asked, and what it answers. This is what travels over the control socket.
+//! Requests to a supervisor and their replies, as sent over the control socket.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,101 +18,104 @@ use crate::{
     spec::{Image, Project, ServiceName, Slot},
 };
 
-/// Something that is asked of a supervisor.
+/// A request to a supervisor.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Request {
-    /// Know this file, and pursue nothing of it: what is not asked for stays as it is.
+    /// Load a file without applying it: services stay as they are until a request changes them.
     Load(Box<Project>),
-    /// Know this file, and go on with what was asked for last, as far as it is remembered.
+    /// Load a file, and resume the last desired state from the state file.
     Resume(Box<Project>),
-    /// Read the files anew whenever they change: those that were read before, and mean the same to both.
+    /// Watch the files and reload them when they change. The client must have read the same files with the same
+    /// meaning.
     Watch(Reading),
-    /// Create and update services to match this file.
+    /// Create and update services to match the file.
     Apply(Box<Apply>),
-    /// Run so many replicas, until the file says another number or the project goes down.
+    /// Set replica counts, by service. They hold until the file has another count or the project goes down.
     Scale(BTreeMap<ServiceName, u32>),
-    /// Stop services and keep their containers; none named means all.
+    /// Stop services but keep their containers.
     Stop {
-        /// Which ones.
+        /// The services; empty means all.
         services: Vec<ServiceName>,
-        /// How long a replica may take; `None` is what the file says.
+        /// The stop timeout; `None`: that of the file.
         grace: Option<Duration>,
     },
-    /// Run stopped services again, also replicas that had completed or were given up; none named means all.
+    /// Start stopped services, including replicas that completed or were given up.
     Start {
-        /// Which ones.
+        /// The services; empty means all.
         services: Vec<ServiceName>,
     },
-    /// Replace the processes of replicas, one at a time in each service; a stopped service runs again.
+    /// Restart replicas, one at a time in each service; a stopped service is started.
     Restart {
-        /// Which ones; none named means all.
+        /// The services or replicas; empty means all.
         replicas: Vec<Selector>,
-        /// How long a replica may take; `None` is what the file says.
+        /// The stop timeout; `None`: that of the file.
         grace: Option<Duration>,
     },
-    /// Give replicas more or fewer of the new connections, compared with the others; 0: none.
+    /// Set the weights of replicas, relative to the others; 0: no new connections.
     Weight(Vec<Weight>),
-    /// End replicas at once that are about to end and finish their connections.
+    /// Stop draining replicas immediately, without waiting for their connections.
     EndDrain(Vec<Selector>),
-    /// Bring a service to another version, or say how that goes on.
+    /// Start or change a rollout.
     Rollout(Box<RolloutRequest>),
-    /// Stop all services and keep their containers, and take no other request from then on: the supervisor is about to end.
+    /// Stop all services but keep their containers, and reject most requests from then on: the supervisor is about to
+    /// end.
     Close {
-        /// How long a replica may take; `None` is what the file says.
+        /// The stop timeout; `None`: that of the file.
         grace: Option<Duration>,
     },
-    /// Remove all that was made, then end.
+    /// Remove all resources of the project, then end.
     Down {
-        /// Whether the data in volumes goes too.
+        /// Whether volumes are removed as well.
         volumes: bool,
-        /// How long a replica may take; `None` is what the file says.
+        /// The stop timeout; `None`: that of the file.
         grace: Option<Duration>,
     },
-    /// Remove nothing more after a [`Request::Down`], and leave what is still there as it is; whoever asks has the supervisor end then.
+    /// Stop a [`Request::Down`] in progress, and leave what still exists as it is. The client ends the supervisor
+    /// afterwards.
     CancelDown,
-    /// Where does everything stand?
+    /// Return the status of the project.
     Status,
-    /// What would be done for this? Nothing is.
+    /// Return what the supervisor would do for a request, without doing it.
     Preview(Box<Request>),
-    /// End, and leave everything running.
+    /// End the supervisor, and leave everything running.
     Detach,
 }
 
-/// A file to pursue.
+/// A file to apply.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Apply {
-    /// The file.
+    /// The resolved file.
     pub project: Project,
-    /// Only these services and what they depend on; none named means all.
+    /// Apply only these services and their dependencies; empty means all.
     pub services: Vec<ServiceName>,
-    /// Replica counts that override the file's.
+    /// Replica counts that override those of the file.
     pub scale: BTreeMap<ServiceName, u32>,
-    /// What becomes of containers of services that the file no longer has.
+    /// How to handle containers of services that are not in the file.
     pub orphans: Orphans,
-    /// Who asks.
+    /// The user who applies the file.
     pub by: String,
-    /// Whether versions that failed before are tried once more.
+    /// Whether to retry versions that failed.
     pub again: bool,
-    /// What the engine's images are: content ids by reference, as far as they are known.
+    /// The content IDs of images by reference, as far as they are known.
     pub images: BTreeMap<Image, String>,
-    /// Images that are a new version if they mean something else by now; others stay what they were.
+    /// Images whose reference may resolve to a new version; others keep the image that they resolved to first.
     pub renew: BTreeSet<Image>,
-    /// Whether a pod whose namespaces have to be made anew may be taken down for it.
+    /// Whether a pod may be stopped if its namespaces have to be recreated.
     pub recreate_pod: bool,
-    /// Whether replicas that are made by this begin with new anonymous volumes, and not with those of their slot.
+    /// Whether new replicas get new anonymous volumes instead of those of their slot.
     #[serde(default)]
     pub renew_volumes: bool,
-    /// The names of the variables that the file uses and that whoever asks has in the environment.
+    /// The names of the variables that the file uses and that the client's environment sets.
     #[serde(default)]
     pub variables: BTreeSet<String>,
-    /// The folder that relative paths in the file start from, if that is known.
+    /// The folder to which relative paths in the file refer, if known.
     #[serde(default)]
     pub folder: Option<PathBuf>,
 }
 
 impl Apply {
-    /// The whole file, as whoever wrote it would have it.
+    /// Applies the whole file with default options.
     #[must_use]
     pub fn all(project: Project, by: impl Into<String>) -> Self {
         Self {
@@ -132,89 +135,89 @@ impl Apply {
     }
 }
 
-/// What is wanted of a service's way to another version.
+/// A request to start or change a rollout.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RolloutRequest {
-    /// Which service.
+    /// The service.
     pub service: ServiceName,
-    /// Who asks.
+    /// The user who requests it.
     pub by: String,
-    /// What for.
+    /// The change.
     pub change: Change,
 }
 
-/// What is wanted of a way to another version.
+/// A change of a rollout.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
-    /// Go to another image, or to the version of the file once more.
+    /// Start a rollout to another image, or to the version of the file again.
     Start {
-        /// Which image; `None` is that of the file.
+        /// The image; `None`: that of the file.
         image: Option<Image>,
-        /// What it means, if the engine has it.
+        /// The content ID of the image, if the engine has it.
         image_id: Option<String>,
-        /// Beside the old replicas at first, and how.
+        /// The traffic steps; `None`: replicas are replaced slot by slot.
         steps: Option<Steps>,
     },
-    /// Replace nothing more for now.
+    /// Pause: replace no further replicas for now.
     Pause,
-    /// Go on.
+    /// Continue a paused rollout.
     Resume,
-    /// Go back to the version before, or to that of a number.
+    /// Roll back to the previous version, or to a given one.
     Undo {
-        /// Which one.
+        /// The number of the version; `None`: the previous one.
         to: Option<u32>,
     },
-    /// Give the new version all traffic, and let the old replicas go.
+    /// Give the new version all traffic, and remove the old replicas.
     Promote,
-    /// Give the rollout up that is in progress, and let the new replicas go.
+    /// Abort the rollout in progress, and remove the new replicas.
     Abort,
 }
 
-/// How much a replica shall get.
+/// The weight of a replica.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Weight {
-    /// Its service.
+    /// The service.
     pub service: ServiceName,
-    /// Which one.
+    /// The slot of the replica.
     pub slot: Slot,
-    /// How much, compared with the others; 100 is usual.
+    /// The weight relative to the others; the default is 100.
     pub weight: u32,
 }
 
-/// A service or one of its replicas: `web` or `web.2`.
+/// A service or one of its replicas: `web` or `web-2`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Selector {
     /// The service.
     pub service: ServiceName,
-    /// One of its replicas; `None` is all.
+    /// The slot of the replica; `None`: all replicas.
     pub slot: Option<Slot>,
 }
 
-/// What a supervisor answers.
+/// The reply of a supervisor to a request.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
-    /// It is wanted now; the journal tells how it goes.
+    /// The request is part of the desired state now; events report its progress.
     Accepted,
-    /// Where everything stands.
+    /// The status of the project.
     Status(Box<ProjectStatus>),
-    /// What would be done.
+    /// The effect that the request would have.
     Preview(Box<Preview>),
-    /// It cannot be wanted, and nothing changed.
+    /// The request is rejected; nothing changed.
     Rejected(Rejection),
 }
 
-/// Why a request changed nothing.
+/// Why a request was rejected.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
 pub enum Rejection {
     /// The file has no such service.
     #[error("there is no service `{name}`; the file has {}", known.join(", "))]
     UnknownService {
-        /// What was asked for.
+        /// The requested service.
         name: ServiceName,
-        /// What there is.
+        /// The services of the file.
         known: Vec<String>,
     },
     /// The service has no such replica.
@@ -225,7 +228,7 @@ pub enum Rejection {
         /// The slot.
         slot: Slot,
     },
-    /// Nothing has asked for the replica to end.
+    /// The replica is not draining.
     #[error(
         "`{service}-{slot}` is not about to end: no rollout, `scale`, `stop`, `restart` or `down` waits for its connections"
     )]
@@ -235,23 +238,23 @@ pub enum Rejection {
         /// The slot.
         slot: Slot,
     },
-    /// The images share the ports of the service: nothing can be said about who gets what.
+    /// The kernel does not choose among the replicas of the service, so weights have no effect.
     #[error("the kernel does not choose among the replicas of `{service}`: {reason}")]
     NotSteered {
         /// The service.
         service: ServiceName,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// A service cannot be brought to another version as it was asked for.
+    /// The rollout cannot be started or changed.
     #[error("`{service}`: {reason}")]
     Rollout {
-        /// Which one.
+        /// The service.
         service: ServiceName,
-        /// Why.
+        /// The reason.
         reason: Impossible,
     },
-    /// A container name of the user's can only be given once.
+    /// A container name can be used only once.
     #[error("service `{service}` has a `container_name`, so it can have one replica only")]
     FixedName {
         /// The service.
@@ -262,31 +265,31 @@ pub enum Rejection {
     TooMany {
         /// The service.
         service: ServiceName,
-        /// What was asked for.
+        /// The requested number of replicas.
         replicas: u32,
-        /// Most replicas of a service.
+        /// The maximum number of replicas of a service.
         most: u32,
     },
     /// The files cannot be watched.
     #[error("the supervisor that runs already cannot watch the project's files: {reason}")]
     NotWatched {
-        /// Why.
+        /// The reason.
         reason: String,
         /// What to do instead.
         help: String,
     },
-    /// Whoever supervises is stopping all of it, and ends then.
+    /// The supervisor is stopping all services and ends then.
     #[error("the project is being stopped by the `sameport up` that supervises it")]
     Closing,
-    /// It is going down, and takes no other request.
+    /// `down` is in progress.
     #[error("the project is going down")]
     GoingDown,
-    /// It could not be remembered over a restart of the supervisor.
+    /// The request could not be saved for the next supervisor.
     #[error("cannot write {path}: {reason}; nothing changed")]
     NotSaved {
-        /// The file.
+        /// The path of the state file.
         path: String,
-        /// What the system said.
+        /// The error of the operating system.
         reason: String,
     },
 }

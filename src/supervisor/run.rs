@@ -1,4 +1,4 @@
-//! The loop: look, plan, act, and wait for a reason to look again.
+//! The control loop of the supervisor: observe, plan, act, and wait for a reason to observe again.
 
 mod act;
 mod look;
@@ -49,45 +49,45 @@ use super::{
     watch,
 };
 
-/// Between two looks, however much happens.
+/// Minimum delay between two observations, regardless of the number of events.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
-/// After a look that failed.
+/// Delay after a failed observation.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
-/// Without any event it is looked that often: events can get lost.
+/// Maximum time between two observations, in case events are lost.
 const RESYNC: Duration = Duration::from_secs(30);
-/// A look that takes longer than that shows an engine that does not answer.
+/// After this time, an observation in progress means that the engine does not respond.
 const LATE: Duration = Duration::from_secs(2);
-/// Between two tries to write a state that could not be written.
+/// Delay between attempts to write the state file.
 const SAVE_PAUSE: Duration = Duration::from_secs(5);
-/// How many actions are under way at most; the engine bounds its calls by itself.
+/// The maximum number of concurrent actions; the engine client limits its calls in addition.
 const AT_ONCE: usize = 64;
 
-/// What a supervisor needs besides an engine and a project's name.
+/// The parameters of a supervisor besides the engine and the project's name.
 #[derive(Clone)]
 pub struct Settings {
-    /// What must outlive it.
+    /// The state file.
     pub state: StateFile,
-    /// What time it is.
+    /// The source of the current time.
     pub clock: Clock,
-    /// Tells the network namespace of a process.
+    /// Returns the network namespace of a process.
     pub netns_of: NetnsOf,
-    /// Sees the processes of containers.
+    /// Checks the processes of containers.
     pub processes: Arc<dyn ProcessView>,
-    /// What can share ports and choose among replicas.
+    /// Provides the steering of connections.
     pub kernel: Arc<dyn Kernel>,
-    /// Looks at what nobody tells of.
+    /// Triggers periodic checks of what no event reports.
     pub ticker: Ticker,
-    /// Where the supervisors of this user count the health checks that they run at once; none: it counts its own.
+    /// The folder through which the supervisors of this user limit concurrent health checks; `None`: no shared limit.
     pub check_folder: Option<PathBuf>,
 }
 
-/// Starts a supervisor. It wants nothing until it is asked to, and ends after [`Request::Down`] or
-/// [`Request::Detach`], or when every [`Handle`] is gone.
+/// Starts a supervisor. It changes nothing until it receives a request, and ends after [`Request::Down`] or
+/// [`Request::Detach`], or when every [`Handle`] is dropped.
 ///
-/// A damaged state file is put aside, and what the engine shows of it is taken in before anything is done.
+/// A damaged state file is moved aside, and its content is recovered from the engine before the first action.
 ///
 /// # Errors
-/// When the state file cannot be read, or a newer sameport wrote it.
+/// If the state file cannot be read, or was written by a newer release.
 pub fn start<E: Engine>(
     engine: Arc<E>,
     project: ProjectName,
@@ -157,39 +157,39 @@ struct Supervisor<E> {
     desired_state: DesiredState,
     observed: Observed,
     plan: Plan,
-    /// Away while it looks.
+    /// `None` during an observation.
     observer: Option<Observer<E>>,
     dirty: Dirty,
     look_at: Instant,
     resync_at: Instant,
-    /// Whether the engine was seen since the last request.
+    /// Whether the engine was observed since the last request.
     seen: bool,
-    /// Targets whose action has ended since the last look began.
+    /// Targets whose action ended since the start of the last observation.
     ended: BTreeSet<Target>,
     reachable: bool,
-    /// Whether it was told that the engine fails or is late, and not yet that it answers in time again.
+    /// Whether it was reported that the engine fails or is late, and not yet that it responds again.
     told_silent: bool,
-    /// When the engine answered last; before it has, when the supervisor began.
+    /// When the engine last answered; initially the start of the supervisor.
     answered_at: Timestamp,
-    /// Since when the look takes that is under way.
+    /// The start of the observation in progress.
     looking_since: Option<Instant>,
     converged: bool,
-    /// What was told of as not ours.
+    /// Foreign resources that were reported.
     foreign: BTreeSet<(ForeignKind, String)>,
-    /// Containers that somebody has asked the engine to stop, and when, until it is known what that means.
+    /// Containers that were stopped from outside, and when, until the effect is known.
     stops: BTreeMap<ContainerId, Timestamp>,
     kept_images: KeptImages,
-    /// Whether it was told that the state cannot be written, and when that is tried again.
+    /// Whether it was reported that the state cannot be written.
     unsaved: bool,
     save_at: Instant,
     removal: Removal,
-    /// What was told of as missing from the engine's list.
+    /// Containers that were reported as missing in the engine's list.
     unlisted: BTreeSet<ContainerId>,
-    /// Containers whose process may have gone, and when to look at them again.
+    /// Containers whose process may be gone, and when to observe them again.
     doubted: Option<(Timestamp, BTreeSet<ContainerId>)>,
     glances: Glances,
     events: Option<BoxStream<'static, EngineEvent>>,
-    /// Whether events were listened to before, and that has ended.
+    /// Whether an event stream has ended since the start.
     events_lost: bool,
     tasks: JoinSet<Task<E>>,
     clock: Clock,
@@ -202,11 +202,11 @@ struct Supervisor<E> {
     bind_sources: BindSources,
     shared_files: SharedFiles,
     outages: Outages,
-    /// Rollouts of which it was told in which order they replace replicas: when they began.
+    /// Rollouts whose replacement order was reported, with their start times.
     ordered: BTreeMap<ServiceName, Timestamp>,
 }
 
-/// What has ended.
+/// A task that has ended.
 enum Task<E> {
     Looked {
         observer: Observer<E>,
@@ -218,7 +218,7 @@ enum Task<E> {
         result: Result<Option<EventKind>, EngineError>,
     },
     TerminationReport(watch::TerminationReport),
-    /// Images of these ids were given names.
+    /// An attempt to name the images with these IDs.
     Kept {
         images: BTreeSet<String>,
         result: Result<(), EngineError>,
@@ -246,7 +246,7 @@ impl<E: Engine> Supervisor<E> {
                     }
                     Some((request, reply)) => {
                         let answer = self.answer(request);
-                        // Whoever asked may have gone; the request stands.
+                        // The client may have disconnected; the request counts anyway.
                         let _ = reply.send(answer);
                     }
                     None => return,
@@ -312,7 +312,7 @@ impl<E: Engine> Supervisor<E> {
         let only_traffic = matches!(request, Request::Weight(_));
         let before = self.desired_state.desired.versions.clone();
         match self.desired_state.take(request, &self.observed, self.clock.now()) {
-            // The engine has nothing to do with it, and need not be asked first.
+            // This request needs no observation of the engine.
             Ok(()) if only_traffic => Reply::Accepted,
             Ok(()) => {
                 if applied {
@@ -322,7 +322,7 @@ impl<E: Engine> Supervisor<E> {
                 self.tell_of_new_rollouts(&before);
                 self.begin_to_steer();
                 self.bind_sources.forget();
-                // What failed before may succeed under the new desired state: try at once.
+                // Actions that failed may succeed in the new desired state: retry without delay.
                 self.observed.history.values_mut().for_each(crate::plan::History::succeeded);
                 self.dirty = Dirty::EVERYTHING;
                 self.seen = false;
@@ -352,7 +352,7 @@ impl<E: Engine> Supervisor<E> {
         }
     }
 
-    /// Has the engine keep the images of remembered versions, once it is known which these are.
+    /// Updates the names of the images of known versions, once the versions are known.
     fn keep_images(&mut self) {
         let is_known = self.seen && self.reachable && self.desired_state.knows_names();
         if !is_known || self.desired_state.desired.phase != Phase::Up {
@@ -369,7 +369,7 @@ impl<E: Engine> Supervisor<E> {
         }
     }
 
-    /// Tries again now and then to write a state that could not be written, and tells of it.
+    /// Retries to write the state at intervals if that failed, and reports failure and success.
     fn save(&mut self) {
         let now = Instant::now();
         if self.desired_state.unsaved().is_some() && now >= self.save_at {
@@ -388,7 +388,7 @@ impl<E: Engine> Supervisor<E> {
         self.journal.record(self.clock.now(), kind);
     }
 
-    /// Takes in what has become of rollouts. Returns when to look again.
+    /// Processes the outcomes of rollouts. Returns when to call this again.
     fn conclude(&mut self, now: Timestamp) -> Option<Timestamp> {
         self.desired_state.note_counted(&self.observed);
         let outcomes = assess(&self.desired_state.desired, &self.observed, now);
@@ -407,7 +407,7 @@ impl<E: Engine> Supervisor<E> {
         wake
     }
 
-    /// Tells of each rollout in which order it replaces replicas, as soon as that is known.
+    /// Reports the replacement order of each rollout as soon as it is known.
     fn tell_of_orders(&mut self) {
         let rollouts = &self.desired_state.desired.rollouts;
         self.ordered.retain(|name, began| rollouts.get(name).is_some_and(|rollout| rollout.began == *began));
@@ -428,13 +428,13 @@ impl<E: Engine> Supervisor<E> {
         }
     }
 
-    /// Has the kernel share the project's ports, if it wants that.
+    /// Starts steering if the project needs it.
     fn begin_to_steer(&mut self) {
         self.traffic.begin(&self.desired_state.desired.project);
         self.observed.sharing = self.traffic.sharing();
     }
 
-    /// Takes in what a probe has found out.
+    /// Processes new probe results.
     fn probed(&mut self) {
         let now = self.clock.now();
         self.probes.follow(&self.desired_state.desired, &self.observed);
@@ -454,7 +454,7 @@ impl<E: Engine> Supervisor<E> {
         }
     }
 
-    /// Takes in what the kernel shows, and how that began.
+    /// Processes a report of the kernel, and the result of the start of steering.
     fn steered(&mut self, begun: Option<EventKind>) {
         if let Some(event) = begun {
             self.journal.record(self.clock.now(), event);
@@ -472,7 +472,7 @@ impl<E: Engine> Supervisor<E> {
         }
     }
 
-    /// Where no clients show whether any connection reaches a new version.
+    /// The destinations of test connections: new versions that get no connections from clients.
     fn silent_ports(&self) -> BTreeMap<ServiceName, To> {
         let Sharing::ByKernel(_) = &self.observed.sharing else { return BTreeMap::new() };
         let ports = self.signals.silent_ports().into_iter();
@@ -488,7 +488,7 @@ impl<E: Engine> Supervisor<E> {
         to.collect()
     }
 
-    /// When to go on if nothing happens before.
+    /// The time to continue if nothing happens before.
     fn wake(&self) -> Instant {
         let mut wake = self.resync_at;
         if self.observer.is_some() && (self.dirty != Dirty::NOTHING || !self.ended.is_empty()) {
@@ -502,13 +502,13 @@ impl<E: Engine> Supervisor<E> {
             wake = wake.min(since + LATE);
         }
         if let Some(time) = self.plan.wake.into_iter().chain(doubted).min() {
-            // A timer fires on the millisecond: never before the time, or it would fire again and again.
+            // Timers have a resolution of a millisecond. Waking early would wake again and again.
             wake = wake.min(self.clock.instant(time) + Duration::from_millis(1));
         }
         wake
     }
 
-    /// Whether a project that shall go is gone.
+    /// Whether a project in `down` is completely removed.
     fn is_gone(&self) -> bool {
         matches!(self.desired_state.desired.phase, Phase::Down { .. })
             && self.seen
@@ -517,13 +517,13 @@ impl<E: Engine> Supervisor<E> {
             && self.dirty == Dirty::NOTHING
             && self.observed.busy.is_empty()
             && self.observed.containers.is_empty()
-            // What is made in the kernel meanwhile would stay.
+            // Kernel state that is created meanwhile would be left behind.
             && !self.traffic.is_beginning()
             && plan(&self.desired_state.desired, &self.observed, Timestamp::MAX).actions.is_empty()
     }
 }
 
-/// Containers that run, and their processes.
+/// Running containers and their process IDs.
 fn running(containers: &BTreeMap<ContainerId, Container>) -> Vec<(ContainerId, u32)> {
     let running = containers.values().filter_map(|container| match &container.state {
         ContainerState::Running(process) => Some((container.id.clone(), process.pid)),
@@ -532,7 +532,7 @@ fn running(containers: &BTreeMap<ContainerId, Container>) -> Vec<(ContainerId, u
     running.collect()
 }
 
-/// The next event; never, while there is no stream.
+/// The next event; waits forever without a stream.
 async fn next(events: &mut Option<BoxStream<'static, EngineEvent>>) -> Option<EngineEvent> {
     match events {
         Some(events) => events.next().await,

@@ -1,7 +1,7 @@
-//! Finds sockets and pid files that several replicas of a service have together in one folder: each program takes the
-//! file of the others away.
+//! Finds sockets and pid files that several replicas of a service share in one folder: each program replaces or removes
+//! the files of the others.
 //!
-//! It is looked at on a thread of its own: a file system of the network may not answer.
+//! The file system is accessed in a separate thread, because a network file system may not respond.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,32 +27,32 @@ use crate::{
     spec::{MountSource, Service, ServiceName},
 };
 
-/// A server has opened its files so soon after its start.
+/// How long after the start servers have opened their files.
 const SETTLE: Duration = Duration::from_secs(5);
-/// It may open others later.
+/// The interval of further checks, because files may be opened later.
 const AGAIN: Duration = Duration::from_secs(60);
-/// What is read of the kernel's table of sockets.
+/// Maximum number of bytes to read of the kernel's socket table.
 const MOST_OF_TABLE: u64 = 1 << 20;
-/// How deep in a folder pid files are looked for (`tmp/pids/server.pid`), and among how many entries.
+/// The depth to which a folder is searched for pid files (`tmp/pids/server.pid`), and the maximum number of entries.
 const DEPTH: usize = 3;
 const MOST_ENTRIES: usize = 2000;
-/// How many files are told of a service.
+/// Maximum number of files to report of a service.
 const MOST_TOLD: usize = 8;
 
-/// Services of which several replicas run and write to the same folders.
+/// Services of which several running replicas write to the same folders.
 pub(super) type Wanted = BTreeMap<ServiceName, Sharing>;
 type Found = BTreeSet<SharedFile>;
 
-/// Replicas that have folders together.
+/// Replicas that share folders.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sharing {
-    /// Where the folders are mounted in them.
+    /// The mount paths of the folders in the replicas.
     folders: BTreeSet<String>,
-    /// The first process of each, and when it started.
+    /// The main process of each replica, and its start.
     replicas: BTreeMap<u32, Timestamp>,
 }
 
-/// What is known of such files.
+/// The state of the search.
 #[derive(Debug)]
 pub(super) struct SharedFiles {
     known: Wanted,
@@ -66,7 +66,7 @@ impl SharedFiles {
         Self { known: Wanted::new(), look: None, at: Instant::now(), is_told: false }
     }
 
-    /// Waits until something is found out. `wanted` tells where to look.
+    /// Waits for a result. `wanted` returns where to search.
     pub(super) async fn found(&mut self, wanted: impl FnOnce() -> Wanted) -> Found {
         let wanted = wanted();
         if wanted != self.known {
@@ -83,7 +83,7 @@ impl SharedFiles {
                 (false, _) => tokio::time::sleep_until(self.at).await,
             }
         }
-        // No other look begins before it has ended: there would be ever more threads.
+        // Do not start another search before this one ends: threads would pile up.
         let look = self.look.get_or_insert_with(|| begin(self.known.clone()));
         let found = look.await.unwrap_or_default();
         self.look = None;
@@ -93,7 +93,7 @@ impl SharedFiles {
     }
 }
 
-/// Where several replicas write to the same folder.
+/// The folders that several replicas write to, by service.
 pub(super) fn wanted(desired: &Desired, containers: &BTreeMap<ContainerId, Container>) -> Wanted {
     let services = desired.project.services.values();
     let sharing = services.filter_map(|service| Some((service.name.clone(), sharing(service, containers)?)));
@@ -134,7 +134,7 @@ fn begin(wanted: Wanted) -> oneshot::Receiver<Found> {
             let told = sockets.chain(files).take(MOST_TOLD);
             told.map(|(path, kind)| SharedFile { service: service.clone(), path, kind })
         });
-        // The supervisor may have ended.
+        // The receiver may be dropped before the search ends.
         drop(sender.send(found.collect()));
     };
     if let Err(error) = std::thread::Builder::new().name("shared files".to_owned()).spawn(look) {
@@ -144,9 +144,9 @@ fn begin(wanted: Wanted) -> oneshot::Receiver<Found> {
 }
 
 impl Sharing {
-    /// Sockets of several replicas that have, or had, one path in a folder that they share.
+    /// Sockets of several replicas that have, or had, the same path in a shared folder.
     fn sockets(&self) -> Vec<String> {
-        // They are in one network, or what is seen is not theirs.
+        // The replicas are in one network namespace, so one table is enough.
         let Some(table) = self.replicas.keys().find_map(|pid| table(*pid).ok()) else { return Vec::new() };
         let mut by_path = BTreeMap::<String, BTreeSet<u64>>::new();
         for (path, inode) in table.lines().filter_map(server) {
@@ -158,7 +158,7 @@ impl Sharing {
         by_path.into_keys().collect()
     }
 
-    /// A path as the replicas see it, if it is in a folder that they share.
+    /// The path as the replicas see it, if it is in a shared folder.
     fn shared_path(&self, path: &str) -> Option<String> {
         let is_in = |path: &str| {
             let mut folders = self.folders.iter();
@@ -167,14 +167,14 @@ impl Sharing {
         if path.starts_with('/') {
             return is_in(path).then(|| path.to_owned());
         }
-        // It is meant from where the program was; an abstract one is in no folder.
+        // Relative paths start from the program's working directory. Abstract sockets (`@`) have no path.
         let mut places =
             self.replicas.keys().filter_map(|pid| fs::read_link(format!("/proc/{pid}/cwd")).ok());
         let path = places.next().filter(|_| !path.starts_with('@'))?.join(path).display().to_string();
         is_in(&path).then_some(path)
     }
 
-    /// Whether sockets belong to several replicas, as far as we may see that.
+    /// Whether the sockets belong to several replicas; `true` if that cannot be determined.
     fn are_of_several(&self, inodes: &BTreeSet<u64>) -> bool {
         let owners = self.replicas.keys().map(|pid| processes::hold_one_of(&processes_of(*pid), inodes));
         match owners.collect::<io::Result<Vec<_>>>() {
@@ -183,7 +183,7 @@ impl Sharing {
         }
     }
 
-    /// Pid files of processes of the replicas, in folders that they share.
+    /// Pid files in shared folders that name a process of a replica.
     fn pid_files(&self) -> Vec<String> {
         let first = self.replicas.values().min().copied().unwrap_or_default();
         let mut found = Vec::new();
@@ -203,14 +203,14 @@ fn processes_of(pid: u32) -> Vec<u32> {
     Cgroup::of(pid).map_or_else(|_| vec![pid], |group| group.processes())
 }
 
-/// The Unix sockets of a process's network (`net/unix_proc`, unix(7)).
+/// The Unix sockets of a process's network namespace (`/proc/PID/net/unix`, unix(7)).
 fn table(pid: u32) -> io::Result<String> {
     let mut bytes = Vec::new();
     File::open(format!("/proc/{pid}/net/unix"))?.take(MOST_OF_TABLE).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The path and inode of a row, if it is a server's: it listens, or is one of datagrams that has a path.
+/// The path and inode of a row, if it belongs to a server: a listening socket, or a datagram socket with a path.
 fn server(row: &str) -> Option<(&str, u64)> {
     // Num RefCount Protocol Flags Type St Inode Path
     const ACCEPTS: u32 = 1 << 16;
@@ -222,7 +222,7 @@ fn server(row: &str) -> Option<(&str, u64)> {
     (is_server && !rest.is_empty()).then_some((rest, fields[6].parse().ok()?))
 }
 
-/// A folder as a container's process sees it. No link in it leads out of the container.
+/// Opens a folder as a process in the container sees it. Symbolic links cannot lead out of the container.
 fn open_folder(pid: u32, folder: &str) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = openat(CWD, format!("/proc/{pid}/root"), flags, Mode::empty())?;
@@ -230,7 +230,7 @@ fn open_folder(pid: u32, folder: &str) -> io::Result<OwnedFd> {
     Ok(openat2(root, folder, flags, Mode::empty(), within)?)
 }
 
-/// The names of pid files in a folder and below it that were written since that second, and the number in each.
+/// The pid files in a folder and its subfolders that were modified since the given second, with the number in each.
 fn pid_files_in(folder: OwnedFd, since: i64) -> Vec<(String, u32)> {
     let (mut found, mut folders, mut entries) = (Vec::new(), vec![(String::new(), folder)], 0);
     for depth in 0..DEPTH {
@@ -265,11 +265,11 @@ fn pid_files_in(folder: OwnedFd, since: i64) -> Vec<(String, u32)> {
     found
 }
 
-/// The number in a regular file that was written since that second.
+/// The number in a regular file that was modified since the given second.
 fn number_in(folder: impl AsFd, name: &CStr, since: i64) -> Option<u32> {
-    /// No process id is longer.
+    /// Process IDs are shorter.
     const LONGEST: u64 = 32;
-    // Nothing happens to what is opened like that, whatever it is by now.
+    // `O_PATH` has no side effects on the file, whatever its type.
     let file = openat(folder, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).ok()?;
     let stat = fstat(&file).ok()?;
     let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
@@ -285,7 +285,7 @@ fn number_in(folder: impl AsFd, name: &CStr, since: i64) -> Option<u32> {
     text.trim().parse().ok()
 }
 
-/// Whether one of these processes has that number in its own namespace of process ids (`NSpid` in proc(5)).
+/// Whether one of these processes has this ID in its own PID namespace (`NSpid` in proc(5)).
 fn runs_as(processes: &[u32], number: u32) -> bool {
     processes.iter().any(|pid| {
         let status = fs::read(format!("/proc/{pid}/status")).unwrap_or_default();
@@ -328,7 +328,7 @@ mod tests {
         fs::remove_file(at("app.sock")).unwrap();
         let _second = UnixListener::bind(at("app.sock")).unwrap();
         let _lone = UnixListener::bind(at("lone.sock")).unwrap();
-        // Both are in this test's control group, so that each seems to have both sockets.
+        // Both are in the control group of this test, so both seem to own both sockets.
         let mut other = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let replicas = [std::process::id(), other.id()].map(|pid| (pid, Timestamp::UNIX_EPOCH));
         let sharing =
@@ -364,7 +364,7 @@ mod tests {
             found(Timestamp::UNIX_EPOCH),
             [format!("{}/tmp/pids/server.pid", folder.path().display())]
         );
-        // It was there before the replicas.
+        // The file is older than the replicas.
         let tomorrow = Timestamp::now() + jiff::SignedDuration::from_hours(24);
         assert_eq!(found(tomorrow), [""; 0]);
     }

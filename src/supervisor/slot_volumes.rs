@@ -1,7 +1,7 @@
-//! Volumes without a name, of the file or of the image's `VOLUME`: they stay with the slot.
+//! Anonymous volumes, of the file or of the image's `VOLUME`, which stay with the slot.
 //!
-//! The engine would make new ones for each container, and the data of a server would be gone with its first change. So they
-//! get a name that follows from the slot, and a label by which `down -v` finds them.
+//! The engine would create new ones for each container, so the data of a server would be lost with the first
+//! replacement. Therefore they get a name that is derived from the slot, and a label by which `down -v` finds them.
 
 use std::collections::BTreeSet;
 
@@ -10,11 +10,11 @@ use crate::{
     spec::{Container, Mount, MountSource, Project, Service, Slot, Volume},
 };
 
-/// A replica's container with the volumes of its slot in place of anonymous ones, which are made if need be. Its image is
-/// there.
+/// Replaces the anonymous volumes of a replica's container by those of its slot, and creates them if necessary. The
+/// image must exist.
 ///
 /// # Errors
-/// When the engine does not make one.
+/// If the engine cannot create a volume.
 pub(super) async fn named<E: Engine>(
     engine: &E,
     project: &Project,
@@ -40,7 +40,7 @@ pub(super) async fn named<E: Engine>(
     Ok(own)
 }
 
-/// Mounts for volumes of an image in whose place the file has nothing.
+/// The mounts for volumes of the image for whose paths the file has no mount.
 fn missing(own: &Container, of_image: &BTreeSet<String>) -> Vec<Mount> {
     let is_taken = |path: &str| own.mounts.iter().any(|mount| same(&mount.target, path));
     let mount =

@@ -1,4 +1,4 @@
-//! A supervisor's side of steering: when it begins, what is told to it, and what is new in what it shows.
+//! The supervisor's interface to steering: starts it, sends it the steering configuration, and compares its reports.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -16,7 +16,7 @@ use crate::{
     spec::{Project, ProjectName},
 };
 
-/// Steering, once there is any.
+/// Steering of the project's connections, started on demand.
 pub struct Traffic {
     kernel: Arc<dyn Kernel>,
     state: State,
@@ -24,22 +24,22 @@ pub struct Traffic {
 }
 
 enum State {
-    /// Nobody has asked for it.
+    /// Not requested yet.
     Idle,
-    /// It begins, which takes a moment: the programs are loaded.
+    /// Starting: loading the BPF programs takes a moment.
     Beginning(Beginning),
-    /// It was tried.
+    /// The start failed, with this reason.
     Impossible(String),
     On(Arc<dyn Steering>, watch::Receiver<Arc<Report>>),
 }
 
 impl Traffic {
-    /// Nobody has asked for it yet.
+    /// Steering that has not been requested yet.
     pub fn new(kernel: Arc<dyn Kernel>) -> Self {
         Self { kernel, state: State::Idle, told: None }
     }
 
-    /// Begins if a project wants it, and nobody has tried before.
+    /// Starts steering if the project needs it and it was not tried before.
     pub fn begin(&mut self, project: &Project) {
         let wanted = project.pods.keys().any(|pod| project.wants_kernel(pod));
         if wanted && matches!(self.state, State::Idle) {
@@ -47,23 +47,23 @@ impl Traffic {
         }
     }
 
-    /// Whether it has begun to begin, and it is not known how that ends.
+    /// Whether the start is in progress.
     pub fn is_beginning(&self) -> bool {
         matches!(self.state, State::Beginning(_))
     }
 
-    /// Who shares ports, and what is seen of it now.
+    /// How ports are shared, with the kernel's latest report.
     pub fn sharing(&mut self) -> Sharing {
         match &mut self.state {
             State::Idle => Sharing::ByImages,
-            // Nothing is seen yet, so nobody is started in a pod. What comes before can be done.
+            // With an empty report, no replica is started in a pod yet, but the actions before that are possible.
             State::Beginning(_) => Sharing::ByKernel(Arc::default()),
             State::Impossible(reason) => Sharing::NoKernel(reason.clone()),
             State::On(_, reports) => Sharing::ByKernel(Arc::clone(&reports.borrow_and_update())),
         }
     }
 
-    /// Waits until something is seen anew; for ever where there is nothing to see. Tells how it began, once.
+    /// Waits for a new report, forever if there is no steering. Returns the result of the start, once.
     pub async fn changed(&mut self) -> Option<EventKind> {
         match &mut self.state {
             State::Beginning(beginning) => {
@@ -82,21 +82,21 @@ impl Traffic {
             }
             State::On(_, reports) => match reports.changed().await {
                 Ok(()) => None,
-                // Its thread has ended, and has told why.
+                // The steering thread has ended, and has reported the reason.
                 Err(_) => std::future::pending().await,
             },
             State::Idle | State::Impossible(_) => std::future::pending().await,
         }
     }
 
-    /// Has it look at once, so that counts are those of now.
+    /// Requests a report with current counters.
     pub fn refresh(&self) {
         if let State::On(steering, _) = &self.state {
             steering.look();
         }
     }
 
-    /// Says what is wanted, if that is new.
+    /// Sends the steering configuration, if it changed.
     pub fn want(&mut self, steering_configs: SteeringConfigs) {
         if let State::On(steering, _) = &self.state
             && self.told.as_ref() != Some(&steering_configs)
@@ -106,7 +106,7 @@ impl Traffic {
         }
     }
 
-    /// What has to be quiet before this action, if it ends a replica that may have connections.
+    /// The graceful close that must precede an action, if the action stops a replica that may have connections.
     pub fn graceful_close(&self, action: &Action, observed: &Observed) -> Option<GracefulClose> {
         let Action::Stop { id, grace, .. } = action else { return None };
         let (State::On(steering, _), Sharing::ByKernel(report)) = (&self.state, &observed.sharing) else {
@@ -122,7 +122,7 @@ impl Traffic {
         Some(GracefulClose { steering: Arc::clone(steering), pid: replica.pid, ports })
     }
 
-    /// Takes everything away that outlives us. Tells if something stays.
+    /// Removes all kernel state that outlives the supervisor. Returns an event if that fails.
     pub fn remove(&mut self, project: &ProjectName) -> Option<EventKind> {
         let result = match &self.state {
             State::On(steering, _) => steering.remove(),
@@ -132,7 +132,7 @@ impl Traffic {
     }
 }
 
-/// Notes since when each replica gets nothing new.
+/// Records since when each replica is out of rotation.
 pub fn note_out(
     steering_configs: &SteeringConfigs,
     out_since: &mut BTreeMap<ContainerId, Timestamp>,
@@ -152,7 +152,7 @@ pub fn note_out(
     }
 }
 
-/// What is new in what is seen: who went in or out of rotation, whose sockets are strange, what cannot be done.
+/// Compares two reports: changes of rotation, foreign listeners, and errors.
 pub fn compare(project: &Project, before: &Sharing, observed: &Observed) -> Vec<EventKind> {
     let Sharing::ByKernel(now) = &observed.sharing else { return Vec::new() };
     let empty = Arc::default();
@@ -179,7 +179,7 @@ pub fn compare(project: &Project, before: &Sharing, observed: &Observed) -> Vec<
                 });
             }
         }
-        // Who has had some stays among them: it is told once, however often they come and go.
+        // The report keeps replicas that once had such listeners, so this is reported once for each.
         for (id, listeners) in pod.unsteered.iter().filter(|(id, _)| !old.unsteered.contains_key(*id)) {
             if let Some(Role::Replica { service, slot }) = observed.containers.get(id).map(|c| &c.labels.role)
             {

@@ -1,4 +1,5 @@
-//! Who runs and does not work: puts together what the engine's checks, the probes and the kernel's queues say.
+//! Detects unhealthy replicas from the engine's health checks, the probes, and the accept queues that the kernel
+//! reports.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,33 +17,33 @@ use crate::{
 
 use super::{EventKind, probes::Probes};
 
-/// For so long a health check of the engine's has to fail: what comes and goes is no reason to replace anybody.
+/// How long a health check of the engine must fail before the replica is replaced: brief failures are no reason.
 const STAYS: Duration = Duration::from_secs(2);
 
-/// Who works, who does not, and since when.
+/// The health of all replicas, and since when.
 #[derive(Debug, Default)]
 pub struct HealthTracker {
     queues: Queues,
-    /// Since when each process works.
+    /// By container: the start of its process, and since when it works.
     well_since: BTreeMap<ContainerId, (Timestamp, Timestamp)>,
 }
 
-/// What is found out at one moment.
+/// The result of an examination.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// There is something to tell.
+    /// Events to report.
     pub events: Vec<EventKind>,
-    /// Time alone can make a difference then.
+    /// The time of the next examination, if nothing changes before.
     pub wake: Option<Timestamp>,
 }
 
 impl HealthTracker {
-    /// The queues of the replicas, to be told of every report of the kernel.
+    /// The accept queues of the replicas; they must receive each report of the kernel.
     pub fn queues(&mut self) -> &mut Queues {
         &mut self.queues
     }
 
-    /// Finds out who does not work, and says so in `observed`.
+    /// Determines which replicas are unhealthy, and stores them in `observed`.
     pub fn examine(
         &mut self,
         desired: &Desired,
@@ -95,7 +96,8 @@ impl HealthTracker {
         found
     }
 
-    /// Notes since when a process works; one that is not ready does not, and is not ill for that.
+    /// Records since when a process works. One that is not ready yet does not count as working, but is not unhealthy
+    /// either.
     fn note_well(&mut self, container: &Container, process: &Process, now: Timestamp) {
         if !matches!(process.health, Health::None | Health::Healthy) {
             self.well_since.remove(&container.id);
@@ -117,7 +119,7 @@ impl HealthTracker {
     }
 }
 
-/// Who has not been ready yet, and may still take its time.
+/// Replicas that have not been ready yet and are within their progress deadline.
 fn coming_up(desired: &Desired, observed: &Observed, now: Timestamp) -> BTreeSet<ContainerId> {
     let is_coming_up = |container: &&Container| {
         let Role::Replica { service, .. } = &container.labels.role else { return false };
@@ -129,7 +131,7 @@ fn coming_up(desired: &Desired, observed: &Observed, now: Timestamp) -> BTreeSet
     observed.containers.values().filter(is_coming_up).map(|container| container.id.clone()).collect()
 }
 
-/// What is wrong with a process; of several things the one for which it is replaced first.
+/// The reason why a process is unhealthy; of several, the one that leads to the earliest replacement.
 fn diagnose(
     service: &Service,
     container: &Container,
@@ -156,7 +158,7 @@ fn diagnose(
         return Some(unhealthy(reason, since, Some(now), complaint.said));
     }
     if let Some(stuck) = stuck {
-        // Where there is a question whether it lives, the answers decide.
+        // A liveness probe takes precedence over stuck queues.
         let is_asked = service.probe.as_ref().is_some_and(|probes| probes.liveness.is_some());
         let replace_at = (!is_asked).then(|| stuck.hopeless_at());
         let said = match stuck.waiting {
@@ -172,7 +174,7 @@ fn diagnose(
     })
 }
 
-/// Whether it is still the same that is wrong.
+/// Whether two reasons are the same problem.
 fn same(one: UnhealthyReason, other: UnhealthyReason) -> bool {
     match (one, other) {
         (UnhealthyReason::Stuck(_), UnhealthyReason::Stuck(_)) => true,

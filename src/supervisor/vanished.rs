@@ -1,7 +1,8 @@
-//! Processes that have ended without the engine telling: those that it says run, and those that its list lacks.
+//! Detects processes that ended without a report of the engine: those that it reports as running, and those that its
+//! list lacks.
 //!
-//! In: what the engine says of a container, and what this host shows of its process. Out: whether it is there. The engine is
-//! believed until a second look says the same: the word of an end takes a moment to come.
+//! It compares the engine's report of a container with the process on this host. The engine is believed until a second
+//! check confirms that the process is gone, because its report of an exit takes a moment.
 
 use std::{
     collections::BTreeMap,
@@ -17,12 +18,12 @@ use crate::{
     tick::{Ticker, Watch},
 };
 
-/// Sees the processes of containers.
+/// Checks the processes of containers.
 pub trait ProcessView: Send + Sync {
-    /// Whether the process with that id is there, and that of the container.
+    /// Whether the process with this ID exists and belongs to the container.
     fn presence(&self, pid: u32, container: &ContainerId) -> Presence;
 
-    /// Whether it is certainly not there: cheaper to find out.
+    /// Whether the process certainly does not exist. This check is cheaper.
     fn is_absent(&self, pid: u32, container: &ContainerId) -> bool {
         self.presence(pid, container) == Presence::Absent
     }
@@ -42,7 +43,7 @@ impl ProcessView for HostProcesses {
     }
 }
 
-/// For an engine whose processes cannot be seen from here.
+/// For engines whose processes are not visible from this host.
 #[derive(Clone, Copy, Debug)]
 pub struct HiddenProcesses;
 
@@ -58,13 +59,14 @@ impl<F: Fn(u32, &ContainerId) -> Presence + Send + Sync> ProcessView for F {
     }
 }
 
-/// So long the engine is believed that says that a process runs.
+/// How long the engine is believed after the first check found no process.
 pub const SECOND_LOOK: Duration = Duration::from_secs(3);
 
-/// What is known of processes, over several looks.
+/// The results of past checks of processes.
 pub struct Processes {
     view: Arc<dyn ProcessView>,
-    /// Whether any process was seen to be its container's: only then are the engine's process ids those of this host.
+    /// Whether any process was found to belong to its container. Only then are the engine's process IDs valid on this
+    /// host.
     are_ours_to_see: bool,
     known: BTreeMap<ContainerId, Known>,
 }
@@ -72,30 +74,30 @@ pub struct Processes {
 #[derive(Clone, Copy, Debug, Default)]
 struct Known {
     pid: u32,
-    /// When it started, if it was seen.
+    /// Its start time, if it was seen.
     started: Option<u64>,
-    /// Since when it is not there.
+    /// Since when it is gone.
     gone_since: Option<Timestamp>,
 }
 
-/// What becomes of a process that the engine says runs.
+/// The state of a process that the engine reports as running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// It runs, as far as can be told.
+    /// It runs, as far as can be determined.
     Runs,
-    /// It is not there; the engine may tell so until then.
+    /// It is gone; the engine has until this time to report its exit.
     Doubted(Timestamp),
-    /// It is not there, and was not before: the engine has lost its end.
+    /// It is gone and was gone in an earlier check: the engine missed its exit.
     Lost,
 }
 
 impl Processes {
-    /// Nothing has been seen yet.
+    /// Starts without results.
     pub fn new(view: Arc<dyn ProcessView>) -> Self {
         Self { view, are_ours_to_see: false, known: BTreeMap::new() }
     }
 
-    /// Looks for the process of a container that runs, as the engine has just said.
+    /// Checks the process of a container that the engine reports as running.
     pub fn look(&mut self, id: &ContainerId, pid: u32, now: Timestamp) -> Fate {
         let presence = self.view.presence(pid, id);
         let known = self.known.entry(id.clone()).or_default();
@@ -108,7 +110,8 @@ impl Processes {
                 known.started = Some(started);
                 false
             }
-            // Another process has its id by now. One that only left its control group is the same.
+            // With another start time, the process ID was reused. With the same one, the process only left its control
+            // group.
             Presence::Other { started } => known.started.is_some_and(|before| before != started),
             Presence::Absent => self.are_ours_to_see,
             Presence::Unknown => false,
@@ -121,12 +124,12 @@ impl Processes {
         if second <= now { Fate::Lost } else { Fate::Doubted(second) }
     }
 
-    /// Whether the process of a container is there beyond doubt.
+    /// Whether the process of a container certainly exists.
     pub fn is_there(&self, id: &ContainerId, pid: u32) -> bool {
         matches!(self.view.presence(pid, id), Presence::There { .. })
     }
 
-    /// Forgets containers that are no more.
+    /// Drops containers that are gone.
     pub fn retain(&mut self, is_there: impl Fn(&ContainerId) -> bool) {
         self.known.retain(|id, _| is_there(id));
     }
@@ -138,18 +141,18 @@ impl std::fmt::Debug for Processes {
     }
 }
 
-/// Looks now and then whether a process has gone, so that the engine is asked.
+/// Checks periodically whether processes are gone, so that the engine is observed again.
 pub struct Glances {
     view: Arc<dyn ProcessView>,
-    /// Who is looked for.
+    /// The processes to check.
     sought: Arc<Mutex<Vec<(ContainerId, u32)>>>,
     absent: Watch,
-    /// Who was found missing, so that the engine is asked once.
+    /// Processes that were reported as missing, so that each is reported once.
     missed: BTreeMap<ContainerId, u32>,
 }
 
 impl Glances {
-    /// The first look is in a moment. Such a look is one system call for each process.
+    /// Starts periodic checks. A check takes one system call per process.
     pub fn new(view: Arc<dyn ProcessView>, ticker: &Ticker) -> Self {
         let sought = Arc::<Mutex<Vec<(ContainerId, u32)>>>::default();
         let (seen, wanted) = (Arc::clone(&view), Arc::clone(&sought));
@@ -157,7 +160,7 @@ impl Glances {
         Self { view, sought, absent, missed: BTreeMap::new() }
     }
 
-    /// Waits until processes are missing, of those with these ids; each is told once.
+    /// Waits until processes of `running` are missing. Reports each once.
     pub async fn missing(&mut self, mut running: Vec<(ContainerId, u32)>) -> Vec<ContainerId> {
         self.missed.retain(|id, pid| running.iter().any(|(other, now)| (other, now) == (id, pid)));
         running.retain(|(id, pid)| self.missed.get(id) != Some(pid));

@@ -1,4 +1,4 @@
-//! Compares two looks: who died, and of what; whose health changed; which pod was lost.
+//! Compares two observations: which replicas ended and why, whose health changed, and which pods were lost.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -20,24 +20,24 @@ use crate::{
 
 use super::{EventKind, diagnosis, journal::Event};
 
-/// How many of its last lines a dead replica is judged and shown by.
+/// The number of last log lines that are kept of a replica that ended.
 const LOG_TAIL: usize = 10;
-/// How many bytes of each are kept.
+/// Maximum length of each line, in bytes.
 const LONGEST_LINE: usize = 1024;
-/// The engine notes when a process started once it runs: one that ends at once has written its words before. Whatever
-/// ran there before ended longer ago: a start alone takes that long.
+/// The engine records the start time once a process runs, so a process that ends immediately may have written its
+/// output before that time. Output of the previous process is older than this: starting a process takes longer.
 const NOTED_WITHIN: Duration = Duration::from_millis(200);
 
-/// What is new.
+/// The differences between two observations.
 #[derive(Debug, Default)]
 pub struct Seen {
-    /// To be told at once.
+    /// Events to report immediately.
     pub events: Vec<EventKind>,
-    /// To be looked into first.
+    /// Exits to examine first.
     pub deaths: Vec<Death>,
 }
 
-/// A replica ended, not by our doing.
+/// A replica that ended without being stopped by the supervisor.
 #[derive(Clone, Debug)]
 pub struct Death {
     target: Target,
@@ -48,45 +48,46 @@ pub struct Death {
     started_at: Timestamp,
     exits: u32,
     image: Image,
-    /// Ports that lead into its pod.
+    /// The published and exposed ports of its pod, and the ports that it requested in vain.
     ports: Vec<u16>,
-    /// Users of its pod who wanted ports that other users shared.
+    /// Port conflicts between users in its pod.
     other_users: Vec<OtherUser>,
-    /// The same of itself, if the kernel saw it.
+    /// The port conflict of this replica, if the kernel saw it.
     own_user: Option<OtherUser>,
-    /// Exclusive ports of other replicas that it asked for.
+    /// Exclusive ports of other replicas that it requested.
     conflicts: BTreeSet<Port>,
-    /// The exclusive ports of its pod, where the kernel shares the others.
+    /// The exclusive ports of its pod; empty if the kernel does not share the others.
     exclusive: PortSet,
-    /// Whether another replica runs in its pod, which may have the port.
+    /// Whether another container that may hold the port ran in its pod.
     has_neighbour: bool,
 }
 
-/// What was found out about a death.
+/// The result of examining an exit.
 #[derive(Clone, Debug)]
 pub struct TerminationReport {
-    /// Who died.
+    /// The replica that ended.
     pub target: Target,
-    /// What there is to remember.
+    /// The last termination to store.
     pub last_termination: LastTermination,
-    /// What there is to tell.
+    /// Events to report.
     pub events: Vec<Event>,
-    /// Set if it ended because its port was another user's: when it has an excuse, only this is told.
+    /// Set if it ended because another user held its port. If the exit is excused, only the event of the excuse is
+    /// reported.
     pub excuse: Option<Excuse>,
 }
 
-/// A process that ended because its port was another user's.
+/// A process that ended because another user held its port.
 #[derive(Clone, Debug)]
 pub struct Excuse {
-    /// In which container.
+    /// The container of the process.
     pub container: ContainerId,
-    /// When it started.
+    /// The start time of the process.
     pub started_at: Timestamp,
-    /// What there is to tell.
+    /// The event to report.
     pub event: Event,
 }
 
-/// Compares with what was there before, and notes every exit in the history.
+/// Compares an observation with the previous one, and records exits in the history.
 pub fn compare(
     desired: &Desired,
     before: &BTreeMap<ContainerId, Container>,
@@ -145,7 +146,7 @@ pub fn compare(
     seen
 }
 
-/// Services whose health check is found to be one that cannot be run, unless that is known of a replica of the same version.
+/// Services whose health check cannot be run, except for versions of which that is known already.
 pub fn check_errors(
     desired: &Desired,
     observed: &Observed,
@@ -168,7 +169,7 @@ pub fn check_errors(
     found
 }
 
-/// Notes every exit in the history, and tells which are new and no doing of ours.
+/// Records exits in the history, and returns the new ones of replicas that the supervisor did not stop.
 pub fn deaths(desired: &Desired, observed: &mut Observed) -> Vec<Death> {
     let ended: Vec<_> = observed.containers.values().filter_map(|c| death(desired, observed, c)).collect();
     let mut deaths = Vec::new();
@@ -234,8 +235,8 @@ fn report<'a>(observed: &'a Observed, pod: &PodName) -> Option<&'a PodReport> {
     }
 }
 
-/// The exclusive ports that a replica asked for in vain, and those of its pod; none where the kernel does not share its
-/// ports.
+/// The exclusive ports that a replica requested in vain, and those of its pod; both empty if the kernel does not share
+/// its ports.
 fn exclusive_ports(
     desired: &Desired,
     observed: &Observed,
@@ -255,7 +256,7 @@ fn exclusive_ports(
     }
 }
 
-/// Reads the last log lines of a replica that ended, and why it ended.
+/// Reads the last log lines of a replica that ended, and determines the cause.
 pub async fn last_termination<E: Engine>(engine: &E, death: Death, now: Timestamp) -> TerminationReport {
     let log = log_tail(engine, &death.container, death.started_at).await;
     let said = match death.exit.code != 0 {
@@ -266,7 +267,8 @@ pub async fn last_termination<E: Engine>(engine: &E, death: Death, now: Timestam
     let ran = Duration::try_from(death.exit.at.duration_since(death.started_at)).unwrap_or_default();
     let exclusive_port = diagnosis::exclusive_port(taken, &death.conflicts, &death.exclusive, ran < WINDOW)
         .filter(|_| death.exit.code != 0);
-    // Each explains the next.
+    // A conflict over an exclusive port rules out one between users, which rules out an image that does not share its
+    // port.
     let taken = taken.filter(|_| exclusive_port.is_none());
     let other_user = diagnosis::other_user(said, &death.other_users, death.own_user, ran < WINDOW)
         .filter(|_| death.exit.code != 0 && exclusive_port.is_none());
@@ -301,7 +303,7 @@ pub async fn last_termination<E: Engine>(engine: &E, death: Death, now: Timestam
     TerminationReport { target, last_termination, events, excuse }
 }
 
-/// The last lines that a process wrote; none where they cannot be read, as they are no reason to do anything else.
+/// The last log lines of a process; empty if they cannot be read, which must not affect anything else.
 pub async fn log_tail<E: Engine>(engine: &E, container: &ContainerId, since: Timestamp) -> Vec<String> {
     let since = since.checked_sub(NOTED_WITHIN).unwrap_or(since);
     let tail = u64::try_from(LOG_TAIL).ok();
@@ -310,7 +312,7 @@ pub async fn log_tail<E: Engine>(engine: &E, container: &ContainerId, since: Tim
     match engine.logs(container, &options).await {
         Ok(mut lines) => {
             while let Some(Ok(mut line)) = lines.next().await {
-                // A long line comes as several.
+                // The engine may split a long line.
                 if log.len() == LOG_TAIL {
                     log.pop_front();
                 }
@@ -323,7 +325,7 @@ pub async fn log_tail<E: Engine>(engine: &E, container: &ContainerId, since: Tim
     log.into()
 }
 
-/// Shortens a line: the last lines are kept with each event.
+/// Truncates a line, because log lines are kept with each event.
 fn cut(line: &mut String) {
     let Some((end, _)) = line.char_indices().take_while(|(at, _)| *at <= LONGEST_LINE).last() else { return };
     if line.len() > LONGEST_LINE {
@@ -380,7 +382,7 @@ mod tests {
         assert!(log.iter().all(|line| line.len() <= LONGEST_LINE + '…'.len_utf8() && line.ends_with('…')));
     }
 
-    /// A replica that ended with this code, having run so long, and said so; the kernel did not let it have these ports.
+    /// A replica that ended with this exit code after this many seconds, and to which the kernel refused these ports.
     fn death(code: i64, ran: i64, conflicts: &[Port]) -> Death {
         let at = |second| Timestamp::from_second(1_000 + second).unwrap();
         Death {
@@ -405,7 +407,7 @@ mod tests {
         }
     }
 
-    /// What is found out about a death after these words.
+    /// Examines an exit with this log line.
     async fn found_out(death: Death, words: &str) -> TerminationReport {
         let engine = Memory::new(Clock::starting_at(Timestamp::UNIX_EPOCH), 1);
         let line =
@@ -439,7 +441,7 @@ mod tests {
             "web-2 asked for port 30001/tcp, which is exclusive and held by another replica; to let replicas share it: \
              `x-sameport: { ports: { \"30001\": shared } }`"
         );
-        // Of a port that is not exclusive the image is to blame, as ever.
+        // For a port that is not exclusive, the image is the cause.
         let told = found_out(death(1, 1, &refused), "bind to :21: address already in use").await;
         assert_eq!(told.last_termination.exclusive_port, None);
         assert_eq!(told.last_termination.port_not_shared.and_then(|found| found.port), Some(21));

@@ -1,14 +1,14 @@
-//! The resolved Compose file as JSON, without values that may be secret.
+//! The resolved Compose file as JSON, with secret values hidden.
 
 use serde_json::Value;
 
 use super::Environment;
 
-/// What stands in place of a value that is not told.
+/// The replacement for a hidden value.
 pub const HIDDEN: &str = "***";
 
-/// The resolved file; values of environments, build arguments and inline configs and secrets are hidden unless they are
-/// to be shown.
+/// Returns the resolved file. Hides the values of environments, build arguments, and inline configs and secrets, unless
+/// `environment` is `Shown`.
 #[must_use]
 pub fn config(mut file: Value, environment: Environment) -> Value {
     if environment == Environment::Shown {
@@ -28,7 +28,8 @@ pub fn config(mut file: Value, environment: Environment) -> Value {
     file
 }
 
-/// Hides the values of every `environment` and of the build's `args`, at any depth: hooks and jobs have environments, too.
+/// Hides the values of each `environment` and of the build's `args`, at any depth, because hooks and jobs have
+/// environments as well.
 fn hide_environments(value: &mut Value) {
     match value {
         Value::Object(map) => {
@@ -40,7 +41,7 @@ fn hide_environments(value: &mut Value) {
                             hide_values(args);
                         }
                     }
-                    // These hold the user's own keys, which may be called anything.
+                    // Keys of these maps are chosen by the user, so `environment` and `build` have no meaning there.
                     "labels" | "annotations" | "extra_hosts" | "sysctls" => {}
                     _ => hide_environments(value),
                 }
@@ -51,7 +52,7 @@ fn hide_environments(value: &mut Value) {
     }
 }
 
-/// Hides the values of `NAME: value` or of `- NAME=value`.
+/// Hides the values of `NAME: value` and `- NAME=value`.
 fn hide_values(value: &mut Value) {
     match value {
         Value::Object(map) => map.values_mut().for_each(hide),
@@ -66,7 +67,7 @@ fn hide_values(value: &mut Value) {
     }
 }
 
-/// What has no value keeps having none.
+/// Leaves a variable without a value as it is.
 fn hide(value: &mut Value) {
     if !value.is_null() {
         *value = Value::String(HIDDEN.to_owned());

@@ -1,4 +1,4 @@
-//! Events.
+//! Converts events.
 
 use crate::{
     api::schema::{
@@ -12,10 +12,10 @@ use crate::{
 
 use super::{message, rollout, state::CRASH_LOOP, status};
 
-/// How many of the last lines of a replica that ended a person reads.
+/// The number of log lines in the message of an exit.
 const SHOWN_LINES: usize = 3;
 
-/// An event, as everybody else sees it.
+/// Converts an event to the public schema.
 #[must_use]
 pub fn event(event: &supervisor::Event) -> Event {
     let kind = kind(&event.kind);
@@ -125,7 +125,7 @@ fn state_reset(reset: &StateReset) -> EventKind {
     }
 }
 
-/// Those that are about one replica.
+/// Converts the events about a single replica.
 fn of_replica(kind: &Kind) -> EventKind {
     match kind {
         Kind::Exited { service, slot, exit, exits, log } => {
@@ -184,7 +184,7 @@ fn of_replica(kind: &Kind) -> EventKind {
             let (replica, service, slot) = named(service, *slot);
             EventKind::Replaced { replica, service, slot, reason: why.clone() }
         }
-        // `kind` sends no other here.
+        // `kind` passes only events about a replica.
         other => self::kind(other),
     }
 }
@@ -240,7 +240,7 @@ fn phase(milestone: &Milestone) -> RolloutPhase {
     }
 }
 
-/// How much an event matters, and what a person reads of it.
+/// The severity and message of an event.
 fn describe(kind: &EventKind) -> (Level, Option<String>) {
     use Level::{Error, Info, Warning};
     let (level, message) = match kind {

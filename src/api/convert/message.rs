@@ -1,4 +1,4 @@
-//! Sentences that more than one command tells.
+//! Messages that several commands print.
 
 use crate::{
     api::schema::{
@@ -18,7 +18,7 @@ pub fn exit(exit: &Exit) -> String {
     status.to_string()
 }
 
-/// The kernel was to share ports and cannot: what is missing, and what it costs.
+/// The message for a kernel that cannot share ports: what is missing, and the effect.
 #[must_use]
 pub fn shared_by_application(reason: &str) -> String {
     format!(
@@ -27,7 +27,7 @@ pub fn shared_by_application(reason: &str) -> String {
     )
 }
 
-/// In which order a service's replicas are replaced, and why.
+/// The order in which the replicas of a service are replaced, and its reason.
 #[must_use]
 pub fn replacement_order(service: &str, order: &ReplacementOrder) -> String {
     let ReplacementOrder { order, order_message, .. } = order;
@@ -38,7 +38,7 @@ pub fn replacement_order(service: &str, order: &ReplacementOrder) -> String {
     format!("{service}: replicas are replaced {order}: {order_message}")
 }
 
-/// A replica ended again and again because its port was another user's.
+/// The message for a replica that could not get its port from another user in repeated attempts.
 #[must_use]
 pub fn user_conflict(replica: &str, conflict: &UserConflict) -> String {
     let UserConflict { port, user, owner } = conflict;
@@ -47,7 +47,7 @@ pub fn user_conflict(replica: &str, conflict: &UserConflict) -> String {
     )
 }
 
-/// A replica ended because its port was another user's, and gets it.
+/// The message for a replica that ended because another user held its port, and that gets the port now.
 #[must_use]
 pub fn port_given(replica: &str, conflict: &UserConflict) -> String {
     let UserConflict { port, user, owner } = conflict;
@@ -56,7 +56,7 @@ pub fn port_given(replica: &str, conflict: &UserConflict) -> String {
     )
 }
 
-/// A program tried to choose who gets connections.
+/// The message for a program that tried to choose which replica gets connections.
 #[must_use]
 pub fn reuseport_program_ignored(pod: &str, replica: Option<&str>, port: u16, protocol: &str) -> String {
     let who =
@@ -64,7 +64,7 @@ pub fn reuseport_program_ignored(pod: &str, replica: Option<&str>, port: u16, pr
     format!("{who} tried to choose which replica gets the connections of port {port}/{protocol}: ignored")
 }
 
-/// A listening socket on a replicas' port is not a replica's.
+/// The message for a foreign listener on a port of the replicas.
 #[must_use]
 pub fn foreign_listener(pod: &str, listener: &ForeignListener) -> String {
     let ForeignListener { port, address, pid, command } = listener;
@@ -77,7 +77,7 @@ pub fn foreign_listener(pod: &str, listener: &ForeignListener) -> String {
     format!("{who} listens on port {port} of {pod} and is none of its replicas: {gets}")
 }
 
-/// Text that a program in a container has chosen, without what would control a terminal.
+/// Escapes control characters in text that a program in a container chose, because they could control the terminal.
 fn printable(text: &str) -> String {
     let mut shown = String::new();
     for character in text.chars() {
@@ -90,7 +90,7 @@ fn printable(text: &str) -> String {
     shown
 }
 
-/// Several replicas share a file that is meant for one process.
+/// The message for a file that is meant for one process and that several replicas share.
 #[must_use]
 pub fn shared_file(file: &SharedFile) -> String {
     let SharedFile { service, path, kind } = file;
@@ -109,7 +109,7 @@ pub fn shared_file(file: &SharedFile) -> String {
     )
 }
 
-/// The health check of a service cannot be run, and what follows.
+/// The message for a health check that cannot be run, and the effect.
 #[must_use]
 pub fn health_check_error(service: &str, error: &str) -> String {
     format!(
@@ -118,7 +118,7 @@ pub fn health_check_error(service: &str, error: &str) -> String {
     )
 }
 
-/// Which published ports of which services lead to nobody.
+/// The messages for published ports on which no replica can be reached, grouped by service.
 #[must_use]
 pub fn unserved_ports(ports: &[UnservedPort]) -> Vec<String> {
     let mut notes = Vec::new();
@@ -146,7 +146,7 @@ pub fn unserved_ports(ports: &[UnservedPort]) -> Vec<String> {
     notes
 }
 
-/// A replica has more listeners than there is room for.
+/// The message for a replica with more listeners than can be steered.
 #[must_use]
 pub fn unsteered_listeners(replica: &str, count: u64) -> String {
     format!(
@@ -155,7 +155,7 @@ pub fn unsteered_listeners(replica: &str, count: u64) -> String {
     )
 }
 
-/// Something carries sameport's labels, and sameport did not make it.
+/// The message for a resource that has sameport's labels but was not made by sameport.
 #[must_use]
 pub fn foreign_resource(resource: &ForeignResource) -> String {
     let ForeignResource { kind, name, id, image, reason } = resource;
@@ -173,7 +173,7 @@ pub fn foreign_resource(resource: &ForeignResource) -> String {
     )
 }
 
-/// A replica ended because another one has its port.
+/// The message for a replica that ended because another one holds its port.
 #[must_use]
 pub fn port_not_shared(replica: &str, image: &str, port: Option<u16>) -> String {
     let port = port.map_or_else(|| "its port".to_owned(), |port| format!("port {port}"));
@@ -183,7 +183,7 @@ pub fn port_not_shared(replica: &str, image: &str, port: Option<u16>) -> String 
     )
 }
 
-/// A replica ended after it had asked for a port that only one can hold.
+/// The message for a replica that ended after it requested an exclusive port.
 #[must_use]
 pub fn exclusive_port(replica: &str, port: &ExclusivePort) -> String {
     let ExclusivePort { port, protocol } = port;
@@ -194,7 +194,7 @@ pub fn exclusive_port(replica: &str, port: &ExclusivePort) -> String {
     )
 }
 
-/// What to do about an image that keeps its port to itself.
+/// Help for an image that does not share its port.
 #[must_use]
 pub fn how_to_share(port: Option<u16>) -> String {
     let n = port.unwrap_or(8080);

@@ -1,7 +1,7 @@
-//! From the types that plan and supervise to the public schema: the one place where the ones become the others.
+//! Converts the types of the planner and the supervisor to the public schema. No other module does.
 //!
-//! Pure: no I/O and no clock. What a person reads of an event or a replica is made here too, so that every command and
-//! every program that reads the socket tells it in the same words.
+//! Pure: no I/O and no clock. The messages of events and replicas are built here too, so that every command and every
+//! client of the socket shows the same text.
 
 mod config;
 mod event;

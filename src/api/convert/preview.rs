@@ -1,4 +1,4 @@
-//! What a command would do.
+//! Converts the preview of a command.
 
 use crate::{
     api::schema::{Gap, Preview, ServiceOrder, Step},
@@ -9,7 +9,7 @@ use crate::{
 
 use super::{rollout, status::error_condition};
 
-/// What would be done, as everybody else sees it.
+/// Converts a preview to the public schema.
 #[must_use]
 pub fn preview(preview: &supervisor::Preview) -> Preview {
     let step = |step: &supervisor::Step| Step {

@@ -1,4 +1,4 @@
-//! Refusals.
+//! Converts rejections.
 
 use crate::{
     api::schema::{Rejection, RejectionCode},
@@ -6,7 +6,7 @@ use crate::{
     supervisor,
 };
 
-/// What a supervisor's refusal is to everybody else.
+/// Converts a rejection to the public schema.
 #[must_use]
 pub fn rejection(refusal: &supervisor::Rejection) -> Rejection {
     use supervisor::Rejection as R;

@@ -1,4 +1,4 @@
-//! Rollouts and versions.
+//! Converts rollouts and versions.
 
 use crate::{
     api::schema::{
@@ -15,7 +15,7 @@ use crate::{
 
 use super::status::termination;
 
-/// The versions of a service, and the rollout in progress as its supervisor tells it.
+/// The versions of a service, with the rollout in progress as reported by its supervisor.
 #[must_use]
 pub fn rollout_status(
     service: &ServiceName,
@@ -43,16 +43,16 @@ fn result(ended: &versions::Ended) -> RolloutResult {
     }
 }
 
-/// Whether values of the environment are told, and not only names.
+/// Whether values of environment variables are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Environment {
-    /// Only names.
+    /// Names only.
     Hidden,
     /// Names and values.
     Shown,
 }
 
-/// The versions that a service had and has, oldest first.
+/// The known versions of a service, oldest first.
 #[must_use]
 pub fn revisions(versions: &Versions, environment: Environment) -> Vec<Revision> {
     let revision = |revision: &versions::Revision| {
@@ -85,7 +85,7 @@ pub fn revisions(versions: &Versions, environment: Environment) -> Vec<Revision>
     versions.revisions.iter().map(revision).collect()
 }
 
-/// A rollout in progress.
+/// Converts a rollout in progress.
 pub(super) fn rollout(progress: &Progress) -> Rollout {
     let Progress { service, underway, done, of, image, previous_image } = progress;
     Rollout {
@@ -113,7 +113,7 @@ fn steps(steps: &versions::Steps, of: u32) -> Steps {
     }
 }
 
-/// A share in percent.
+/// A share in percent, with a resolution of 0.1.
 pub(super) fn percent(share: Share) -> f64 {
     f64::from(share.thousandths()) / 10.0
 }
@@ -156,7 +156,7 @@ pub(super) fn failure(failure: &plan::Failure) -> Failure {
     }
 }
 
-/// In which order replicas are replaced, and why.
+/// The order in which replicas are replaced, and its reason.
 pub(super) fn order(found: &plan::ReplacementOrder) -> ReplacementOrder {
     let (order_reason, mount) = match &found.reason {
         plan::OrderReason::File => (OrderReason::ComposeFile, None),

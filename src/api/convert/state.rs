@@ -13,10 +13,10 @@ use crate::{
     spec::{DependencyCondition, Service},
 };
 
-/// A replica that ended so often in a row is in a crash loop.
+/// The number of consecutive exits from which a replica is in a crash loop.
 pub(super) const CRASH_LOOP: u32 = 3;
 
-/// The state of a replica in words.
+/// The state of a replica in words, as of `now`.
 pub(super) fn describe(replica: &ReplicaStatus, now: Timestamp) -> String {
     let words = match &replica.state {
         ReplicaState::Pending => "to be started".to_owned(),
@@ -82,7 +82,8 @@ pub(super) fn describe(replica: &ReplicaStatus, now: Timestamp) -> String {
     }
 }
 
-/// What a replica that is out of rotation waits for, after that time without a datagram.
+/// The note about UDP flows of a replica that is out of rotation, `idle` after its last datagram; `None` once its flows
+/// count as finished.
 fn unfinished_flows(idle: Duration) -> Option<String> {
     match idle.as_secs() {
         _ if idle >= Service::UDP_IDLE => None,
@@ -91,7 +92,7 @@ fn unfinished_flows(idle: Duration) -> Option<String> {
     }
 }
 
-/// Ports in ascending order, three and more in a row as `8000-8009`.
+/// Ports as text; `ports` must be ascending. Runs of three or more become a range: `8000-8009`.
 pub(super) fn ranges(ports: &[u16]) -> Vec<String> {
     let runs = ports.chunk_by(|before, after| before.checked_add(1) == Some(*after));
     let words = |run: &[u16]| match run {
@@ -101,7 +102,7 @@ pub(super) fn ranges(ports: &[u16]) -> Vec<String> {
     runs.flat_map(words).collect()
 }
 
-/// A row of a table has one; the others are below it.
+/// Only the first line fits a row of a table.
 fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or_default()
 }
@@ -123,7 +124,7 @@ fn restarting(replica: &ReplicaStatus, status: &ExitStatus, at: Timestamp, now: 
     }
 }
 
-/// What it ended of.
+/// The cause of the last termination.
 fn why(last_termination: &LastTermination) -> String {
     if let Some(OtherUser { port, user, owner }) = &last_termination.other_user {
         return format!("user {user} did not get port {port} from user {owner}");
@@ -138,7 +139,7 @@ fn why(last_termination: &LastTermination) -> String {
     }
 }
 
-/// That it was replaced, and why: `replaced: unhealthy for 10 s: no database`.
+/// The note that it was replaced, and why: `replaced: unhealthy for 10 s: no database`.
 fn replaced_because(exits: u32, replaced: &UnhealthyReplacement) -> String {
     match exits {
         0 | 1 => format!("replaced: {}", replaced.why),
@@ -150,7 +151,7 @@ fn times(count: u32) -> String {
     if count == 1 { "once".to_owned() } else { format!("{count} times") }
 }
 
-/// A time in its two largest units at most: `45s`, `3m 20s`, `2h 5m`, `3d 4h`.
+/// A duration in at most two units: `45s`, `3m 20s`, `2h 5m`, `3d 4h`.
 #[must_use]
 pub fn age(time: SignedDuration) -> String {
     let seconds = time.as_secs().max(0);

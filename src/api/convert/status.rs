@@ -1,4 +1,4 @@
-//! The status of a project.
+//! Converts the status of a project.
 
 use jiff::Timestamp;
 
@@ -23,18 +23,18 @@ use crate::{
 
 use super::{rollout, state};
 
-/// What a status needs to know besides what it is made of.
+/// The facts about a project that are not part of its internal status.
 #[derive(Debug)]
 pub struct ProjectContext<'a> {
-    /// The project.
+    /// The project's name.
     pub name: &'a ProjectName,
-    /// Whether a supervisor runs.
+    /// Whether a supervisor is running.
     pub supervised: bool,
-    /// The time at which it is so.
+    /// The current time, to compute durations.
     pub now: Timestamp,
 }
 
-/// The status of a project, as everybody else sees it.
+/// Converts the status of a project to the public schema.
 #[must_use]
 pub fn status(project: &ProjectContext<'_>, status: &ProjectStatus) -> Status {
     let replicas = status.replicas.iter().map(|replica| {
@@ -114,7 +114,7 @@ fn sharing(sharing: &PodSharing) -> (Sharing, Option<String>) {
     }
 }
 
-/// A listening socket that is not a replica's.
+/// Converts a foreign listener.
 #[must_use]
 pub fn foreign_listener(listener: &steering::ForeignListener) -> ForeignListener {
     ForeignListener {
@@ -125,7 +125,7 @@ pub fn foreign_listener(listener: &steering::ForeignListener) -> ForeignListener
     }
 }
 
-/// Something with our labels that is not ours.
+/// Converts a resource that has sameport's labels but was not made by sameport.
 pub(super) fn foreign_resource(foreign: &Foreign) -> ForeignResource {
     ForeignResource {
         kind: match foreign.kind {

@@ -1,4 +1,4 @@
-//! Targets and actions.
+//! Converts targets and actions.
 
 use crate::{
     api::schema::{Action, Target, TargetKind, replica_name},

@@ -1,4 +1,4 @@
-//! The documents of the schema, by the command or the path that prints them.
+//! The list of schema documents and the commands or paths that print them.
 
 use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 
@@ -8,17 +8,17 @@ use super::{
 };
 use crate::api::protocol::{Line, Reply};
 
-/// One document.
+/// A JSON document with its schema.
 pub struct Document {
-    /// The name of its file, without `.json`.
+    /// The file name without `.json`.
     pub name: &'static str,
-    /// Which command prints it.
+    /// The command that prints it, in Markdown.
     pub printed_by: &'static str,
-    /// Its JSON Schema.
+    /// The JSON Schema (draft 2020-12).
     pub schema: Schema,
 }
 
-/// All documents. Where a command prints a list, the schema is that of one element.
+/// All documents. Where a command prints a list, the schema describes one element.
 #[must_use]
 pub fn documents() -> Vec<Document> {
     vec![

@@ -1,4 +1,4 @@
-//! Events: `sameport events` and the stream of events on the control socket.
+//! Events: `sameport events` and the event stream of the control socket.
 
 use std::collections::BTreeMap;
 
@@ -10,407 +10,408 @@ use super::{
     Seconds, SharedFile, Summary, Target, Time, UserConflict,
 };
 
-/// Something that happened.
+/// An event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Event {
-    /// When, by the supervisor's clock.
+    /// When it happened, by the supervisor's clock.
     pub time: Time,
-    /// How much it matters.
+    /// The severity.
     pub level: Level,
-    /// What happened.
+    /// The kind of event and its data.
     #[serde(flatten)]
     pub kind: EventKind,
-    /// What happened, in words, with further lines where it takes them; absent where a person need not know.
+    /// The event in words, possibly several lines; absent for events that are of no interest to people.
     pub message: Option<String>,
 }
 
-/// How much an event matters.
+/// The severity of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
-    /// It is as it should be.
+    /// Normal operation.
     Info,
-    /// Somebody may want to look.
+    /// Something may need attention.
     Warning,
     /// Something failed.
     Error,
 }
 
-/// What happened. Keys beside `event` exist only for the events that give them a meaning.
+/// The kind of an event. Keys beside `event` are present only for the kinds that define them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum EventKind {
-    /// A Compose file is in force from now on.
+    /// A Compose file was applied.
     Applied {
-        /// How many services it runs.
+        /// The number of services in it.
         service_count: usize,
     },
-    /// A changed Compose file was rejected; the one before stays in force.
+    /// A changed Compose file was rejected; the previous one stays in force.
     Rejected {
-        /// Why, as a person reads it.
+        /// The error in words.
         error: String,
-        /// Where in the file; empty where it is something else.
+        /// The positions in the file; empty if the error has none.
         diagnostics: Vec<Diagnostic>,
     },
-    /// The project's files cannot be watched; they are read now and then.
+    /// The project's files cannot be watched; the supervisor reads them at intervals instead.
     WatchUnavailable {
-        /// Why.
+        /// The error of the operating system.
         error: String,
     },
-    /// The state file was damaged and was made anew from the engine.
+    /// The state file was damaged and was rebuilt from the engine.
     StateReset {
-        /// The state file.
+        /// The path of the state file.
         path: String,
         /// What was wrong with it.
         error: String,
-        /// Where the damaged file is now; absent: it is overwritten.
+        /// The new path of the damaged file; absent if it was overwritten.
         moved_to: Option<String>,
-        /// Services that keep another number of replicas than the file says, because so many exist.
+        /// Services that keep a replica count other than that of the file, because that many replicas exist.
         scale: BTreeMap<String, u32>,
-        /// Services whose pre-deploy job is not run again.
+        /// Services whose pre-deploy job does not run again.
         jobs: Vec<String>,
-        /// Services whose version is known again.
+        /// Services whose version was restored.
         known_versions: Vec<String>,
     },
     /// An action started.
     Started {
-        /// What is done.
+        /// The action.
         action: Action,
-        /// To what.
+        /// The target of the action.
         target: Target,
     },
-    /// An action is done.
+    /// An action succeeded.
     Done {
-        /// What was done.
+        /// The action.
         action: Action,
-        /// To what.
+        /// The target of the action.
         target: Target,
     },
-    /// An action failed; it is tried again after a pause.
+    /// An action failed; it is retried after a delay.
     Failed {
-        /// What was to be done.
+        /// The action.
         action: Action,
-        /// To what.
+        /// The target of the action.
         target: Target,
-        /// What the engine said.
+        /// The error of the engine.
         error: String,
         /// What to do about it.
         help: Option<String>,
     },
-    /// A replica ended, not by sameport's doing.
+    /// A replica ended without being stopped by sameport.
     Exited {
-        /// The replica, `web-1`.
+        /// The name of the replica, such as `web-1`.
         replica: String,
-        /// Its service.
+        /// The service.
         service: String,
-        /// Its slot.
+        /// The slot, from 1.
         slot: u32,
-        /// How.
+        /// How the process ended.
         exit: Exit,
-        /// How often in a row soon after its start.
+        /// The number of consecutive exits soon after the start.
         exits: u32,
-        /// The last lines that it wrote.
+        /// The last lines of its log.
         log: Vec<String>,
     },
-    /// A replica ended because another replica had its port, which the image does not share.
+    /// A replica ended because another replica holds its port, which the image does not share.
     PortNotShared {
-        /// The replica, `web-1`.
+        /// The name of the replica, such as `web-1`.
         replica: String,
-        /// Its service.
+        /// The service.
         service: String,
-        /// Its slot.
+        /// The slot, from 1.
         slot: u32,
-        /// Its image.
+        /// The image.
         image: String,
-        /// The port, if it is known.
+        /// The port, if known.
         port: Option<u16>,
     },
-    /// A replica ended because replicas of another user have its port.
+    /// A replica ended because replicas of another user hold its port.
     UserConflict {
-        /// The replica, `web-1`.
+        /// The name of the replica, such as `web-1`.
         replica: String,
-        /// Its service.
+        /// The service.
         service: String,
-        /// Its slot.
+        /// The slot, from 1.
         slot: u32,
         /// The port and the users.
         conflict: UserConflict,
     },
-    /// A replica ended after it had asked for a port that is exclusive and that another replica holds.
+    /// A replica ended after it requested an exclusive port that another replica holds.
     ExclusivePort {
-        /// The replica, `web-1`.
+        /// The name of the replica, such as `web-1`.
         replica: String,
-        /// Its service.
+        /// The service.
         service: String,
-        /// Its slot.
+        /// The slot, from 1.
         slot: u32,
         /// The port.
         exclusive_port: ExclusivePort,
     },
-    /// The kernel shares the ports of pods from now on.
+    /// From now on, the kernel shares the ports of pods.
     SharedByKernel,
-    /// The kernel cannot share ports; the images have to.
+    /// The kernel cannot share ports; the images have to set `SO_REUSEPORT` themselves.
     SharedByApplication {
         /// What is missing.
         reason: String,
     },
-    /// The kernel cannot do something for a pod.
+    /// The kernel cannot steer connections in a pod, or not fully.
     SteeringUnavailable {
         /// The pod.
         pod: String,
-        /// What it is.
+        /// The error.
         error: String,
     },
-    /// Something of a removed project is left in the kernel.
+    /// Kernel state of a removed project could not be removed.
     KernelStateLeft {
-        /// What it is.
+        /// What is left, and why.
         error: String,
     },
-    /// A replica gets connections from now on, or another share of them, or none.
+    /// The weight of a replica changed: it enters or leaves rotation, or gets another share of the connections.
     Rotation {
-        /// The replica, `web-1`.
+        /// The name of the replica, such as `web-1`.
         replica: String,
-        /// Its service.
+        /// The service.
         service: String,
-        /// Its slot.
+        /// The slot, from 1.
         slot: u32,
-        /// Its weight, compared with others.
+        /// The new weight, relative to the other replicas; 0: no new connections.
         weight: u32,
-        /// Its open connections.
+        /// Open connections.
         connections: u64,
-        /// Its connections so far.
+        /// Total connections so far; for UDP, flows.
         connections_total: u64,
-        /// Those that it has not accepted yet.
+        /// Connections that it has not accepted yet.
         queued: u64,
     },
-    /// At some ports of a pod connections cannot wait, because the supervisor may open too few files.
+    /// New connections to some ports of a pod cannot be held while no replica is ready, because the supervisor's limit
+    /// of open files is too low.
     TooFewFiles {
         /// The pod.
         pod: String,
-        /// How many files it may open.
+        /// The limit of open files of the supervisor.
         limit: u64,
-        /// That in words, and what to do.
+        /// The effect in words, and what to do.
         error: String,
     },
-    /// The health check of a service cannot be run, such as for want of its program in the image: it is ignored, and replicas
-    /// count as ready once they listen. Told once for each version.
+    /// The health check of a service cannot be run, for example because its program is missing in the image. It is
+    /// ignored: replicas count as ready once they listen. Reported once for each version.
     HealthCheckError {
-        /// The replica where that was found.
+        /// The replica on which the check failed to run.
         replica: String,
-        /// Its service.
+        /// The service.
         service: String,
-        /// Its slot.
+        /// The slot, from 1.
         slot: u32,
-        /// What was said of it.
+        /// The error.
         error: String,
     },
-    /// All replicas of a service fail a health check that no replica of its version has ever passed: they get connections all
-    /// the same, and none is replaced for it.
+    /// All replicas of a service fail a health check that no replica of this version has ever passed. They get
+    /// connections anyway, and none is replaced because of the check.
     HealthCheckNeverPassed {
         /// The service.
         service: String,
-        /// What the check said last.
+        /// The last output of the check.
         output: String,
     },
-    /// A replica has more listeners than there is room for. Told once for each container.
+    /// A replica has more listeners than can be steered. Reported once for each container.
     UnsteeredListeners {
-        /// The replica.
+        /// The name of the replica, such as `web-1`.
         replica: String,
-        /// Its service.
+        /// The service.
         service: String,
-        /// Its slot.
+        /// The slot, from 1.
         slot: u32,
-        /// How many there was no room for at first.
+        /// The number of listeners beyond the limit when this was first seen.
         unsteered_listeners: u64,
     },
-    /// A program tried to choose which listener gets the connections of a port, by `SO_ATTACH_REUSEPORT_EBPF`,
-    /// `SO_ATTACH_REUSEPORT_CBPF` or `SO_DETACH_REUSEPORT_BPF`. The call has no effect. Told once for each container.
+    /// A program tried to choose which listener gets the connections of a port, with `SO_ATTACH_REUSEPORT_EBPF`,
+    /// `SO_ATTACH_REUSEPORT_CBPF` or `SO_DETACH_REUSEPORT_BPF`. The call has no effect. Reported once for each
+    /// container.
     ReuseportProgramIgnored {
         /// The pod.
         pod: String,
-        /// The replica; absent: the process belongs to no replica.
+        /// The replica; absent if the process belongs to no replica.
         #[serde(skip_serializing_if = "Option::is_none")]
         replica: Option<String>,
-        /// Its port.
+        /// The port.
         port: u16,
         /// `tcp` or `udp`.
         protocol: String,
     },
-    /// Connections start to wait because no replica is ready, or no longer do.
+    /// Connections are being held because no replica is ready; with `connections` 0, none is held any more.
     Waiting {
         /// The pod.
         pod: String,
-        /// The port.
+        /// The port in the pod.
         port: u16,
-        /// How many wait.
+        /// The number of held connections.
         connections: u64,
     },
-    /// A listening socket on a replicas' port is not a replica's.
+    /// A process that is not a replica listens on a port of the replicas.
     ForeignListener {
         /// The pod.
         pod: String,
-        /// The socket.
+        /// The socket and its process.
         listener: ForeignListener,
     },
     /// Several replicas share a socket or a pid file that is meant for one process.
     SharedFile {
-        /// The file.
+        /// The file and its service.
         shared_file: SharedFile,
     },
-    /// Something carries sameport's labels, and sameport did not make it. It is never touched.
+    /// A container, network or volume has sameport's labels but was not made by sameport. It is never changed.
     ForeignResource {
-        /// What it is.
+        /// The resource.
         resource: ForeignResource,
     },
-    /// The `pre_stop` commands of a replica failed; it is stopped anyway.
+    /// The `pre_stop` commands of a replica failed; the replica is stopped anyway.
     PreStopFailed {
-        /// What is stopped.
+        /// The replica.
         target: Target,
-        /// Which command failed, and how.
+        /// The command that failed, and its error.
         error: String,
     },
-    /// The pre-deploy job of a version failed; no replica of it is started.
+    /// The pre-deploy job of a version failed; no replica of that version is started.
     JobFailed {
         /// The job.
         target: Target,
         /// How it ended.
         exit: Exit,
-        /// The last lines that it wrote.
+        /// The last lines of its log.
         log: Vec<String>,
     },
     /// The health of a replica changed.
     Health {
-        /// The replica, `web-1`.
+        /// The name of the replica, such as `web-1`.
         replica: String,
-        /// Its service.
+        /// The service.
         service: String,
-        /// Its slot.
+        /// The slot, from 1.
         slot: u32,
         /// `none`, `starting`, `healthy` or `unhealthy`.
         health: String,
     },
-    /// A replica takes no connections while others do; it gets no new ones for now.
+    /// A replica accepts no connections while others do; it gets no new ones for now.
     Stuck {
-        /// The replica, `web-1`.
+        /// The name of the replica, such as `web-1`.
         replica: String,
-        /// Its service.
+        /// The service.
         service: String,
-        /// Its slot.
+        /// The slot, from 1.
         slot: u32,
-        /// Connections that wait for it.
+        /// Connections that it has not accepted.
         queued: u64,
     },
-    /// A replica does not work, and is replaced.
+    /// A replica does not work and is being replaced.
     Replaced {
-        /// The replica, `web-1`.
+        /// The name of the replica, such as `web-1`.
         replica: String,
-        /// Its service.
+        /// The service.
         service: String,
-        /// Its slot.
+        /// The slot, from 1.
         slot: u32,
-        /// Why, in words.
+        /// The reason, in words.
         reason: String,
     },
-    /// A rollout got on.
+    /// A rollout reached a new phase.
     Rollout {
         /// The service.
         service: String,
-        /// How.
+        /// The phase and its data.
         #[serde(flatten)]
         phase: RolloutPhase,
     },
-    /// A pod lost its namespaces; its replicas start again in new ones.
+    /// A pod lost its namespaces; its replicas are started again in new ones.
     PodLost {
         /// The pod.
         pod: String,
     },
-    /// Somebody has taken the sandbox of a pod off a network.
+    /// The sandbox of a pod was disconnected from a network from outside.
     PodDisconnected {
         /// The pod.
         pod: String,
-        /// The network, by its name on the engine.
+        /// The name of the network on the engine.
         network: String,
     },
-    /// The state file cannot be written. Its content is known as long as this supervisor runs, and is written once that is
-    /// possible.
+    /// The state file cannot be written. The supervisor keeps its content in memory and retries.
     StateNotSaved {
-        /// The state file.
+        /// The path of the state file.
         path: String,
-        /// What the system said.
+        /// The error of the operating system.
         reason: String,
     },
-    /// The state file is written again.
+    /// The state file could be written again.
     StateSaved,
-    /// Another program has made the container of a replica anew, of another image. It is replaced.
+    /// Another program recreated the container of a replica with a different image. The replica is replaced.
     ContainerRecreated {
-        /// The replica, `web-1`.
+        /// The name of the replica, such as `web-1`.
         replica: String,
-        /// Its service.
+        /// The service.
         service: String,
-        /// Its slot.
+        /// The slot, from 1.
         slot: u32,
-        /// The image that the other program chose, by its content id.
+        /// The image of the recreated container, by its content ID.
         image: String,
     },
-    /// Somebody has stopped a replica without sameport. It stays down until somebody starts it.
+    /// A replica was stopped from outside, without sameport. It stays down until it is started again.
     StoppedExternally {
-        /// The replica, `web-1`.
+        /// The name of the replica, such as `web-1`.
         replica: String,
-        /// Its service.
+        /// The service.
         service: String,
-        /// Its slot.
+        /// The slot, from 1.
         slot: u32,
-        /// When, by the engine's clock.
+        /// When it was stopped, by the engine's clock.
         stopped_at: Time,
     },
-    /// Somebody has paused a replica. It gets no new connections until it is unpaused.
+    /// A replica was paused from outside. It gets no new connections until it is unpaused.
     Paused {
-        /// The replica, `web-1`.
+        /// The name of the replica, such as `web-1`.
         replica: String,
-        /// Its service.
+        /// The service.
         service: String,
-        /// Its slot.
+        /// The slot, from 1.
         slot: u32,
     },
-    /// The process of a container is not there, though the engine says that it runs. The container is replaced.
+    /// The process of a container is gone although the engine reports it as running. The container is replaced.
     ProcessLost {
-        /// Whose it was.
+        /// The owner of the process, such as a replica.
         target: Target,
     },
-    /// The engine's list lacks containers that run. They are left as they are.
+    /// The engine's container list lacks containers that run. They are left alone.
     ContainersUnlisted {
-        /// Their names.
+        /// The names of the containers.
         container_names: Vec<String>,
     },
-    /// The engine cannot be reached; what runs goes on.
+    /// The engine cannot be reached; running containers go on.
     EngineUnreachable {
-        /// What the system said.
+        /// The error of the operating system.
         reason: String,
     },
     /// The engine can be reached again.
     EngineReachable,
-    /// Everything wanted is up, and nothing is left to do.
+    /// The project matches the desired state: everything is up, and nothing is left to do.
     Converged,
     /// The project is removed.
     Removed,
 }
 
-/// How a rollout got on. Keys beside `phase` exist only for the phases that give them a meaning.
+/// The phase of a rollout. Keys beside `phase` are present only for the phases that define them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "phase", rename_all = "snake_case")]
 pub enum RolloutPhase {
-    /// It started, or leads elsewhere from now on.
+    /// The rollout started, or its target version changed.
     Started {
-        /// The number of the version that it leads from.
+        /// The number of the version that it replaces.
         previous_version: u32,
-        /// The number of the version that it leads to.
+        /// The number of the target version.
         version: u32,
-        /// Why it rolls back; absent when it does not.
+        /// Why it rolls back; absent if it does not.
         rollback: Option<Reason>,
     },
-    /// It is known in which order it replaces replicas.
+    /// The order in which replicas are replaced was determined.
     Order {
-        /// The order, and why.
+        /// The order and its reason.
         #[serde(flatten)]
         order: ReplacementOrder,
     },
@@ -423,35 +424,36 @@ pub enum RolloutPhase {
     Promoted,
     /// The new version failed.
     Failed {
-        /// Its number.
+        /// The number of the new version.
         version: u32,
-        /// How.
+        /// The failure.
         failure: Failure,
-        /// What follows: `rollback`, `pause` or `continue`.
+        /// The reaction: `rollback`, `pause` or `continue`.
         then: String,
     },
-    /// All replicas run the version, proved.
+    /// All replicas run the version, and it passed its monitoring period.
     Done {
-        /// Its number.
+        /// The number of the version.
         version: u32,
-        /// What happened to connections meanwhile, where the kernel counts them.
+        /// The connections during the rollout, where the kernel counts them.
         summary: Option<Summary>,
-        /// How long no replica of the service was ready meanwhile; absent if a supervisor began in between.
+        /// How long no replica of the service was ready during the rollout; absent if the supervisor was restarted
+        /// meanwhile.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         outage_seconds: Option<Seconds>,
     },
 }
 
-/// Something that is wrong in a file.
+/// A diagnostic about a position in a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Diagnostic {
     /// What is wrong.
     pub message: String,
-    /// In which file, if it is about one.
+    /// The file, if the diagnostic is about one.
     pub file: Option<String>,
-    /// In which line, from 1.
+    /// The line, from 1.
     pub line: Option<usize>,
-    /// In which column, in characters from 1.
+    /// The column, in characters from 1.
     pub column: Option<usize>,
     /// What to do about it.
     pub help: Option<String>,

@@ -1,14 +1,14 @@
 //! The public schema: every type that sameport prints as JSON, on the control socket and with `--format json`.
 //!
-//! What scripts rely on is here and nowhere else, apart from the types that plan and supervise. `super::convert` is the one
-//! place that turns those into these. `docs/schema/` holds the JSON Schema of each document; a test makes it from these
-//! types and compares. Rules:
+//! Scripts depend on these types, so they are separate from the types of the planner and the supervisor;
+//! `super::convert` is the only place that maps one to the other. `docs/schema/` holds the JSON Schema of each
+//! document; a test generates it from these types and compares. Rules:
 //!
-//! - Keys are snake_case. A key never changes its meaning and never goes within one [`VERSION`]; new keys may come, so a
-//!   reader ignores those that it does not know.
-//! - Times are RFC 3339 in UTC, durations are seconds, sizes are bytes.
-//! - A replica is called `web-1` everywhere. Its container has a name of its own, `shop-web-1`.
-//! - No document holds a value of the environment, or a secret, unless it was asked for with `--show-env`.
+//! - Keys are snake_case. Within one [`VERSION`], a key never changes its meaning and is never removed. Keys can be
+//!   added, so readers must ignore unknown keys.
+//! - Times are RFC 3339 in UTC, durations are in seconds, sizes in bytes.
+//! - A replica is named `web-1` everywhere. Its container has a different name: `shop-web-1`.
+//! - No document contains values of environment variables or secrets, except with `--show-env`.
 
 mod documents;
 mod error;
@@ -40,5 +40,5 @@ pub use status::{
 pub use target::{Action, Target, TargetKind, replica_name};
 pub use value::{Seconds, Time};
 
-/// The version of all documents. It changes only when a key changes its meaning or goes.
+/// The version of all documents. It increases only when a key changes its meaning or is removed.
 pub const VERSION: u32 = 1;

@@ -1,4 +1,4 @@
-//! What the smaller commands print: `ls`, `doctor`, `version`, `logs`, `kill`, `weight`, `drain`.
+//! Output of `ls`, `doctor`, `config`, `version`, `logs`, `kill`, `weight` and `drain`.
 
 use std::collections::BTreeMap;
 
@@ -11,51 +11,51 @@ use super::Time;
 /// A project on this engine: `sameport ls`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ProjectSummary {
-    /// Its name.
+    /// The project's name.
     pub name: String,
-    /// How many containers are in which of the engine's states, such as `running(3), exited(1)`.
+    /// The number of containers in each state, such as `running(3), exited(1)`.
     pub status: String,
-    /// The same by state.
+    /// The number of containers by state, as the engine names it.
     pub containers: BTreeMap<String, usize>,
-    /// The folder of its Compose file, if that is known.
+    /// The folder of the Compose file, if known.
     pub folder: Option<String>,
-    /// Whether a supervisor runs.
+    /// Whether a supervisor is running.
     pub supervised: bool,
-    /// The process that supervises it; none where it is of a release before there was this key.
+    /// The supervisor's process; absent if its release does not report it.
     pub supervisor: Option<SupervisorProcess>,
-    /// Whether systemd starts a supervisor of this user at boot: `sameport enable`.
+    /// Whether systemd starts a supervisor of this user at boot (`sameport enable`).
     pub enabled: bool,
 }
 
-/// The process that supervises a project.
+/// The process of a supervisor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SupervisorProcess {
-    /// The name of its host.
+    /// The host name.
     pub host: String,
-    /// Its process id there.
+    /// The process ID on that host.
     pub pid: u32,
-    /// The name of the user that it runs as; the id where it has none.
+    /// The name of the user that it runs as, or the user ID if it has no name.
     pub user_name: String,
-    /// Since when it supervises the project.
+    /// When it started to supervise the project.
     pub since: Time,
 }
 
-/// Something that carries sameport's labels and that sameport did not make. It is never touched.
+/// A container, network or volume that has sameport's labels but was not made by sameport. It is never changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ForeignResource {
-    /// What it is.
+    /// The kind of resource.
     pub kind: ForeignKind,
     /// Its name on the engine.
     pub name: String,
-    /// The id of a container.
+    /// The ID, for a container.
     pub id: Option<String>,
-    /// The image of a container.
+    /// The image, for a container.
     pub image: Option<String>,
-    /// Why it does not count, in words.
+    /// Why it does not count as sameport's, in words.
     pub reason: String,
 }
 
-/// What a [`ForeignResource`] is.
+/// The kind of a [`ForeignResource`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ForeignKind {
@@ -67,42 +67,42 @@ pub enum ForeignKind {
     Volume,
 }
 
-/// One thing that this host can do or lacks: `sameport doctor`.
+/// A finding about this host: `sameport doctor`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Check {
-    /// What it is about.
+    /// What was checked.
     pub topic: String,
-    /// How good it is.
+    /// The result.
     pub level: CheckLevel,
     /// What was found.
     pub found: String,
-    /// What follows from it.
+    /// The effect on sameport.
     pub consequence: Option<String>,
     /// What to do about it.
     pub help: Option<String>,
 }
 
-/// How good a [`Check`] came out.
+/// The result of a [`Check`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CheckLevel {
-    /// As it should be.
+    /// No problem.
     Ok,
-    /// The main job works, and something does not.
+    /// sameport works, with limitations.
     Limited,
-    /// The main job does not work.
+    /// sameport does not work.
     Missing,
 }
 
-/// The resolved Compose file: `sameport config`. It has the form of the Compose Specification; values that may be secret
-/// are `***` unless `--show-env` asks for them.
+/// The resolved Compose file: `sameport config`. It has the form of the Compose Specification; values that can be
+/// secret are `***` unless `--show-env` is given.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Config {
     /// The project's name.
     pub name: String,
-    /// The services by name, each as the Compose Specification has it.
+    /// The services by name, each in the form of the Compose Specification.
     pub services: BTreeMap<String, serde_json::Map<String, Value>>,
-    /// The other parts of the file: `networks`, `volumes`, `configs`, `secrets` and extensions.
+    /// The other sections of the file: `networks`, `volumes`, `configs`, `secrets` and extensions.
     #[serde(flatten)]
     pub rest: BTreeMap<String, Value>,
 }
@@ -110,46 +110,46 @@ pub struct Config {
 /// Versions: `sameport version`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Version {
-    /// sameport's.
+    /// The release of sameport.
     pub release: String,
-    /// Operating system and architecture, such as `linux/x86_64`.
+    /// The operating system and architecture, such as `linux/x86_64`.
     pub platform: String,
-    /// The version of this schema.
+    /// The version of this JSON schema.
     pub schema: u32,
     /// The engine, if it answers.
     pub engine: Option<EngineVersion>,
 }
 
-/// The engine's version.
+/// The version of the engine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EngineVersion {
-    /// Its name and version.
+    /// The engine's name and version.
     pub name: String,
-    /// The API version that is spoken with it.
+    /// The API version in use with the engine.
     pub api_version: String,
 }
 
-/// A line that a replica wrote: `sameport logs`.
+/// A log line of a replica: `sameport logs`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LogRecord {
-    /// The replica, `web-1`.
+    /// The name of the replica, such as `web-1`.
     pub replica: String,
-    /// Its service.
+    /// The service.
     pub service: String,
-    /// Its slot, from 1.
+    /// The slot, from 1.
     pub slot: u32,
     /// When the engine read the line.
     pub time: Option<Time>,
     /// `stdout` or `stderr`.
     pub stream: String,
-    /// The line, without its end.
+    /// The line, without its line terminator.
     pub message: String,
 }
 
 /// A signal that was sent: `sameport kill`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SentSignal {
-    /// The replica, `web-1`.
+    /// The name of the replica, such as `web-1`.
     pub replica: String,
     /// The signal.
     pub signal: String,
@@ -158,10 +158,10 @@ pub struct SentSignal {
 /// A weight that was set: `sameport weight` and `drain`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AppliedWeight {
-    /// The replica, `web-1`.
+    /// The name of the replica, such as `web-1`.
     pub replica: String,
-    /// Its weight, compared with others; 0: no new connections.
+    /// The weight relative to the other replicas; 0: no new connections.
     pub weight: u32,
-    /// Its open connections, where `drain` looked.
+    /// Open connections, if `drain` counted them.
     pub connections: Option<u64>,
 }

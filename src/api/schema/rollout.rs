@@ -12,15 +12,15 @@ use super::{Seconds, Termination, Time, UserConflict};
 pub struct RolloutStatus {
     /// The service.
     pub service: String,
-    /// The number of the version that serves and has proved itself; absent while none is known.
+    /// The number of the stable version: the last one that passed its monitoring period. Absent if none is known.
     pub stable_version: Option<u32>,
-    /// The image of that version.
+    /// The image of the stable version.
     pub image: Option<String>,
     /// The rollout in progress.
     pub in_progress: Option<Rollout>,
-    /// A version that is kept though the file has another one.
+    /// A version that is kept although the Compose file has another one.
     pub pinned: Option<Pinned>,
-    /// How the last rollout ended.
+    /// The result of the last rollout.
     pub last: Option<RolloutResult>,
 }
 
@@ -29,37 +29,37 @@ pub struct RolloutStatus {
 pub struct Rollout {
     /// The service.
     pub service: String,
-    /// The number of the version that it leads from.
+    /// The number of the version that it replaces.
     pub previous_version: u32,
-    /// The image of that version, where it is known.
+    /// The image of that version, if known.
     pub previous_image: Option<String>,
-    /// The number of the version that it leads to.
+    /// The number of the target version.
     pub version: u32,
-    /// The image of that version, where it is known.
+    /// The image of the target version, if known.
     pub image: Option<String>,
-    /// Why it rolls back; absent when it does not.
+    /// Why it rolls back; absent if it does not.
     pub rollback: Option<Reason>,
-    /// Why it is paused; absent when it is not.
+    /// Why it is paused; absent if it is not.
     pub paused: Option<Reason>,
-    /// How connections shift to the new version in steps; absent: replicas are replaced slot by slot.
+    /// The steps by which traffic shifts to the new version; absent if replicas are replaced slot by slot.
     pub traffic_steps: Option<Steps>,
     /// When it started.
     pub started_at: Time,
-    /// Slots that run the new version, proved.
+    /// The number of slots in which the new version passed its monitoring period.
     pub done: u32,
-    /// Slots in all.
+    /// The number of all slots.
     pub total: u32,
 }
 
 impl Rollout {
-    /// Whether all that is to come for now is there, or nothing more comes.
+    /// Whether all replicas of the current step are done, or the rollout is paused.
     #[must_use]
     pub fn has_arrived(&self) -> bool {
         let wanted = self.traffic_steps.as_ref().map_or(self.total, |steps| steps.new_replicas);
         self.paused.is_some() || self.done >= wanted
     }
 
-    /// Whether it goes on only when somebody says so.
+    /// Whether it is paused or has no step interval, so that only a command continues it.
     #[must_use]
     pub fn waits_for_command(&self) -> bool {
         let waits = self.traffic_steps.as_ref().is_some_and(|steps| steps.interval_seconds.is_none());
@@ -67,50 +67,50 @@ impl Rollout {
     }
 }
 
-/// Connections shift to the new version in steps.
+/// Traffic shifts to the new version in steps.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Steps {
     /// The new version's share of the connections at each step, in percent.
     pub percents: Vec<f64>,
-    /// The step that is in force, from 0.
+    /// The index of the current step, from 0.
     pub current: usize,
-    /// The share in force, in percent.
+    /// The share at the current step, in percent.
     pub current_percent: f64,
-    /// How many replicas of the new version there are at this step.
+    /// The number of replicas of the new version at the current step.
     pub new_replicas: u32,
-    /// How long each step lasts; absent: until somebody says so.
+    /// How long each step lasts; absent: until a command continues the rollout.
     pub interval_seconds: Option<Seconds>,
 }
 
-/// In which order the replicas of a service are replaced.
+/// The order in which the replicas of a service are replaced.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReplacementOrder {
     /// The order.
     pub order: Order,
-    /// Why.
+    /// The reason, as a stable code.
     pub order_reason: OrderReason,
-    /// The same in words.
+    /// The reason, in words.
     pub order_message: String,
-    /// Where the storage is mounted that the order is for; absent for other reasons.
+    /// The mount path of the storage that requires the order; absent for other reasons.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mount: Option<String>,
 }
 
-/// Which replica goes first.
+/// The order in which the old and the new replica of a slot are stopped and started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
-    /// The new one starts before the old one stops.
+    /// The new replica starts before the old one stops.
     StartFirst,
-    /// The old one stops before the new one starts.
+    /// The old replica stops before the new one starts.
     StopFirst,
 }
 
-/// Why replicas are replaced in an order.
+/// The reason for a replacement order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OrderReason {
-    /// The Compose file says so.
+    /// The Compose file sets it.
     ComposeFile,
     /// Two replicas must not write to the same storage at once.
     Storage,
@@ -118,7 +118,7 @@ pub enum OrderReason {
     NoPort,
     /// The new replica takes over connections.
     Connections,
-    /// There are several replicas.
+    /// The service has several replicas.
     Replicas,
 }
 
@@ -126,33 +126,33 @@ pub enum OrderReason {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Reason {
-    /// Somebody asked for it.
+    /// A user requested it.
     Requested,
     /// The new version failed.
     Failed {
-        /// How.
+        /// The failure.
         failure: Box<Failure>,
     },
 }
 
-/// How a version failed.
+/// The failure of a version.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Failure {
-    /// The slot where it was seen first.
+    /// The slot in which it was seen first.
     pub slot: u32,
-    /// What kind of failure it is.
+    /// The kind of failure, as a stable code.
     pub code: FailureCode,
     /// What went wrong, in words.
     pub message: String,
-    /// How the process ended, where that is the failure.
+    /// How the process ended, if that is the failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub termination: Option<Termination>,
-    /// The users, where another one has the port.
+    /// The port and the users, if another user holds the port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_conflict: Option<UserConflict>,
 }
 
-/// What kind of failure a [`Failure`] is.
+/// The kind of a [`Failure`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureCode {
@@ -164,54 +164,55 @@ pub enum FailureCode {
     JobFailed,
     /// Its health check fails.
     Unhealthy,
-    /// It listens on other ports than the published ones, or where nobody outside of its container can reach it.
+    /// It listens on other ports than the published ones, or on an address that cannot be reached from outside its
+    /// container.
     ListensElsewhere,
-    /// It was not ready in time.
+    /// It was not ready by the progress deadline.
     DeadlineExceeded,
-    /// It runs and does not work.
+    /// It runs but does not work.
     NotWorking,
-    /// More of its connections are reset than of the previous version.
+    /// A larger share of its connections is reset than of the previous version's.
     Resets,
-    /// Its queues overflow.
+    /// Its accept queues overflow.
     Overflows,
-    /// Far more connections wait for it than for the previous version.
+    /// Far more connections wait in its accept queues than in those of the previous version.
     Queues,
-    /// Replicas of another user have the port.
+    /// Replicas of another user hold the port.
     UserConflict,
 }
 
-/// A version that is kept though the file has another one.
+/// A version that is kept although the Compose file has another one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Pinned {
     /// The number of the version that is kept.
     pub version: u32,
-    /// Why.
+    /// Why it is kept.
     pub trigger: Reason,
 }
 
-/// How a rollout ended.
+/// The result of a rollout.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RolloutResult {
-    /// The number of the version that it led to.
+    /// The number of the target version.
     pub version: u32,
     /// When it ended.
     pub ended_at: Time,
-    /// The version that failed, if it rolled back.
+    /// The number of the version that failed, if the rollout rolled back.
     pub failed_version: Option<u32>,
-    /// How that failed.
+    /// The failure of that version.
     pub failure: Option<Failure>,
-    /// What happened to connections meanwhile, where the kernel counts them.
+    /// The connections during the rollout, where the kernel counts them.
     pub summary: Option<Summary>,
 }
 
-/// What happened to the connections of a pod during a rollout.
+/// The connections of a pod during a rollout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Summary {
     /// Connections opened.
     pub connections: u64,
     /// Connections that moved to another replica before they were accepted.
     pub migrated: u64,
-    /// Connections that found no room, or nobody.
+    /// Connections that were refused because a queue was full or no listener existed.
     pub refused: u64,
     /// Connections reset by either side.
     pub reset: u64,
@@ -230,41 +231,40 @@ impl fmt::Display for Summary {
 /// A version of a service: `sameport rollout history`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Revision {
-    /// Its number, from 1.
+    /// The number, from 1.
     pub version: u32,
-    /// When it was first wanted.
+    /// When it was first requested.
     pub created_at: Time,
-    /// Who wanted it.
+    /// The user who requested it.
     pub created_by: String,
-    /// What caused it, such as `up` or `undo to 3`.
+    /// The command that caused it, such as `up` or `undo to 3`.
     pub cause: String,
-    /// Its image.
+    /// The image.
     pub image: String,
-    /// The content id of that image when it was first used.
+    /// The content ID of the image when it was first used.
     pub image_id: Option<String>,
-    /// Its generation, as its replicas' labels have it.
+    /// The generation, as in the labels of its replicas.
     pub generation: String,
-    /// Whether it serves.
+    /// Whether it is in use.
     pub state: RevisionState,
-    /// Whether it has served: it was the stable version, and one of its replicas was ready. Absent where an earlier release
-    /// began it.
+    /// Whether it served: it was the stable version and had a ready replica. Absent if an earlier release started it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub served: Option<bool>,
-    /// How it failed when it was tried last; absent when it did not.
+    /// Its failure in the last attempt; absent if it did not fail.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
-    /// Its environment: names, and values only with `--show-env`.
+    /// Its environment variables; values only with `--show-env`.
     pub environment: BTreeMap<String, Option<String>>,
 }
 
-/// Whether a version serves.
+/// Whether a version is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RevisionState {
-    /// It has proved itself and serves.
+    /// It passed its monitoring period and serves.
     Stable,
-    /// A rollout leads to it.
+    /// A rollout to it is in progress.
     InProgress,
-    /// It is a previous version.
+    /// A previous version.
     Previous,
 }

@@ -10,31 +10,33 @@ use super::{ForeignResource, Rollout, Target, Time};
 pub struct Status {
     /// The project's name.
     pub project: String,
-    /// Whether a supervisor runs.
+    /// Whether a supervisor is running.
     pub supervised: bool,
-    /// Whether everything wanted is up and nothing is left to do.
+    /// Whether the project matches the desired state: everything is up, and nothing is left to do.
     pub converged: bool,
-    /// Whether nothing is left to do at the moment: what is not up yet takes its time, or has failed.
+    /// Whether nothing is left to do at the moment: what is not up yet is starting, or has failed.
     pub idle: bool,
-    /// Whether all that is left to do is to wait for connections of replicas that are to end.
+    /// Whether the only thing left to do is to wait for connections of draining replicas.
     #[serde(default)]
     pub only_draining: bool,
     /// The pods, by name.
     pub pods: Vec<Pod>,
-    /// The replicas, wanted or present, by service and slot.
+    /// The replicas, desired or present, by service and slot.
     pub replicas: Vec<Replica>,
     /// Rollouts in progress.
     pub rollouts: Vec<Rollout>,
-    /// Names of containers of services that the file no longer has.
+    /// Names of containers whose service is no longer in the Compose file.
     pub orphans: Vec<String>,
-    /// What carries sameport's labels and sameport did not make. It is never touched.
+    /// Containers, networks and volumes that have sameport's labels but were not made by sameport. They are never
+    /// changed.
     pub foreign_resources: Vec<ForeignResource>,
-    /// What is in the way of what is wanted.
+    /// Errors that prevent the desired state.
     pub errors: Vec<ErrorCondition>,
-    /// Sockets and pid files that several replicas of a service share: each program replaces or removes the others'.
+    /// Sockets and pid files that several replicas of a service share: each program replaces or removes those of the
+    /// others.
     #[serde(default)]
     pub shared_files: Vec<SharedFile>,
-    /// When the engine answered the supervisor last, if it does not answer now: everything is as it was then.
+    /// When the engine answered last, if it does not answer now; the status is as of then.
     #[serde(default)]
     pub engine_unreachable_since: Option<Time>,
 }
@@ -42,41 +44,41 @@ pub struct Status {
 /// A pod: the namespaces that replicas share.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Pod {
-    /// Its name.
+    /// The pod's name.
     pub name: String,
-    /// The id of its sandbox container, once there is one.
+    /// The ID of its sandbox container, if it exists.
     pub sandbox_id: Option<String>,
     /// Whether replicas can join it.
     pub ready: bool,
-    /// Who makes its listeners share a port.
+    /// How its replicas share ports.
     pub sharing: Sharing,
-    /// Why the kernel does not, where it was to.
+    /// Why the kernel does not share the ports, if it should.
     pub sharing_error: Option<String>,
-    /// Ports of the host that lead into it, such as `127.0.0.1:8080->80/tcp`.
+    /// Ports of the host that are published to it, such as `127.0.0.1:8080->80/tcp`.
     pub ports: Vec<String>,
-    /// Ports that only one of its replicas can hold at a time, such as `30000-30009/tcp`; empty where the kernel does not
-    /// share the others.
+    /// Ports that only one of its replicas can hold at a time, such as `30000-30009/tcp`; empty if the kernel does not
+    /// share the other ports.
     pub exclusive_ports: Vec<String>,
-    /// Connections that wait until a replica is ready, by port.
+    /// Connections that are held until a replica is ready, by port.
     pub waiting: Vec<WaitingConnections>,
-    /// Listening sockets on the replicas' ports that are not a replica's.
+    /// Sockets of other processes that listen on a port of the replicas.
     pub foreign_listeners: Vec<ForeignListener>,
-    /// Users who could not be given a port that replicas of another user share.
+    /// Users whose replicas could not get a port, because replicas of another user share it.
     pub user_conflicts: Vec<UserConflict>,
-    /// Published ports on which no replica of their service can be reached, though it has replicas that serve.
+    /// Published ports on which no replica can be reached, although the service has replicas that serve.
     #[serde(default)]
     pub unserved_ports: Vec<UnservedPort>,
-    /// What the kernel has counted in its network; absent where it does not choose.
+    /// Kernel counters of its network; absent if the kernel does not steer connections there.
     pub counters: Option<Counters>,
-    /// What the kernel cannot do there.
+    /// Why the kernel cannot steer connections there, or not fully.
     pub error: Option<String>,
 }
 
-/// Who makes listeners share a port.
+/// How replicas share a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Sharing {
-    /// The kernel, for any image; it also chooses the replica of each connection.
+    /// The kernel shares it for any image, and chooses the replica of each connection.
     Kernel,
     /// The images set `SO_REUSEPORT` themselves.
     Application,
@@ -91,47 +93,48 @@ pub struct UnservedPort {
     pub port: u16,
     /// `tcp` or `udp`.
     pub protocol: String,
-    /// Where a replica listens on it, such as `127.0.0.1:9229`, if nobody outside of its container can reach it there.
+    /// Where a replica listens on it, such as `127.0.0.1:9229`, if that address cannot be reached from outside its
+    /// container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unreachable_address: Option<String>,
 }
 
-/// Connections that wait until a replica is ready.
+/// Connections that are held until a replica is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WaitingConnections {
     /// The port in the pod.
     pub port: u16,
-    /// How many wait.
+    /// The number of held connections.
     pub connections: u64,
-    /// How many can wait; more are refused.
+    /// The maximum number; more are refused.
     pub capacity: u64,
 }
 
-/// A listening socket on a port of the replicas that is not a replica's.
+/// A socket of a process that is not a replica and listens on a port of the replicas.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ForeignListener {
     /// The port in the pod.
     pub port: u16,
-    /// The more specific address for which it takes connections; absent: it gets none.
+    /// The specific address for which it gets connections; absent: it gets none.
     pub address: Option<String>,
-    /// Its process, if that is still there.
+    /// The process ID, if the process still exists.
     pub pid: Option<u32>,
-    /// The process's name.
+    /// The name of the process.
     pub command: String,
 }
 
-/// A file that is meant for one process, and that several replicas of a service share.
+/// A file that is meant for one process and that several replicas of a service share.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SharedFile {
     /// The service.
     pub service: String,
-    /// The file's path in its containers.
+    /// The path of the file in the containers.
     pub path: String,
-    /// What it is.
+    /// The kind of file.
     pub kind: SharedFileKind,
 }
 
-/// What a shared file is.
+/// The kind of a shared file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SharedFileKind {
@@ -146,22 +149,22 @@ pub enum SharedFileKind {
 pub struct UserConflict {
     /// The port in the pod.
     pub port: u16,
-    /// The user id that wanted it.
+    /// The user ID that wanted the port.
     pub user: u32,
-    /// The user id that has it.
+    /// The user ID that holds the port.
     pub owner: u32,
 }
 
-/// What the kernel has counted in a pod's network since that exists.
+/// Connections opened to a listener (`Tcp: PassiveOpens`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Counters {
-    /// Connections opened to a listener (`Tcp: PassiveOpens`).
+    /// Connections accepted by a listener (`Tcp: PassiveOpens`).
     pub opened: u64,
-    /// Connections that moved to another replica because their listener closed (`TcpExt: TCPMigrateReqSuccess`).
+    /// Connections that moved to another replica because their listener was closed (`TcpExt: TCPMigrateReqSuccess`).
     pub migrated: u64,
     /// Connections that were reset because no other replica could take them (`TcpExt: TCPMigrateReqFailure`).
     pub migration_failures: u64,
-    /// Handshakes that found the queue of their listener full (`TcpExt: ListenOverflows`).
+    /// Handshakes that found the accept queue full (`TcpExt: ListenOverflows`).
     pub overflowed: u64,
     /// Connections reset by either side (`Tcp: EstabResets`).
     pub reset: u64,
@@ -172,108 +175,109 @@ pub struct Counters {
 pub struct Replica {
     /// The project's name.
     pub project: String,
-    /// How it is called: `web-1`.
+    /// The name of the replica, such as `web-1`.
     pub replica: String,
-    /// Its service.
+    /// The service.
     pub service: String,
-    /// Its slot in the service, from 1.
+    /// The slot, from 1.
     pub slot: u32,
-    /// Whether it is to take over from the one in its slot.
+    /// Whether it is a replacement: it takes over the slot once it is ready.
     pub replacement: bool,
-    /// Whether another one has followed it in its slot, while it finishes its connections.
+    /// Whether a replacement has taken over its slot while it finishes its connections.
     #[serde(default)]
     pub set_aside: bool,
-    /// Whether the file no longer has its service, or there is no file.
+    /// Whether its service is not in the Compose file, or there is no file.
     pub orphan: bool,
-    /// The name of its container.
+    /// The name of the container.
     pub name: String,
-    /// The id of its container, once there is one.
+    /// The ID of the container, if it exists.
     pub id: Option<String>,
-    /// The image that its version names, where that is known.
+    /// The image of its version, if known.
     pub image: Option<String>,
     /// The pod that it is in.
     pub pod: String,
-    /// Which version of its service it runs.
+    /// The version of the service that it runs.
     pub generation: Option<String>,
-    /// Whether that is the wanted version.
+    /// Whether it runs the desired version.
     pub up_to_date: bool,
-    /// Its state.
+    /// The state and its data.
     #[serde(flatten)]
     pub state: ReplicaState,
-    /// Its state in words, for people.
+    /// The state in words, for people.
     pub status: String,
     /// When its process started.
     pub started_at: Option<Time>,
-    /// How often in a row it ended soon after its start.
+    /// The number of consecutive exits soon after the start.
     pub exits: u32,
-    /// How its last process ended, until the next one has stayed up.
+    /// How its last process ended; absent once the next one has stayed up.
     pub last_termination: Option<Termination>,
-    /// Why its last process was replaced, until the next one has stayed up.
+    /// Why its last process was replaced; absent once the next one has stayed up.
     pub replaced: Option<Replaced>,
-    /// What is wrong with it now, or what its health check or probe says as long as it is not ready.
+    /// Why it is unhealthy, or the output of its health check or probe while it is not ready.
     pub unhealthy_reason: Option<String>,
-    /// Why its health check cannot be run, if so: it is ignored then.
+    /// Why its health check cannot be run; the check is ignored then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health_check_error: Option<String>,
-    /// Since when it gets no new connections, if it gets none: it drains, or is not ready.
+    /// Since when it gets no new connections, because it drains or is not ready; absent if it gets some.
     pub out_of_rotation_since: Option<Time>,
-    /// When another program than sameport stopped it, if that is why it is stopped: by the engine's clock.
+    /// When it was stopped from outside, by the engine's clock; absent if that is not why it is stopped.
     pub stopped_externally_at: Option<Time>,
-    /// Who makes its listeners share a port.
+    /// How it shares ports with other replicas.
     pub sharing: Sharing,
-    /// Ports of the host that lead to it, such as `127.0.0.1:8080->80/tcp`.
+    /// Ports of the host that are published to it, such as `127.0.0.1:8080->80/tcp`.
     pub ports: Vec<String>,
     /// Ports of its pod that only one replica can hold at a time, such as `30000-30009/tcp`.
     pub exclusive_ports: Vec<String>,
-    /// Its connections, where the kernel counts them and it runs.
+    /// Its connections, if it runs and the kernel counts them.
     pub traffic: Option<Traffic>,
 }
 
-/// The state of a replica. Keys beside `state` exist only in the state that gives them a meaning.
+/// The state of a replica. Keys beside `state` are present only in the states that define them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum ReplicaState {
     /// To be created.
     Pending,
-    /// Waits for another service.
+    /// Waiting for another service.
     Waiting {
-        /// For what.
+        /// The service and its condition.
         waiting_for: WaitingFor,
     },
-    /// Waits for the pre-deploy job of its version.
+    /// Waiting for the pre-deploy job of its version.
     WaitingForJob,
-    /// Up; its `post_start` commands run.
+    /// Running; its `post_start` commands are not done yet.
     Preparing,
-    /// Up; its health check has not passed yet.
+    /// Running; its health check has not passed yet.
     Starting,
-    /// Up; does not listen on its published ports yet.
+    /// Running; it does not listen on its published ports yet.
     NotListening {
-        /// The ports that it should listen on.
+        /// The ports on which it should listen.
         missing_ports: Vec<u16>,
-        /// Where it listens on one of them, such as `127.0.0.1:3000`, if nobody outside of the container can reach it there.
+        /// Where it listens on one of them, such as `127.0.0.1:3000`, if that address cannot be reached from outside
+        /// the container.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         unreachable_address: Option<String>,
     },
-    /// Up; it has no health check.
+    /// Running; it has no health check.
     Running,
-    /// Up; its health check passes.
+    /// Running; its health check passes.
     Healthy,
-    /// Up; its health check fails.
+    /// Running; its health check fails.
     Unhealthy,
-    /// Up; takes no connections while others do.
+    /// Running; it accepts no connections while others do.
     Stuck,
-    /// Paused by somebody.
+    /// Paused from outside.
     Paused,
-    /// Ended; starts again.
+    /// Ended; it will be started again.
     Restarting {
         /// How it ended.
         exit: Exit,
-        /// When it starts again.
+        /// When it will be started again.
         retry_at: Time,
     },
-    /// Ended with success; not started again.
+    /// Ended successfully; it is not started again.
     Completed,
-    /// Ended with failure; its restart policy allows no further try.
+    /// Failed; its restart policy allows no further attempt.
     Failed {
         /// How it ended.
         exit: Exit,
@@ -282,31 +286,31 @@ pub enum ReplicaState {
     Stopped,
     /// Being removed.
     Removing,
-    /// The engine does not do what is planned.
+    /// The engine refuses or fails a planned action.
     Blocked {
-        /// What the engine said.
+        /// The error of the engine.
         error: String,
         /// What to do about it.
         help: Option<String>,
-        /// How often it was tried; absent: it is not tried, because it cannot succeed.
+        /// The number of attempts; absent if it is not attempted because it cannot succeed.
         attempts: Option<u32>,
     },
 }
 
 impl ReplicaState {
-    /// Whether it does what it is there for.
+    /// Whether it runs and is ready, or completed.
     #[must_use]
     pub fn is_up(&self) -> bool {
         matches!(self, Self::Running | Self::Healthy | Self::Completed)
     }
 }
 
-/// What a replica waits for.
+/// The dependency that a replica waits for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WaitingFor {
     /// The other service.
     pub service: String,
-    /// What has to be true of it: `started`, `healthy` or `completed_successfully`.
+    /// The required condition: `started`, `healthy` or `completed_successfully`.
     pub condition: String,
 }
 
@@ -323,18 +327,18 @@ pub struct Exit {
     pub at: Time,
 }
 
-/// How a replica's last process ended, not by sameport's doing.
+/// The last termination of a replica that was not stopped by sameport.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Termination {
     /// How it ended.
     pub exit: Exit,
-    /// The last lines that it wrote.
+    /// The last lines of its log.
     pub log: Vec<String>,
-    /// Set when another replica had its port, because the image does not share it.
+    /// Set if another replica held its port, which the image does not share.
     pub port_not_shared: Option<PortConflict>,
-    /// Set when replicas of another user had its port, and it did not get it after many tries.
+    /// Set if replicas of another user held its port and it did not get the port in repeated attempts.
     pub user_conflict: Option<UserConflict>,
-    /// Set when it asked for a port that is exclusive and that another replica held.
+    /// Set if it requested an exclusive port that another replica held.
     pub exclusive_port: Option<ExclusivePort>,
 }
 
@@ -347,47 +351,47 @@ pub struct ExclusivePort {
     pub protocol: String,
 }
 
-/// A replica ended because another replica had its port.
+/// A replica ended because another replica held its port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PortConflict {
     /// The image.
     pub image: String,
-    /// The port, if it is known.
+    /// The port, if known.
     pub port: Option<u16>,
 }
 
-/// A process was ended because it did not work.
+/// A process was stopped because it did not work.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Replaced {
-    /// Why, in words.
+    /// The reason, in words.
     pub reason: String,
-    /// When.
+    /// When it was stopped.
     pub at: Time,
 }
 
-/// The connections of a replica, over all of its ports.
+/// The connections of a replica, summed over all of its ports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Traffic {
-    /// The address by which it alone is reached, inside its pod.
+    /// The address, inside its pod, by which exactly this replica is reached.
     pub address: Option<String>,
-    /// The weight in force, compared with others; 0 while it is not ready, or drains.
+    /// The weight in force, relative to the other replicas; 0 while it is not ready or drains.
     pub weight: u32,
     /// The weight that it gets once it is ready.
     pub desired_weight: u32,
     /// Open connections.
     pub connections: u64,
-    /// Connections so far; of UDP, flows.
+    /// Total connections so far; for UDP, flows.
     pub connections_total: u64,
     /// Connections that it has not accepted yet.
     pub queued: u64,
-    /// While its weight is 0: whole seconds since the last datagram came to it, at most 5; then its flows count as finished.
-    /// Absent: none came.
+    /// While its weight is 0: whole seconds since its last datagram, at most 5, after which its flows count as
+    /// finished. Absent if no datagram came.
     pub udp_idle_seconds: Option<u64>,
-    /// Listeners that it has beyond those that there is room for: their connections are spread without regard to readiness,
-    /// load and weight.
+    /// Listeners beyond the limit of those that can be steered. Their connections are spread without regard to
+    /// readiness, load and weight.
     #[serde(default)]
     pub unsteered_listeners: u64,
-    /// The same by port.
+    /// The connections by port.
     pub ports: Vec<PortTraffic>,
 }
 
@@ -400,25 +404,25 @@ pub struct PortTraffic {
     pub protocol: String,
     /// Open connections.
     pub connections: u64,
-    /// Connections or flows so far.
+    /// Total connections so far; for UDP, flows.
     pub connections_total: u64,
     /// Connections that it has not accepted yet.
     pub queued: u64,
     /// Whether it listens; if not, it may still have connections to finish.
     pub listening: bool,
-    /// Whether the kernel chooses among its listeners; if not, the replica has the port for itself.
+    /// Whether the kernel chooses among several listeners; if not, this replica alone holds the port.
     pub shared: bool,
 }
 
-/// Something that is in the way of what is wanted.
+/// An error that prevents the desired state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorCondition {
-    /// What it is about.
+    /// What the error is about.
     pub target: Target,
     /// What went wrong.
     pub error: String,
     /// What to do about it.
     pub help: Option<String>,
-    /// How often it was tried; absent: it is not tried, because it cannot succeed.
+    /// The number of attempts; absent if it is not attempted because it cannot succeed.
     pub attempts: Option<u32>,
 }

@@ -1,34 +1,33 @@
-//! What an action, an error or a step is about.
+//! The target of an action, an error or a step.
 
 use std::fmt;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How a replica is called, in everything that is printed.
+/// The name of a replica in all output, such as `web-1`.
 #[must_use]
 pub fn replica_name(service: impl fmt::Display, slot: impl fmt::Display) -> String {
     format!("{service}-{slot}")
 }
 
-/// Something that an action changes.
+/// The target of an action.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Target {
-    /// What kind of thing it is.
+    /// The kind of target.
     pub kind: TargetKind,
-    /// Network and volume: the name on the engine. Sandbox: the pod. Replica, replacement and
-    /// draining replica: the replica, `web-1`.
-    /// Pre-deploy job: the service. Container: the short id.
+    /// The name. Network and volume: the name on the engine. Sandbox: the pod. Replica, replacement and draining
+    /// replica: the replica, such as `web-1`. Pre-deploy job: the service. Container: the short ID.
     pub name: String,
-    /// The service, of a replica, a replacement, a draining replica and a pre-deploy job.
+    /// The service, for a replica, a replacement, a draining replica and a pre-deploy job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
-    /// The slot, of a replica, a replacement and a draining replica; from 1.
+    /// The slot, from 1, for a replica, a replacement and a draining replica.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slot: Option<u32>,
 }
 
-/// What kind of thing a [`Target`] is.
+/// The kind of a [`Target`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TargetKind {
@@ -36,17 +35,17 @@ pub enum TargetKind {
     Network,
     /// A volume.
     Volume,
-    /// The container that holds a pod's namespaces.
+    /// The container that holds the namespaces of a pod.
     Sandbox,
     /// The container in a slot of a service.
     Replica,
-    /// The container that is to take over a slot.
+    /// The container that takes over a slot once it is ready.
     Replacement,
-    /// A container that another one has followed in its slot, and that finishes its connections.
+    /// A container whose slot a replacement has taken over, and that finishes its connections.
     DrainingReplica,
     /// The job that runs before a new version of a service.
     PreDeployJob,
-    /// A container that no service wants.
+    /// A container that no service needs.
     Container,
 }
 
@@ -66,7 +65,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// What is done to a [`Target`].
+/// The action on a [`Target`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
@@ -74,17 +73,17 @@ pub enum Action {
     Create,
     /// Create and start a container.
     Launch,
-    /// Start a container that exists.
+    /// Start an existing container.
     Start,
     /// Run the `post_start` commands of a replica.
     Run,
-    /// Change the limits of a container in place.
+    /// Change the resource limits of a container in place.
     Update,
     /// Let a replacement take over its slot.
     Promote,
-    /// Let a replica give up its slot and its name while it finishes its connections.
+    /// Release the slot and the name of a replica while it finishes its connections.
     SetAside,
-    /// Give a container its name back.
+    /// Restore the name of a container.
     Rename,
     /// Connect a container to a network.
     Connect,

@@ -1,4 +1,4 @@
-//! Times and durations as JSON has them.
+//! Times and durations in JSON.
 
 use std::{borrow::Cow, fmt, time::Duration};
 
@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-/// A moment: RFC 3339, in UTC.
+/// A time: RFC 3339, in UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Time(pub Timestamp);

@@ -1,4 +1,4 @@
-//! Whether what is asked for fits the project.
+//! Checks whether a request is possible for the project.
 
 use std::collections::BTreeSet;
 
@@ -25,7 +25,8 @@ pub(super) fn check_scale(project: &Project, name: &ServiceName, replicas: u32) 
     check_count(name, replicas)
 }
 
-/// Whether a file that came over the control socket keeps to what is checked where files are read.
+/// Checks the replica counts of a file that arrived over the control socket, which does not pass the checks of the file
+/// reader.
 pub(super) fn check_counts(project: &Project) -> Result<(), Rejection> {
     project.services.values().try_for_each(|service| check_count(&service.name, service.replicas))
 }
@@ -38,7 +39,7 @@ fn check_count(service: &ServiceName, replicas: u32) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// Whether two versions of a service can be there beside each other.
+/// Rejects a rollout if two versions of the service cannot run at the same time.
 pub(super) fn check_beside(
     desired: &Desired,
     observed: &Observed,

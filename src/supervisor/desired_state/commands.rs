@@ -1,4 +1,4 @@
-//! What one command changes: how many replicas run, which services, with which weight, and who starts again.
+//! Requests of single commands: scale, stop, weight, restart, and the end of a drain.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -103,7 +103,7 @@ impl DesiredState {
         Ok(())
     }
 
-    /// Whether the kernel chooses among the replicas of a service.
+    /// Rejects a request if the kernel does not choose among the replicas of a service.
     pub(super) fn steered(&self, name: &ServiceName, observed: &Observed) -> Result<(), Rejection> {
         let pod = self.desired.project.services.get(name).map(|service| &service.pod);
         let reason = match &observed.sharing {

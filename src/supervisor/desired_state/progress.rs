@@ -1,5 +1,5 @@
-//! What a supervisor has brought about and must still know after it was killed: jobs that succeeded, commands that ran,
-//! dependents that are to be restarted.
+//! Progress that has to survive the supervisor: pre-deploy jobs that succeeded, commands that ran, and dependents that
+//! are to be restarted.
 
 use crate::{
     engine::{ContainerId, ContainerState, Role},
@@ -11,7 +11,7 @@ use crate::{
 use super::{DesiredState, Unsaved};
 
 impl DesiredState {
-    /// The job before a version of a service has succeeded.
+    /// Records that the pre-deploy job of a version succeeded.
     pub fn note_before(&mut self, service: ServiceName, generation: Generation) {
         let mut state = self.state.clone();
         state.done_before.insert(service, generation);
@@ -19,7 +19,7 @@ impl DesiredState {
         self.desired.done_before = self.state.done_before.clone();
     }
 
-    /// The commands after the start of a replica are so far.
+    /// Records the progress of the `post_start` commands of a replica.
     pub fn note_post_start(&mut self, id: &ContainerId, progress: PostStart, observed: &mut Observed) {
         let mut state = self.state.clone();
         state.post_start.retain(|other, _| observed.containers.contains_key(other));
@@ -28,14 +28,14 @@ impl DesiredState {
         observed.post_start = self.state.post_start.clone();
     }
 
-    /// How far the commands after the start of each replica are.
+    /// The progress of the `post_start` commands, by container.
     #[must_use]
     pub fn post_start(&self) -> &std::collections::BTreeMap<ContainerId, PostStart> {
         &self.state.post_start
     }
 
-    /// An action begins: who depends on what it restarts or replaces on purpose, and asks for that, is restarted after
-    /// it; how a job ends that it tells to end says nothing of its success.
+    /// Records that an action is about to start. Services that depend on what it restarts or replaces, with `restart:
+    /// true`, are restarted after it. The exit of a job that it stops does not count as the job's result.
     pub fn note_begun(&mut self, action: &Action, observed: &Observed) {
         if let Action::Stop { target: Target::PreDeploy(_), id, .. } = action
             && let Some(started_at) = observed.containers.get(id).and_then(Container::started_at)
@@ -57,7 +57,7 @@ impl DesiredState {
         }
     }
 
-    /// Which stable versions have served: a replica of them is or was ready.
+    /// Records which stable versions have served: a replica of them is or was ready.
     pub fn note_served(&mut self, observed: &Observed) {
         let is_unknown = |versions: &Versions| {
             versions.revision(versions.stable).is_some_and(|stable| stable.served == Some(false))
@@ -81,7 +81,7 @@ impl DesiredState {
         }
     }
 
-    /// What had been counted of connections when a rollout began.
+    /// Records the connection counters at the start of a rollout.
     pub fn note_counted(&mut self, observed: &Observed) {
         let is_unknown =
             |versions: &Versions| versions.underway.as_ref().is_some_and(|u| u.counted.is_none());
@@ -98,7 +98,7 @@ impl DesiredState {
         self.desired.versions.clone_from(&self.state.versions);
     }
 
-    /// Has dependents restarted once what they depend on is up again.
+    /// Restarts dependents once the services that they depend on are up again.
     pub(super) fn restart_dependents(&mut self, observed: &Observed) {
         if self.state.restart_after.is_empty() {
             return;
@@ -107,9 +107,9 @@ impl DesiredState {
         waiting.retain(|name| {
             match self.desired.goals.get(name) {
                 Some(Goal::Run { .. }) => {}
-                // Nobody of it runs for whom it would matter.
+                // None of its replicas run, so there is nothing to restart.
                 Some(Goal::Stop) => return false,
-                // Nothing was asked for yet: a supervisor looks at the engine before `up` tells it what to run.
+                // Nothing was requested yet: a supervisor observes the engine before `up` sends its request.
                 None => return true,
             }
             if !dependents::are_due(name, &self.desired, observed) {
@@ -118,10 +118,10 @@ impl DesiredState {
             let stale = dependents::stale(name, &self.desired, observed);
             let done = stale.is_empty();
             for process in stale {
-                // Somebody who asks for the same with a time of his own is heeded.
+                // A restart that a user requested with its own timeout takes precedence.
                 self.desired.superseded.entry(process).or_insert(None);
             }
-            // Written off only once they are restarted: a supervisor that comes after this one knows.
+            // Drop the entry only after the restart, so that the next supervisor continues it.
             !done
         });
         if waiting != self.state.restart_after {
@@ -130,7 +130,7 @@ impl DesiredState {
         }
     }
 
-    /// Jobs that failed are asked for anew.
+    /// Runs failed jobs again.
     pub(super) fn retry_jobs(&mut self, observed: &Observed) {
         for container in observed.containers.values() {
             if let (Role::PreDeploy { service }, ContainerState::Exited(exit)) =
@@ -142,7 +142,7 @@ impl DesiredState {
         }
     }
 
-    /// Remembers what cannot be asked for again. What cannot be written is known as long as this supervisor lives.
+    /// Updates the state for an event that cannot be rejected. If it cannot be written, it stays in memory.
     pub(super) fn keep(&mut self, state: State) {
         if state != self.state {
             self.state = state;
@@ -150,7 +150,7 @@ impl DesiredState {
         }
     }
 
-    /// Writes the state, if it can be written by now.
+    /// Writes the state file again; on failure, `unsaved` has the error.
     pub fn save_again(&mut self) {
         self.unsaved = self.file.save(&self.state).err().map(|error| {
             tracing::debug!(%error, "the state is not remembered");
@@ -158,13 +158,13 @@ impl DesiredState {
         });
     }
 
-    /// Whether the state is in the file, or was.
+    /// Whether the current state was written to the file, which may have been removed since.
     #[must_use]
     pub fn is_written(&self) -> bool {
         self.unsaved.is_none() && !self.state.is_empty()
     }
 
-    /// Why the state could not be written, as long as it could not.
+    /// The error of the last write; `None` if it succeeded.
     #[must_use]
     pub fn unsaved(&self) -> Option<&Unsaved> {
         self.unsaved.as_ref()

@@ -1,4 +1,5 @@
-//! After the state file was damaged: what of it the engine still shows. Pure, but for [`DesiredState::recover`], which takes it in.
+//! Recovers the content of a damaged state file from what the engine shows. Pure, except for [`DesiredState::recover`],
+//! which applies it.
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
@@ -21,22 +22,22 @@ use crate::{
 
 use super::DesiredState;
 
-/// A state file was damaged, and the state was made anew from what the engine shows.
+/// A damaged state file was rebuilt from what the engine shows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateReset {
-    /// The file.
+    /// The path of the state file.
     pub path: PathBuf,
     /// What was wrong with it.
     pub error: String,
-    /// Where it is now; `None`: it could not be renamed, and is overwritten.
+    /// The new path of the damaged file; `None`: it could not be renamed and is overwritten.
     pub moved_to: Option<PathBuf>,
-    /// Services that keep another number of replicas than the file says, because so many are there.
+    /// Services that keep a replica count other than that of the file, because that many replicas exist.
     pub scale: BTreeMap<ServiceName, u32>,
-    /// Services whose job before the version that runs is not run again.
+    /// Services whose pre-deploy job does not run again for the running version.
     pub jobs: BTreeSet<ServiceName>,
-    /// How many replicas do not run their `post_start` again.
+    /// The number of replicas that do not run their `post_start` commands again.
     pub post_start: u32,
-    /// Services that run the version of the file, which is the only one that is known of them.
+    /// Services that run the version of the file, which is their only known version.
     pub versions: BTreeSet<ServiceName>,
 }
 
@@ -70,7 +71,7 @@ impl fmt::Display for StateReset {
     }
 }
 
-/// What the engine shows of a lost state.
+/// The part of a lost state that the engine shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Recovered {
     scale: BTreeMap<ServiceName, Scale>,
@@ -96,7 +97,7 @@ fn recover(file: &Project, observed: &Observed, now: Timestamp) -> Recovered {
             && let Some(generation) =
                 running.as_ref().map(Service::generation).or_else(|| newest(&containers))
         {
-            // Without the job there would be no replica of that version.
+            // Without a successful job, no replica of this version would exist.
             recovered.done_before.insert(name.clone(), generation);
         }
         if let Some(running) = running {
@@ -116,8 +117,8 @@ fn recover(file: &Project, observed: &Observed, now: Timestamp) -> Recovered {
     recovered
 }
 
-/// The service of the file as a container runs it, if it does. The file alone does not tell which image its reference
-/// meant.
+/// The service of the file with the image that the container runs, if the container runs that version. The file does
+/// not tell which image its reference resolved to.
 fn as_it_runs(service: &Service, container: &Container) -> Option<Service> {
     let known = service.container.image_id.clone();
     [known.clone(), container.image_id.clone().or(known)].into_iter().find_map(|image_id| {
@@ -133,24 +134,24 @@ fn newest(containers: &[&Container]) -> Option<Generation> {
 }
 
 impl DesiredState {
-    /// Whether the state file was damaged and [`DesiredState::recover`] is due, now that it is known what it is about: a file has been
-    /// read, or none is needed.
+    /// Whether the state file was damaged and [`DesiredState::recover`] can be called: a Compose file has been loaded,
+    /// or the project is going down and needs none.
     #[must_use]
     pub fn awaits_recovery(&self) -> bool {
         let is_down = matches!(self.desired.phase, crate::plan::Phase::Down { .. });
         self.damage.is_some() && (is_down || !self.read.services.is_empty())
     }
 
-    /// What is wrong with the state file, as long as nothing was recovered.
+    /// The damage of the state file, until its content is recovered.
     #[must_use]
     pub fn damage(&self) -> Option<&Damage> {
         self.damage.as_ref().map(|(damage, _)| damage)
     }
 
-    /// Puts a damaged state file aside. Only whoever supervises may do so.
+    /// Moves a damaged state file aside. Only a supervisor may do this.
     ///
     /// # Errors
-    /// When it cannot be renamed.
+    /// If the file cannot be renamed.
     pub fn put_damage_aside(&mut self) -> Result<(), FileError> {
         if let Some((_, moved_to)) = &mut self.damage {
             *moved_to = self.file.put_aside()?;
@@ -158,8 +159,8 @@ impl DesiredState {
         Ok(())
     }
 
-    /// Takes in what the engine shows of a state that was lost, once; to be called after the first look, before anything
-    /// is planned. What was asked for meanwhile stands.
+    /// Applies what the engine shows of the lost state, once. Call this after the first observation and before the
+    /// first plan. Requests that arrived meanwhile take precedence.
     pub fn recover(&mut self, observed: &mut Observed, now: Timestamp) -> Option<StateReset> {
         let (Damage { path, error }, moved_to) = self.damage.take()?;
         let found = recover(&self.read, observed, now);

@@ -1,4 +1,5 @@
-//! Who has stopped a replica: we, or somebody without us, which holds until somebody starts it.
+//! Tells apart replicas that the supervisor stopped from those that were stopped from outside, which stay down until a
+//! user starts them.
 
 use jiff::Timestamp;
 
@@ -10,15 +11,15 @@ use crate::{
 };
 
 impl DesiredState {
-    /// Whether we have told a process to end, in this life or in an earlier one.
+    /// Whether this supervisor or an earlier one stopped a process.
     #[must_use]
     pub fn is_ended_by_us(&self, id: &ContainerId, started_at: Timestamp) -> bool {
         self.state.ending.get(id) == Some(&started_at)
     }
 
-    /// Actions begin of which some tell a process to end: an engine says of that the same as of a stop by somebody else.
+    /// Records the processes that the actions are about to stop. The engine reports such a stop like one from outside.
     pub fn note_ending(&mut self, actions: &[Action], observed: &Observed) {
-        // What goes down is not started again, whoever stops it.
+        // During `down`, no replica is started again, whoever stopped it.
         if self.desired.phase != Phase::Up {
             return;
         }
@@ -35,12 +36,12 @@ impl DesiredState {
         self.keep(state);
     }
 
-    /// Somebody has asked the engine to stop a container, at that time of its clock. Returns whether a replica is stopped by
-    /// that which shall run; none as long as that is not known.
+    /// Processes a stop that the engine reported, at the time `at` of its clock. Returns whether it stopped a replica
+    /// that should run; `None` as long as that is not known.
     pub fn note_stopped(&mut self, container: &Container, at: Timestamp) -> Option<bool> {
         let exit = match &container.state {
             ContainerState::Exited(exit) => exit,
-            // Its end was not looked at yet.
+            // The exit has not been observed yet.
             ContainerState::Running(process) | ContainerState::Paused(process) if process.started_at < at => {
                 return None;
             }
@@ -48,7 +49,7 @@ impl DesiredState {
         };
         let is_replica = matches!(container.labels.role, Role::Replica { .. });
         let known = self.state.stopped_outside.get(&container.id);
-        // What goes down is stopped by us, which is not noted.
+        // Stops during `down` are the supervisor's own, and are not recorded.
         if self.desired.phase != Phase::Up
             || !is_replica
             || exit.started_at >= at
@@ -67,7 +68,7 @@ impl DesiredState {
         Some(true)
     }
 
-    /// Forgets stops of containers that are gone or have another process by now.
+    /// Drops stops of containers that are gone or have started again.
     pub(super) fn forget_started(&mut self, observed: &Observed) {
         let is_there = |id: &ContainerId, started_at| {
             observed.containers.get(id).is_some_and(|container| container.started_at() == Some(started_at))
@@ -79,7 +80,7 @@ impl DesiredState {
         self.desired.stopped_outside.clone_from(&self.state.stopped_outside);
     }
 
-    /// Somebody asks for services to run: what was stopped without us starts again.
+    /// A user requested services to run: replicas that were stopped from outside start again.
     pub(super) fn start_stopped(&mut self, is_meant: impl Fn(&ServiceName) -> bool, observed: &Observed) {
         let mut state = self.state.clone();
         let mut started = Vec::new();
@@ -186,7 +187,7 @@ mod tests {
         assert_eq!(desired_state.note_stopped(&stopped, second(20)), Some(true));
         assert_eq!(desired_state.note_stopped(&stopped, second(20)), Some(false), "it is known");
         assert_eq!(desired_state.desired.stopped_outside_since(&stopped), Some(second(20)));
-        // The next supervisor knows it.
+        // The next supervisor knows the stop.
         let mut next = super::super::DesiredState::new("shop".parse().unwrap(), file()).unwrap();
         next.take(Request::Load(Box::new(project())), &observed(&stopped), second(0)).unwrap();
         assert_eq!(next.desired.stopped_outside_since(&stopped), Some(second(20)));
@@ -194,7 +195,7 @@ mod tests {
         next.take(Request::Scale(counts), &observed(&stopped), second(0)).unwrap();
         assert_eq!(next.desired.stopped_outside_since(&stopped), None);
         assert!(next.desired.is_superseded(&stopped.id, second(10)), "it starts again");
-        // With another process it is forgotten.
+        // A new process clears the stop.
         desired_state.catch_up(&mut observed(&db(running(30))));
         assert!(desired_state.desired.stopped_outside.is_empty());
     }
@@ -209,7 +210,7 @@ mod tests {
         let stop = Action::Stop { target, id: before.id.clone(), grace: std::time::Duration::ZERO };
         desired_state.note_ending(&[stop], &observed(&before));
         assert_eq!(desired_state.note_stopped(&after, second(20)), Some(false));
-        // Also when the supervisor has died of it.
+        // Also after the supervisor was killed meanwhile.
         let mut next = super::super::DesiredState::new("shop".parse().unwrap(), file()).unwrap();
         assert_eq!(next.note_stopped(&after, second(20)), Some(false));
         let later = db(exited(30, 40));

@@ -34,7 +34,7 @@ pub(in crate::supervisor) fn service(name: &str, replicas: u32, depends_on: &[&s
     }
 }
 
-/// `web` needs `db`; `jobs` needs nobody.
+/// `web` depends on `db`; `jobs` has no dependencies.
 pub(super) fn project() -> Project {
     let services: BTreeMap<_, _> =
         [service("db", 1, &[]), service("jobs", 1, &[]), service("web", 2, &["db"])]
@@ -58,7 +58,7 @@ fn name(name: &str) -> ServiceName {
     name.parse().unwrap()
 }
 
-/// The desired state of a supervisor that can be killed and started again.
+/// The desired state of a supervisor that can be killed and restarted.
 struct User {
     folder: tempfile::TempDir,
     desired_state: DesiredState,
@@ -85,7 +85,7 @@ impl User {
         self.desired_state.take(request, &Observed::default(), jiff::Timestamp::UNIX_EPOCH)
     }
 
-    /// As `kill -9`, and `up` with a file.
+    /// Simulates `kill -9` and an `up` with a file.
     fn reborn_with(mut self, project: Project) -> Self {
         self.desired_state = Self::desired_state_in(&self.folder);
         self.asks(Request::Apply(Box::new(apply(project)))).unwrap();
@@ -172,9 +172,9 @@ fn an_impossible_request_changes_nothing() {
     assert_eq!(user.goals(), before);
 }
 
-/// From here on no state can be written, until what this returns is removed.
+/// Makes writing the state fail until the returned folder is removed.
 fn obstruct(folder: &tempfile::TempDir) -> PathBuf {
-    // It is written whole beside the file first.
+    // The state is first written to a new file in the same folder.
     let beside = folder.path().join("shop.json.new");
     std::fs::create_dir(&beside).unwrap();
     beside
@@ -285,10 +285,10 @@ fn a_stop_that_ends_the_supervisor_is_undone_by_nobody() {
         assert_eq!(user.asks(request).unwrap_err(), Rejection::Closing);
         assert_eq!(user.goals(), "db stopped, jobs stopped, web stopped");
     }
-    // It may be asked for twice, and all may be removed instead.
+    // A second `Close` and a `Down` are accepted.
     user.asks(Request::Close { grace: Some(Duration::ZERO) }).unwrap();
     user.asks(Request::Down { volumes: false, grace: None }).unwrap();
-    // The next supervisor runs it again.
+    // The next supervisor starts the services again.
     assert_eq!(user.reborn_with(project()).goals(), "db=1, jobs=1, web=2");
 }
 
@@ -300,7 +300,7 @@ fn after_down_nothing_of_the_last_time_is_remembered() {
     assert_eq!(user.reborn_with(project()).goals(), "db=1, jobs=1, web=2");
 }
 
-/// A supervisor in the background looks at the engine as soon as it is there; `up` tells it what to run a little later.
+/// A supervisor in the background observes the engine before `up` sends its request.
 #[test]
 fn a_look_before_anything_is_asked_for_forgets_nobody_who_is_to_be_restarted() {
     let user = User::new();
@@ -327,7 +327,7 @@ fn a_supervisor_that_resumes_goes_on_with_what_was_asked_for_last_and_applies_no
     user.asks(Request::Stop { services: vec![name("jobs")], grace: None }).unwrap();
     let before = user.desired_state.state.versions.clone();
 
-    // The file was changed meanwhile, or a variable in it is not set any more, and it has one service more.
+    // Meanwhile the file was changed, or a variable in it was unset, and a service was added.
     let mut changed = project();
     for service in changed.services.values_mut() {
         service.container.image = Image("app:".to_owned());

@@ -1,4 +1,4 @@
-//! Slots whose next replica begins with new anonymous volumes (`up -V`).
+//! Slots whose next replica gets new anonymous volumes (`up -V`).
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,8 @@ use crate::{
 use super::DesiredState;
 
 impl DesiredState {
-    /// Has the slots begin with new volumes that are about to get another replica: where none of the wanted version is.
+    /// Requests new volumes for the slots that are about to get another replica: those without a replica of the desired
+    /// version.
     pub(super) fn renew_volumes(&mut self, services: &BTreeSet<ServiceName>, observed: &Observed) {
         let mut state = self.state.clone();
         for name in services {
@@ -26,7 +27,7 @@ impl DesiredState {
         self.desired.renew_volumes.clone_from(&self.state.renew_volumes);
     }
 
-    /// A slot gets its next replica: the one after that has the same volumes.
+    /// Records that a slot gets its next replica: later ones keep its volumes.
     pub(super) fn note_volumes_renewed(&mut self, service: &ServiceName, slot: Slot) {
         let slot = (service.clone(), slot);
         if !self.state.renew_volumes.contains(&slot) {

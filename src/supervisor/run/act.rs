@@ -1,4 +1,4 @@
-//! What is planned is begun, and what has come of it is taken in.
+//! Starts planned actions, and processes their results.
 
 use std::sync::Arc;
 
@@ -14,9 +14,9 @@ use crate::{
 };
 
 impl<E: Engine> Supervisor<E> {
-    /// Begins all that is planned.
+    /// Makes a plan and starts its actions.
     pub(super) fn act(&mut self) {
-        // What is not known cannot be acted on; and a plan from before must not wake us again and again.
+        // Without a current observation there is no basis for a plan. The old plan must not wake the loop again.
         let let_through = std::mem::take(&mut self.plan.let_through);
         self.plan = Plan { let_through: let_through.clone(), ..Plan::default() };
         if !self.reachable || !self.seen {
@@ -24,7 +24,7 @@ impl<E: Engine> Supervisor<E> {
         }
         let now = self.clock.now();
         self.settle_doubts(now);
-        // The file may have said something new.
+        // The desired state may have changed.
         self.probed();
         let found =
             self.unhealthy.examine(&self.desired_state.desired, &mut self.observed, &self.probes, now);
@@ -139,7 +139,7 @@ impl<E: Engine> Supervisor<E> {
         self.journal.record(now, kind);
     }
 
-    /// A target as users know it: commands in a container are the replica's own.
+    /// The target as users know it: the commands of a container belong to its replica.
     fn named(&self, target: Target) -> Target {
         let Target::Hooks(id) = &target else { return target };
         self.observed.containers.get(id).map_or(target.clone(), |container| self.observed.target(container))

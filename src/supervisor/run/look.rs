@@ -1,4 +1,4 @@
-//! What a look at the engine shows, and what is told of it.
+//! Starts observations of the engine, and processes their results.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,7 +23,7 @@ use crate::{
 };
 
 impl<E: Engine> Supervisor<E> {
-    /// Begins to look at the engine, if there is a reason to and the last look has ended.
+    /// Starts an observation if there is a reason and none is in progress.
     pub(super) fn look(&mut self) {
         let now = Instant::now();
         if now >= self.resync_at {
@@ -41,7 +41,7 @@ impl<E: Engine> Supervisor<E> {
         let dirty = std::mem::replace(&mut self.dirty, Dirty::NOTHING);
         let settled = std::mem::take(&mut self.ended);
         let (desired, expected) = (self.desired_state.desired.clone(), self.desired_state.expected());
-        // Before the file is read, what is ours by a name in it cannot be told from what is not.
+        // Before a file is loaded, resources with names from the file cannot be told apart from foreign ones.
         let knows_names = self.desired_state.knows_names();
         self.looking_since = Some(Instant::now());
         let subscribe = self.events.is_none();
@@ -49,7 +49,7 @@ impl<E: Engine> Supervisor<E> {
         self.seen = true;
         self.tasks.spawn(async move {
             let result = async {
-                // Listening first: what happens during the look is heard.
+                // Subscribe first, so that no event during the observation is lost.
                 let events = match subscribe {
                     true => Some(engine.events(&desired.project.name).await?),
                     false => None,
@@ -70,7 +70,7 @@ impl<E: Engine> Supervisor<E> {
         match task {
             Task::Looked { observer, settled, result } => {
                 self.observer = Some(observer);
-                // An engine that answers, but late, is told of once, not at each look.
+                // Report a slow engine once, not for each observation.
                 let in_time = !self.is_late();
                 self.looking_since = None;
                 match result {
@@ -114,17 +114,17 @@ impl<E: Engine> Supervisor<E> {
         self.silent(error.to_string());
     }
 
-    /// When the engine answered last, if it has not answered a look that should have ended by now, or refuses to.
+    /// When the engine last answered, if it is unreachable or late.
     pub(super) fn silent_since(&self) -> Option<Timestamp> {
         (!self.reachable || self.is_late()).then_some(self.answered_at)
     }
 
-    /// Whether the look that is under way should have ended by now.
+    /// Whether the observation in progress takes too long.
     fn is_late(&self) -> bool {
         self.looking_since.is_some_and(|since| since.elapsed() >= LATE)
     }
 
-    /// Tells of a look that does not end: until one fails, it can take as long as the engine may take for a call.
+    /// Reports an observation that takes too long. It fails only after the timeout of the engine client.
     pub(super) fn tell_of_silence(&mut self) {
         if self.is_late() {
             self.silent(format!("no answer within {} s", LATE.as_secs()));
@@ -190,7 +190,8 @@ impl<E: Engine> Supervisor<E> {
         }
     }
 
-    /// Somebody has sent a container a signal, or asked the engine to stop it: if it ends of that, it may be meant.
+    /// Records that a container received a signal or a stop from outside: if it ends within `patience`, that may be the
+    /// reason.
     fn doubt(&mut self, id: &ContainerId, patience: Duration) {
         let Some(started_at) = self.observed.containers.get(id).and_then(Container::started_at) else {
             return;
@@ -203,7 +204,7 @@ impl<E: Engine> Supervisor<E> {
         self.observed.doubts.insert(id.clone(), Doubt { started_at, patience });
     }
 
-    /// Takes in which replicas were stopped by somebody else.
+    /// Determines which replicas were stopped from outside.
     fn note_stops(&mut self, now: Timestamp) {
         for (id, at) in std::mem::take(&mut self.stops) {
             let Some(container) = self.observed.containers.get(&id) else { continue };
@@ -222,7 +223,7 @@ impl<E: Engine> Supervisor<E> {
         }
     }
 
-    /// Goes on from ends of which it is known by now that nobody has meant them.
+    /// Processes exits that turned out not to be stops from outside.
     pub(super) fn settle_doubts(&mut self, now: Timestamp) {
         let before = self.observed.doubts.len();
         self.observed.settle_doubts(now);
@@ -232,7 +233,7 @@ impl<E: Engine> Supervisor<E> {
         }
     }
 
-    /// Names what carries our labels and is not ours, each once.
+    /// Reports each foreign resource once.
     fn tell_of_foreign(&mut self, now: Timestamp) {
         let told = std::mem::take(&mut self.foreign);
         for foreign in &self.observed.foreign {
@@ -243,7 +244,7 @@ impl<E: Engine> Supervisor<E> {
         }
     }
 
-    /// Names replicas that another program has made anew.
+    /// Reports replicas whose container was recreated by another program.
     fn tell_of_recreated(&mut self, before: &BTreeMap<ContainerId, Container>, now: Timestamp) {
         for container in self.observed.containers.values() {
             let is_told = before.get(&container.id).is_some_and(|before| before.recreated);
@@ -257,7 +258,7 @@ impl<E: Engine> Supervisor<E> {
         }
     }
 
-    /// Names files that replicas have together and should not, each once as long as they do.
+    /// Reports each file that several replicas share, once for as long as they share it.
     pub(super) fn tell_of_shared_files(&mut self, found: BTreeSet<SharedFile>) {
         let known = std::mem::replace(&mut self.observed.shared_files, found);
         for file in self.observed.shared_files.difference(&known) {
@@ -265,7 +266,7 @@ impl<E: Engine> Supervisor<E> {
         }
     }
 
-    /// Names those that run and that the engine's list lacks, each once.
+    /// Reports running containers that the engine's list lacks, each once.
     fn tell_of_unlisted(&mut self, unlisted: BTreeSet<ContainerId>, now: Timestamp) {
         let names: Vec<_> = unlisted
             .difference(&self.unlisted)
@@ -277,7 +278,7 @@ impl<E: Engine> Supervisor<E> {
         self.unlisted = unlisted;
     }
 
-    /// Who has taken the place of another one brings along what happened to it.
+    /// Moves the history of a replacement to the slot that it took over.
     fn follow_promoted(&mut self, before: &BTreeMap<ContainerId, Container>) {
         let desired = &self.desired_state.desired;
         let moved: Vec<_> = self
@@ -296,8 +297,8 @@ impl<E: Engine> Supervisor<E> {
         });
     }
 
-    /// Whether it may have been the engine itself that stopped a container while nobody listened: it was killed since we began,
-    /// and of a container without a sandbox there is nothing that tells.
+    /// Whether the engine itself may have stopped a container while no event stream was open. It was killed since the
+    /// supervisor started, and a container without a sandbox shows no sign of that.
     fn may_have_been_engine(&self, id: &ContainerId) -> bool {
         self.events_lost
             && self.observed.containers.get(id).is_some_and(|container| container.joined.is_none())
@@ -318,14 +319,14 @@ impl<E: Engine> Supervisor<E> {
                 }
                 self.dirty.containers.insert(id);
             }
-            // Those of others are told, too.
+            // Containers of other projects are reported as well.
             Some(EngineEvent::Connection(id)) if self.observed.containers.contains_key(&id) => {
                 self.dirty.containers.insert(id);
             }
             Some(EngineEvent::Connection(_)) => {}
             Some(EngineEvent::Resource) => self.dirty.resources = true,
             None => {
-                // The engine went away, or the stream broke off: look, and listen anew.
+                // The engine was restarted or the stream broke: observe everything and subscribe again.
                 self.events = None;
                 self.events_lost = true;
                 self.dirty = Dirty::EVERYTHING;

@@ -1,6 +1,6 @@
-//! The form of why a version failed.
+//! The stored form of a version's failure.
 //!
-//! A variant that is new takes a new version of the file: an older sameport could not read it.
+//! A new variant requires a new version of the file, because an older release could not read it.
 
 use std::net::SocketAddr;
 
@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// The form of a [`Failure`]: the keys of its reason are beside `slot`.
+/// The stored form of a [`Failure`]: the keys of the reason are next to `slot`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct FailureForm {
     slot: u32,
@@ -40,7 +40,7 @@ impl TryFrom<FailureForm> for Failure {
     }
 }
 
-/// The form of a [`FailureReason`].
+/// The stored form of a [`FailureReason`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "reason")]
 enum ReasonForm {
@@ -128,7 +128,7 @@ impl From<ReasonForm> for FailureReason {
     }
 }
 
-/// The form of an [`LastTermination`].
+/// The stored form of a [`LastTermination`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct LastTerminationForm {
     exit: ExitForm,
@@ -168,7 +168,7 @@ impl From<LastTerminationForm> for LastTermination {
     }
 }
 
-/// The form of an [`ExitStatus`].
+/// The stored form of an [`ExitStatus`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct ExitForm {
     code: i64,
@@ -189,7 +189,7 @@ impl From<ExitForm> for ExitStatus {
     }
 }
 
-/// The form of [`PortNotShared`].
+/// The stored form of a [`PortNotShared`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct PortNotSharedForm {
     image: String,
@@ -208,7 +208,7 @@ impl From<PortNotSharedForm> for PortNotShared {
     }
 }
 
-/// The form of [`OtherUser`].
+/// The stored form of an [`OtherUser`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct OtherUserForm {
     port: u16,
@@ -228,7 +228,7 @@ impl From<OtherUserForm> for OtherUser {
     }
 }
 
-/// The form of an [`ExclusivePort`].
+/// The stored form of an [`ExclusivePort`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct ExclusivePortForm {
     port: u16,

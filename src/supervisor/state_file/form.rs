@@ -1,8 +1,8 @@
-//! How the state is written: JSON with a version, of explicit types, whatever those of the planner are called and hold.
+//! The stored form of the state: versioned JSON with explicit types, which do not depend on the types of the planner.
 //!
-//! Within a version, fields are only appended, each with a default; a field that is unknown is ignored. What an older
-//! sameport could not read or would misunderstand takes a new version. Files of before there were versions have version 0,
-//! and the same keys as version 1. `docs/reference/state.md` describes it.
+//! Within a version, fields are only added, each with a default; unknown fields are ignored. A change that an older
+//! release could not read or would misunderstand requires a new version. Files from before versioning have version 0
+//! and the same keys as version 1. `docs/reference/state.md` describes the format.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,21 +22,21 @@ use crate::{
 /// The version that is written, and the newest that is read.
 pub const VERSION: u64 = 1;
 
-/// Why something is no state that this sameport reads.
+/// Why a file cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
-    /// A newer sameport wrote it.
+    /// It was written by a newer release.
     #[error("it has version {0}")]
     Newer(u64),
-    /// Nobody wrote it so.
+    /// It is damaged; holds the error.
     #[error("{0}")]
     Damaged(String),
 }
 
-/// Reads a state.
+/// Parses a state.
 ///
 /// # Errors
-/// When it is damaged, or of a newer version.
+/// If it is damaged, or of a newer version.
 pub fn read(bytes: &[u8]) -> Result<State, Unreadable> {
     let VersionForm { version } = parse(bytes)?;
     if version > VERSION {
@@ -46,10 +46,10 @@ pub fn read(bytes: &[u8]) -> Result<State, Unreadable> {
     form.try_into().map_err(|error: FormError| Unreadable::Damaged(error.to_string()))
 }
 
-/// Writes a state.
+/// Serializes a state.
 ///
 /// # Errors
-/// Never: no form has a map key that JSON lacks.
+/// Never: all map keys can be represented in JSON.
 pub fn write(state: &State) -> serde_json::Result<Vec<u8>> {
     serde_json::to_vec_pretty(&StateForm::from(state))
 }
@@ -69,14 +69,14 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Unreadable> {
     })
 }
 
-/// What is read of a file of any version.
+/// The part that all versions have in common.
 #[derive(Deserialize)]
 struct VersionForm {
     #[serde(default)]
     version: u64,
 }
 
-/// The form of a [`State`].
+/// The stored form of a [`State`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct StateForm {
     #[serde(default)]
@@ -219,7 +219,7 @@ fn named<F, T>(
     forms.into_iter().map(|(name, form)| Ok((name.parse()?, value(form)?))).collect()
 }
 
-/// The form of an [`EngineIdentity`].
+/// The stored form of an [`EngineIdentity`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct EngineForm {
     address: String,
@@ -238,7 +238,7 @@ impl From<EngineForm> for EngineIdentity {
     }
 }
 
-/// The form of a [`Scale`].
+/// The stored form of a [`Scale`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct ScaleForm {
     file: u32,
@@ -257,7 +257,7 @@ impl From<ScaleForm> for Scale {
     }
 }
 
-/// The form of [`StoppedOutside`].
+/// The stored form of a [`StoppedOutside`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct StoppedOutsideForm {
     started_at: Timestamp,
@@ -276,16 +276,16 @@ impl From<StoppedOutsideForm> for StoppedOutside {
     }
 }
 
-/// The form of [`PostStart`].
+/// The stored form of a [`PostStart`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct PostStartForm {
     started_at: Timestamp,
-    // The key that earlier releases read.
+    // The name of the key in earlier releases.
     #[serde(rename = "stage")]
     phase: StageForm,
 }
 
-/// The form of a [`HookPhase`].
+/// The stored form of a [`HookPhase`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum StageForm {
     #[serde(rename = "begun")]

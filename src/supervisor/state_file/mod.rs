@@ -1,4 +1,4 @@
-//! What neither Docker nor the Compose file can hold, and a supervisor must know after a crash.
+//! The state file: what a supervisor must know after a restart and neither Docker nor the Compose file can hold.
 
 mod failure;
 mod form;
@@ -30,47 +30,47 @@ use super::{paths, private_folder};
 use form::Unreadable;
 pub use removal::Removal;
 
-/// What the user said since the file was applied.
+/// The stored state of a project.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
-    /// Replica counts that override the file's.
+    /// Replica counts that override those of the file.
     pub scale: BTreeMap<ServiceName, Scale>,
     /// Services that are stopped.
     pub stopped: BTreeSet<ServiceName>,
-    /// How much single replicas get of the new connections.
+    /// The weights of single replicas.
     pub weights: Weights,
-    /// The last version of each service whose job before it succeeded.
+    /// The last version of each service whose pre-deploy job succeeded.
     pub done_before: BTreeMap<ServiceName, Generation>,
-    /// Jobs before a version that were told to end, and when the process began that was.
+    /// Pre-deploy jobs that the supervisor stopped, with the start time of their process.
     pub interrupted_jobs: BTreeMap<ContainerId, Timestamp>,
-    /// How far the commands after the start of each replica are.
+    /// The progress of the `post_start` commands, by container.
     pub post_start: BTreeMap<ContainerId, PostStart>,
-    /// Services that are to be restarted, because one that they depend on is.
+    /// Services to restart because a service that they depend on is restarted.
     pub restart_after: BTreeSet<ServiceName>,
-    /// Processes of replicas that we have told to end: when they had started.
+    /// Replicas that the supervisor has stopped, with the start time of their process.
     pub ending: BTreeMap<ContainerId, Timestamp>,
-    /// Replicas that somebody has stopped without us.
+    /// Replicas that were stopped from outside.
     pub stopped_outside: BTreeMap<ContainerId, StoppedOutside>,
-    /// Slots whose next replica begins with new anonymous volumes.
+    /// Slots whose next replica gets new anonymous volumes.
     pub renew_volumes: BTreeSet<(ServiceName, Slot)>,
-    /// The variables that the file used and that whoever applied it last had in the environment.
+    /// The names of the variables that the last applied file used and that the environment of its client set.
     pub variables: BTreeSet<String>,
-    /// The folder of the file that was applied last.
+    /// The folder of the last applied file.
     pub folder: Option<PathBuf>,
-    /// The versions that services had and have.
+    /// The known versions of each service.
     pub versions: BTreeMap<ServiceName, Versions>,
-    /// Which engine the project is on.
+    /// The engine of the project.
     pub engine: Option<EngineIdentity>,
 }
 
 impl State {
-    /// Whether nothing was said.
+    /// Whether there is nothing to store except the engine.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self { engine: self.engine.clone(), ..Self::default() }
     }
 
-    /// What the versions that services had say of names.
+    /// The names of resources of all known versions.
     #[must_use]
     pub fn expected(&self) -> Expected {
         let mut expected = Expected::default();
@@ -80,36 +80,36 @@ impl State {
     }
 }
 
-/// A replica count that overrides the file's, until the file says something new.
+/// A replica count that overrides that of the file, until the count in the file changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scale {
-    /// What the file said at that time.
+    /// The count in the file when this was requested.
     pub file: u32,
-    /// What was asked for.
+    /// The requested count.
     pub replicas: u32,
 }
 
-/// The file it is kept in; without a path it is kept in memory only.
+/// A state file; without a path, nothing is stored.
 #[derive(Clone, Debug, Default)]
 pub struct StateFile {
     path: Option<PathBuf>,
-    /// The engine of the project that it has to be of.
+    /// The engine to which the project must belong; `None`: any.
     engine: Option<EngineIdentity>,
 }
 
-/// What a state file holds.
+/// The content of a state file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Loaded {
-    /// The state; nothing where there is no file, or a damaged one.
+    /// The state; empty if the file is missing or damaged.
     pub state: State,
-    /// What is wrong with the file, if it cannot be understood.
+    /// The damage, if the file cannot be parsed.
     pub damage: Option<Damage>,
 }
 
-/// A state file that nobody can have written so: half of one, or something else.
+/// A state file that is damaged, for example truncated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
-    /// The file.
+    /// The path of the file.
     pub path: PathBuf,
     /// What is wrong with it.
     pub error: String,
@@ -127,19 +127,19 @@ pub enum StateError {
     /// It cannot be read.
     #[error(transparent)]
     File(#[from] FileError),
-    /// A newer sameport wrote it. It is left as it is.
+    /// It was written by a newer release. It is not changed.
     #[error(
         "the state file {} has version {version}, and this sameport reads versions up to {}",
         path.display(),
         form::VERSION
     )]
     Newer {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// Its version.
+        /// The version of the file.
         version: u64,
     },
-    /// It is of a project of the same name on another engine. It is left as it is.
+    /// It belongs to a project of the same name on another engine. It is not changed.
     #[error(
         "the state file {} is of a project on another engine, {}; this command is for {}",
         path.display(),
@@ -147,11 +147,11 @@ pub enum StateError {
         asked.address
     )]
     OtherEngine {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
         /// The engine of that project.
         theirs: Box<EngineIdentity>,
-        /// The engine that is used now.
+        /// The engine in use.
         asked: Box<EngineIdentity>,
     },
 }
@@ -160,9 +160,9 @@ pub enum StateError {
 #[derive(Debug, thiserror::Error)]
 #[error("cannot use the state file {}: {source}", path.display())]
 pub struct FileError {
-    /// The file.
+    /// The path of the file.
     pub path: PathBuf,
-    /// What the system said.
+    /// The error of the operating system.
     pub source: io::Error,
 }
 
@@ -192,28 +192,28 @@ impl StateError {
 }
 
 impl StateFile {
-    /// Kept in the file at `path`.
+    /// Stores the state in the file at `path`.
     #[must_use]
     pub fn at(path: PathBuf) -> Self {
         Self { path: Some(path), engine: None }
     }
 
-    /// The same, for the project on that engine alone.
+    /// Restricts the file to the project on this engine.
     #[must_use]
     pub fn on(self, engine: EngineIdentity) -> Self {
         Self { engine: Some(engine), ..self }
     }
 
-    /// The engine of the project that it has to be of, if that is known.
+    /// The engine to which the project must belong, if known.
     #[must_use]
     pub fn engine(&self) -> Option<&EngineIdentity> {
         self.engine.as_ref()
     }
 
-    /// What it holds; nothing was said when there is none. Nothing is changed, whatever it holds.
+    /// Reads the file; an empty state if there is none. Does not change the file, even if it is damaged.
     ///
     /// # Errors
-    /// When it cannot be read, a newer sameport wrote it, or it is of a project on another engine.
+    /// If it cannot be read, was written by a newer release, or belongs to a project on another engine.
     pub fn load(&self) -> Result<Loaded, StateError> {
         let loaded = self.read()?;
         let engine = match (&self.engine, loaded.state.engine) {
@@ -245,11 +245,11 @@ impl StateFile {
         }
     }
 
-    /// Puts a damaged file aside as `….json.bad`, in place of an older one, and tells where it is now; nowhere where
-    /// nothing is kept in a file. Only whoever supervises may do so.
+    /// Renames a damaged file to `….json.bad`, replacing an older one. Returns the new path; `None` if nothing is
+    /// stored. Only a supervisor may call this.
     ///
     /// # Errors
-    /// When it cannot be renamed.
+    /// If the file cannot be renamed.
     pub fn put_aside(&self) -> Result<Option<PathBuf>, FileError> {
         let Some(path) = &self.path else { return Ok(None) };
         let aside = paths::damaged_state(path);
@@ -257,28 +257,28 @@ impl StateFile {
         Ok(Some(aside))
     }
 
-    /// Writes it whole beside the old one, then takes its place: a crash leaves the one or the other.
+    /// Writes the state to a new file and renames it, so that a crash leaves either the old or the new one.
     ///
     /// # Errors
-    /// When it cannot be written; the old one is still there.
+    /// If it cannot be written; then the old file is unchanged.
     pub fn save(&self, state: &State) -> Result<(), FileError> {
         let Some(path) = &self.path else { return Ok(()) };
         replace(path, state).map_err(|source| FileError { path: path.clone(), source })
     }
 
-    /// Whether there is certainly no such file, where it is kept in one.
+    /// Whether a path is set and certainly no file exists there.
     fn is_absent(&self) -> bool {
         let found = self.path.as_ref().map(fs::symlink_metadata);
         matches!(found, Some(Err(error)) if error.kind() == io::ErrorKind::NotFound)
     }
 
-    /// Forgets everything.
+    /// Removes the file.
     ///
     /// # Errors
-    /// When the file is there and cannot be removed.
+    /// If the file exists and cannot be removed.
     pub fn clear(&self) -> Result<(), FileError> {
         let Some(path) = &self.path else { return Ok(()) };
-        // One that could not be written whole may be beside it.
+        // A failed write may have left the new file behind.
         for path in [paths::state_beside(path), path.clone()] {
             match fs::remove_file(&path) {
                 Err(source) if source.kind() != io::ErrorKind::NotFound => {
@@ -293,17 +293,17 @@ impl StateFile {
 
 fn replace(path: &Path, state: &State) -> io::Result<()> {
     let beside = paths::state_beside(path);
-    // Environments may hold secrets.
+    // Environment variables may contain secrets.
     let open = || OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside);
     let mut file = match (open(), path.parent()) {
-        // Somebody has removed the folder.
+        // The folder was removed.
         (Err(error), Some(folder)) if error.kind() == io::ErrorKind::NotFound => {
             private_folder::make(folder)?;
             open()?
         }
         (opened, _) => opened?,
     };
-    // In one piece: the serializer writes word by word.
+    // Use a single call: the serializer itself writes in small pieces.
     file.write_all(&form::write(state)?)?;
     file.sync_all()?;
     fs::rename(&beside, path)

@@ -1,4 +1,4 @@
-//! A state in which everything is used once, as it is kept in `layout_0.json`.
+//! A sample state that uses every field, as stored in `layout_0.json`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -48,7 +48,7 @@ fn id(id: &str) -> ContainerId {
     ContainerId(id.to_owned())
 }
 
-/// A service without anything.
+/// A service with defaults only.
 fn plain() -> Service {
     Service {
         name: "web".parse().unwrap(),
@@ -76,7 +76,7 @@ fn plain() -> Service {
     }
 }
 
-/// A service with everything but what is in its container, which the hashes show.
+/// A service with every setting except those of its container, which the hashes cover.
 fn full() -> Service {
     let hook = Hook {
         command: words(&["echo", "up"]),
@@ -173,7 +173,7 @@ fn failures() -> Vec<FailureReason> {
     ]
 }
 
-/// A service on its way to another version.
+/// A service with a rollout in progress.
 fn rolling() -> Versions {
     let revision = |number, service| Revision {
         number,
@@ -213,7 +213,7 @@ fn rolling() -> Versions {
     }
 }
 
-/// A service whose rollout has failed in that way, in three places.
+/// A service whose rollout failed for this reason, in each of the three places that store it.
 fn failed(reason: FailureReason) -> Versions {
     let failure = || Failure { slot: slot(2), reason: reason.clone() };
     let why = || Why::Failed(Box::new(failure()));
@@ -234,7 +234,7 @@ fn failed(reason: FailureReason) -> Versions {
     }
 }
 
-/// A state in which everything is used once.
+/// A state that uses every field.
 pub fn everything() -> State {
     let name = |name: &str| name.parse::<crate::spec::ServiceName>().unwrap();
     let mut versions: BTreeMap<_, _> = failures()

@@ -13,7 +13,7 @@ use crate::{
     spec::Protocol,
 };
 
-/// A state as it was written before there were versions.
+/// A state from before versioning.
 const LAYOUT_0: &str = include_str!("layout_0.json");
 
 fn json(bytes: &[u8]) -> serde_json::Value {
@@ -139,7 +139,7 @@ fn what_nobody_can_have_written_is_damaged() {
 #[test]
 fn half_of_a_file_is_damaged_wherever_it_ends() {
     let whole = form::write(&everything()).unwrap();
-    // Each end takes as long as the whole file.
+    // Each attempt takes as long as parsing the whole file, so test only some positions.
     for end in (0..whole.len()).rev().step_by(101) {
         let found = form::read(&whole[..end]);
         assert!(matches!(found, Err(Unreadable::Damaged(_))), "{end}: {found:?}");
@@ -194,7 +194,7 @@ fn the_state_of_a_project_on_another_engine_is_refused_and_left_as_it_is() {
     let kept = State { stopped: ["web".parse().unwrap()].into(), ..State::default() };
     let path = folder.path().join("shop.json");
     file.save(&kept).unwrap();
-    // One of an earlier release does not tell.
+    // Files of earlier releases do not name an engine.
     let loaded = file.clone().on(here.clone()).load().unwrap().state;
     assert_eq!(loaded, State { engine: Some(here.clone()), ..kept });
     file.save(&loaded).unwrap();

@@ -1,4 +1,4 @@
-//! The form of the versions that a service had and has.
+//! The stored form of the versions of a service.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// The form of [`Versions`].
+/// The stored form of [`Versions`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct VersionsForm {
     revisions: Vec<RevisionForm>,
@@ -53,7 +53,7 @@ impl TryFrom<VersionsForm> for Versions {
     }
 }
 
-/// The form of a [`Revision`].
+/// The stored form of a [`Revision`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct RevisionForm {
     number: u32,
@@ -92,7 +92,7 @@ impl TryFrom<RevisionForm> for Revision {
     }
 }
 
-/// The form of [`Underway`].
+/// The stored form of an [`Underway`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct UnderwayForm {
     to: u32,
@@ -136,7 +136,7 @@ impl TryFrom<UnderwayForm> for Underway {
     }
 }
 
-/// The form of [`Steps`]. Shares are in thousandths.
+/// The stored form of [`Steps`]. Shares are in thousandths.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct StepsForm {
     shares: Vec<u16>,
@@ -171,7 +171,7 @@ impl From<StepsForm> for Steps {
     }
 }
 
-/// The form of [`Why`]: `"asked"` or `{"failed":…}`.
+/// The stored form of [`Why`]: `"asked"` or `{"failed":…}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum WhyForm {
     #[serde(rename = "asked")]
@@ -200,7 +200,7 @@ impl TryFrom<WhyForm> for Why {
     }
 }
 
-/// The form of a [`Pin`].
+/// The stored form of a [`Pin`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct PinForm {
     file: String,
@@ -222,7 +222,7 @@ impl TryFrom<PinForm> for Pin {
     }
 }
 
-/// The form of [`Ended`]. What failed is a number and why: `[4,{…}]`.
+/// The stored form of an [`Ended`]. A failed version is a pair of its number and its failure: `[4,{…}]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct EndedForm {
     to: u32,
@@ -255,7 +255,7 @@ impl TryFrom<EndedForm> for Ended {
     }
 }
 
-/// The form of [`Counted`].
+/// The stored form of [`Counted`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct CountedForm {
     counters: CountersForm,
@@ -274,7 +274,7 @@ impl From<CountedForm> for Counted {
     }
 }
 
-/// The form of [`Counters`].
+/// The stored form of [`Counters`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct CountersForm {
     opened: u64,
@@ -296,7 +296,7 @@ impl From<CountersForm> for Counters {
     }
 }
 
-/// The form of [`RolloutSummary`].
+/// The stored form of a [`RolloutSummary`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct RolloutSummaryForm {
     connections: u64,

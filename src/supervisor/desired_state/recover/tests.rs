@@ -68,7 +68,7 @@ fn observed(containers: impl IntoIterator<Item = Container>) -> Observed {
     Observed { containers, ..Observed::default() }
 }
 
-/// A project of `web` only, two replicas in the file.
+/// A project with only `web`, two replicas in the file.
 fn shop(web: Service) -> Project {
     let mut shop = project();
     shop.services.retain(|name, _| *name == web.name);
@@ -173,7 +173,7 @@ fn hooks_do_not_run_again_in_a_process_that_is_there() {
     assert_eq!(found, BTreeMap::from([(there[0].id.clone(), progress)]));
 }
 
-/// A supervisor that has found a damaged file, and four replicas of `web`.
+/// A supervisor that found a damaged state file, and four replicas of `web`.
 struct Scene {
     folder: tempfile::TempDir,
     desired_state: DesiredState,
