@@ -63,10 +63,12 @@ pub enum ClientError {
     #[error("the supervisor has just ended")]
     Ended,
     /// The connection failed.
-    #[error("the supervisor broke off: {0}")]
+    #[error("lost the connection to the supervisor: {0}")]
     BrokenOff(#[from] hyper::Error),
     /// Unexpected reply: the supervisor speaks another version of the protocol.
-    #[error("the supervisor speaks another version ({0}); restart it: its containers go on meanwhile")]
+    #[error(
+        "the supervisor speaks another protocol version ({0}); restart it, which leaves its containers running"
+    )]
     Misunderstood(String),
 }
 

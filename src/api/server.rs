@@ -299,7 +299,7 @@ async fn history(State(supervisor): State<Supervisor>) -> Json<Vec<schema::Event
 
 async fn events(State(supervisor): State<Supervisor>) -> Response {
     let Ok(place) = supervisor.followers.try_acquire_owned() else {
-        let words = format!("{FOLLOWERS} others follow its events already");
+        let words = format!("{FOLLOWERS} clients already follow its events");
         return (StatusCode::TOO_MANY_REQUESTS, words).into_response();
     };
     let lines = follow(&supervisor.handle).map(move |line| {

@@ -82,7 +82,7 @@ pub async fn spawn(context: &Context, name: &ProjectName, start: &Start) -> Resu
             let last: Vec<_> = words.lines().rev().take(5).collect();
             let last: Vec<_> = last.into_iter().rev().collect();
             return Err(CliError::failed(
-                format!("the supervisor in the background did not begin: {}", last.join("\n")),
+                format!("the supervisor in the background did not start: {}", last.join("\n")),
                 Some(&format!("its log is {}", log.display())),
             ));
         }
@@ -93,7 +93,7 @@ pub async fn spawn(context: &Context, name: &ProjectName, start: &Start) -> Resu
 fn launch(context: &Context, name: &ProjectName, start: &Start) -> Result<Child, CliError> {
     let path = context.paths()?.log(name);
     let fail =
-        |error: io::Error| CliError::io(format!("cannot begin the supervisor ({})", path.display()))(error);
+        |error: io::Error| CliError::io(format!("cannot start the supervisor ({})", path.display()))(error);
     let log = open_log(&path).map_err(fail)?;
     let program = std::env::current_exe().map_err(fail)?;
     Command::new(program)

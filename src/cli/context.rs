@@ -117,7 +117,7 @@ enum Kept {
 impl Context {
     /// Looks around.
     pub fn new(global: Global) -> Result<Self, CliError> {
-        let current_dir = env::current_dir().map_err(CliError::io("cannot tell the current folder"))?;
+        let current_dir = env::current_dir().map_err(CliError::io("cannot get the current directory"))?;
         Ok(Self { global, current_dir, kept: Kept::InFile })
     }
 
@@ -216,7 +216,7 @@ impl Context {
         let remembered = self.paths().and_then(|paths| Ok(StateFile::at(paths.state(name)).load()?));
         let mut expected = remembered.map(|loaded| loaded.state.expected()).unwrap_or_else(|error| {
             // All that is lost is a name that the file of an earlier release gave, and does not give any more.
-            tracing::debug!(%error, "what is remembered of the project cannot be read");
+            tracing::debug!(%error, "cannot read the stored state of the project");
             Expected::default()
         });
         file.into_iter().for_each(|file| expected.note(file));

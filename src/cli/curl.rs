@@ -125,13 +125,14 @@ fn address(file: &Project, status: &Status, replica: &Replica) -> Result<Ipv4Add
     let why = match (pod.map(|pod| pod.sharing), by_file(file, replica)) {
         // Without a supervisor the kernel keeps steering, and the file has the ports.
         (Some(Sharing::Kernel), Some(address)) => return Ok(address),
-        (Some(Sharing::Kernel), None) => "the file does not tell it".to_owned(),
+        (Some(Sharing::Kernel), None) => "the file does not say which".to_owned(),
         _ => pod.and_then(|pod| pod.sharing_error.clone()).unwrap_or_else(|| {
-            "only the kernel can tell replicas apart, and here the images share their ports".to_owned()
+            "replicas cannot be addressed separately: here the images share their ports, not the kernel"
+                .to_owned()
         }),
     };
     let message = format!("{} has no address of its own: {why}", replica.replica);
-    Err(CliError::failed(message, Some("`sameport ps` and `sameport doctor` tell more")))
+    Err(CliError::failed(message, Some("see `sameport ps` and `sameport doctor`")))
 }
 
 fn by_file(file: &Project, replica: &Replica) -> Option<Ipv4Addr> {

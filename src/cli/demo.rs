@@ -180,7 +180,7 @@ fn ending(report: &Report, afterwards: Afterwards, image: &Image) -> String {
     match afterwards {
         Afterwards::Remove => "Everything that the demo made is removed.".to_owned(),
         Afterwards::Keep => format!(
-            "The replicas go on running, but nobody replaces one that dies from now on.\n\n  \
+            "The replicas keep running, but a replica that dies is no longer replaced.\n\n  \
              look     sameport -p {project} ps\n  \
              ask      curl http://{address}\n  \
              remove   sameport -p {project} down; docker rmi {image}"

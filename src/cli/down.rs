@@ -74,7 +74,7 @@ pub async fn run(context: &Context, mut args: DownArgs) -> Result<(), CliError> 
         () = signals.end() => {
             session.cancel_down().await?;
             return Err(CliError::midway(
-                "what was not told to end yet is left as it is, and no supervisor runs",
+                "replicas that were not stopped yet keep running, without a supervisor",
                 "`sameport up -d` starts a supervisor and what is missing; `sameport down` removes the rest",
             ));
         }
@@ -95,7 +95,7 @@ fn clear(
     let Some(locks) = locks else {
         return match args.purge {
             true => Err(CliError::failed(
-                "the project is removed, but its log stays: another supervisor has begun",
+                "the project is removed, but not its log: another supervisor has started",
                 Some(&format!("`sameport -p {name} down --purge` once more")),
             )),
             false => Ok(()),
@@ -173,5 +173,5 @@ fn is_not_needed(error: &StateError) -> bool {
 }
 
 fn tell_of(error: &StateError) -> Result<(), CliError> {
-    output::note(&format!("warning: {error}; it is not needed to remove the project, and is left as it is"))
+    output::note(&format!("warning: {error}; not needed to remove the project, and not changed"))
 }

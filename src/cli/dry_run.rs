@@ -80,7 +80,7 @@ pub async fn images(docker: &Docker, project: &Project, pull: Option<Pull>) -> R
             output::note(&format!("the image {image} is not there yet, and would be fetched"))?;
         } else if pull == Some(Pull::Always) {
             output::note(&format!(
-                "the image {image} would be fetched anew; if its name means another one by then, that is a new version"
+                "the image {image} would be pulled again; if its tag then refers to another image, that is a new version"
             ))?;
         }
     }
@@ -137,14 +137,14 @@ fn details(step: &Step) -> String {
 fn gap(gap: &Gap) -> String {
     let Gap { service, new_pod, hold_seconds, drops_datagrams } = gap;
     let meanwhile = match (new_pod, *hold_seconds == Seconds::default()) {
-        (true, _) => "its pod is made anew, and connections are refused until it is open".to_owned(),
+        (true, _) => "its pod is recreated, and connections are refused until it is open".to_owned(),
         (false, true) => "connections are refused".to_owned(),
         (false, false) => {
             format!("new connections wait, up to {hold_seconds}, where the kernel shares its port")
         }
     };
     let datagrams = if *drops_datagrams { "; datagrams are lost" } else { "" };
-    format!("gap: for a moment nobody serves {service}: {meanwhile}{datagrams}")
+    format!("gap: for a moment no replica serves {service}: {meanwhile}{datagrams}")
 }
 
 fn error(error: &ErrorCondition) -> String {
@@ -161,7 +161,7 @@ mod tests {
         let told = |new_pod, hold, drops_datagrams| {
             let hold_seconds = Seconds(hold);
             let gap = super::gap(&Gap { service: "dns".to_owned(), new_pod, hold_seconds, drops_datagrams });
-            gap.strip_prefix("gap: for a moment nobody serves dns: ").map(str::to_owned)
+            gap.strip_prefix("gap: for a moment no replica serves dns: ").map(str::to_owned)
         };
         let waits = "new connections wait, up to 30 s, where the kernel shares its port";
         assert_eq!(told(false, 30.0, false).as_deref(), Some(waits));

@@ -182,8 +182,7 @@ impl CliError {
                 Some("set HOME, or XDG_RUNTIME_DIR and XDG_STATE_HOME, to folders that are yours".to_owned())
             }
             Self::Lock(LockError::Held { .. }) => Some(
-                "it does what commands such as `sameport scale` and `sameport up -d` ask of it; \
-                 `sameport down` ends it"
+                "it carries out commands such as `sameport scale` and `sameport up -d`; `sameport down` ends it"
                     .to_owned(),
             ),
             Self::EngineLock(error) => error.help(),

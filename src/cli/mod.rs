@@ -222,7 +222,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
     if !cli.global.format.is_text() && !cli.command.has_data() {
         return Err(CliError::Usage {
             message: "`--format` has no meaning here".to_owned(),
-            help: "this command prints what others write; `supervise --json` prints its log as JSON"
+            help: "this command has no data of its own to format; `supervise --json` prints its log as JSON"
                 .to_owned(),
         });
     }

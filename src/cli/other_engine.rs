@@ -40,7 +40,7 @@ impl OtherEngine {
 /// The engine of a supervisor of this process. Without its id, commands go by its address alone.
 pub async fn identity(docker: &Docker) -> EngineIdentity {
     let id = docker.id().await.unwrap_or_else(|error| {
-        tracing::debug!(%error, "the engine does not tell its id");
+        tracing::debug!(%error, "the engine does not report its id");
         None
     });
     EngineIdentity { address: docker.address().to_owned(), id }

@@ -104,7 +104,7 @@ pub fn last_answer(since: Option<Time>) -> String {
 /// The status of a project without a supervisor.
 ///
 /// # Errors
-/// When the engine does not answer, or what is remembered of the project cannot be read.
+/// When the engine does not answer, or cannot read the stored state of the project.
 pub async fn look(context: &Context, docker: &Docker, file: Project) -> Result<Status, CliError> {
     let mut settings = context.settings(&file.name, docker).await?;
     if matches!(settings.state.load(), Err(StateError::OtherEngine { .. })) {

@@ -175,12 +175,12 @@ fn other(mine: &Reading, seen: &Reading) -> Option<String> {
         reading.compose.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
     };
     if mine.compose != seen.compose {
-        return Some(format!("it was begun with {}, and not with {}", named(mine), named(seen)));
+        return Some(format!("it was started with {}, not with {}", named(mine), named(seen)));
     }
     // What has changed in between may mean something else.
     let is_other = mine.content == seen.content && mine.meaning != seen.meaning;
     is_other.then(|| {
-        "it was begun with other variables or options, which give the file another meaning".to_owned()
+        "it was started with other variables or options, which change what the file means".to_owned()
     })
 }
 

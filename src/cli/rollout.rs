@@ -262,14 +262,14 @@ async fn change(
             done = wait::rollout(context, &session, events, &service) => done,
             () = signals.end() => Err(match session.is_own() {
                 false => CliError::midway(
-                    "the rollout goes on",
+                    "the rollout continues",
                     format!(
-                        "`sameport rollout status {service}` shows how far it is; `sameport rollout abort {service}` goes back"
+                        "`sameport rollout status {service}` shows its progress; `sameport rollout abort {service}` goes back"
                     ),
                 ),
                 true => CliError::midway(
                     "the rollout rests where it is, and no supervisor runs",
-                    "`sameport up -d` starts one, which goes on with it",
+                    "`sameport up -d` starts one, which continues it",
                 ),
             }),
         },
@@ -329,7 +329,7 @@ fn describe(status: &RolloutStatus, versions: &Versions) -> Vec<String> {
             lines.push(failed(service, failure, versions.rejected()))
         }
         Some(Pinned { trigger: Reason::Requested, .. }) => lines.push(
-            "the file has another version; this one was asked for, and stays until the file changes"
+            "the file has another version; this one was requested and stays until the file changes"
                 .to_owned(),
         ),
         _ => {}
@@ -375,9 +375,9 @@ fn in_progress(rollout: &schema::Rollout) -> Vec<String> {
     }
     match &rollout.paused {
         None => {}
-        Some(Reason::Requested) => lines.push(format!("paused; `sameport rollout resume {service}` goes on")),
+        Some(Reason::Requested) => lines.push(format!("paused; `sameport rollout resume {service}` continues")),
         Some(Reason::Failed { failure }) => lines.push(format!(
-            "paused, because {service}-{} failed: {}; `sameport rollout resume {service}` goes on, `undo` goes back",
+            "paused, because {service}-{} failed: {}; `sameport rollout resume {service}` continues, `undo` goes back",
             failure.slot, failure.message
         )),
     }

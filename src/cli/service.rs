@@ -101,11 +101,11 @@ async fn ask(context: &Context, request: Request) -> Result<(), CliError> {
         done = wait::until(context, &session, Until::Up, None) => done,
         () = signals.end() => Err(match session.is_own() {
             false => CliError::midway(
-                "the supervisor goes on with it",
-                "`sameport ps` shows how far it is",
+                "the supervisor continues",
+                "`sameport ps` shows the progress",
             ),
             true => CliError::midway(
-                "it is left as far as it is, and no supervisor runs",
+                "nothing is undone, and no supervisor runs",
                 "`sameport up -d` starts one",
             ),
         }),

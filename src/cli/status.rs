@@ -122,8 +122,9 @@ fn pod_notes(pod: &Pod) -> Result<(), CliError> {
 fn moved(pod: &str, counters: &Counters) -> Vec<String> {
     let Counters { migrated, migration_failures: lost, .. } = *counters;
     let moved = format!("{pod}: {migrated} connections moved to another replica when their listener closed");
-    let reset =
-        format!("{pod}: {lost} connections were reset when their listener closed: nobody could take them");
+    let reset = format!(
+        "{pod}: {lost} connections were reset when their listener closed: no other replica could accept them"
+    );
     [(migrated, moved), (lost, reset)]
         .into_iter()
         .filter(|(count, _)| *count > 0)

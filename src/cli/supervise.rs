@@ -47,7 +47,7 @@ use super::{
   sameport -f /srv/shop/compose.yaml supervise --watch
   sameport -f /srv/shop/compose.yaml supervise --resume     after a reboot
 
-SIGHUP reads the file anew; with `--watch`, so does a change of it. SIGTERM ends the supervisor and
+SIGHUP makes it read the file again; with `--watch`, so does a change of the file. SIGTERM ends the supervisor and
 leaves everything running; `sameport down` removes it.")]
 pub struct SuperviseArgs {
     /// Read the file anew whenever it changes, or a file of variables does
@@ -124,9 +124,9 @@ fn anew(args: &SuperviseArgs) -> String {
     let pid = std::process::id();
     match args.background {
         true => format!(
-            "`kill {pid}` ends it and leaves everything running; then `sameport up -d --watch` begins another one"
+            "`kill {pid}` ends it and leaves everything running; then `sameport up -d --watch` starts another one"
         ),
-        false => format!("begin it with these: it is process {pid}, and its end leaves everything running"),
+        false => format!("restart it with these options: ending process {pid} leaves everything running"),
     }
 }
 

@@ -67,7 +67,7 @@ impl OtherRelease {
             }
             Self::Newer { .. } => "use the newer release of sameport".to_owned(),
             Self::Service { unit, .. } => {
-                format!("`{}` begins one of this release; no container is restarted", unit.restart())
+                format!("`{}` starts one of this release; no container is restarted", unit.restart())
             }
         }
     }

@@ -21,8 +21,8 @@ use super::{
 /// Arguments of `sameport weight`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  sameport weight web-3=10            a tenth of what the others get: each has 100 unless you say so
-  sameport weight web-1=100 web-2=0   nothing new for the second one; what it has goes on")]
+  sameport weight web-3=10            a tenth of what the others get; the default is 100
+  sameport weight web-1=100 web-2=0   no new connections for the second one; it keeps those it has")]
 pub struct WeightArgs {
     /// How much which replica gets of the new connections, compared with the others: 0 to 1000
     #[arg(required = true, value_name = "SERVICE-N=W")]
@@ -32,8 +32,8 @@ pub struct WeightArgs {
 /// Arguments of `sameport drain`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  sameport drain web-2          no new connections for it from now on; `sameport weight web-2=100` ends that
-  sameport drain --wait web-2   and wait until it has finished those that it has
+  sameport drain web-2          no new connections from now on; `sameport weight web-2=100` ends that
+  sameport drain --wait web-2   and wait until it has finished its connections
   sameport drain --force web-2  it is about to end and finishes its connections: end it now")]
 pub struct DrainArgs {
     /// Wait until their connections have ended
@@ -135,7 +135,7 @@ async fn end_drain(context: &Context, replicas: Vec<(ServiceName, Slot)>) -> Res
     } else {
         session.ask(request).await?;
     }
-    let verb = if is_dry_run { "would be told to end now" } else { "is told to end now" };
+    let verb = if is_dry_run { "would be stopped now" } else { "is stopped now" };
     named.iter().try_for_each(|replica| output::note(&format!("{replica} {verb}")))
 }
 

@@ -184,9 +184,7 @@ async fn renew_unit(up_request: &UpRequest<'_>, loaded: &Loaded) -> Result<(), C
         }
         Err(error) => {
             let error = error.render().unwrap_or_default();
-            output::colored_note(&format!(
-                "warning: after a reboot the project may not be as it is now\n{error}"
-            ))
+            output::colored_note(&format!("warning: after a reboot the project may differ from now\n{error}"))
         }
     }
 }
@@ -291,8 +289,8 @@ async fn in_background(
         done = done => done,
         () = signals.end() => {
             return Err(CliError::midway(
-                "the supervisor goes on in the background with what was asked for",
-                "`sameport ps` shows how far it is; `sameport stop` or `sameport down` ends it",
+                "the supervisor continues in the background",
+                "`sameport ps` shows the progress; `sameport stop` or `sameport down` stops it",
             ));
         }
     };
@@ -371,7 +369,7 @@ async fn in_foreground(
 ) -> Result<(), CliError> {
     session.ask(up_request.of(loaded)).await?;
     renew_unit(up_request, loaded).await?;
-    reload.hear(&session, "Ctrl-C where it runs ends it, and stops everything");
+    reload.hear(&session, "Ctrl-C in its terminal ends it and stops all replicas");
     let end = attend(reload, &session, docker, finder, up_request, signals).await;
     let stopped = match session.has_ended().await {
         true => Ok(()),

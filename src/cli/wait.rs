@@ -178,7 +178,7 @@ pub async fn services(
             };
             return Err(CliError::failed(
                 format!("not done within {limit:?}{waited_for}"),
-                Some("`sameport ps` tells where each replica stands; the supervisor goes on trying"),
+                Some("`sameport ps` shows the status of each replica; the supervisor keeps trying"),
             ));
         }
     }
@@ -253,7 +253,7 @@ fn awaited(status: &Status, unbound: &[String]) -> String {
     });
     let rollouts = status.rollouts.iter().map(|rollout| {
         let schema::Rollout { service, version, done, total, .. } = rollout;
-        format!("version {version} of {service} has proved itself in {done} of {total} replicas")
+        format!("version {version} of {service} works in {done} of {total} replicas")
     });
     let errors = status.errors.iter().map(|error| format!("{}: {}", error.target, error.error));
     let all: Vec<_> = replicas.chain(unbound.iter().cloned()).chain(rollouts).chain(errors).collect();
@@ -384,13 +384,13 @@ impl<'a> Followed<'a> {
         };
         let ours = self.version.filter(|ours| service == self.service.as_str() && ours != version)?;
         let how = match rollback {
-            None => format!("version {ours} was given up for version {version}"),
+            None => format!("version {ours} was replaced by version {version}"),
             Some(Reason::Requested) => {
-                format!("version {ours} was given up: somebody asked to go back to version {version}")
+                format!("version {ours} was aborted: somebody asked to go back to version {version}")
             }
             Some(Reason::Failed { .. }) => return None,
         };
-        let help = format!("`sameport rollout status {service}` tells how it goes on");
+        let help = format!("`sameport rollout status {service}` shows what happens next");
         Some(CliError::failed(format!("{service}: {how}"), Some(&help)))
     }
 }
@@ -456,7 +456,7 @@ fn failure(status: &Status, before: &BTreeMap<String, u32>) -> Option<CliError> 
         }
         let how = convert::exit(&ended.exit);
         let message = format!("{name} keeps ending: {how}{}", log_tail(replica));
-        let help = "the supervisor goes on trying; `sameport logs` shows everything it wrote";
+        let help = "the supervisor keeps trying; `sameport logs` shows the whole output";
         return Some(CliError::failed(message, Some(help)));
     }
     let error = status.errors.iter().find(|error| is_often(error.attempts))?;
@@ -626,14 +626,14 @@ mod tests {
             serde_json::json!({ "slot": 1, "code": "unhealthy", "message": "its health check fails" });
         for (service, version, rollback, wanted) in [
             ("web", 4, None, None),
-            ("web", 5, None, Some("web: version 4 was given up for version 5")),
+            ("web", 5, None, Some("web: version 4 was replaced by version 5")),
             ("jobs", 5, None, None),
             ("web", 3, Some(serde_json::json!({ "kind": "failed", "failure": failure })), None),
             (
                 "web",
                 3,
                 Some(serde_json::json!({ "kind": "requested" })),
-                Some("web: version 4 was given up: somebody asked to go back to version 3"),
+                Some("web: version 4 was aborted: somebody asked to go back to version 3"),
             ),
         ] {
             let rollback = rollback.unwrap_or_default();

@@ -206,11 +206,9 @@ pub(super) fn open(path: &Path, accepts: Accepts, report: &Report) -> Result<(Rc
         |why: String, help: &str| LoadError::general(format!("cannot read {}: {why}", path.display()), help);
     let unreadable = |e: std::io::Error| {
         let help = match e.kind() {
-            std::io::ErrorKind::NotFound => {
-                "look at the path; relative ones start where the command is called"
-            }
+            std::io::ErrorKind::NotFound => "check the path; relative paths start in the current directory",
             std::io::ErrorKind::PermissionDenied => "make it readable for the user who runs sameport",
-            _ => "look at the path: a Compose file or env file is one readable file",
+            _ => "check the path: a Compose file or env file is a readable regular file",
         };
         cannot(e.to_string(), help)
     };
@@ -237,7 +235,7 @@ pub(super) fn open(path: &Path, accepts: Accepts, report: &Report) -> Result<(Rc
     if bytes.len() > yaml::MOST_BYTES {
         return Err(cannot(
             "it is larger than 2 MiB".into(),
-            "a Compose file is far smaller; look at the path",
+            "a Compose file is far smaller; check the path",
         ));
     }
     if !report.may_read(bytes.len()) {
@@ -247,7 +245,7 @@ pub(super) fn open(path: &Path, accepts: Accepts, report: &Report) -> Result<(Rc
         ));
     }
     if let Some(at) = bytes.iter().position(|byte| *byte == 0) {
-        return Err(cannot(format!("byte {at} is NUL"), "look at the path: this is no text"));
+        return Err(cannot(format!("byte {at} is NUL"), "check the path: this is not a text file"));
     }
     let text = String::from_utf8(bytes).map_err(|e| {
         cannot(format!("byte {} is not UTF-8", e.utf8_error().valid_up_to()), "save it as UTF-8")

@@ -254,7 +254,7 @@ impl Reader<'_> {
         } else if text.contains("nesting") || text.contains("recursion") {
             return too_deep(at);
         } else {
-            "look at the indentation, at missing quotes and at a missing `:` here and just above"
+            "check the indentation, and look for missing quotes or a missing `:` here and just above"
         };
         Problem::error(at, format!("this is not YAML: {text}")).help(help)
     }
@@ -282,7 +282,7 @@ fn fatal(problem: Problem) -> Box<Problem> {
 
 fn too_deep(at: At) -> Problem {
     Problem::error(at, format!("values are nested deeper than {DEEPEST} levels"))
-        .help("no Compose file needs that; look for a bracket that is not closed")
+        .help("no Compose file needs that; look for an unclosed bracket")
 }
 
 fn as_key(node: Node) -> Result<Key, Box<Problem>> {

@@ -23,7 +23,7 @@ pub enum DemoError {
     #[error("the demo needs an engine on this host: it sends its requests to 127.0.0.1")]
     Remote,
     /// The port cannot be had.
-    #[error("port {} of 127.0.0.1 cannot be used: {source}", port.map_or("0".to_owned(), |p| p.to_string()))]
+    #[error("cannot use port {} of 127.0.0.1: {source}", port.map_or("0".to_owned(), |p| p.to_string()))]
     Port {
         /// Which one was asked for.
         port: Option<u16>,

@@ -107,11 +107,11 @@ impl fmt::Display for Report {
         }
         if request_stats.repeated > 0 {
             let count = grouped(request_stats.repeated);
-            writeln!(f, "  {count} of them were sent twice: their kept connection was closed meanwhile.")?;
+            writeln!(f, "  {count} of them were sent twice: their kept connection had been closed.")?;
         }
         writeln!(f, "  Latency: {}.", request_stats.latencies)?;
         if request_stats.failures() + request_stats.repeated == 0 {
-            writeln!(f, "  Nobody noticed that web-{} was killed.", killed.replica)?;
+            writeln!(f, "  No client noticed that web-{} was killed.", killed.replica)?;
         }
         Ok(())
     }

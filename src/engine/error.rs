@@ -93,7 +93,7 @@ impl EngineError {
                  DOCKER_HOST or `docker context use` say where it is",
             ),
             Self::HostFault { .. } => {
-                Some("free space, memory or descriptors on the engine's host; sameport goes on trying")
+                Some("free disk space, memory or descriptors on the engine's host; sameport keeps trying")
             }
             Self::Denied { .. } => Some("run as root or as a member of the group `docker`"),
             Self::Unauthorized { .. } => Some(

@@ -44,7 +44,7 @@ enum Report {
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
     /// What can be read only once does not change.
-    #[error("cannot watch {}: it is no file", if path.as_os_str() == "-" { "standard input".into() } else { path.display().to_string() })]
+    #[error("cannot watch {}: it is not a file", if path.as_os_str() == "-" { "standard input".into() } else { path.display().to_string() })]
     Stream {
         /// What it is.
         path: PathBuf,
@@ -86,8 +86,10 @@ impl WatchError {
             Self::Folders { .. } => {
                 "raise it: `sysctl fs.inotify.max_user_watches=524288`; or do without `--watch`"
             }
-            Self::Folder { .. } => "let the user who runs sameport list that folder; or do without `--watch`",
-            Self::Unsupported(_) => "do without `--watch`: SIGHUP has the file read anew",
+            Self::Folder { .. } => {
+                "give the user who runs sameport access to that folder, or leave out `--watch`"
+            }
+            Self::Unsupported(_) => "leave out `--watch`: SIGHUP makes sameport read the file again",
         }
     }
 }
@@ -360,6 +362,6 @@ mod tests {
     #[test]
     fn what_can_be_read_only_once_is_refused() {
         let error = Watch::new(Files::at([PathBuf::from("-")])).unwrap_err();
-        assert_eq!(error.to_string(), "cannot watch standard input: it is no file");
+        assert_eq!(error.to_string(), "cannot watch standard input: it is not a file");
     }
 }

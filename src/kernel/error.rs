@@ -6,7 +6,7 @@ use std::{io, path::PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
     /// This process may not do it.
-    #[error("no right to {what}: {source}")]
+    #[error("permission denied: {what}: {source}")]
     Denied {
         /// What was tried.
         what: String,
@@ -28,7 +28,7 @@ pub enum KernelError {
         what: String,
     },
     /// More than there is room for.
-    #[error("too many {what}: there is room for {most}")]
+    #[error("too many {what}: the maximum is {most}")]
     Full {
         /// Of what.
         what: &'static str,
@@ -98,12 +98,10 @@ impl KernelError {
     pub fn help(&self) -> Option<&'static str> {
         match self {
             Self::NewerLayout { .. } => Some(
-                "nothing was changed; use the newer release, or remove the project with it (`sameport down`) and begin \
-                 again with this one",
+                "nothing was changed; use the newer release, or remove the project with it (`sameport down`) and start it with this one",
             ),
             Self::OtherMap { .. } => Some(
-                "nothing was changed; remove the project with the release that made it (`sameport down`) and begin again \
-                 with this one",
+                "nothing was changed; remove the project with the release that made it (`sameport down`) and start it with this one",
             ),
             Self::Foreign { .. } => Some(
                 "nothing in it was used or changed; find out who made it, remove it as root, and try again",

@@ -28,7 +28,7 @@ pub enum Target {
     Hooks(ContainerId),
     /// The container that is to take its place.
     Replacement(ServiceName, Slot),
-    /// A container that has given up its slot and finishes its connections.
+    /// A container that has left its slot and is finishing its connections.
     SetAside(ServiceName, Slot, ContainerId),
     /// A container that nothing wants: an orphan, or a second one in a slot.
     Surplus(ContainerId),

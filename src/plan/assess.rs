@@ -157,13 +157,13 @@ impl fmt::Display for FailureReason {
             ),
             Self::Overflows { overflowed, connections } => write!(
                 f,
-                "its queue had no room for {overflowed} handshakes, beside {connections} connections that it took"
+                "its queue had no room for {overflowed} handshakes; it accepted {connections} connections"
             ),
             Self::Queues { waiting, old_waiting } => write!(
                 f,
                 "{waiting} connections wait for it to accept them, and {old_waiting} for one of the version before"
             ),
-            Self::TooSlow { seconds } => write!(f, "it did not get ready within {seconds} s"),
+            Self::TooSlow { seconds } => write!(f, "it was not ready within {seconds} s"),
             Self::OtherUser { other: OtherUser { port, user, owner } } => write!(
                 f,
                 "it runs as user {user}, and could not get port {port} from the replicas of user {owner}"
@@ -249,9 +249,9 @@ impl Planner<'_> {
                 FailureReason::Overflows { overflowed: new.overflowed, connections: new.connections }
             }
             Regression::Queues => FailureReason::Queues { waiting: queues.0, old_waiting: queues.1 },
-            Regression::NoConnections => FailureReason::Ill {
-                why: format!("{came} of about {due} connections that should have come to it did"),
-            },
+            Regression::NoConnections => {
+                FailureReason::Ill { why: format!("it got {came} of about {due} expected connections") }
+            }
         };
         let replicas = self.observed.service(&service.name).map(|(_, container)| container);
         let new = replicas.filter(|container| self.is_wanted(service, container));

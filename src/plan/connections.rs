@@ -118,7 +118,10 @@ impl Planner<'_> {
         Some(StatusError {
             target: Target::Sandbox(name.clone()),
             error: drift.error(),
-            help: Some(format!("if it stays so: `docker rm -f {}` has the pod made anew", sandbox.name)),
+            help: Some(format!(
+                "if this persists, `docker rm -f {}` makes sameport recreate the pod",
+                sandbox.name
+            )),
             tries: 1,
         })
     }

@@ -29,11 +29,11 @@ impl fmt::Display for OutOfReach {
         match address.ip().is_loopback() {
             true => write!(
                 f,
-                "listens on {address} only: nobody outside the container can reach it; let it listen on 0.0.0.0"
+                "listens on {address} only, which cannot be reached from outside the container; make it listen on 0.0.0.0"
             ),
             false => write!(
                 f,
-                "listens on {address} for IPv6 only: Docker forwards its port to IPv4; let it listen on 0.0.0.0 as well"
+                "listens on {address} for IPv6 only, but Docker forwards its port to IPv4; make it listen on 0.0.0.0 as well"
             ),
         }
     }

@@ -55,7 +55,7 @@ impl fmt::Display for RolloutSummary {
         let Self { connections, migrated, refused, reset } = self;
         write!(
             f,
-            "{connections} connections meanwhile, {migrated} migrated, {refused} refused, {reset} reset"
+            "{connections} connections during the rollout, {migrated} migrated, {refused} refused, {reset} reset"
         )
     }
 }
@@ -74,7 +74,7 @@ mod tests {
         };
         assert_eq!(
             after.since(&before).to_string(),
-            "100 connections meanwhile, 3 migrated, 4 refused, 0 reset"
+            "100 connections during the rollout, 3 migrated, 4 refused, 0 reset"
         );
         // Another network counts anew.
         assert_eq!(Counted::default().since(&before), RolloutSummary::default());

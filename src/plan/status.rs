@@ -441,16 +441,18 @@ impl Planner<'_> {
         let (failure, help) = match (&versions.underway, &versions.pin) {
             (Some(Underway { paused: Some(Why::Failed(failure)), .. }), _) => (
                 failure,
-                format!("`sameport rollout resume {name}` goes on, `sameport rollout undo {name}` goes back"),
+                format!(
+                    "`sameport rollout resume {name}` continues, `sameport rollout undo {name}` goes back"
+                ),
             ),
             (None, Some(Pin { why: Why::Failed(failure), .. })) => {
                 let remedy = remedy(&failure.reason);
                 let help = match versions.rejected() {
                     Some(rejected) if !rejected.is_of_file => {
-                        format!("`{}` tries it once more as it is", rejected.retry())
+                        format!("`{}` retries it unchanged", rejected.retry())
                     }
                     _ => format!(
-                        "{remedy}, then `sameport up`; `sameport rollout {name}` tries it once more as it is"
+                        "{remedy}, then `sameport up`; `sameport rollout {name}` retries it unchanged"
                     ),
                 };
                 (failure, help)

@@ -116,8 +116,7 @@ pub struct PortTraffic {
 #[must_use]
 pub fn too_few_files(most: u64) -> String {
     format!(
-        "at some ports connections cannot wait until a replica is ready (`hold`): the supervisor may have no more than {most} \
-         open files; `ulimit -n 4096` before `sameport up`, or LimitNOFILE= in its systemd unit"
+        "connections to some ports cannot wait until a replica is ready (`hold`): the supervisor may open only {most} files; `ulimit -n 4096` before `sameport up`, or LimitNOFILE= in its systemd unit"
     )
 }
 

@@ -182,7 +182,7 @@ pub struct ChangeCause<'a> {
 #[serde(rename_all = "snake_case")]
 pub enum Impossible {
     /// Nothing is on its way.
-    #[error("it is not on its way to another version")]
+    #[error("no rollout of it is in progress")]
     NotUnderway,
     /// Nothing is paused.
     #[error("its rollout is not paused")]
@@ -191,16 +191,16 @@ pub enum Impossible {
     #[error("no rollout is in progress")]
     NothingToAbort,
     /// It is on its way back.
-    #[error("it is rolling back to version {to} already")]
+    #[error("it is already rolling back to version {to}")]
     GoesBack {
         /// To which one.
         to: u32,
     },
     /// There is none before.
-    #[error("there is no version before this one")]
+    #[error("there is no earlier version")]
     NoPrevious,
     /// There are some before, and all of them failed or were never ready.
-    #[error("no version before this one has served")]
+    #[error("no earlier version has served")]
     NoneServed,
     /// There is none of that number.
     #[error("there is no version {number}; there are {}", known.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
@@ -211,16 +211,16 @@ pub enum Impossible {
         known: Vec<u32>,
     },
     /// The version is there already.
-    #[error("it runs version {number} already")]
+    #[error("it already runs version {number}")]
     AlreadyThere {
         /// Which one.
         number: u32,
     },
     /// Where the kernel does not choose, nobody gets a share.
-    #[error("the kernel does not choose among its replicas, so none can get a part of the traffic")]
+    #[error("the kernel does not choose among its replicas, so none can get a share of the connections")]
     NotSteered,
     /// Two versions beside each other would write to the same data.
-    #[error("two versions beside each other would write to {target} at once")]
+    #[error("both versions would write to {target} at the same time")]
     SharedData {
         /// Where the data is mounted.
         target: String,

@@ -32,10 +32,10 @@ pub enum ProbeError {
     #[error(transparent)]
     Io(#[from] io::Error),
     /// The response is not HTTP.
-    #[error("no answer of HTTP")]
+    #[error("no HTTP response")]
     NotHttp,
     /// The HTTP status is not in 200–399.
-    #[error("the answer is {0}")]
+    #[error("the status is {0}")]
     Status(u16),
     /// The command exited with an error.
     #[error("exit code {code}{}", said(output))]
@@ -46,7 +46,7 @@ pub enum ProbeError {
         output: Vec<String>,
     },
     /// The command did not exit within the timeout.
-    #[error("no end within {0:?}")]
+    #[error("not finished within {0:?}")]
     TimedOut(Duration),
     /// The previous command is still running. No further one is started, so that commands do not pile up.
     #[error("the command that was run before has not ended yet")]

@@ -56,7 +56,7 @@ pub enum EngineLockError {
         owner: Box<Owner>,
     },
     /// A container has its name but is not a lock, or is a lock that this release cannot read.
-    #[error("the lock of project `{project}` cannot be had: a container has its name, {name} ({id})")]
+    #[error("cannot take the lock of project `{project}`: another container has its name, {name} ({id})")]
     NameTaken {
         /// The project.
         project: ProjectName,
@@ -76,8 +76,7 @@ impl EngineLockError {
     pub fn help(&self) -> Option<String> {
         match self {
             Self::Held { owner, .. } if owner.is_of_this_user() => Some(
-                "it does what commands such as `sameport scale` and `sameport up -d` ask of it; \
-                 `sameport down` ends it"
+                "it carries out commands such as `sameport scale` and `sameport up -d`; `sameport down` ends it"
                     .to_owned(),
             ),
             Self::Held { owner, .. } => Some(format!(
@@ -85,7 +84,7 @@ impl EngineLockError {
                 owner.user, owner.host
             )),
             Self::NameTaken { name, .. } => {
-                Some(format!("if nobody needs that container: `docker rm {name}`"))
+                Some(format!("if that container is not needed: `docker rm {name}`"))
             }
             Self::Engine(error) => error.help().map(str::to_owned),
         }

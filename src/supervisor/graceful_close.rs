@@ -60,7 +60,7 @@ impl GracefulClose {
             if let Some(steering) = steering.upgrade()
                 && let Some(Err(error)) = delegate(&*steering, &filter, SocketFilter::end).await
             {
-                tracing::warn!(%error, pid, "nothing is let in on connections of a replica that ends");
+                tracing::warn!(%error, pid, "cannot filter the connections of a stopping replica");
             }
         });
     }

@@ -53,7 +53,7 @@ impl KeptImages {
                 self.next = Some(now);
             }
             Err(error) => {
-                tracing::debug!(%error, "images of versions are not kept");
+                tracing::debug!(%error, "cannot keep images of earlier versions");
                 self.next = Some(now + RETRY);
             }
         }

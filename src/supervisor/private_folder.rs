@@ -37,7 +37,7 @@ pub enum FolderError {
     #[error(transparent)]
     Io(#[from] io::Error),
     /// A path component belongs to another user.
-    #[error("{} belongs to user {owner}, who could put another one in its place", part.display())]
+    #[error("{} belongs to user {owner}, who could replace what is in it", part.display())]
     Foreign {
         /// The path component.
         part: PathBuf,

@@ -255,13 +255,13 @@ pub enum Rejection {
         reason: Impossible,
     },
     /// A container name can be used only once.
-    #[error("service `{service}` has a `container_name`, so it can have one replica only")]
+    #[error("service `{service}` has a `container_name` and can have only one replica")]
     FixedName {
         /// The service.
         service: ServiceName,
     },
     /// More replicas than a service can have.
-    #[error("service `{service}` cannot have {replicas} replicas: the most is {most}")]
+    #[error("service `{service}` cannot have {replicas} replicas: the maximum is {most}")]
     TooMany {
         /// The service.
         service: ServiceName,
@@ -271,7 +271,7 @@ pub enum Rejection {
         most: u32,
     },
     /// The files cannot be watched.
-    #[error("the supervisor that runs already cannot watch the project's files: {reason}")]
+    #[error("the running supervisor cannot watch the project's files: {reason}")]
     NotWatched {
         /// The reason.
         reason: String,
@@ -279,7 +279,7 @@ pub enum Rejection {
         help: String,
     },
     /// The supervisor is stopping all services and ends then.
-    #[error("the project is being stopped by the `sameport up` that supervises it")]
+    #[error("the `sameport up` that supervises the project is stopping it")]
     Closing,
     /// `down` is in progress.
     #[error("the project is going down")]

@@ -127,7 +127,7 @@ fn enable_writes_a_unit_that_means_the_same_from_anywhere() {
     let (code, told) = host.run("-f compose.yaml --profile debug enable");
     assert_eq!(code, Some(0), "{told}");
     assert!(told.contains("project `shop` starts at boot (sameport-shop.service)"), "{told}");
-    assert!(told.contains("kept for the next start, in [home]/state/sameport/shop.env: TAG"), "{told}");
+    assert!(told.contains("stored for the next start in [home]/state/sameport/shop.env: TAG"), "{told}");
     assert!(told.contains("it does not run now; `systemctl start sameport-shop.service`"), "{told}");
     assert!(!told.contains("1.4") && !told.contains("linger"), "values may be secret: {told}");
     assert_eq!(host.calls(), ["systemctl daemon-reload", "systemctl enable sameport-shop.service"]);

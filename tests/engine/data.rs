@@ -332,7 +332,7 @@ fn a_canary_that_would_write_to_the_same_data_is_refused() {
     let before = project.processes();
     let told = project.try_run(&["rollout", "store", "--image", &other, "--canary", "50%"]);
     assert_eq!(told.code, Some(1), "{told:?}");
-    assert!(told.stderr.contains("two versions beside each other would write to /data at once"), "{told:?}");
+    assert!(told.stderr.contains("both versions would write to /data at the same time"), "{told:?}");
     assert_eq!(project.processes(), before);
     // In place of the old one it can be had.
     project.run(&["rollout", "store", "--image", &other]);

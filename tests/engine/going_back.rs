@@ -110,7 +110,7 @@ fn a_rollout_that_another_one_takes_the_place_of_ends_its_command() {
     assert_eq!(answers(&project), ["3"]);
     assert_eq!(first.exit_code(), Some(1), "{}", first.printed());
     assert!(
-        first.printed().contains("error: web: version 2 was given up for version 3"),
+        first.printed().contains("error: web: version 2 was replaced by version 3"),
         "{}",
         first.printed()
     );
@@ -126,7 +126,7 @@ fn a_rollout_that_another_one_takes_the_place_of_ends_its_command() {
     assert_eq!(second.exit_code(), Some(130), "{}", second.printed());
     let told = second.printed();
     assert!(
-        told.contains("interrupted: the rollout goes on") && told.contains("rollout abort web"),
+        told.contains("interrupted: the rollout continues") && told.contains("rollout abort web"),
         "{told}"
     );
     project.run(&["rollout", "abort", "web"]);

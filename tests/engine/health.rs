@@ -354,7 +354,7 @@ services:
     let begun = Timestamp::UNIX_EPOCH;
     let mut last = begun;
     for _ in 0..3 {
-        let words = ["replaced", "slot=1", "not up", "the answer is 503"];
+        let words = ["replaced", "slot=1", "not up", "the status is 503"];
         last = when(&project, last + SignedDuration::from_millis(1), &words);
     }
     let words = wait::until("it is told to be a crash loop", || {

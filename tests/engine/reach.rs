@@ -25,8 +25,7 @@ fn who_listens_on_localhost_only_is_not_ready_and_is_told_where_to_listen() {
     assert_eq!(up.code, Some(1), "{up:#?}");
     for slot in [1, 2] {
         let words = format!(
-            "web-{slot}: up, listens on 127.0.0.1:8080 only: nobody outside the container can reach it; let it listen on \
-             0.0.0.0"
+            "web-{slot}: up, listens on 127.0.0.1:8080 only, which cannot be reached from outside the container; make it listen on 0.0.0.0"
         );
         assert!(up.stderr.contains(&words), "{words}: {up:#?}");
     }
@@ -43,7 +42,7 @@ fn who_listens_on_localhost_only_is_not_ready_and_is_told_where_to_listen() {
     });
     // One published port is enough; the other one is told.
     let shown = project.try_run(&["ps"]);
-    assert!(shown.stderr.contains("web: nobody listens on published port 9229"), "{shown:#?}");
+    assert!(shown.stderr.contains("web: no replica listens on published port 9229"), "{shown:#?}");
 }
 
 #[test]
@@ -55,7 +54,7 @@ fn a_version_that_listens_on_localhost_only_does_not_take_over() {
     project.write(&gunicorn("127.0.0.1"));
     let up = project.try_run(&["up", "-d", "--wait"]);
     assert_eq!(up.code, Some(1), "{up:#?}");
-    for words in ["it listens on 127.0.0.1:8080 only", "let it listen on 0.0.0.0"] {
+    for words in ["it listens on 127.0.0.1:8080 only", "make it listen on 0.0.0.0"] {
         assert!(up.stderr.contains(words), "{words}: {up:#?}");
     }
     wait::until("everything is as before", || {

@@ -168,7 +168,7 @@ fn a_supervisor_that_reads_another_file_is_not_asked_to_watch_it() {
     fs::write(&other, web(3)).unwrap();
     let refused = project.try_run(&["-f", "other.yaml", "up", "-d", "--watch"]);
     assert_eq!(refused.code, Some(1), "{refused:#?}");
-    for words in ["compose.yaml, and not with", "other.yaml", &format!("`kill {pid}`")] {
+    for words in ["compose.yaml, not with", "other.yaml", &format!("`kill {pid}`")] {
         assert!(refused.stderr.contains(words), "{words}: {refused:#?}");
     }
     // Nor one whose environment makes something else of it.

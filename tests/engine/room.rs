@@ -287,7 +287,7 @@ fn listeners_that_there_is_no_room_for_are_told_once_and_counted() {
             project.replicas("api")[0].traffic.as_ref().map_or(0, |traffic| traffic.ports.len() as u64);
         check(left() > 0 && left() + ports == u64::from(PORTS), (left(), ports))
     });
-    let told = "listeners more than there is room for";
+    let told = "listeners too many";
     let output = project.try_run(&["ps"]);
     let shown = format!("{}{}", output.stdout, output.stderr);
     assert!(shown.contains(&format!("api-1 has {} {told}", left())), "{shown}");

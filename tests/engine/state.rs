@@ -164,7 +164,7 @@ fn more_replicas_than_a_file_can_have_are_refused_also_where_the_state_file_hold
     for args in [&["scale", "web=4294967295"][..], &["up", "-d", "--scale", "web=1001"]] {
         let refused = project.try_run(args);
         assert_eq!(refused.code, Some(2), "{refused:#?}");
-        assert!(refused.stderr.contains("the most is 1000"), "{refused:#?}");
+        assert!(refused.stderr.contains("the maximum is 1000"), "{refused:#?}");
     }
     assert_eq!(project.replicas("web").len(), 1);
     project.kill_supervisor();

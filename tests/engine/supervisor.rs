@@ -78,7 +78,7 @@ fn a_stop_that_has_begun_is_not_undone_by_another_command() {
     for command in [&["scale", "slow=3"][..], &["up", "-d"], &["start"], &["up", "-d", "--wait"]] {
         let told = project.try_run(command);
         assert_eq!(told.code, Some(1), "{told:#?}");
-        assert!(told.stderr.contains("is being stopped by the `sameport up`"), "{told:#?}");
+        assert!(told.stderr.contains("supervises the project is stopping it"), "{told:#?}");
         assert!(told.stderr.contains("help: "), "{told:#?}");
     }
     assert_eq!(up.exit_code(), Some(130), "{}", up.printed());
@@ -127,7 +127,7 @@ fn an_interrupted_down_leaves_the_rest_as_it_is() {
     assert!(down.outlives(Duration::from_secs(1)), "{}", down.printed());
     down.signal(Signal::SIGINT);
     assert_eq!(down.exit_code(), Some(130), "{}", down.printed());
-    assert!(down.printed().contains("is left as it is"), "{}", down.printed());
+    assert!(down.printed().contains("keep running, without a supervisor"), "{}", down.printed());
     wait::until("its supervisor is gone, too", || check(project.supervisor().is_none(), project.log()));
     assert_eq!(project.processes(), before);
     // Those that nobody had told to end serve as before.
@@ -151,7 +151,7 @@ fn an_interrupted_command_says_what_goes_on() {
     });
     up.signal(Signal::SIGINT);
     assert_eq!(up.exit_code(), Some(130), "{}", up.printed());
-    let told = "interrupted: the supervisor goes on in the background with what was asked for\nhelp: ";
+    let told = "interrupted: the supervisor continues in the background\nhelp: ";
     assert!(up.printed().contains(told), "{}", up.printed());
     assert!(project.supervisor().is_some());
     project.run(&["down", "-t", "0"]);

@@ -331,7 +331,7 @@ fn describe(kind: &EventKind) -> (Level, Option<String>) {
         EventKind::ContainerRecreated { replica, service, image, .. } => (
             Warning,
             format!(
-                "{replica}: another program has made its container anew, of image {image}; replacing it. \
+                "{replica}: another program has recreated its container from image {image}; replacing it. \
                  `sameport rollout {service} --image IMAGE` changes the version"
             ),
         ),
@@ -356,7 +356,7 @@ fn describe(kind: &EventKind) -> (Level, Option<String>) {
         EventKind::ProcessLost { target } => (
             Error,
             format!(
-                "{target}: its process is gone, though the engine says that it runs; replacing the container"
+                "{target}: its process has ended, although the engine reports it as running; replacing the container"
             ),
         ),
         EventKind::ContainersUnlisted { container_names } => (
@@ -367,7 +367,7 @@ fn describe(kind: &EventKind) -> (Level, Option<String>) {
             ),
         ),
         EventKind::EngineUnreachable { reason } => {
-            (Warning, format!("the engine cannot be reached, what runs goes on: {reason}"))
+            (Warning, format!("cannot reach the engine; replicas keep running: {reason}"))
         }
         EventKind::EngineReachable => (Info, "the engine can be reached again".to_owned()),
         EventKind::Converged => (Info, "converged".to_owned()),
@@ -446,7 +446,7 @@ fn done(action: Action, target: TargetKind) -> &'static str {
         (A::Run, _) => "has run its post_start commands",
         (A::Update, _) => "has new limits",
         (A::Promote, _) => "took over",
-        (A::SetAside, _) => "has given up its slot and finishes its connections",
+        (A::SetAside, _) => "has left its slot and is finishing its connections",
         (A::Rename, _) => "has its name again",
         (A::Connect, _) => "connected to its network",
         (A::Stop, _) => "stopped",

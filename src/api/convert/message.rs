@@ -61,7 +61,7 @@ pub fn port_given(replica: &str, conflict: &UserConflict) -> String {
 pub fn reuseport_program_ignored(pod: &str, replica: Option<&str>, port: u16, protocol: &str) -> String {
     let who =
         replica.map_or_else(|| format!("a process in pod {pod} that belongs to no replica"), str::to_owned);
-    format!("{who} tried to choose which replica gets the connections of port {port}/{protocol}: ignored")
+    format!("{who} tried to choose the replica for connections to port {port}/{protocol}: ignored")
 }
 
 /// The message for a foreign listener on a port of the replicas.
@@ -74,7 +74,7 @@ pub fn foreign_listener(pod: &str, listener: &ForeignListener) -> String {
         None => "it gets no connection".to_owned(),
         Some(address) => format!("it takes what is sent to {address}"),
     };
-    format!("{who} listens on port {port} of {pod} and is none of its replicas: {gets}")
+    format!("{who} listens on port {port} of {pod} but is not one of its replicas: {gets}")
 }
 
 /// Escapes control characters in text that a program in a container chose, because they could control the terminal.
@@ -129,8 +129,7 @@ pub fn unserved_ports(ports: &[UnservedPort]) -> Vec<String> {
         notes.extend(local.iter().filter_map(|port| {
             let address = port.unreachable_address.as_ref()?;
             Some(format!(
-                "{service}: port {} is published, but the replicas listen on {address}, where nobody outside their \
-                 container can reach them",
+                "{service}: port {} is published, but the replicas listen on {address}, which cannot be reached from outside their container",
                 port.port
             ))
         }));
@@ -138,7 +137,7 @@ pub fn unserved_ports(ports: &[UnservedPort]) -> Vec<String> {
         if !numbers.is_empty() {
             let plural = if numbers.len() == 1 { "port" } else { "ports" };
             notes.push(format!(
-                "{service}: nobody listens on published {plural} {}",
+                "{service}: no replica listens on published {plural} {}",
                 ranges(&numbers).join(", ")
             ));
         }
@@ -150,8 +149,7 @@ pub fn unserved_ports(ports: &[UnservedPort]) -> Vec<String> {
 #[must_use]
 pub fn unsteered_listeners(replica: &str, count: u64) -> String {
     format!(
-        "{replica} has {count} listeners more than there is room for: their connections are spread without regard to \
-         readiness, load and weight. Ports that the Compose file publishes or exposes come first"
+        "{replica} has {count} listeners too many: their connections are spread without regard to readiness, load and weight. Ports that the Compose file publishes or exposes have priority"
     )
 }
 
@@ -178,8 +176,7 @@ pub fn foreign_resource(resource: &ForeignResource) -> String {
 pub fn port_not_shared(replica: &str, image: &str, port: Option<u16>) -> String {
     let port = port.map_or_else(|| "its port".to_owned(), |port| format!("port {port}"));
     format!(
-        "{replica} cannot have {port}: the image {image} opens it for itself alone, and another replica was \
-         first, which goes on serving"
+        "{replica} cannot bind {port}: the image {image} does not share it, and another replica already serves it"
     )
 }
 

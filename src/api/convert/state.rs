@@ -43,7 +43,7 @@ pub(super) fn describe(replica: &ReplicaStatus, now: Timestamp) -> String {
         ReplicaState::Paused => "paused".to_owned(),
         ReplicaState::Restarting { exit: status, at } => restarting(replica, status, *at, now),
         ReplicaState::Completed => "completed".to_owned(),
-        ReplicaState::Failed { exit: status } => format!("failed: {status}, given up"),
+        ReplicaState::Failed { exit: status } => format!("failed: {status}; not restarted again"),
         ReplicaState::Stopped => "stopped".to_owned(),
         ReplicaState::StoppedOutside { since } => {
             let ago = now.duration_since(*since).max(SignedDuration::ZERO);

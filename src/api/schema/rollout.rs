@@ -223,7 +223,7 @@ impl fmt::Display for Summary {
         let Self { connections, migrated, refused, reset } = self;
         write!(
             f,
-            "{connections} connections meanwhile, {migrated} migrated, {refused} refused, {reset} reset"
+            "{connections} connections during the rollout, {migrated} migrated, {refused} refused, {reset} reset"
         )
     }
 }

@@ -20,7 +20,7 @@ use crate::cli::{
 /// Arguments of `sameport disable`.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Example:\n  sameport -p shop disable     what runs goes on, supervised in the background"
+    after_help = "Example:\n  sameport -p shop disable     keeps replicas running, supervised in the background"
 )]
 pub struct DisableArgs {}
 
@@ -53,9 +53,9 @@ pub async fn run(context: &Context, _: DisableArgs) -> Result<(), CliError> {
     removed?;
     output::note(&format!("project `{name}` does not start at boot any more"))?;
     match is_running {
-        true => {
-            output::note("what runs goes on; its supervisor is in the background, as after `sameport up -d`")
-        }
+        true => output::note(
+            "replicas keep running; the supervisor now runs in the background, as after `sameport up -d`",
+        ),
         false => Ok(()),
     }
 }
@@ -99,10 +99,7 @@ fn unit_of(boot: &Boot, name: &ProjectName) -> Result<Option<String>, CliError> 
         Found::Ours(text) => Ok(Some(text)),
         Found::Nothing => Ok(None),
         Found::Foreign => Err(CliError::failed(
-            format!(
-                "{} was not written by `sameport enable`, and is left as it is",
-                boot.path(name).display()
-            ),
+            format!("{} was not written by `sameport enable`; not changed", boot.path(name).display()),
             Some(&format!("`{} disable {}` disables it", boot.systemctl(), systemd::unit_name(name))),
         )),
     }

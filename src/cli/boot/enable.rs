@@ -80,7 +80,7 @@ pub async fn run(context: &Context, args: EnableArgs) -> Result<(), CliError> {
     if !setup.variables.is_empty() {
         let names: Vec<_> = setup.variables.keys().map(String::as_str).collect();
         output::note(&format!(
-            "kept for the next start, in {}: {}",
+            "stored for the next start in {}: {}",
             paths.variables(&name).display(),
             names.join(", ")
         ))?;
@@ -92,7 +92,7 @@ pub async fn run(context: &Context, args: EnableArgs) -> Result<(), CliError> {
             "it does not run now; `{manager} start {unit}` or `sameport up -d` starts it"
         ))?,
         HandOver::Foreground => output::note(
-            "its supervisor goes on at its terminal; after a boot, or with `sameport up -d` once that has ended, systemd runs it",
+            "its supervisor keeps running in its terminal; systemd runs it after a reboot, or after `sameport up -d` once that one has ended",
         )?,
     }
     setup.boot.linger_note().map_or(Ok(()), |note| output::note(&note))
@@ -138,7 +138,7 @@ pub async fn hand_over(
     };
     background::spawn(context, name, &start).await?;
     let help = format!(
-        "a supervisor in the background goes on; `{} status {unit}` tells why it did not start",
+        "a supervisor keeps running in the background; `{} status {unit}` shows why the unit did not start",
         boot.systemctl()
     );
     Err(CliError::failed(error.to_string(), Some(&help)))

@@ -50,7 +50,7 @@ impl Setup {
         for file in &loaded.files {
             if file.as_os_str() == "-" {
                 return Err(CliError::Usage {
-                    message: "a Compose file from standard input cannot be had again at boot".to_owned(),
+                    message: "a Compose file from standard input cannot be read again at boot".to_owned(),
                     help: "write it into a file, and name that with `-f FILE`".to_owned(),
                 });
             }
@@ -108,10 +108,7 @@ impl Setup {
     pub fn check(&self) -> Result<(), CliError> {
         if let Found::Foreign = self.boot.find(&self.project)? {
             return Err(CliError::failed(
-                format!(
-                    "{} was not written by `sameport enable`, and is left as it is",
-                    self.path().display()
-                ),
+                format!("{} was not written by `sameport enable`; not changed", self.path().display()),
                 Some("move it away, or start the project by it"),
             ));
         }
@@ -201,7 +198,7 @@ fn engine() -> Result<BTreeMap<String, String>, CliError> {
 
 /// This program by the path that it was called by, which a later release may take over.
 fn program() -> Result<PathBuf, CliError> {
-    let real = env::current_exe().map_err(CliError::io("cannot tell where sameport is"))?;
+    let real = env::current_exe().map_err(CliError::io("cannot find the path of the sameport program"))?;
     let is_it = |path: &PathBuf| path.canonicalize().is_ok_and(|path| path == real);
     let called = env::args_os().next().map(PathBuf::from).unwrap_or_default();
     let folders: Vec<_> = match called.components().count() {

@@ -126,7 +126,7 @@ fn foreign(facts: &Facts) -> Vec<Check> {
             })
             .collect(),
         Err(error) => {
-            let consequence = "whether there are containers of others with labels of sameport is not known";
+            let consequence = "cannot check for foreign containers with labels of sameport";
             vec![limited("foreign", error.to_string(), consequence, "see `docker ps`")]
         }
     }
@@ -136,7 +136,7 @@ fn reach(info: &EngineInfo, facts: &Facts) -> Check {
     if info.local && facts.can_see_processes {
         return ok("reach", format!("on this host ({})", facts.address));
     }
-    let follows = "a pod that lost its network is told by times instead of by its namespace";
+    let follows = "a pod that lost its network is detected by start times instead of by its namespace";
     if info.local {
         return limited(
             "reach",
@@ -249,11 +249,11 @@ fn steering(facts: &Facts, feature_probe: &FeatureProbe) -> Check {
         Feature::Flows => (
             "datagrams",
             "a flow of datagrams stays with its replica",
-            "a flow of datagrams moves when replicas come and go",
+            "a flow of datagrams may move when replicas start or stop",
         ),
         Feature::Choice => (
             "choice",
-            "no program in a replica can choose who gets connections, not a 32-bit one either",
+            "no program in a replica can choose who gets connections, not even a 32-bit one",
             "a 32-bit program in a replica can take connections that wait for a replica that ends",
         ),
     };

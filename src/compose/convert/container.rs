@@ -74,7 +74,7 @@ pub(super) fn check_rights(service: &Fields<'_>, replicas: u32) {
         }
     }
     for (right, at) in found {
-        let message = format!("{right} lets each replica read and reset the connections of the others");
+        let message = format!("{right} allows each replica to read and reset connections of the others");
         service.report.push(
             Problem::warning(at, message)
                 .help("replicas share one network; leave it out, or use it only for images that you trust"),

@@ -68,8 +68,8 @@ fn dependency(fields: &Fields<'_>) -> Dependency {
 pub(super) fn unknown(name: &str, at: At, services: &Services<'_>, report: &Report) -> Problem {
     if let Some(profiles) = services.off.get(name) {
         let profile = profiles.first().map_or("NAME", String::as_str);
-        return Problem::error(at, format!("service `{name}` is off: none of its profiles is on"))
-            .help(format!("turn it on with `--profile {profile}`, or write `required: false` below it"));
+        return Problem::error(at, format!("service `{name}` is disabled: none of its profiles is enabled"))
+            .help(format!("enable it with `--profile {profile}`, or write `required: false` below it"));
     }
     let help = match report.nearest(name, services.on.iter().map(ServiceName::as_str)) {
         Some(near) => format!("did you mean `{near}`?"),

@@ -64,7 +64,7 @@ fn mixed(fields: &Fields<'_>, named: &[ProbeType]) {
         (fields.node.as_map().into_iter().flatten().map(|(key, _)| key).find(own), named.first())
     {
         let (at, name) = (fields.key_at(key), word(*probe_type));
-        let problem = Problem::error(at, format!("`{key}` stands beside `{name}`, not below one of them"));
+        let problem = Problem::error(at, format!("`{key}` belongs beside `{name}`, not below one of them"));
         let help = format!("write it below `startup`, `readiness` or `liveness`; or leave out `{name}`");
         fields.report.push(problem.related(fields.key_at(name), "this is one of them").help(help));
     }
@@ -105,7 +105,7 @@ fn kind(fields: &Fields<'_>) -> Option<(ProbeKind, Option<u16>)> {
     let asked: Vec<_> = ["http", "tcp", "exec"].into_iter().filter(|key| fields.get(key).is_some()).collect();
     match asked.as_slice() {
         [] => {
-            report.push(Problem::error(fields.node.at, "the probe does not say what is asked").help(HELP));
+            report.push(Problem::error(fields.node.at, "the probe does not say what to check").help(HELP));
             None
         }
         [only] if *only == "http" => Some((ProbeKind::Http { path: path(fields)? }, None)),
@@ -118,9 +118,7 @@ fn kind(fields: &Fields<'_>) -> Option<(ProbeKind, Option<u16>)> {
             );
             let help = match *second {
                 "tcp" => "leave one of them out: `http` needs a connection, too",
-                _ => {
-                    "leave one of them out; `startup`, `readiness` and `liveness` can each ask in another way"
-                }
+                _ => "leave one of them out; `startup`, `readiness` and `liveness` can each use another one",
             };
             report.push(problem.help(help));
             None

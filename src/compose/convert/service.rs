@@ -160,7 +160,7 @@ pub(super) fn check_holds(project: &Project, holds: &BTreeMap<ServiceName, At>, 
         if project.serves(service, Protocol::Udp) && !project.serves(service, Protocol::Tcp) {
             let problem = Problem::warning(*at, "`hold` has no effect: the service declares only UDP ports");
             report.push(problem.help(
-                "while no replica is ready, datagrams are lost; run two or more replicas, or let clients ask again",
+                "while no replica is ready, datagrams are lost; run two or more replicas, or let clients retry",
             ));
         }
     }

@@ -119,7 +119,7 @@ impl ExecControl {
         if let (Some(pid), Some(true), true) = (pid, told.running, self.docker.local)
             && let Err(error) = nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGKILL)
         {
-            tracing::debug!(%error, pid, "a command that takes too long goes on");
+            tracing::debug!(%error, pid, "cannot end a command that takes too long");
         }
         Ok(())
     }
@@ -146,7 +146,7 @@ impl ExecControl {
             }
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
-        Err(EngineError::Busy { message: "the engine does not tell how the command ended".to_owned() })
+        Err(EngineError::Busy { message: "the engine does not report how the command ended".to_owned() })
     }
 }
 

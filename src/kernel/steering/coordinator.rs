@@ -156,7 +156,7 @@ impl Coordinator {
             Ok(Look::Mended(lost)) => {
                 tracing::warn!(
                     ?lost,
-                    "what is shared in the kernel was removed or detached, and is there again"
+                    "kernel programs and maps of the host were removed or detached; restored"
                 );
                 None
             }
@@ -170,14 +170,14 @@ impl Coordinator {
         };
         let error = error.map(|error| error.to_string());
         if let Some(error) = self.reports.lost(error) {
-            tracing::warn!(%error, "what is shared in the kernel is gone");
+            tracing::warn!(%error, "kernel programs and maps of the host are missing");
         }
     }
 
     /// Begins anew, as another supervisor would, where somebody has made anew what all projects share.
     fn renew(&mut self) -> Result<(), KernelError> {
         self.kernel.renew()?;
-        tracing::warn!("what all projects share in the kernel was removed, and is made anew");
+        tracing::warn!("kernel programs and maps of the host were removed; creating them again");
         self.seen.clear();
         // They have descriptors of what there was.
         end_all(std::mem::take(&mut self.workers), End::Leave)
@@ -266,7 +266,7 @@ impl Coordinator {
         });
         match dropped {
             Ok(()) => self.strays_are_gone = true,
-            Err(error) => tracing::warn!(%error, "something of a pod that is no more stays in the kernel"),
+            Err(error) => tracing::warn!(%error, "cannot remove kernel objects of a removed pod"),
         }
     }
 

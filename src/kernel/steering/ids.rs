@@ -55,7 +55,7 @@ mod tests {
         assert!(numbers.mark(1));
         assert!(!numbers.mark(1));
         assert_eq!((numbers.take().unwrap(), numbers.take().unwrap(), numbers.free()), (0, 2, 0));
-        assert_eq!(numbers.take().unwrap_err().to_string(), "too many ports: there is room for 3");
+        assert_eq!(numbers.take().unwrap_err().to_string(), "too many ports: the maximum is 3");
         numbers.give_back(1);
         assert_eq!(numbers.take().unwrap(), 1);
     }

@@ -348,14 +348,14 @@ impl Steered {
             Err(error) => Some(error.to_string()),
             Ok(lost) => {
                 if !lost.is_empty() {
-                    tracing::warn!(?lost, pod = %id.0, "what a pod has in the kernel was removed or detached, and is there again");
+                    tracing::warn!(?lost, pod = %id.0, "kernel programs and maps of a pod were removed or detached; restored");
                 }
                 None
             }
         };
         if self.lost != error {
             if let Some(error) = &error {
-                tracing::warn!(error, pod = %id.0, "what a pod has in the kernel is gone");
+                tracing::warn!(error, pod = %id.0, "kernel programs and maps of a pod are missing");
             }
             self.lost = error;
             self.publish(id, reports);

@@ -545,7 +545,7 @@ fn a_version_that_nobody_outside_of_its_container_reaches_does_not_take_over() {
     let reason = local.seconds_later(60).reason().unwrap();
     assert_eq!(
         reason.to_string(),
-        "it listens on 127.0.0.1:80 only: nobody outside the container can reach it; let it listen on 0.0.0.0"
+        "it listens on 127.0.0.1:80 only, which cannot be reached from outside the container; make it listen on 0.0.0.0"
     );
     assert!(matches!(reason, FailureReason::ListensElsewhere { wanted, .. } if wanted == [80]));
 }

@@ -45,7 +45,7 @@ pub enum FormError {
     #[error(transparent)]
     Name(#[from] NameError),
     /// Replicas count from 1.
-    #[error("0 is no number of a replica: they count from 1")]
+    #[error("0 is not a replica number: they start at 1")]
     Slot,
 }
 

@@ -128,7 +128,7 @@ fn what_nobody_can_have_written_is_damaged() {
             "it does not hold",
         ),
         (with(r#""scale": {}"#, r#""scale": {"-": {"file": 2, "replicas": 4}}"#), "cannot be a service name"),
-        (with(r#""weights": {}"#, r#""weights": {"web": {"0": 4}}"#), "0 is no number of a replica"),
+        (with(r#""weights": {}"#, r#""weights": {"web": {"0": 4}}"#), "0 is not a replica number"),
         (with(r#""stopped": []"#, r#""stopped": ["a b"]"#), "cannot be a service name"),
     ] {
         let Err(Unreadable::Damaged(error)) = form::read(text.as_bytes()) else { panic!("{text}") };

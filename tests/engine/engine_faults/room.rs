@@ -23,7 +23,7 @@ fn the_disk_of_the_engine_is_full() {
     let scale = project.try_run(&["scale", "web=4"]);
     assert_eq!(scale.code, Some(1), "{scale:#?}");
     assert!(scale.stderr.contains("no space left on device"), "{scale:#?}");
-    assert!(scale.stderr.contains("free space"), "{scale:#?}");
+    assert!(scale.stderr.contains("free disk space"), "{scale:#?}");
     feature_probe.tells("failed");
     feature_probe.others_live();
     daemon.disk().free();

@@ -43,7 +43,7 @@ pub(super) fn make_whole(kernel: &InKernel, folder: &Path, netns: u64) -> Result
         lost = whole::complete(folder, &names, &whole::links(folder))?;
         lost.retain(|name| !OF_THE_MOMENT.contains(name));
         if !lost.is_empty() {
-            tracing::warn!(?lost, "maps of a pod are lost, and are made anew");
+            tracing::warn!(?lost, "BPF maps of a pod are lost; creating them again");
             let rest: Vec<_> = names.into_iter().filter(|name| *name != COUNTS).collect();
             whole::drop_maps(folder, &rest)?;
             only_counts = true;
