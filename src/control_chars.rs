@@ -10,7 +10,7 @@ pub fn visible(text: &str) -> Cow<'_, str> {
     replaced(text, false)
 }
 
-/// As [`visible`], but colours and other styles of letters (SGR, `ESC [ … m`) are left as they are.
+/// As [`visible`], but colors and other styles of letters (SGR, `ESC [ … m`) are left as they are.
 #[must_use]
 pub fn with_colors(text: &str) -> Cow<'_, str> {
     replaced(text, true)

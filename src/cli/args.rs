@@ -1,15 +1,14 @@
-//! Arguments that several commands take.
+//! Argument types that several commands share.
 
 use std::{str::FromStr, time::Duration};
 
 use sameport::spec::ServiceName;
 
-/// `SERVICE=N`.
+/// A replica count, written as `SERVICE=N`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Count {
-    /// Which service.
     pub service: ServiceName,
-    /// How many replicas.
+    /// The desired number of replicas; 0 is valid.
     pub replicas: u32,
 }
 
@@ -23,7 +22,7 @@ impl FromStr for Count {
     }
 }
 
-/// A time such as `10s`, `1m30s`; a bare number is seconds, as for `docker compose`.
+/// Parses a duration such as `10s` or `1m30s`. A bare number is in seconds, as for `docker compose`.
 pub fn time(text: &str) -> Result<Duration, String> {
     if let Ok(seconds) = text.parse() {
         return Ok(Duration::from_secs(seconds));

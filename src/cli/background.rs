@@ -1,4 +1,4 @@
-//! A supervisor in the background: a process of its own, which outlives the command that begins it.
+//! Supervisors in the background: a process that outlives the command that starts it.
 
 use std::{
     collections::BTreeMap,
@@ -22,29 +22,30 @@ use tokio::time::Instant;
 
 use super::{context::Context, error::CliError, session::Session, takeover};
 
-/// How long it may take to begin.
+/// Limit for the start, until the supervisor answers on its socket.
 const BEGIN: Duration = Duration::from_secs(10);
 
-/// Between two looks whether it has.
+/// Interval at which the start is polled.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// How a supervisor is begun.
+/// How to start a supervisor.
 pub struct Start {
-    /// The arguments by which it means the same project.
+    /// Arguments that select the same project.
     pub project: Vec<OsString>,
-    /// Variables besides those of this process.
+    /// Variables to set in addition to those of this process.
     pub environment: BTreeMap<String, String>,
-    /// Whether it goes on with what was asked for last; else it waits for what is asked.
+    /// Whether the supervisor resumes what was requested last; otherwise it waits for a request.
     pub resume: bool,
-    /// Whether it applies the file as soon as it changes.
+    /// Whether the supervisor applies the file whenever it changes.
     pub watch: bool,
 }
 
-/// Begins a supervisor in the background, and waits until it answers.
+/// Starts a supervisor in the background and waits until it answers.
 pub async fn spawn(context: &Context, name: &ProjectName, start: &Start) -> Result<Session, CliError> {
     let deadline = Instant::now() + BEGIN;
     let lock = context.paths()?.lock(name);
-    // So that who holds a lock is told by us. One that another command has just begun answers in a moment.
+    // Checked here so that this command can report who holds the lock. A supervisor that another command has just
+    // started answers soon.
     while let Err(error) = Lock::acquire(&lock) {
         if let Some(session) = Session::running(context, name).await? {
             return Ok(session);
@@ -69,11 +70,11 @@ pub async fn spawn(context: &Context, name: &ProjectName, start: &Start) -> Resu
         let ended = child.try_wait().map_err(CliError::io("the supervisor"))?;
         let mut is_begun = false;
         if ended.is_some() {
-            // Another command like this one was faster.
+            // Another command has started a supervisor at the same time.
             if let Some(session) = Session::running(context, name).await? {
                 return Ok(session);
             }
-            // Its supervisor is about to answer.
+            // That supervisor does not answer yet, but it will.
             is_begun =
                 takeover::holder(&lock).is_some() || engine_lock::owner(&docker, name).await?.is_some();
         }
@@ -105,7 +106,7 @@ fn launch(context: &Context, name: &ProjectName, start: &Start) -> Result<Child,
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)
-        // Ctrl-C in this terminal is not meant for it.
+        // Ctrl-C in this terminal must not reach the supervisor.
         .process_group(0)
         .spawn()
         .map_err(fail)

@@ -14,7 +14,7 @@ use super::{Cli, error::CliError};
   sameport completion zsh > \"${fpath[1]}/_sameport\"
   sameport completion fish > ~/.config/fish/completions/sameport.fish")]
 pub struct CompletionArgs {
-    /// For which shell
+    /// The shell
     shell: Shell,
 }
 

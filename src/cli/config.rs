@@ -14,16 +14,16 @@ use super::{context::Context, error::CliError, output};
   sameport config              the file as it is understood: merged, variables put in
   sameport config --quiet      whether it is valid")]
 pub struct ConfigArgs {
-    /// Print nothing but what is wrong
+    /// Print only errors and warnings
     #[arg(short, long)]
     quiet: bool,
-    /// Print the services' names
+    /// Print the names of services
     #[arg(long, conflicts_with = "images")]
     services: bool,
-    /// Print the images' names
+    /// Print the names of images
     #[arg(long)]
     images: bool,
-    /// With `--format json`: print the values of environments, too. They may hold passwords
+    /// With `--format json`, also print the values of environments, which may contain passwords
     #[arg(long)]
     show_env: bool,
 }

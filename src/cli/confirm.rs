@@ -1,4 +1,4 @@
-//! Replica counts as a user types them: each service once, and asked about where one looks like a slip of the fingers.
+//! Replica counts on the command line: each service at most once, and a prompt where a count looks like a typing error.
 
 use std::{
     collections::BTreeMap,
@@ -12,15 +12,15 @@ use sameport::{
 
 use super::{args::Count, context::Context, error::CliError, replicas::Finder};
 
-/// As many replicas are started without a question, whatever runs.
+/// Up to this count there is no prompt, however few replicas run.
 const FEW: u32 = 20;
-/// More than so many times what runs is asked about.
+/// A count above this multiple of what runs, or of the file's count, is confirmed.
 const TIMES: u32 = 10;
 
 /// The counts by service.
 ///
 /// # Errors
-/// When a service is named twice: which of the counts is meant cannot be told.
+/// If a service is named twice, since either count could be meant.
 pub fn counts(named: &[Count]) -> Result<BTreeMap<ServiceName, u32>, CliError> {
     let mut counts = BTreeMap::new();
     for Count { service, replicas } in named {
@@ -34,17 +34,17 @@ pub fn counts(named: &[Count]) -> Result<BTreeMap<ServiceName, u32>, CliError> {
     Ok(counts)
 }
 
-/// Asks about counts that are many times what runs, where there is a terminal to ask on. To be called while Ctrl-C still
+/// Asks for confirmation of counts that are far above what runs, if there is a terminal. Call it while Ctrl-C still
 /// ends the process.
 ///
 /// # Errors
-/// When the answer is not yes, or the engine does not answer.
+/// If the answer is not yes, or the engine does not answer.
 pub async fn large(
     context: &Context,
     counts: &BTreeMap<ServiceName, u32>,
     file: &Project,
 ) -> Result<(), CliError> {
-    // A supervisor refuses what is beyond that anyway.
+    // Larger counts need no prompt: the supervisor rejects them.
     let is_askable = |replicas: u32| (FEW + 1..=Service::MOST_REPLICAS).contains(&replicas);
     let large: Vec<_> = counts.iter().filter(|(_, replicas)| is_askable(**replicas)).collect();
     if large.is_empty() || context.is_dry_run() || !is_on_terminal() {
@@ -66,7 +66,7 @@ pub async fn large(
     Ok(())
 }
 
-/// Whether somebody can be asked.
+/// Whether there is a terminal to prompt on.
 pub fn is_on_terminal() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
@@ -75,10 +75,10 @@ fn is_large(replicas: u32, usual: u32) -> bool {
     replicas > FEW && replicas > usual.saturating_mul(TIMES)
 }
 
-/// Whether the answer to a question is yes.
+/// Asks a question. Returns whether the answer is yes.
 ///
 /// # Errors
-/// When it cannot be asked.
+/// If the terminal cannot be written or read.
 pub async fn ask(question: String) -> Result<bool, CliError> {
     let mut out = anstream::stderr();
     out.write_all(question.as_bytes()).and_then(|()| out.flush()).map_err(CliError::io("cannot ask"))?;

@@ -1,4 +1,4 @@
-//! What every command begins with: the global arguments, the file, the engine.
+//! What every command needs: the global options, the Compose file, the engine.
 
 use std::{
     collections::BTreeMap,
@@ -34,42 +34,42 @@ use super::{
     session::Session,
 };
 
-/// Arguments of every command.
+/// Options of every command.
 #[derive(Args, Clone, Debug)]
 pub struct Global {
-    /// A Compose file; several are merged. Stands before the command, where `-f` has no other meaning
+    /// A Compose file; several are merged. Must stand before the command
     #[arg(short, long = "file", value_name = "FILE", help_heading = "Project")]
     pub files: Vec<PathBuf>,
-    /// The project's name
+    /// Name of the project
     #[arg(short, long, value_name = "NAME", global = true, help_heading = "Project")]
     pub project_name: Option<String>,
-    /// Where relative paths in the file start
+    /// Directory that relative paths in the file start from
     #[arg(long, value_name = "FOLDER", global = true, help_heading = "Project")]
     pub project_directory: Option<PathBuf>,
-    /// A file of variables, instead of `.env`
+    /// File of variables, instead of `.env`
     #[arg(long = "env-file", value_name = "FILE", global = true, help_heading = "Project")]
     pub env_files: Vec<PathBuf>,
-    /// Services of this profile take part, too
+    /// Also enable services with this profile
     #[arg(long = "profile", value_name = "NAME", global = true, help_heading = "Project")]
     pub profiles: Vec<String>,
-    /// Show what would be done, step by step, and do nothing
+    /// Show what would be done, step by step, without doing it
     #[arg(long, global = true, help_heading = "Output")]
     pub dry_run: bool,
-    /// How data is printed: `table`, `json`, or a Go template such as '{{.Name}}' or 'table {{.Name}}'
+    /// Output format: `table`, `json`, or a Go template such as '{{.Name}}' or 'table {{.Name}}'
     #[arg(long, value_name = "FORMAT", default_value = "table", global = true, help_heading = "Output")]
     pub format: Format,
-    /// Whether to use colours
+    /// When to use colors
     #[arg(long, value_enum, default_value_t = Color::Auto, global = true, help_heading = "Output")]
     pub color: Color,
-    /// Tell more of what goes on inside; twice: everything
+    /// Print more details; twice: everything
     #[arg(long, action = clap::ArgAction::Count, global = true, help_heading = "Output")]
     pub verbose: u8,
 }
 
-/// Whether to use colours.
+/// When to use colors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Color {
-    /// On a terminal, unless NO_COLOR is set
+    /// If the output is a terminal and NO_COLOR is not set
     Auto,
     /// Always
     Always,
@@ -78,7 +78,7 @@ pub enum Color {
 }
 
 impl Global {
-    /// Lets all output follow the choice of colours.
+    /// Lets all output follow the choice of colors.
     pub fn choose_colors(&self) {
         match self.color {
             Color::Auto => anstream::ColorChoice::Auto,
@@ -89,7 +89,7 @@ impl Global {
     }
 }
 
-/// Who gives this command: the name of its user, and who that was before `sudo`.
+/// The user who runs this command, as `NAME`, or as `NAME as root` with the name before `sudo`.
 pub fn who() -> String {
     let user = nix::unistd::User::from_uid(nix::unistd::Uid::current()).ok().flatten();
     let name = user.map_or_else(|| nix::unistd::Uid::current().to_string(), |user| user.name);
@@ -99,9 +99,9 @@ pub fn who() -> String {
     }
 }
 
-/// What every command begins with.
+/// What every command needs.
 pub struct Context {
-    /// Arguments of every command.
+    /// The global options.
     pub global: Global,
     current_dir: PathBuf,
     kept: Kept,
@@ -115,18 +115,21 @@ enum Kept {
 }
 
 impl Context {
-    /// Looks around.
+    /// A context for the current directory and the environment of this process.
+    ///
+    /// # Errors
+    /// If the current directory is gone, or cannot be read.
     pub fn new(global: Global) -> Result<Self, CliError> {
         let current_dir = env::current_dir().map_err(CliError::io("cannot get the current directory"))?;
         Ok(Self { global, current_dir, kept: Kept::InFile })
     }
 
-    /// The same for a supervisor that does not use the state file.
+    /// A copy for a supervisor that keeps its state in memory and uses no state file.
     pub fn without_state(&self) -> Self {
         Self { global: self.global.clone(), current_dir: self.current_dir.clone(), kept: Kept::InMemory }
     }
 
-    /// What outlives a project's supervisor.
+    /// The state file of a project.
     pub fn state(&self, project: &ProjectName) -> Result<StateFile, CliError> {
         Ok(match self.kept {
             Kept::InFile => StateFile::at(self.paths()?.state(project)),
@@ -134,27 +137,27 @@ impl Context {
         })
     }
 
-    /// Our folders, made where they are missing.
+    /// The folders for sockets, locks, state and logs; created where they are missing.
     pub fn paths(&self) -> Result<Paths, CliError> {
         Ok(Paths::from_env()?)
     }
 
-    /// A path as whoever gave the command means it.
+    /// An absolute path; a relative one starts in the current directory.
     pub fn absolute(&self, path: &Path) -> PathBuf {
         self.current_dir.join(path)
     }
 
-    /// Whether nothing is to be done.
+    /// Whether `--dry-run` is set.
     pub fn is_dry_run(&self) -> bool {
         self.global.dry_run
     }
 
-    /// How data is printed, where it is not for people.
+    /// The output format for programs; `None` for the one for people.
     pub fn data(&self) -> Option<&Format> {
         Some(&self.global.format).filter(|format| !format.is_text())
     }
 
-    /// What decides which project is meant.
+    /// The options and the environment that determine the project and its file.
     pub fn options(&self) -> compose::Options {
         let global = &self.global;
         let environment: BTreeMap<_, _> = env::vars_os()
@@ -168,17 +171,17 @@ impl Context {
             profiles: global.profiles.clone(),
             current_dir: self.current_dir.clone(),
             environment,
-            // Without them one warning less is given.
+            // Without the addresses, only a warning is missing.
             host_addresses: netns::addresses().unwrap_or_default(),
         }
     }
 
-    /// The file, with its warnings told.
+    /// Loads the Compose file and prints its warnings.
     pub fn load(&self) -> Result<Loaded, CliError> {
         self.read().0
     }
 
-    /// The file, with its warnings told; and which files were looked at, also when something is wrong.
+    /// Loads the Compose file and prints its warnings. The files that were read are returned even if one is invalid.
     pub fn read(&self) -> (Result<Loaded, CliError>, Files) {
         let compose::Read { result, files } = compose::read(&self.options());
         let told = result.map_err(CliError::from).and_then(|loaded| {
@@ -188,8 +191,8 @@ impl Context {
         (told, files)
     }
 
-    /// The file without its warnings, which `up` has told; none when it cannot be loaded but the project's name
-    /// is known, so that what is there can still be looked at and removed.
+    /// Loads the Compose file without printing warnings, which `up` has printed. Returns no file if it cannot be loaded
+    /// but the project's name is known, so that the project can still be inspected and removed.
     pub fn load_if_possible(&self) -> Result<(ProjectName, Option<Loaded>), CliError> {
         match compose::load(&self.options()) {
             Ok(loaded) => Ok((loaded.project.name.clone(), Some(loaded))),
@@ -200,22 +203,21 @@ impl Context {
         }
     }
 
-    /// The project's name.
+    /// The name of the project.
     pub fn project(&self) -> Result<ProjectName, CliError> {
         Ok(compose::project_name(&self.options())?)
     }
 
-    /// The folder that relative paths in the project's file start from, if there is such a file.
+    /// The folder that relative paths in the Compose file refer to, if a file is found.
     pub fn directory(&self) -> Option<PathBuf> {
         compose::directory(&self.options())
     }
 
-    /// What is known of the names of what is a project's own: from its file, if there is one, and from what is remembered
-    /// of it.
+    /// Names that the project's own resources can have: from its file, if there is one, and from its stored state.
     pub fn expected(&self, name: &ProjectName, file: Option<&Project>) -> Expected {
         let remembered = self.paths().and_then(|paths| Ok(StateFile::at(paths.state(name)).load()?));
         let mut expected = remembered.map(|loaded| loaded.state.expected()).unwrap_or_else(|error| {
-            // All that is lost is a name that the file of an earlier release gave, and does not give any more.
+            // This loses only a name that the file of an earlier release gave and the present file does not.
             tracing::debug!(%error, "cannot read the stored state of the project");
             Expected::default()
         });
@@ -223,17 +225,18 @@ impl Context {
         expected
     }
 
-    /// Where the engine is.
+    /// The address of the engine.
     pub fn endpoint(&self) -> Result<Endpoint, CliError> {
         Ok(Surroundings::from_env().endpoint()?)
     }
 
-    /// The engine.
+    /// Connects to the engine.
     pub async fn engine(&self) -> Result<Docker, CliError> {
         Ok(Docker::connect().await?)
     }
 
-    /// The engine. One that lets us wait is told of within a second, with what the supervisor knows of it.
+    /// Connects to the engine. If that takes longer than 800 ms, a note says so, with the time of the engine's last
+    /// answer to the supervisor.
     pub async fn engine_or_told(&self) -> Result<Docker, CliError> {
         const AT_ONCE: Duration = Duration::from_millis(800);
         let connect = self.engine();
@@ -250,14 +253,14 @@ impl Context {
         };
         let since = match status.await {
             Ok(since) => project_status::last_answer(since),
-            // It is the engine that is waited for: a supervisor that does not answer is told by others.
+            // This waits for the engine; other commands report a supervisor that does not answer.
             Err(_) => String::new(),
         };
         output::note(&format!("the engine does not answer{since}; waiting, Ctrl-C ends"))?;
         connect.await
     }
 
-    /// What a supervisor of a project in this process needs.
+    /// The settings for a supervisor of the project in this process.
     pub async fn settings(&self, project: &ProjectName, docker: &Docker) -> Result<Settings, CliError> {
         let kernel: Arc<dyn Kernel> =
             if docker.is_local() { Arc::new(ThisKernel) } else { Arc::new(NoKernel) };
@@ -274,7 +277,7 @@ impl Context {
         })
     }
 
-    /// The arguments by which another process of ours means the same project.
+    /// Arguments by which another sameport process selects the same project.
     pub fn project_args(&self) -> Vec<std::ffi::OsString> {
         let mut args: Vec<std::ffi::OsString> = Vec::new();
         let mut add = |flag: &str, value: std::ffi::OsString| args.extend([flag.into(), value]);

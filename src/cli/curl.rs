@@ -1,4 +1,4 @@
-//! `sameport curl`: one request to one replica, past the kernel's choice.
+//! `sameport curl`: a request to one replica, which bypasses the kernel's choice.
 
 use std::{io::Write, net::Ipv4Addr, time::Duration};
 
@@ -33,31 +33,31 @@ use super::{
   sameport curl web-2 /healthz
   sameport curl -i -H 'Accept: text/plain' web-1 /metrics --port 9090")]
 pub struct CurlArgs {
-    /// The port in the pod; that on which the replica listens, if there is one only
+    /// The port in the pod; not needed if the replica listens on one only
     #[arg(long)]
     port: Option<u16>,
-    /// Print the status line and the header, too
+    /// Print the status line and headers as well
     #[arg(short, long)]
     include: bool,
-    /// Fail with exit code 1, and without output, if the status is 400 or more
+    /// Exit with 1 and print nothing if the status is 400 or more
     #[arg(short, long)]
     fail: bool,
-    /// The method
+    /// The request method
     #[arg(short = 'X', long, value_name = "METHOD")]
     request: Option<Method>,
-    /// A line of the header
+    /// A request header
     #[arg(short = 'H', long, value_name = "NAME: VALUE", value_parser = header)]
     header: Vec<(HeaderName, HeaderValue)>,
-    /// The body; makes it a POST
+    /// The request body; makes it a POST
     #[arg(short, long, value_name = "TEXT")]
     data: Option<String>,
-    /// How long it may take
+    /// Time limit
     #[arg(short, long, value_name = "TIME", value_parser = time, default_value = "30s")]
     max_time: Duration,
-    /// Which one
+    /// The replica, such as web-2
     #[arg(value_name = "SERVICE-N")]
     replica: Written,
-    /// What is asked for
+    /// The path, with a query
     #[arg(default_value = "/")]
     path: String,
 }
@@ -123,7 +123,7 @@ fn address(file: &Project, status: &Status, replica: &Replica) -> Result<Ipv4Add
     }
     let pod = pod(status, replica);
     let why = match (pod.map(|pod| pod.sharing), by_file(file, replica)) {
-        // Without a supervisor the kernel keeps steering, and the file has the ports.
+        // Without a supervisor the kernel still steers, and the addresses follow from the file.
         (Some(Sharing::Kernel), Some(address)) => return Ok(address),
         (Some(Sharing::Kernel), None) => "the file does not say which".to_owned(),
         _ => pod.and_then(|pod| pod.sharing_error.clone()).unwrap_or_else(|| {
@@ -160,7 +160,7 @@ fn port(file: &Project, replica: &Replica, wanted: Option<u16>) -> Result<u16, C
     }
 }
 
-/// TCP ports that a replica's service publishes, by the file.
+/// The TCP ports that the file publishes for a replica's service.
 fn published(file: &Project, replica: &Replica) -> Vec<u16> {
     let pod = replica.pod.parse::<PodName>().ok().and_then(|name| file.pods.get(&name));
     let (Some(pod), Ok(service)) = (pod, replica.service.parse()) else { return Vec::new() };
@@ -199,7 +199,7 @@ async fn ask(netns: &Netns, address: Ipv4Addr, port: u16, args: &CurlArgs) -> Re
         })
         .map_err(|error| Failure::Connect(error.to_string()))?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(Failure::Http)?;
-    // It ends with the answer.
+    // The task ends with the connection, after the response.
     tokio::spawn(connection);
     let response =
         sender.send_request(request(args, port).map_err(Failure::Cli)?).await.map_err(Failure::Http)?;
@@ -246,7 +246,7 @@ async fn show(response: Response<Incoming>, args: &CurlArgs) -> Result<(), Failu
     };
     print(head.as_bytes())?;
     let mut body = response.into_body();
-    // As it comes, so that an endless answer is seen.
+    // Print parts as they arrive, so that a streamed response is visible.
     while let Some(frame) = body.frame().await {
         if let Some(bytes) = frame.map_err(Failure::Http)?.data_ref() {
             print(bytes)?;

@@ -1,4 +1,4 @@
-//! `sameport demo` and the server that it runs in its replicas.
+//! `sameport demo`, and the server in its replicas.
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -31,22 +31,22 @@ use super::{args::time, context::Context, error::CliError, output};
   sameport demo --replicas 8 --keep        leave them running
   sameport demo --format json | jq .failed")]
 pub struct DemoArgs {
-    /// How many replicas share the port
+    /// The number of replicas behind the port
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = value_parser!(u32).range(2..=32))]
     replicas: u32,
-    /// End after at least so many requests instead of after a time
+    /// Stop after this number of requests instead of after a time
     #[arg(long, value_name = "N", conflicts_with = "duration", value_parser = value_parser!(u64).range(1..))]
     requests: Option<u64>,
-    /// For how long requests are sent
+    /// How long to send requests
     #[arg(long, value_name = "TIME", default_value = "8s", value_parser = duration)]
     duration: Duration,
-    /// Requests per second
+    /// Requests per second, up to 10000
     #[arg(long, value_name = "N", default_value_t = 400, value_parser = value_parser!(u32).range(1..=10_000))]
     rate: u32,
-    /// What a connection is used for: the kernel spreads connections, not requests
+    /// How many requests to send on a connection: the kernel spreads connections, not requests
     #[arg(long, value_enum, default_value_t = Use::Once)]
     connections: Use,
-    /// The port, instead of any that is free
+    /// The port; without it, any free one
     #[arg(long, value_parser = value_parser!(u16).range(1..))]
     port: Option<u16>,
     /// Leave the replicas running at the end
@@ -54,25 +54,25 @@ pub struct DemoArgs {
     keep: bool,
 }
 
-/// A kept connection stays with its replica. It has to end some time, or a new replica would never get one.
+/// A kept connection stays with its replica. It must close at some point, or a new replica would never get one.
 const REQUESTS_OF_A_CONNECTION: u32 = 25;
 
-/// What a connection is used for.
+/// How connections are used.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Use {
-    /// One request
+    /// One request per connection
     Once,
-    /// 25 requests, one after the other
+    /// 25 requests per connection, one after the other
     Kept,
 }
 
 /// Arguments of the server in the demo's replicas.
 #[derive(Args, Debug)]
 pub struct ServerArgs {
-    /// Where it listens, beside its siblings
+    /// Port to listen on, shared with the other replicas
     #[arg(long, default_value_t = project::PORT)]
     port: u16,
-    /// Which replica it says it is
+    /// Number of the replica, for its responses
     #[arg(long, env = project::REPLICA_VARIABLE, default_value = "0")]
     replica: String,
 }
@@ -88,12 +88,12 @@ pub async fn serve(args: ServerArgs) -> Result<(), CliError> {
     Ok(server::run(server).await.map_err(DemoError::Server)?)
 }
 
-/// Runs the demo. When something stands in its way, whatever it had made is removed, too.
+/// Runs the demo. If it fails, everything that it has created is removed.
 pub async fn run(context: &Context, args: DemoArgs) -> Result<(), CliError> {
     let (once, twice) = signals().map_err(CliError::io("cannot heed signals"))?;
     let outcome = tokio::select! {
         outcome = show(context, args, once) => outcome,
-        // The first signal has been answered with a removal that takes too long for the user.
+        // The user has interrupted a second time: the removal takes too long.
         () = twice.cancelled() => Err(DemoError::Abandoned.into()),
     };
     outcome.map_err(|error| match error {
@@ -130,7 +130,7 @@ async fn show(context: &Context, args: DemoArgs, interrupted: CancellationToken)
     output::colored_line(&ending(&report, options.afterwards, &own.name))
 }
 
-/// Programs get the figures at the end, and nothing before.
+/// With `--format`, the figures are printed at the end, and nothing before.
 fn screen(context: &Context, replicas: u32) -> Screen<Box<dyn Write + Send>> {
     match (context.data().is_some(), io::stdout().is_terminal()) {
         (true, _) => Screen::new(Box::new(io::sink()), Medium::Lines, replicas),
@@ -169,7 +169,7 @@ fn options(args: &DemoArgs) -> Options {
 
 async fn remove(docker: &Docker, image: &Image) -> Result<(), EngineError> {
     match docker.remove_image(image).await {
-        // Another demo runs, and removes it.
+        // Another demo still uses the image and will remove it.
         Err(EngineError::Conflict { .. }) => Ok(()),
         outcome => outcome,
     }
@@ -188,7 +188,7 @@ fn ending(report: &Report, afterwards: Afterwards, image: &Image) -> String {
     }
 }
 
-/// Cancelled at the first, and at the second signal that asks for an end.
+/// Tokens that are cancelled by the first and by the second SIGINT, SIGTERM or SIGHUP.
 fn signals() -> io::Result<(CancellationToken, CancellationToken)> {
     let (once, twice) = (CancellationToken::new(), CancellationToken::new());
     let mut kinds = Vec::new();

@@ -30,25 +30,25 @@ use super::{
   sameport -p shop down -v      by the project's name, and the data in its volumes, too
   sameport -p shop down -v --purge     and the supervisor's log: nothing of the project is left")]
 pub struct DownArgs {
-    /// Remove named volumes, too: the data in them is gone then
+    /// Also remove named volumes and the data in them
     #[arg(short, long)]
     volumes: bool,
-    /// Also remove what is kept to find out what happened: the supervisor's log, and a copy of a damaged state file
+    /// Also remove the supervisor's log and copies of damaged state files
     #[arg(long)]
     purge: bool,
-    /// How long a replica may take to end, whatever the file says
+    /// Stop timeout; overrides the file
     #[arg(short, long, value_name = "TIME", value_parser = time)]
     timeout: Option<Duration>,
-    /// Always so: a project goes as a whole
+    /// Accepted for compatibility; `down` always removes the whole project
     #[arg(long, hide = true)]
     remove_orphans: bool,
 }
 
 /// Runs `sameport down`.
 pub async fn run(context: &Context, mut args: DownArgs) -> Result<(), CliError> {
-    // The engine's labels say what there is to remove; the file only adds how long each replica may take.
+    // The engine's labels say what to remove; the file only adds the stop timeouts.
     let (name, loaded) = context.load_if_possible()?;
-    // What is kept is that one's.
+    // The log and the state file belong to the project on the other engine.
     args.purge = args.purge && !is_of_other_engine(context, &name).await;
     let request = Request::Down { volumes: args.volumes, grace: args.timeout };
     if context.is_dry_run() {
@@ -70,7 +70,7 @@ pub async fn run(context: &Context, mut args: DownArgs) -> Result<(), CliError> 
     session.ask(request).await?;
     tokio::select! {
         gone = wait::until(context, &session, Until::Gone, None) => gone?,
-        // Whoever has typed it by mistake wants to save what is left, at once.
+        // If `down` was a mistake, the rest must stay.
         () = signals.end() => {
             session.cancel_down().await?;
             return Err(CliError::midway(
@@ -85,7 +85,7 @@ pub async fn run(context: &Context, mut args: DownArgs) -> Result<(), CliError> 
     clear(context, &name, locks, &args)
 }
 
-/// Removes the files of a project that is gone. Nobody begins it anew meanwhile: its locks are held.
+/// Removes the files of a removed project. Its locks are held, so that no supervisor starts meanwhile.
 fn clear(
     context: &Context,
     name: &ProjectName,
@@ -110,23 +110,23 @@ fn clear(
     Ok(locks.into_iter().try_for_each(Lock::remove)?)
 }
 
-/// Lets go of what a supervisor could not, such as one that may open no more files. What is in the kernel here is of projects
-/// of this host's engine.
+/// Removes pins that the supervisor could not remove, for example because it had no file descriptors left. The kernel
+/// of this host has pins of projects on the local engine only.
 fn clear_kernel(name: &ProjectName) -> Result<(), CliError> {
     if !Pins::exist(name) {
         return Ok(());
     }
-    // It can be that of a project of the same name on another engine.
+    // Only a warning: the pins can belong to a project of the same name on another engine.
     Pins::clear(name).or_else(|error| {
         output::note(&format!("warning: something of the project is left in the kernel: {error}"))
     })
 }
 
-/// Removes all that `down` keeps.
+/// Removes everything that `down` keeps.
 fn purge(paths: &Paths, name: &ProjectName) -> Result<(), CliError> {
     for path in paths.kept(name) {
         let removed = match fs::remove_file(&path) {
-            // In the place of a state file there may be anything.
+            // The path of a state file can be an empty directory.
             Err(error) if error.kind() == io::ErrorKind::IsADirectory => fs::remove_dir(&path),
             removed => removed,
         };
@@ -146,7 +146,8 @@ fn would_purge(context: &Context, name: &ProjectName) -> Result<(), CliError> {
     kept.iter().try_for_each(|path| output::note(&format!("would remove {}", path.display())))
 }
 
-/// The supervisor that ends what is there. What is remembered is not needed for that.
+/// The supervisor that removes the project. It does not need the stored state, so a damaged one is ignored with a
+/// warning.
 async fn open(context: &Context, name: &ProjectName, file: Option<Project>) -> Result<Session, CliError> {
     match Session::open(context, name, file.clone()).await {
         Err(CliError::State(error)) if is_not_needed(&error) => {
@@ -157,14 +158,15 @@ async fn open(context: &Context, name: &ProjectName, file: Option<Project>) -> R
     }
 }
 
-/// Whether the state file is of a project of the same name on another engine, as far as can be told.
+/// Whether the state file belongs to a project of the same name on another engine. False if the engine does not answer.
 async fn is_of_other_engine(context: &Context, name: &ProjectName) -> bool {
     let Ok(docker) = context.engine().await else { return false };
     let settings = context.settings(name, &docker).await;
     settings.is_ok_and(|settings| matches!(settings.state.load(), Err(StateError::OtherEngine { .. })))
 }
 
-/// Whether a project can be removed all the same. A newer release may have made something of it that we do not know.
+/// Whether a project can be removed despite this error. A newer release may have created objects that this release does
+/// not know.
 fn is_not_needed(error: &StateError) -> bool {
     match error {
         StateError::File(_) | StateError::OtherEngine { .. } => true,

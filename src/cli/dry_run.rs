@@ -1,4 +1,4 @@
-//! `--dry-run`: what a command would do, and nothing is done.
+//! `--dry-run`: shows what a command would do, and changes nothing.
 
 use std::sync::Arc;
 
@@ -21,10 +21,10 @@ use super::{
     state,
 };
 
-/// Shows what would be done for a request. `file` is what a supervisor would know, if none runs.
+/// Prints what would be done for a request. `file` is used if no supervisor runs.
 ///
 /// # Errors
-/// When it would be refused, or the engine does not answer.
+/// If the request would be rejected, or the engine does not answer.
 pub async fn show(
     context: &Context,
     name: &ProjectName,
@@ -49,10 +49,10 @@ pub async fn show(
     output::note("nothing was changed")
 }
 
-/// As [`show`], for a command that changes something of a project: see [`Session::for_change`].
+/// Like [`show`], for a command that changes a project: see [`Session::for_change`].
 ///
 /// # Errors
-/// As [`show`].
+/// Those of [`show`].
 pub async fn change(context: &Context, request: Request) -> Result<(), CliError> {
     let error = match context.load() {
         Ok(loaded) => {
@@ -61,15 +61,15 @@ pub async fn change(context: &Context, request: Request) -> Result<(), CliError>
         }
         Err(error) => error,
     };
-    // Only one that runs knows what is wanted.
+    // Without the file, only a running supervisor knows the desired state.
     let (name, _) = Session::without_file(context, error).await?;
     show(context, &name, None, request).await
 }
 
-/// What images mean now, without fetching any; says which would be fetched.
+/// Resolves images to the ids that they have now. Pulls nothing, but prints what would be pulled.
 ///
 /// # Errors
-/// When the engine does not answer.
+/// If the engine does not answer.
 pub async fn images(docker: &Docker, project: &Project, pull: Option<Pull>) -> Result<Found, CliError> {
     let found = pull::look(docker, project).await?;
     let mut wanted: Vec<&Image> = project.services.values().map(|service| &service.container.image).collect();

@@ -1,4 +1,4 @@
-//! What ends a command, as a message and an exit code.
+//! Why a command ends, as a message and an exit code.
 
 use std::io;
 
@@ -21,112 +21,112 @@ use sameport::{
 
 use super::{other_engine::OtherEngine, takeover::OtherRelease};
 
-/// Why a command did not do what it was asked.
+/// The error of a command.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
-    /// The file is wrong.
+    /// The Compose file is invalid.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// The file cannot be watched.
+    /// The Compose file cannot be watched.
     #[error(transparent)]
     Watch(#[from] WatchError),
-    /// The engine did not do something.
+    /// The engine returned an error.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// The project is supervised by another process.
+    /// Another process on this host supervises the project.
     #[error(transparent)]
     Lock(#[from] LockError),
-    /// The project is supervised by another process, perhaps on another host.
+    /// Another process supervises the project, possibly on another host.
     #[error(transparent)]
     EngineLock(#[from] EngineLockError),
-    /// The supervisor refuses.
+    /// The supervisor rejected the request.
     #[error(transparent)]
     Rejected(#[from] Rejection),
     /// The supervisor does not answer.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// The supervisor that runs is of another release.
+    /// The running supervisor is of another release.
     #[error(transparent)]
     OtherRelease(#[from] OtherRelease),
-    /// The supervisor that runs is of a project on another engine.
+    /// The running supervisor manages a project of the same name on another engine.
     #[error(transparent)]
     OtherEngine(#[from] OtherEngine),
-    /// What is in the kernel cannot be taken over.
+    /// The state of the project in the kernel cannot be taken over.
     #[error(transparent)]
     Kernel(#[from] KernelError),
-    /// The supervisor of this process is gone.
+    /// The supervisor in this process has ended.
     #[error(transparent)]
     Ended(#[from] Ended),
-    /// What is remembered of the project cannot be read or written.
+    /// The stored state of the project cannot be read or written.
     #[error(transparent)]
     State(#[from] StateError),
-    /// A folder of ours cannot be used.
+    /// A folder for sockets, locks or state cannot be used.
     #[error(transparent)]
     Path(#[from] PathError),
     /// The demo failed.
     #[error(transparent)]
     Demo(#[from] DemoError),
-    /// The command is used wrongly.
+    /// The arguments are wrong.
     #[error("{message}")]
     Usage {
-        /// What is wrong.
+        /// What is wrong with them.
         message: String,
-        /// What to write.
+        /// What to write instead.
         help: String,
     },
-    /// It was tried, and failed.
+    /// The command failed.
     #[error("{message}")]
     Failed {
         /// What failed, and why.
         message: String,
-        /// What to do.
+        /// What to do about it.
         help: Option<String>,
     },
-    /// A file, a process or a terminal cannot be used.
+    /// An operation on a file, a process or a terminal failed.
     #[error("{what}: {source}")]
     Io {
-        /// What was done with what.
+        /// The operation and its object.
         what: String,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The user wants no more.
+    /// The user interrupted the command; nothing remains in progress.
     #[error("interrupted")]
     Interrupted,
-    /// The user wants no more of a command, and what it has asked for goes on or is left half done.
+    /// The user interrupted the command, and what it requested continues or is half done.
     #[error("interrupted: {message}")]
     InterruptedMidway {
-        /// What goes on.
+        /// What continues or remains.
         message: String,
-        /// How to end it, or to go on with it.
+        /// How to stop it or to continue it.
         help: String,
     },
-    /// A command that was run in a replica ended with this code.
+    /// The exit code of a command that ran in a replica.
     #[error("exit code {0}")]
     Exit(u8),
-    /// Whoever reads our output has left.
+    /// The reader of standard output has closed the pipe.
     #[error("nobody reads the output")]
     ClosedPipe,
 }
 
 impl CliError {
-    /// It was tried, and failed.
+    /// Builds [`Self::Failed`].
     pub fn failed(message: impl Into<String>, help: Option<&str>) -> Self {
         Self::Failed { message: message.into(), help: help.map(str::to_owned) }
     }
 
-    /// The user wants no more of a command, and something goes on.
+    /// Builds [`Self::InterruptedMidway`].
     pub fn midway(message: impl Into<String>, help: impl Into<String>) -> Self {
         Self::InterruptedMidway { message: message.into(), help: help.into() }
     }
 
-    /// A file, a process or a terminal cannot be used.
+    /// Builds [`Self::Io`], for `map_err`.
     pub fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         move |source| Self::Io { what, source }
     }
 
-    /// 1: it failed. 2: used wrongly, or the file is invalid. 3: the engine cannot be reached. 130: interrupted.
+    /// The exit code: 1 failed, 2 wrong usage or invalid file, 3 no access to the engine, 130 interrupted.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Load(_) | Self::Usage { .. } => 2,
@@ -143,7 +143,7 @@ impl CliError {
         }
     }
 
-    /// The message for a user; none where there is nothing to say.
+    /// The message for a terminal; `None` if there is nothing to report.
     pub fn render(&self) -> Option<String> {
         match self {
             Self::Exit(_) | Self::ClosedPipe => return None,
@@ -152,7 +152,7 @@ impl CliError {
         }
         let (red, cyan) = (AnsiColor::Red.on_default().bold(), AnsiColor::Cyan.on_default().bold());
         let mut text = match self {
-            // It is what the user wanted.
+            // An interruption is no error of the command.
             Self::InterruptedMidway { .. } => self.to_string(),
             _ => format!("{}: {}", styled("error", red), visible(&self.to_string())),
         };
@@ -162,7 +162,7 @@ impl CliError {
         Some(text)
     }
 
-    /// The same for programs; none where there is nothing to say.
+    /// The error as JSON; `None` if there is nothing to report.
     pub fn report(&self) -> Option<ErrorReport> {
         let error = match self {
             Self::Exit(_) | Self::ClosedPipe => return None,
@@ -212,7 +212,7 @@ impl From<supervisor::Rejection> for CliError {
     }
 }
 
-/// Whether a refusal is about what was written, and not about how things are.
+/// Whether the cause of a rejection is the command line rather than the state of the project.
 fn is_usage(code: RejectionCode) -> bool {
     matches!(
         code,
@@ -230,7 +230,7 @@ fn engine_code(error: &EngineError) -> u8 {
     }
 }
 
-/// A word in a style, which is taken off again where there are no colours.
+/// A word in a style, which is taken off again where there are no colors.
 pub fn styled(text: &str, style: Style) -> String {
     format!("{style}{text}{style:#}")
 }

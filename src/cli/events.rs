@@ -21,7 +21,7 @@ use super::{
   sameport events                   what happened, and what happens from now on
   sameport events --format json     each as a line of JSON")]
 pub struct EventsArgs {
-    /// Print what happened so far, and end
+    /// Print the events so far and exit
     #[arg(long)]
     no_follow: bool,
 }
@@ -52,12 +52,12 @@ pub async fn run(context: &Context, args: EventsArgs) -> Result<(), CliError> {
     }
 }
 
-/// Shows what happens from now on beside the logs, until the supervisor ends.
+/// Prints new events beside the logs, until the supervisor ends.
 pub async fn show_new(context: &Context, session: &Session) -> Result<(), CliError> {
     let mut events = session.events().await?;
     while let Some(line) = events.next().await {
         let Line::Live(event) = line? else { continue };
-        // It was told with its colours when the file was read.
+        // It was told with its colors when the file was read.
         let is_told = matches!(event.kind, EventKind::Rejected { .. });
         match context.data() {
             Some(format) => format.streamed(&event)?,

@@ -28,25 +28,25 @@ use super::{
   sameport exec web -- sh                  a shell in the first replica of `web` that runs
   sameport exec -T web-2 -- env > env.txt  without a terminal")]
 pub struct ExecArgs {
-    /// Give the command no terminal, even where there is one
+    /// Do not allocate a terminal
     #[arg(short = 'T', long)]
     no_tty: bool,
-    /// Always so; taken for the sake of habit
+    /// Accepted for compatibility; standard input is always open
     #[arg(short, long, hide = true)]
     interactive: bool,
-    /// As another user
+    /// Run as this user
     #[arg(short, long)]
     user: Option<String>,
-    /// In another folder
+    /// Run in this directory
     #[arg(short, long, value_name = "FOLDER")]
     workdir: Option<String>,
-    /// With another variable; without a value, with the one that it has here
+    /// Set an environment variable; without a value, use the one from here
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
-    /// With all capabilities
+    /// Run with all capabilities
     #[arg(long)]
     privileged: bool,
-    /// In which replica; the first one that runs if none is named
+    /// The replica; of a service, the first one that runs
     #[arg(value_name = "SERVICE[-N]")]
     replica: Written,
     /// The command and its arguments
@@ -54,7 +54,8 @@ pub struct ExecArgs {
     command: Vec<String>,
 }
 
-/// A variable as it is given, or with its value here: that is on no command line, which others can read.
+/// The variable as given, or with its value in this environment. Without a value, it does not appear on a command line
+/// that other users can read.
 fn assignment(variable: String, here: impl Fn(&str) -> Option<String>) -> Option<String> {
     if variable.contains('=') {
         return Some(variable);
@@ -98,7 +99,7 @@ pub async fn run(context: &Context, args: ExecArgs) -> Result<(), CliError> {
 type Input = std::pin::Pin<Box<dyn AsyncWrite + Send>>;
 type Output = BoxStream<'static, Result<ExecOutput, EngineError>>;
 
-/// The user's terminal, passing every key on; as it was before when this goes, however it goes.
+/// Standard input in raw mode: every key goes to the command. Dropping it restores the previous mode.
 struct RawTerminal(Termios);
 
 impl RawTerminal {
@@ -114,7 +115,7 @@ impl RawTerminal {
 
 impl Drop for RawTerminal {
     fn drop(&mut self) {
-        // There is nobody to tell, and nothing else to try.
+        // There is no way left to report an error.
         let _ = termios::tcsetattr(io::stdin(), OptionalActions::Drain, &self.0);
     }
 }
@@ -129,19 +130,19 @@ async fn with_terminal(control: &ExecControl, input: Input, output: Output) -> R
         if let Ok(size) = termios::tcgetwinsize(io::stdout())
             && let Err(error) = control.resize(size.ws_col, size.ws_row).await
         {
-            // A size that is not taken is ugly, and no more.
+            // A wrong size only spoils the layout.
             tracing::debug!(%error, "the terminal's size is not taken");
         }
         tokio::select! {
             done = &mut talk => return done,
             _ = resized.recv() => {}
-            // Ctrl-C is a key and goes to the command; this is `kill` or a closed terminal.
+            // Ctrl-C is sent to the command as a key. This is SIGTERM, or a closed terminal.
             () = ends.end() => return Err(CliError::Interrupted),
         }
     }
 }
 
-/// Carries what is typed to the command and what it writes to the user, until it ends.
+/// Copies standard input to the command and the command's output to this process, until the command ends.
 async fn converse(mut input: Input, mut output: Output) -> Result<(), CliError> {
     let typing = tokio::spawn(async move {
         let (mut stdin, mut buffer) = (tokio::io::stdin(), vec![0; 8192]);
@@ -151,7 +152,7 @@ async fn converse(mut input: Input, mut output: Output) -> Result<(), CliError> 
                 break;
             }
         }
-        // The end of our input is the end of the command's.
+        // The end of standard input ends that of the command, too.
         let _ = input.shutdown().await;
     });
     let mut result = Ok(());

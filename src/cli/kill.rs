@@ -20,10 +20,10 @@ use super::{
   sameport kill web-2              kill a replica: it is replaced
   sameport kill -s SIGHUP web      tell all replicas of `web` to reload")]
 pub struct KillArgs {
-    /// The signal
+    /// The signal to send
     #[arg(short, long, default_value = "SIGKILL")]
     signal: String,
-    /// Which ones
+    /// Services or replicas, such as web or web-2
     #[arg(required = true, value_name = "SERVICE[-N]")]
     replicas: Vec<Written>,
 }
@@ -49,7 +49,7 @@ pub async fn run(context: &Context, args: KillArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Kills every container of a project at once, but those that hold networks: nothing is to be rebuilt.
+/// Kills all containers of a project except the sandboxes, so that its networks stay.
 pub async fn all(docker: &Docker, finder: &mut Finder) -> Result<(), CliError> {
     for owned in finder.containers(docker).await?.ours {
         if owned.row.state == "running" && owned.labels.role != Role::Sandbox {

@@ -1,4 +1,4 @@
-//! What a newer release has made is not for this one to supervise.
+//! Guards objects that a newer release has created.
 
 use sameport::{
     engine::{Labels, docker::Docker},
@@ -7,10 +7,10 @@ use sameport::{
 
 use super::{context::Context, error::CliError, replicas::Finder};
 
-/// Makes sure that no newer release has made something of a project.
+/// Checks that no newer release has created containers of a project.
 ///
 /// # Errors
-/// When one has, or the engine does not answer.
+/// If one has, or the engine does not answer.
 pub async fn check(
     context: &Context,
     name: &ProjectName,

@@ -1,5 +1,5 @@
-//! Who listens where the kernel does not share ports, and so counts nothing: how many sockets of a pod's network listen at a
-//! published port. Anybody may read that on the engine's host, also who may not look into the processes.
+//! Counts listening sockets where the kernel does not share ports and so counts nothing. The socket table of a pod's
+//! network is readable by every user on the engine's host, even without access to the processes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,11 +11,11 @@ use sameport::{
     engine::{ContainerId, ContainerState, Engine, EngineError, docker::Docker},
 };
 
-/// Which replicas cannot have their port: a line for each service of which fewer sockets listen than replicas run. Nothing where it
-/// cannot be told.
+/// Describes services of which fewer sockets listen than replicas run, one line each. Empty if that cannot be found
+/// out.
 ///
 /// # Errors
-/// When the engine does not answer.
+/// If the engine does not answer.
 pub async fn missing(docker: &Docker, status: &Status) -> Result<Vec<String>, EngineError> {
     let mut lines = Vec::new();
     if !docker.is_local() {
@@ -27,13 +27,13 @@ pub async fn missing(docker: &Docker, status: &Status) -> Result<Vec<String>, En
         let services: BTreeSet<_> = all.iter().map(|replica| &replica.service).collect();
         let running: Vec<_> =
             all.into_iter().filter(|replica| replica.state == ReplicaState::Running).collect();
-        // Which of several services a published port belongs to the engine does not tell.
+        // The engine does not say to which of several services a published port belongs.
         if running.is_empty() || services.len() > 1 {
             continue;
         }
         let sandbox = match docker.inspect(&ContainerId(id.clone())).await {
             Ok(sandbox) => sandbox,
-            // It is made anew at this moment.
+            // The sandbox is being recreated.
             Err(EngineError::Gone { .. }) => {
                 lines.push(format!("the sandbox of {} does not run", pod.name));
                 continue;
@@ -45,14 +45,15 @@ pub async fn missing(docker: &Docker, status: &Status) -> Result<Vec<String>, En
             continue;
         };
         let published = sandbox.published.iter().filter_map(|(_, _, port)| tcp_port(port)).collect();
-        // Where the engine's processes are not this host's, there is no such file.
+        // If the engine's processes are not on this host, the file does not exist.
         let Some(listeners) = listeners(process.pid) else { continue };
         lines.extend(too_few(&running, &published, &listeners));
     }
     Ok(lines)
 }
 
-/// What is missing of one service. As where the kernel counts, any of its published ports is enough.
+/// The line for one service, if listeners are missing. As where the kernel counts, one of its published ports is
+/// enough.
 fn too_few(
     replicas: &[&Replica],
     published: &BTreeSet<u16>,
@@ -70,18 +71,18 @@ fn too_few(
     })
 }
 
-/// The port of a text such as `80/tcp`.
+/// The port of a text such as `80/tcp`; `None` for other protocols.
 fn tcp_port(text: &str) -> Option<u16> {
     text.strip_suffix("/tcp")?.parse().ok()
 }
 
-/// How many sockets listen at each port of a process's network; nothing where that cannot be read.
+/// The number of listening TCP sockets by port, in the network namespace of a process. `None` if it cannot be read.
 fn listeners(pid: u32) -> Option<BTreeMap<u16, usize>> {
     let mut found = BTreeMap::new();
     for family in ["tcp", "tcp6"] {
         match fs::read_to_string(format!("/proc/{pid}/net/{family}")) {
             Ok(table) => listening(&table).for_each(|port| *found.entry(port).or_default() += 1),
-            // A kernel without IPv6.
+            // The kernel has no IPv6.
             Err(_) if family == "tcp6" => {}
             Err(error) => {
                 tracing::debug!(%error, pid, "cannot read who listens in the network of a process");
@@ -92,7 +93,7 @@ fn listeners(pid: u32) -> Option<BTreeMap<u16, usize>> {
     Some(found)
 }
 
-/// The ports at which sockets listen, by a table such as `/proc/net/tcp`.
+/// The ports of the listening sockets in a table such as `/proc/net/tcp`.
 fn listening(table: &str) -> impl Iterator<Item = u16> {
     const LISTEN: &str = "0A";
     table.lines().skip(1).filter_map(|line| {
@@ -117,7 +118,7 @@ mod tests {
         assert_eq!(listening(table).collect::<Vec<_>>(), [8080, 80]);
     }
 
-    /// A replica that runs, and publishes a port.
+    /// A running replica of a service that publishes a port.
     fn replica(slot: u32) -> Replica {
         let replica = serde_json::json!({
             "project": "shop", "replica": format!("web-{slot}"), "service": "web", "slot": slot, "replacement": false,
@@ -137,7 +138,7 @@ mod tests {
             (1, 1, None),
             (1, 3, Some("1 of 3 replicas of web listen on port 8080")),
             (3, 3, None),
-            // One for each worker.
+            // A server with one socket per worker.
             (12, 3, None),
         ] {
             let listeners = BTreeMap::from([(8080, count), (43_411, 1)]);

@@ -33,33 +33,33 @@ use printed::Printed;
   sameport logs --tail 20          the last lines of each replica
   sameport logs -f --since 10m web-2")]
 pub struct LogsArgs {
-    /// Go on with what is written from now on
+    /// Follow: also show what is written from now on
     #[arg(short, long)]
     follow: bool,
-    /// Only the last lines of each replica
+    /// Only the last N lines of each replica
     #[arg(short = 'n', long, value_name = "N", value_parser = tail)]
     tail: Option<Tail>,
-    /// Only from then on: 10m, 2h, 2026-01-31T10:00:00Z
+    /// Only lines since then: 10m, 2h, 2026-01-31T10:00:00Z
     #[arg(long, value_name = "TIME", value_parser = moment)]
     since: Option<Timestamp>,
-    /// Only until then
+    /// Only lines until then
     #[arg(long, value_name = "TIME", value_parser = moment)]
     until: Option<Timestamp>,
-    /// With the time of each line
+    /// Print the time of each line
     #[arg(short, long)]
     timestamps: bool,
-    /// Without the replica's name in front
+    /// Print lines without the name of the replica
     #[arg(long)]
     no_log_prefix: bool,
-    /// Print control characters as they are, also on a terminal
+    /// Print control characters unchanged, even on a terminal
     #[arg(long)]
     raw: bool,
-    /// Only these
+    /// Only these services or replicas
     #[arg(value_name = "SERVICE[-N]")]
     replicas: Vec<Written>,
 }
 
-/// How many of the last lines.
+/// The argument of `--tail`; `None` is `all`.
 #[derive(Clone, Copy, Debug)]
 struct Tail(Option<u64>);
 
@@ -89,10 +89,10 @@ fn moment(text: &str) -> Result<Timestamp, String> {
     Timestamp::now().checked_sub(ago).map_err(|e| e.to_string())
 }
 
-/// How lines are shown.
+/// How lines are printed.
 #[derive(Clone, Debug)]
 struct Look {
-    /// None: for people.
+    /// The output format for programs; `None` for the one for people.
     data: Option<Format>,
     prefix: bool,
     timestamps: bool,
@@ -133,7 +133,7 @@ pub async fn run(context: &Context, args: LogsArgs) -> Result<(), CliError> {
     }
 }
 
-/// Shows what the replicas of some services write from now on, all if none is named.
+/// Follows the logs of the replicas of these services; an empty list means all.
 pub async fn follow_all(
     context: &Context,
     engine: &impl Engine,
@@ -147,7 +147,7 @@ pub async fn follow_all(
     follow(engine, finder, &replicas, options, look).await
 }
 
-/// What has been written, in order of time over all replicas. Only the next line of each is held.
+/// Prints the existing logs, in order of time across all replicas. Holds only the next line of each replica in memory.
 async fn past(
     engine: &impl Engine,
     mut finder: Finder,
@@ -184,7 +184,7 @@ async fn past(
 
 type Lines = BoxStream<'static, Result<LogLine, EngineError>>;
 
-/// The next line; a container that has gone meanwhile has no more.
+/// The next line; `None` at the end of the log, or if the container is gone.
 async fn next(lines: &mut Lines) -> Result<Option<LogLine>, EngineError> {
     match lines.next().await {
         None | Some(Err(EngineError::Gone { .. })) => Ok(None),
@@ -192,14 +192,14 @@ async fn next(lines: &mut Lines) -> Result<Option<LogLine>, EngineError> {
     }
 }
 
-/// How many lines may wait to be printed; the engine holds the rest back.
+/// Lines that can wait to be printed. When it is full, backpressure reaches the engine.
 const WAITING: usize = 256;
-/// After the engine went away.
+/// Pause before reconnecting to the engine.
 const RETRY: Duration = Duration::from_millis(500);
-/// Events can get lost.
+/// Interval at which replicas are listed again, since events can be lost.
 const RESYNC: Duration = Duration::from_secs(5);
 
-/// Shows what is written, also by replicas that come later, until dropped.
+/// Prints new lines, including those of replicas that start later, until it is dropped.
 async fn follow(
     engine: &impl Engine,
     mut finder: Finder,
@@ -210,8 +210,8 @@ async fn follow(
     let mut printer = Printer::new(look);
     let (sender, mut lines) = mpsc::channel(WAITING);
     let mut readers = tokio::task::JoinSet::new();
-    // For each container that was ever followed: what was printed of it, after which reading goes on after a restart; none
-    // while it is being read.
+    // The containers that were followed, and what was printed of them, so that reading continues there after a restart.
+    // `None` while a reader is active.
     let mut seen: BTreeMap<ContainerId, Option<Printed>> = BTreeMap::new();
     let mut events: Option<BoxStream<'static, EngineEvent>> = None;
     loop {
@@ -222,7 +222,7 @@ async fn follow(
             for replica in replicas {
                 let options = match seen.get(&replica.id) {
                     None => options.clone(),
-                    // It is being read, or nothing new can come of it.
+                    // A reader is active, or the container has ended and writes nothing new.
                     Some(None) => continue,
                     Some(Some(_)) if !replica.running => continue,
                     Some(Some(printed)) => LogOptions {
@@ -266,7 +266,7 @@ async fn follow(
     }
 }
 
-/// Reads one container's lines until it ends, and tells what was printed of it by then.
+/// Reads the lines of one container until its log ends. Returns what was printed.
 async fn read(
     replica: Replica,
     mut lines: Lines,
@@ -302,7 +302,7 @@ impl Printer {
         Self { look, width: 0, terminal: std::io::stdout().is_terminal() }
     }
 
-    /// Makes room for the name of a replica.
+    /// Widens the column of names for a replica.
     fn widen(&mut self, replica: &Replica) {
         self.width = self.width.max(replica.to_string().len());
     }
@@ -333,14 +333,14 @@ impl Printer {
         }
         text.push_str(&with_colors(&line.text));
         if self.terminal {
-            // A line that is cut off in the middle of a colour must not colour the next one.
+            // A line that is cut off in the middle of a color must not color the next one.
             text.push_str("\u{1b}[0m");
         }
         output::colored_line(&text)
     }
 }
 
-/// The same replica has the same colour each time.
+/// The same replica has the same color each time.
 fn color(replica: &Replica) -> Style {
     let sum: usize = replica.service.as_str().bytes().map(usize::from).sum();
     let number = sum + usize::try_from(replica.slot.number()).unwrap_or_default();

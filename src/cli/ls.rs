@@ -22,18 +22,18 @@ use super::{boot::Boot, context::Context, error::CliError, output, projects};
   sameport ls -a --filter name=shop
   sameport ls --format json | jq -r '.[] | select(.supervised | not) | .name'")]
 pub struct LsArgs {
-    /// Also list projects of which nothing runs
+    /// Also list projects that have no running container
     #[arg(short, long)]
     all: bool,
     /// Print names only
     #[arg(short, long)]
     quiet: bool,
-    /// Only projects whose name contains TEXT, begins with it (`^TEXT`) or ends with it (`TEXT$`)
+    /// Only projects whose name contains TEXT, starts with it (`^TEXT`) or ends with it (`TEXT$`)
     #[arg(long, value_name = "name=TEXT")]
     filter: Vec<Filter>,
 }
 
-/// A text that a project's name has to contain.
+/// The text that a project's name must contain.
 #[derive(Clone, Debug)]
 struct Filter {
     text: String,
@@ -67,7 +67,7 @@ impl Filter {
     }
 }
 
-/// How many containers are in which state. Sandboxes do nothing, and count only where there is nothing else.
+/// The number of containers by state. Sandboxes count only if there is no other container.
 fn containers(ours: &[Owned]) -> BTreeMap<String, usize> {
     let states = |is_counted: fn(&Role) -> bool| {
         let mut states = BTreeMap::<_, usize>::new();
@@ -80,23 +80,23 @@ fn containers(ours: &[Owned]) -> BTreeMap<String, usize> {
     if counted.is_empty() { states(|_| true) } else { counted }
 }
 
-/// The same in words.
+/// The counts as text, such as `running(4)`.
 fn words(containers: &BTreeMap<String, usize>) -> String {
     let mut shown: Vec<_> = containers.iter().collect();
-    // What runs comes first.
+    // Running containers come first.
     shown.sort_by_key(|(state, _)| (state.as_str() != "running", state.as_str()));
     let shown: Vec<_> = shown.into_iter().map(|(state, count)| format!("{state}({count})")).collect();
     shown.join(", ")
 }
 
-/// The folder of a project's file: as its supervisor says, else as is remembered of what this user applied last.
+/// The folder of a project's Compose file: as reported by its supervisor, or else as last applied by this user.
 fn folder(context: &Context, name: &ProjectName, owner: Option<&Owner>) -> Option<String> {
     let remembered = || context.state(name).ok()?.load().ok()?.state.folder;
     let folder = owner.and_then(|owner| owner.folder.clone()).or_else(remembered);
     folder.map(|folder| folder.display().to_string())
 }
 
-/// Whether a project is supervised, and by which user's supervisor if it is not one of this user's.
+/// Whether a project is supervised; with user and host, if by another user.
 fn supervised(project: &ProjectSummary, owner: Option<&Owner>) -> String {
     match owner {
         Some(owner) if !owner.is_of_this_user() => format!("{}@{}", owner.user, owner.host),
@@ -124,7 +124,7 @@ pub async fn run(context: &Context, args: LsArgs) -> Result<(), CliError> {
             continue;
         }
         let owner = owners.get(&name);
-        // One of an earlier release holds no lock on the engine.
+        // A supervisor of an earlier release holds no lock on the engine.
         let is_here = Client::connect(&context.paths()?.socket(&name)).await?.is_some();
         let containers = containers(&checked.ours);
         let project = ProjectSummary {

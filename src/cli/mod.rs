@@ -1,4 +1,5 @@
-//! The command line: one file a command. It prints and carries, and decides nothing.
+//! The command line: one module per command. A command parses its arguments, sends a request and prints the reply; the
+//! library decides what happens.
 
 mod args;
 mod background;
@@ -55,7 +56,7 @@ use output::format::Format;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use sameport::kernel::{self, rights};
 
-/// Runs N replicas of a container image behind one port, with no proxy.
+/// Run N replicas of a container image behind one port, without a proxy
 #[derive(Parser, Debug)]
 #[command(name = "sameport", version, propagate_version = true, max_term_width = 100)]
 #[command(
@@ -72,7 +73,7 @@ struct Cli {
 enum Command {
     /// Create and update services to match the Compose file, and keep them running
     Up(up::UpArgs),
-    /// Stop and remove all that `up` made, and nothing else
+    /// Stop and remove everything that `up` created, and nothing else
     Down(down::DownArgs),
     /// List projects on this engine
     Ls(ls::LsArgs),
@@ -80,53 +81,53 @@ enum Command {
     Ps(ps::PsArgs),
     /// Show the status of the whole project
     Status(status::StatusArgs),
-    /// What replicas write
+    /// Show the output of replicas
     Logs(logs::LogsArgs),
-    /// What happens: starts, ends, failures
+    /// Stream events: starts, exits, failures
     Events(events::EventsArgs),
-    /// Run another number of replicas, until the file says something new
+    /// Change the number of replicas
     Scale(service::ScaleArgs),
-    /// Replace the processes of replicas, one at a time
+    /// Restart replicas, one at a time
     Restart(service::RestartArgs),
-    /// Stop services and keep their containers
+    /// Stop services without removing their containers
     Stop(service::StopArgs),
-    /// Run stopped services again
+    /// Start stopped services
     Start(service::StartArgs),
-    /// Bring a service to another version without dropping a request, and back
+    /// Change the version of a service without dropping a request, and go back
     Rollout(rollout::RolloutArgs),
-    /// Send a signal to a replica; what ends is replaced
+    /// Send a signal to replicas; replicas that exit are replaced
     Kill(kill::KillArgs),
-    /// Give replicas more or fewer of the new connections
+    /// Change the share of new connections that replicas get
     Weight(traffic::WeightArgs),
-    /// Give a replica no new connections, and let it finish those that it has
+    /// Take a replica out of rotation; it finishes its connections
     Drain(traffic::DrainArgs),
-    /// Send one HTTP request to exactly one replica
+    /// Send an HTTP request to one particular replica
     Curl(curl::CurlArgs),
     /// Run a command in a replica
     Exec(exec::ExecArgs),
-    /// Print the resolved file
+    /// Check the Compose file and print it as it is understood
     Config(config::ConfigArgs),
-    /// What this host can do, what is missing, and how to get it
+    /// Check what this host supports, and how to get what is missing
     Doctor(doctor::DoctorArgs),
-    /// Show the whole thing, on an engine with no image and no registry
+    /// Run a demo; needs no image and no registry
     Demo(demo::DemoArgs),
-    /// Start the project at boot, by a systemd unit
+    /// Start the project at boot with a systemd unit
     Enable(boot::EnableArgs),
-    /// Do not start the project at boot; what runs goes on
+    /// Stop starting the project at boot; replicas keep running
     Disable(boot::DisableArgs),
-    /// Supervise in the foreground, for systemd (Type=notify)
+    /// Run the supervisor in the foreground, for systemd (Type=notify)
     Supervise(supervise::SuperviseArgs),
-    /// Print a script that completes commands in a shell
+    /// Print a completion script for a shell
     Completion(completion::CompletionArgs),
-    /// Print the versions of sameport and of the engine
+    /// Show the versions of sameport and of the engine
     Version(version::VersionArgs),
-    /// The server in the demo's replicas
+    /// Run the server of the demo's replicas
     #[command(hide = true)]
     DemoServer(demo::ServerArgs),
 }
 
 impl Command {
-    /// Whether it prints data, for which `--format` says how.
+    /// Whether the command prints data that `--format` applies to.
     fn has_data(&self) -> bool {
         !matches!(
             self,
@@ -134,14 +135,14 @@ impl Command {
         )
     }
 
-    /// Whether what it changes, if anything, can be told without doing it.
+    /// Whether `--dry-run` can show what the command would do. True for commands that change nothing.
     fn has_plan(&self) -> bool {
         !matches!(self, Self::Exec(_) | Self::Demo(_) | Self::Supervise(_) | Self::DemoServer(_))
     }
 }
 
-/// Lets this process have as many files open as it may: systemd and most logins begin with 1,024, which a project with many
-/// ports needs. It has no program that would be slower, or wrong, with more.
+/// Raises the soft limit of open files to the hard limit. systemd and most logins set a soft limit of 1024, too few for
+/// a project with many ports. Nothing in this process depends on a low limit.
 fn raise_open_files() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
@@ -150,14 +151,14 @@ fn raise_open_files() {
     }
 }
 
-/// Runs the command that the arguments of this process ask for.
+/// Runs the command of this process's arguments.
 pub fn main() -> ExitCode {
     let mut args: Vec<OsString> = std::env::args_os().collect();
     if is_plugin(&args) {
         if args.get(1).is_some_and(|arg| arg == "docker-cli-plugin-metadata") {
             return finish(version::plugin_metadata(), &Format::Text);
         }
-        // Docker calls `docker-sameport sameport …`.
+        // Docker calls its plugins as `docker-sameport sameport …`.
         if args.get(1).is_some_and(|arg| arg == "sameport") {
             args.remove(1);
         }
@@ -174,7 +175,7 @@ pub fn main() -> ExitCode {
     let format = cli.global.format.clone();
     kernel::save_memory();
     raise_open_files();
-    // Before there are other threads.
+    // Capabilities belong to a thread: other threads must not exist yet.
     if let Err(error) = rights::confine() {
         return finish(Err(CliError::failed(error.to_string(), None)), &format);
     }
@@ -183,7 +184,7 @@ pub fn main() -> ExitCode {
         Err(error) => return finish(Err(CliError::io("cannot start")(error)), &format),
     };
     let code = finish(runtime.block_on(run(cli)), &format);
-    // A thread that waits on standard input would keep us here for ever.
+    // A thread that is blocked on standard input would never end.
     runtime.shutdown_background();
     code
 }
@@ -200,14 +201,14 @@ fn finish(result: Result<(), CliError>, format: &Format) -> ExitCode {
         _ => error.render(),
     };
     if let Some(message) = message {
-        // Nobody is left to be told where even this fails.
+        // If standard error fails, too, there is nowhere left to report to.
         let _ = output::line_to(&mut anstream::stderr(), &message);
     }
     ExitCode::from(error.exit_code())
 }
 
 async fn run(cli: Cli) -> Result<(), CliError> {
-    // In a replica there is neither a file nor a folder to use.
+    // In a replica of the demo there is no project, and no home directory.
     if let Command::DemoServer(args) = cli.command {
         return demo::serve(args).await;
     }
@@ -237,7 +238,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
 
 async fn dispatch(context: &Context, command: Command) -> Result<(), CliError> {
     match command {
-        // It has served by now.
+        // `run` handles it before there is a context.
         Command::DemoServer(_) => Ok(()),
         Command::Up(args) => up::run(context, args).await,
         Command::Down(args) => down::run(context, args).await,

@@ -1,7 +1,7 @@
-//! A supervisor whose project is on another engine than a command is for: both projects have one name.
+//! Detects a supervisor that manages a project of the same name on another engine.
 //!
-//! What is kept of a project on a host, its lock and its socket among it, goes by its name. A command with another
-//! `DOCKER_HOST` finds that supervisor, and what it asks for would happen on the wrong engine.
+//! Locks, sockets and state of a project on a host are found by its name. A command with another `DOCKER_HOST` would
+//! find that supervisor and change the project on the wrong engine.
 
 use sameport::{
     api::Version,
@@ -14,21 +14,21 @@ use sameport::{
 
 use super::{context::Context, error::CliError};
 
-/// A command is for another engine than the supervisor that runs.
+/// The command and the running supervisor use different engines.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "project `{project}` on this host is one on another engine, {supervised}; this command is for {asked}"
 )]
 pub struct OtherEngine {
     project: ProjectName,
-    /// Where the supervisor reaches its engine.
+    /// The supervisor's engine address.
     supervised: String,
-    /// Where the command reaches its own.
+    /// The command's engine address.
     asked: String,
 }
 
 impl OtherEngine {
-    /// What to type.
+    /// How to resolve it.
     pub fn help(&self) -> String {
         format!(
             "give this project another name (`-p NAME`), or the command with DOCKER_HOST={}",
@@ -37,7 +37,7 @@ impl OtherEngine {
     }
 }
 
-/// The engine of a supervisor of this process. Without its id, commands go by its address alone.
+/// The identity of the engine for a supervisor in this process. Without an id, commands compare only addresses.
 pub async fn identity(docker: &Docker) -> EngineIdentity {
     let id = docker.id().await.unwrap_or_else(|error| {
         tracing::debug!(%error, "the engine does not report its id");
@@ -46,9 +46,9 @@ pub async fn identity(docker: &Docker) -> EngineIdentity {
     EngineIdentity { address: docker.address().to_owned(), id }
 }
 
-/// Refuses a supervisor whose project is on another engine. The engine is asked only if it is reached in another way.
+/// Returns an error if the supervisor uses another engine. Asks the engine for its id only if the addresses differ.
 pub async fn check(context: &Context, project: &ProjectName, version: &Version) -> Result<(), CliError> {
-    // One of an earlier release does not tell.
+    // A supervisor of an earlier release does not report its engine.
     let Some(EngineIdentity { address, id }) = version.engine.as_deref() else { return Ok(()) };
     let asked = Surroundings::from_env().endpoint()?.host;
     if asked == *address || (id.is_some() && context.engine().await?.id().await? == *id) {

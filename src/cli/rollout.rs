@@ -52,28 +52,28 @@ pub struct RolloutArgs {
 /// A rollout that begins.
 #[derive(Args, Debug)]
 struct Begin {
-    /// To this image; until the file names another one, it stays
+    /// Use this image until the file names another one
     #[arg(long)]
     image: Option<String>,
-    /// When the image is fetched, whatever the file says
+    /// When to pull the image; overrides the file
     #[arg(long, value_enum)]
     pull: Option<Pull>,
-    /// Let new replicas come beside the old ones, and get this part of the connections until `promote` or `abort`
+    /// Start a canary that gets this share of the connections until `promote` or `abort`
     #[arg(long, value_name = "PERCENT", value_parser = part, conflicts_with_all = ["steps", "strategy"])]
     canary: Option<Share>,
-    /// Let the new replicas get more and more
+    /// Shift traffic to the new version in steps
     #[arg(long, value_name = "PERCENT,…", conflicts_with = "strategy", requires = "every")]
     steps: Option<Shares>,
-    /// How long each step lasts, once its replicas have proved themselves
+    /// How long each step lasts once its replicas are ready
     #[arg(long, value_name = "TIME", value_parser = time, requires = "steps")]
     every: Option<Duration>,
-    /// How the new replicas come to the old ones
+    /// How the new replicas replace the old ones
     #[arg(long, value_enum)]
     strategy: Option<Strategy>,
-    /// Do not wait until it is done
+    /// Return at once, without waiting for the end of the rollout
     #[arg(short, long)]
     detach: bool,
-    /// Which service
+    /// The service
     #[arg(required = true)]
     service: Option<ServiceName>,
 }
@@ -83,53 +83,53 @@ struct Begin {
 enum Strategy {
     /// Slot after slot, as `deploy.update_config` says
     Rolling,
-    /// All of them beside the old ones, which get everything until the new ones are ready; then the other way round
+    /// Start all new replicas, then switch all connections to them at once
     BlueGreen,
 }
 
 /// What can be done with a rollout.
 #[derive(Subcommand, Debug)]
 enum Verb {
-    /// How far it is
+    /// Show the progress of a rollout
     Status(Which),
-    /// Replace nothing more for now
+    /// Pause: replace no more replicas for now
     Pause(Which),
-    /// Go on
+    /// Resume a paused rollout
     Resume(Which),
-    /// Go back to the last version that has served
+    /// Undo: go back to the last version that has served
     Undo(Undo),
-    /// Give the new version all connections, and let the old replicas go
+    /// Promote a canary: give the new version all connections
     Promote(Which),
-    /// Give the rollout in progress up, and let the new replicas go
+    /// Abort: remove the new replicas
     Abort(Which),
-    /// The versions that a service had
+    /// List the versions of a service
     History(History),
 }
 
 #[derive(Args, Debug)]
 struct History {
-    /// Print the values of the environment, too: they may hold passwords
+    /// Also print the values of the environment, which may contain passwords
     #[arg(long)]
     show_env: bool,
-    /// Which service
+    /// The service
     service: ServiceName,
 }
 
 #[derive(Args, Debug)]
 struct Which {
-    /// Which service
+    /// The service
     service: ServiceName,
 }
 
 #[derive(Args, Debug)]
 struct Undo {
-    /// To the version of this number, whatever became of it; see `sameport rollout history`
+    /// Go to the version of this number, even if it failed; see `sameport rollout history`
     #[arg(long, value_name = "N")]
     to: Option<u32>,
-    /// Do not wait until it is done
+    /// Return at once, without waiting for the end of the rollout
     #[arg(short, long)]
     detach: bool,
-    /// Which service
+    /// The service
     service: ServiceName,
 }
 

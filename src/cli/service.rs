@@ -23,10 +23,10 @@ use super::{
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  sameport scale web=4 jobs=2")]
 pub struct ScaleArgs {
-    /// Do not ask, however many replicas it is
+    /// Do not ask for confirmation, however many replicas are started
     #[arg(short, long)]
     yes: bool,
-    /// How many replicas of which service
+    /// The number of replicas of each service
     #[arg(required = true, value_name = "SERVICE=N")]
     counts: Vec<Count>,
 }
@@ -37,10 +37,10 @@ pub struct ScaleArgs {
     after_help = "Examples:\n  sameport restart web      each replica of `web`, one at a time\n  sameport restart web-2    one of them"
 )]
 pub struct RestartArgs {
-    /// How long a replica may take to end, whatever the file says
+    /// Stop timeout; overrides the file
     #[arg(short, long, value_name = "TIME", value_parser = time)]
     timeout: Option<Duration>,
-    /// Which ones; all if none is named
+    /// Services or replicas, such as web or web-2; without any, all services
     #[arg(value_name = "SERVICE[-N]")]
     replicas: Vec<Written>,
 }
@@ -49,10 +49,10 @@ pub struct RestartArgs {
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  sameport stop web")]
 pub struct StopArgs {
-    /// How long a replica may take to end, whatever the file says
+    /// Stop timeout; overrides the file
     #[arg(short, long, value_name = "TIME", value_parser = time)]
     timeout: Option<Duration>,
-    /// Which ones; all if none is named
+    /// Services; without any, all
     services: Vec<ServiceName>,
 }
 
@@ -60,7 +60,7 @@ pub struct StopArgs {
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  sameport start web")]
 pub struct StartArgs {
-    /// Which ones; all if none is named
+    /// Services; without any, all
     services: Vec<ServiceName>,
 }
 

@@ -50,16 +50,16 @@ use super::{
 SIGHUP makes it read the file again; with `--watch`, so does a change of the file. SIGTERM ends the supervisor and
 leaves everything running; `sameport down` removes it.")]
 pub struct SuperviseArgs {
-    /// Read the file anew whenever it changes, or a file of variables does
+    /// Apply the Compose file again whenever it or one of its env files changes
     #[arg(long)]
     watch: bool,
-    /// Go on with what was asked for last (`up`, `scale`, `stop`, `rollout`), and apply the file only if it never was
+    /// Resume what was requested last (`up`, `scale`, `stop`, `rollout`); apply the file only if there is no such state
     #[arg(long)]
     resume: bool,
-    /// Print the log as JSON
+    /// Log as JSON
     #[arg(long)]
     json: bool,
-    /// As `up -d` calls it: waits for what is asked, and keeps its log small
+    /// Used by `up -d`: wait for requests, and limit the size of the log
     #[arg(long, hide = true)]
     background: bool,
 }

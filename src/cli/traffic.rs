@@ -24,7 +24,7 @@ use super::{
   sameport weight web-3=10            a tenth of what the others get; the default is 100
   sameport weight web-1=100 web-2=0   no new connections for the second one; it keeps those it has")]
 pub struct WeightArgs {
-    /// How much which replica gets of the new connections, compared with the others: 0 to 1000
+    /// The weight of each replica, relative to the others: 0 to 1000
     #[arg(required = true, value_name = "SERVICE-N=W")]
     weights: Vec<Weighted>,
 }
@@ -39,10 +39,10 @@ pub struct DrainArgs {
     /// Wait until their connections have ended
     #[arg(long)]
     wait: bool,
-    /// End them now, if they are about to end and still finish their connections, as in a rollout with a long `drain`
+    /// Stop them now if they are draining, as in a rollout with a long `drain`
     #[arg(long, conflicts_with = "wait")]
     force: bool,
-    /// Which ones
+    /// Replicas, such as web-2
     #[arg(required = true, value_name = "SERVICE-N")]
     replicas: Vec<Written>,
 }

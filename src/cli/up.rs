@@ -47,37 +47,37 @@ pub struct UpArgs {
     /// Leave the supervisor running in the background
     #[arg(short, long)]
     detach: bool,
-    /// Apply the Compose file, and its env files, again whenever one changes
+    /// Apply the Compose file again whenever it or one of its env files changes
     #[arg(long)]
     watch: bool,
-    /// Run so many replicas of a service
+    /// Set the number of replicas of a service
     #[arg(long, value_name = "SERVICE=N")]
     scale: Vec<Count>,
-    /// Do not ask, however many replicas --scale wants
+    /// Do not ask for confirmation, however many replicas --scale starts
     #[arg(short, long)]
     yes: bool,
-    /// Wait until all is up and healthy; implies --detach
+    /// Wait until all replicas are ready; implies --detach
     #[arg(long)]
     wait: bool,
-    /// How long to wait at most
+    /// How long --wait may take
     #[arg(long, value_name = "TIME", value_parser = time, requires = "wait")]
     wait_timeout: Option<Duration>,
-    /// When images are fetched, whatever the file says
+    /// When to pull images; overrides the file
     #[arg(long, value_enum)]
     pull: Option<Pull>,
     /// Remove containers of services that the file no longer has
     #[arg(long)]
     remove_orphans: bool,
-    /// Take a pod down whose published ports or networks have changed: until the new one is open nobody is served
+    /// Replace a pod whose published ports or networks have changed; its service is interrupted
     #[arg(long)]
     recreate_pod: bool,
-    /// Begin with new anonymous volumes where a replica is replaced or made, not with those of its slot: what they hold is lost
+    /// Give replicas that are created now new anonymous volumes; the data in the old ones is lost
     #[arg(short = 'V', long)]
     renew_anon_volumes: bool,
-    /// How long a replica may take to end, whatever the file says
+    /// Stop timeout; overrides the file
     #[arg(short, long, value_name = "TIME", value_parser = time)]
     timeout: Option<Duration>,
-    /// Only these services, and what they depend on
+    /// Only these services and their dependencies
     services: Vec<ServiceName>,
 }
 

@@ -221,9 +221,10 @@ pub struct Summary {
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { connections, migrated, refused, reset } = self;
+        let noun = if *connections == 1 { "connection" } else { "connections" };
         write!(
             f,
-            "{connections} connections during the rollout, {migrated} migrated, {refused} refused, {reset} reset"
+            "{connections} {noun} during the rollout, {migrated} migrated, {refused} refused, {reset} reset"
         )
     }
 }

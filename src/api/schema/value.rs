@@ -46,7 +46,13 @@ impl From<Duration> for Seconds {
 
 impl fmt::Display for Seconds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} s", self.0)
+        let Self(seconds) = *self;
+        // Nobody reads more digits than these; `{}` of 0.2 s that were measured prints nine of them.
+        match seconds {
+            _ if seconds.fract() == 0.0 => write!(f, "{seconds} s"),
+            _ if seconds < 0.1 => write!(f, "{seconds:.3} s"),
+            _ => write!(f, "{seconds:.1} s"),
+        }
     }
 }
 
@@ -57,5 +63,16 @@ impl JsonSchema for Seconds {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "type": "number", "minimum": 0, "description": "Seconds" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_are_printed_with_few_digits() {
+        let printed = [30.0, 0.227_354_871, 12.34, 0.012_345].map(|seconds| Seconds(seconds).to_string());
+        assert_eq!(printed, ["30 s", "0.2 s", "12.3 s", "0.012 s"]);
     }
 }

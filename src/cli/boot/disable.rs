@@ -1,4 +1,4 @@
-//! `sameport disable`, and what `down` does to a project that is enabled.
+//! `sameport disable`, and how `down` disables a project that is enabled.
 
 use std::{collections::BTreeMap, ffi::OsString, fs};
 
@@ -46,7 +46,7 @@ pub async fn run(context: &Context, _: DisableArgs) -> Result<(), CliError> {
     let start = is_running.then(|| resumed(context, &name, systemd::record(&text)));
     systemctl::run(boot.manager, &["disable", "--now", &unit]).await?;
     let removed = forget(context, &boot, &name).await;
-    // Whatever else failed: what runs stays supervised.
+    // Even if that failed: running replicas stay supervised.
     if let Some(start) = start {
         background::spawn(context, &name, &start).await?;
     }
@@ -60,10 +60,10 @@ pub async fn run(context: &Context, _: DisableArgs) -> Result<(), CliError> {
     }
 }
 
-/// A project that was taken down is not started at the next boot.
+/// Disables a project after `down`, so that the next boot does not start it.
 ///
 /// # Errors
-/// When its unit cannot be disabled.
+/// If its unit cannot be disabled.
 pub async fn after_down(context: &Context, name: &ProjectName) -> Result<(), CliError> {
     let variables = context.paths()?.variables(name);
     let Ok(boot) = Boot::of_this_user() else { return remove(&variables) };
@@ -75,7 +75,7 @@ pub async fn after_down(context: &Context, name: &ProjectName) -> Result<(), Cli
     }
     match boot.find(name)? {
         Found::Ours(_) => {}
-        // The unit was removed by hand; what it was given may be secret.
+        // The unit was removed by hand, but its variables are still there and may be secret.
         Found::Nothing => return remove(&variables),
         Found::Foreign => return Ok(()),
     }
@@ -93,7 +93,10 @@ pub async fn after_down(context: &Context, name: &ProjectName) -> Result<(), Cli
     output::note(&format!("project `{name}` does not start at boot any more"))
 }
 
-/// The text of a project's unit, if there is one; refused where it is not of us.
+/// The text of a project's unit, if there is one.
+///
+/// # Errors
+/// If another program or a person wrote the unit.
 fn unit_of(boot: &Boot, name: &ProjectName) -> Result<Option<String>, CliError> {
     match boot.find(name)? {
         Found::Ours(text) => Ok(Some(text)),
@@ -105,14 +108,14 @@ fn unit_of(boot: &Boot, name: &ProjectName) -> Result<Option<String>, CliError> 
     }
 }
 
-/// Removes the files of a unit that is disabled.
+/// Removes the files of a disabled unit.
 async fn forget(context: &Context, boot: &Boot, name: &ProjectName) -> Result<(), CliError> {
     remove(&boot.path(name))?;
     remove(&context.paths()?.variables(name))?;
     systemctl::run(boot.manager, &["daemon-reload"]).await
 }
 
-/// A supervisor in the background that reads what the unit's has read.
+/// How to start a background supervisor that reads what the unit's supervisor read.
 fn resumed(context: &Context, name: &ProjectName, record: Option<Record>) -> Start {
     let Some(record) = record else {
         return Start {

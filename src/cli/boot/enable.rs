@@ -24,19 +24,19 @@ use crate::cli::{
   sameport enable                        start the project here at boot
   sameport -f compose.yaml -p shop enable --dry-run    print the systemd unit, and do nothing")]
 pub struct EnableArgs {
-    /// Apply the file whenever it changes, or a file of variables does
+    /// Apply the Compose file and its env files whenever one of them changes
     #[arg(long)]
     watch: bool,
 }
 
-/// What became of a supervisor that ran.
+/// How the running supervisor was replaced by the unit's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HandOver {
-    /// The unit's supervises.
+    /// The unit's supervisor runs.
     Done,
-    /// None runs.
+    /// No supervisor runs.
     Nobody,
-    /// One runs at somebody's terminal, and is left alone.
+    /// A supervisor runs in the foreground of a terminal, and was not replaced.
     Foreground,
 }
 
@@ -47,7 +47,7 @@ pub async fn run(context: &Context, args: EnableArgs) -> Result<(), CliError> {
     let boot = Boot::of_this_user()?;
     let state = context.state(&name)?.load()?.state;
     refuse_missing(&variables::missing(&state, &loaded.variables))?;
-    // Before the unit is there: it decides where root's supervisor is.
+    // Before the unit exists: for root, its existence decides where the supervisor's folders are.
     let paths = context.paths()?;
     let watches = args.watch
         || takeover::holder(&paths.lock(&name)).is_some_and(|holder| is_option(&holder.command, "--watch"));
@@ -98,11 +98,11 @@ pub async fn run(context: &Context, args: EnableArgs) -> Result<(), CliError> {
     setup.boot.linger_note().map_or(Ok(()), |note| output::note(&note))
 }
 
-/// Lets the unit's supervisor take the place of one that runs in the background: that one ends and leaves everything running,
-/// and the kernel goes on with what it was told last. `paths` are those of the one that runs.
+/// Replaces a supervisor in the background by the unit's. The old one ends without stopping a replica, and the kernel
+/// keeps the settings that it had last. `paths` are those of the old supervisor.
 ///
 /// # Errors
-/// When the unit's does not start; then one in the background goes on.
+/// If the unit does not start. A supervisor in the background is started again then.
 pub async fn hand_over(
     context: &Context,
     paths: &Paths,
@@ -127,7 +127,7 @@ pub async fn hand_over(
     client.detach(&version).await?;
     takeover::wait_for(&lock).await?;
     let Err(error) = systemctl::run(boot.manager, &["start", &unit]).await else { return Ok(HandOver::Done) };
-    // Nobody would supervise what runs.
+    // Without this, no supervisor would run.
     systemctl::run(boot.manager, &["stop", &unit]).await?;
     let project = context.project_args();
     let start = Start {
@@ -144,12 +144,13 @@ pub async fn hand_over(
     Err(CliError::failed(error.to_string(), Some(&help)))
 }
 
-/// Whether a command line has an option.
+/// Whether a command line contains an option.
 fn is_option(command: &str, option: &str) -> bool {
     command.split(' ').any(|word| word == option)
 }
 
-/// Refuses where a variable is not set that the running version was given: it would be missing at boot.
+/// Returns an error if a variable is not set here that was set when the running version was applied: it would be
+/// missing at boot.
 fn refuse_missing(names: &[&str]) -> Result<(), CliError> {
     if names.is_empty() {
         return Ok(());
@@ -164,7 +165,7 @@ fn refuse_missing(names: &[&str]) -> Result<(), CliError> {
     ))
 }
 
-/// Refuses where another unit runs the supervisor: both would start it.
+/// Returns an error if another unit runs the supervisor: both units would start it.
 fn refuse_other_units(paths: &Paths, name: &ProjectName) -> Result<(), CliError> {
     let holder = takeover::holder(&paths.lock(name));
     let Some(unit) = holder.as_ref().and_then(Unit::of_holder) else { return Ok(()) };
@@ -177,7 +178,7 @@ fn refuse_other_units(paths: &Paths, name: &ProjectName) -> Result<(), CliError>
     ))
 }
 
-/// What has to be run at boot where no systemd does, with which variables.
+/// What to run at boot on a host without systemd, and the variables that it needs.
 fn instead(setup: &Setup) -> String {
     let command = format!("`{}`", command_line(setup.record()));
     let names: Vec<_> = setup.variables.keys().map(String::as_str).collect();
@@ -187,7 +188,7 @@ fn instead(setup: &Setup) -> String {
     }
 }
 
-/// The command that starts the supervisor, as a shell reads it.
+/// The command that starts the supervisor, quoted for a shell.
 fn command_line(record: &Record) -> String {
     let plain = |word: &String| {
         !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "/._-=:@%+,".contains(c))

@@ -21,28 +21,28 @@ use sameport::{
 
 use super::{context::Context, error::CliError, output};
 
-/// Where systemd says that it is the host's init.
+/// This directory exists if systemd is the init system: sd_booted(3).
 const BOOTED: &str = "/run/systemd/system";
 
-/// The systemd that starts the projects of this user.
+/// The systemd instance that starts the projects of this user.
 #[derive(Clone, Debug)]
 pub struct Boot {
     manager: Manager,
-    /// Where its units are.
+    /// The directory of its units.
     units: PathBuf,
 }
 
-/// What is at the path of a project's unit.
+/// What the path of a project's unit contains.
 enum Found {
     Nothing,
-    /// A unit that we wrote.
+    /// The text of a unit that sameport wrote.
     Ours(String),
-    /// Something that we did not write.
+    /// A file that sameport did not write, or a masked unit.
     Foreign,
 }
 
 impl Boot {
-    /// That of this user, whether it runs or not.
+    /// The instance of this user, whether it runs or not. For root it is the system's.
     pub fn of_this_user() -> Result<Self, CliError> {
         if nix::unistd::geteuid().is_root() {
             return Ok(Self { manager: Manager::System, units: PathBuf::from(systemd::UNITS) });
@@ -58,12 +58,12 @@ impl Boot {
         Ok(Self { manager: Manager::User, units: config.join("systemd/user") })
     }
 
-    /// Whether it runs.
+    /// Whether the instance runs.
     pub fn is_there(&self) -> bool {
         is_systemd() && (self.manager == Manager::System || user_manager().is_some())
     }
 
-    /// Refuses what needs it where it does not run. `instead` is the command that has to be run at boot, and how.
+    /// Returns an error if the instance does not run. `instead` is the command to run at boot without it.
     fn require(&self, instead: &str) -> Result<(), CliError> {
         if !is_systemd() {
             return Err(CliError::failed(
@@ -107,23 +107,23 @@ impl Boot {
         }
     }
 
-    /// Whether a unit of ours starts the project at boot.
+    /// Whether a unit that sameport wrote starts the project at boot.
     pub fn is_ours(&self, project: &ProjectName) -> bool {
         matches!(self.find(project), Ok(Found::Ours(_))) && is_link(&self.link(&systemd::unit_name(project)))
     }
 
-    /// Whether it starts at boot, by a unit of ours or by an instance of `sameport@.service`.
+    /// Whether the project starts at boot, by a unit that sameport wrote or by an instance of `sameport@.service`.
     pub fn is_enabled(&self, project: &ProjectName) -> bool {
         self.is_ours(project) || self.template(project).is_some()
     }
 
-    /// The instance of `sameport@.service` that starts the project, if there is one.
+    /// The enabled instance of `sameport@.service` for the project, if any.
     fn template(&self, project: &ProjectName) -> Option<String> {
         let unit = format!("sameport@{project}.service");
         is_link(&self.link(&unit)).then_some(unit)
     }
 
-    /// What is said of a user whose systemd does not run while nobody is logged in.
+    /// A note for users whose systemd instance runs only while they are logged in.
     fn linger_note(&self) -> Option<String> {
         (self.manager == Manager::User && !lingers()).then(|| {
             format!(
@@ -134,7 +134,7 @@ impl Boot {
     }
 }
 
-/// Says in one line that nothing starts the project at boot, where something could.
+/// Prints one line if the project does not start at boot, although systemd could start it.
 pub fn hint(context: &Context, project: &ProjectName) -> Result<(), CliError> {
     let Ok(boot) = Boot::of_this_user() else { return Ok(()) };
     if context.data().is_some() || !boot.is_there() || boot.is_enabled(project) {
@@ -145,20 +145,20 @@ pub fn hint(context: &Context, project: &ProjectName) -> Result<(), CliError> {
     ))
 }
 
-/// What `doctor` has to know.
+/// Facts about boot, for `doctor`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// Whether a systemd starts what this user enables.
+    /// Whether a systemd instance runs that starts what this user enables.
     pub is_there: bool,
-    /// The user whose systemd ends with the last login, if it does.
+    /// The user's name, if the systemd instance ends with the last login.
     pub ends_with_login: Option<String>,
-    /// Projects that run and that start at boot.
+    /// Running projects that start at boot.
     pub enabled: Vec<String>,
-    /// Projects that run and that do not.
+    /// Running projects that do not start at boot.
     pub not_enabled: Vec<String>,
 }
 
-/// Finds it out for projects of which something runs.
+/// Collects the facts for the running projects.
 pub fn facts(running: &[ProjectName]) -> Facts {
     let boot = Boot::of_this_user().ok();
     let is_enabled = |name: &ProjectName| boot.as_ref().is_some_and(|boot| boot.is_enabled(name));
@@ -173,19 +173,19 @@ pub fn facts(running: &[ProjectName]) -> Facts {
     }
 }
 
-/// Whether systemd is this host's init: sd_booted(3).
+/// Whether systemd is the init system of this host: sd_booted(3).
 fn is_systemd() -> bool {
     Path::new(BOOTED).is_dir()
 }
 
-/// Where the systemd of this user is, if it runs.
+/// The runtime directory of the user's systemd instance, if it runs.
 fn user_manager() -> Option<PathBuf> {
     let runtime = env::var_os("XDG_RUNTIME_DIR").filter(|value| !value.is_empty()).map(PathBuf::from);
     let runtime = runtime.unwrap_or_else(|| PathBuf::from(format!("/run/user/{}", nix::unistd::geteuid())));
     Some(runtime.join("systemd")).filter(|folder| folder.is_dir())
 }
 
-/// Whether the systemd of this user runs without a login.
+/// Whether the user's systemd instance runs without a login.
 fn lingers() -> bool {
     Path::new("/var/lib/systemd/linger").join(user()).exists()
 }
@@ -199,13 +199,13 @@ fn is_link(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
 }
 
-/// Writes a file whole beside its path, and then in its place.
+/// Replaces a file atomically: writes `PATH.new` and renames it.
 fn replace(path: &Path, text: &str, mode: u32) -> Result<(), CliError> {
     use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
     let fail = |error| CliError::io(format!("cannot write {}", path.display()))(error);
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
-    // One that was left behind could have another mode, or be a link.
+    // A leftover could have another mode, or be a symbolic link.
     remove(Path::new(&beside))?;
     let mut file =
         fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside).map_err(fail)?;

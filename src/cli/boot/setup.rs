@@ -16,18 +16,17 @@ use sameport::{
 use super::{Boot, Found, remove, replace, systemctl};
 use crate::cli::{context::Context, error::CliError};
 
-/// Variables of Compose itself that arguments do not stand for.
+/// Compose's own variables that no argument of the unit's command replaces.
 const COMPOSE: [&str; 2] = ["COMPOSE_PROFILES", "COMPOSE_DISABLE_ENV_FILE"];
-/// Variables that say how an engine is spoken to.
+/// Variables that determine how to connect to an engine.
 const ENGINE: [&str; 3] = ["DOCKER_TLS", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"];
 
-/// The unit of a project, and its variables.
+/// A project's unit and its variables.
 pub struct Setup {
-    /// What starts it.
+    /// The systemd instance.
     pub boot: Boot,
-    /// Of which project.
     pub project: ProjectName,
-    /// Variables of the Compose file that no file sets.
+    /// Variables of the Compose file whose values come from the environment and from no file.
     pub variables: BTreeMap<String, String>,
     unit: Unit,
     text: String,
@@ -35,10 +34,11 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// From what this command was given. Without a word on `watch` that stays as it is.
+    /// The setup for this command's arguments and environment. With `watch: None`, the setting of the existing unit
+    /// stays.
     ///
     /// # Errors
-    /// When something of it cannot be had again at boot.
+    /// If the file comes from standard input, if a path is not UTF-8, or if a value cannot be written into a unit.
     pub fn of(context: &Context, boot: Boot, loaded: &Loaded, watch: Option<bool>) -> Result<Self, CliError> {
         let options = context.options();
         let project = loaded.project.name.clone();
@@ -57,7 +57,7 @@ impl Setup {
             args.extend(["--file".to_owned(), utf8(file)?]);
         }
         args.extend(["--project-directory".to_owned(), utf8(&loaded.directory)?]);
-        // `.env` of the project's folder is found again, also when it comes later.
+        // `.env` in the project's directory is found again at boot, even if it is created later.
         for file in loaded.env_files.iter().filter(|file| **file != loaded.directory.join(".env")) {
             args.extend(["--env-file".to_owned(), utf8(file)?]);
         }
@@ -67,7 +67,8 @@ impl Setup {
         let mut environment = engine()?;
         let mut writable = Vec::new();
         for (name, usual) in [("XDG_RUNTIME_DIR", "/run/user/"), ("XDG_STATE_HOME", "")] {
-            // The runtime folder of a login is that of a user's systemd, and is gone with the login for the host's.
+            // A runtime directory below `/run/user/` belongs to a login: the user's systemd instance has the same one,
+            // and for the system's it does not exist after the login.
             let folder = env::var(name).ok().filter(|folder| !folder.is_empty());
             let other = |folder: &String| usual.is_empty() || !folder.starts_with(usual);
             if let Some(folder) = folder.filter(other) {
@@ -89,22 +90,23 @@ impl Setup {
         Ok(Self { boot, project, variables, unit, text, variables_path })
     }
 
-    /// The unit's text.
+    /// The text of the unit.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// The unit's path.
+    /// The path of the unit.
     pub fn path(&self) -> PathBuf {
         self.boot.path(&self.project)
     }
 
-    /// What the unit is called with.
+    /// The command line, environment and options of the unit.
     pub fn record(&self) -> &Record {
         &self.unit.record
     }
 
-    /// Refuses to take the place of what others wrote.
+    /// Returns an error if the path has a unit that sameport did not write, or if `sameport@.service` starts the
+    /// project.
     pub fn check(&self) -> Result<(), CliError> {
         if let Found::Foreign = self.boot.find(&self.project)? {
             return Err(CliError::failed(
@@ -123,7 +125,7 @@ impl Setup {
         Ok(())
     }
 
-    /// Writes unit and variables, and has systemd read them; whether something was changed.
+    /// Writes the unit and its variables and makes systemd reload. Returns whether anything changed.
     pub async fn write(&self) -> Result<bool, CliError> {
         self.check()?;
         let before = match self.boot.find(&self.project)? {
@@ -150,7 +152,7 @@ impl Setup {
         Ok(true)
     }
 
-    /// Takes back what was written, where systemd did not take it.
+    /// Removes what [`Self::write`] wrote, after systemd has rejected it.
     pub async fn take_back(&self) -> Result<(), CliError> {
         remove(&self.path())?;
         remove(&self.variables_path)?;
@@ -158,7 +160,7 @@ impl Setup {
     }
 }
 
-/// The variables of the process that the file uses, and that files of variables do not set to the same.
+/// The variables that the file uses and this process sets, without those that env files set to the same value.
 fn variables(loaded: &Loaded, process: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let names = loaded.variables.given.iter().map(String::as_str).chain(COMPOSE);
     names
@@ -169,8 +171,8 @@ fn variables(loaded: &Loaded, process: &BTreeMap<String, String>) -> BTreeMap<St
         .collect()
 }
 
-/// Variables by which the same engine is found at boot, where HOME is another one or none, and whatever
-/// `docker context use` says by then.
+/// Variables that lead to the same engine at boot, where HOME may differ or be unset, and whatever `docker context use`
+/// has selected by then.
 fn engine() -> Result<BTreeMap<String, String>, CliError> {
     let surroundings = Surroundings::from_env();
     let mut found = BTreeMap::new();
@@ -187,7 +189,7 @@ fn engine() -> Result<BTreeMap<String, String>, CliError> {
             found.insert("DOCKER_CONTEXT".to_owned(), context);
         }
     }
-    // It has the passwords of registries, too.
+    // The configuration directory also holds the credentials for registries.
     if let Some(config) = surroundings.config.filter(|config| config.is_dir()) {
         let config =
             config.canonicalize().map_err(CliError::io(format!("cannot use {}", config.display())))?;
@@ -196,7 +198,7 @@ fn engine() -> Result<BTreeMap<String, String>, CliError> {
     Ok(found)
 }
 
-/// This program by the path that it was called by, which a later release may take over.
+/// The absolute path by which this program was called. A symbolic link is kept, so that an upgrade takes effect.
 fn program() -> Result<PathBuf, CliError> {
     let real = env::current_exe().map_err(CliError::io("cannot find the path of the sameport program"))?;
     let is_it = |path: &PathBuf| path.canonicalize().is_ok_and(|path| path == real);
@@ -232,7 +234,7 @@ fn unwritable(error: Unwritable) -> CliError {
 }
 
 impl Boot {
-    /// The manager as arguments of `systemctl` that a person types.
+    /// The `systemctl` command of this instance, for messages.
     pub(super) fn systemctl(&self) -> &'static str {
         match self.manager {
             Manager::System => "systemctl",

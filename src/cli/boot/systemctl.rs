@@ -1,4 +1,4 @@
-//! Calls of `systemctl`.
+//! Calls to `systemctl`.
 
 use std::{process::Stdio, time::Duration};
 
@@ -7,18 +7,18 @@ use tokio::process::Command;
 
 use crate::cli::error::CliError;
 
-/// How long a call may take: a unit is started once its supervisor answers.
+/// Limit for one call. Starting a unit takes until its supervisor answers.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// Has a systemd do something.
+/// Runs `systemctl` with these arguments.
 ///
 /// # Errors
-/// With what it says, when it does not.
+/// If the call fails, with what it writes to standard error, or takes more than 90 s.
 pub async fn run(manager: Manager, arguments: &[&str]) -> Result<(), CliError> {
     let mut command = Command::new("systemctl");
     if manager == Manager::User {
         command.arg("--user");
-        // Without it the user's systemd is not found, as after `su`.
+        // Without it, as after `su`, `systemctl --user` does not find the user's instance.
         if std::env::var_os("XDG_RUNTIME_DIR").is_none_or(|folder| folder.is_empty()) {
             command.env("XDG_RUNTIME_DIR", format!("/run/user/{}", nix::unistd::geteuid()));
         }

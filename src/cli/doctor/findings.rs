@@ -1,4 +1,4 @@
-//! From facts about a host to what follows from them. Pure.
+//! Derives checks from facts about a host. Pure: reads nothing from the system.
 
 use std::path::PathBuf;
 
@@ -13,44 +13,44 @@ use sameport::{
 
 use crate::cli::boot;
 
-/// What was found out about a host.
+/// Facts about a host.
 #[derive(Debug)]
 pub struct Facts {
-    /// Where the engine was looked for.
+    /// The address at which the engine was looked for.
     pub address: String,
-    /// The engine, or why it does not answer.
+    /// The engine's description, or why it does not answer.
     pub engine: Result<EngineInfo, EngineError>,
-    /// What carries our labels and is not ours.
+    /// Objects that carry labels of sameport but that sameport did not create.
     pub foreign: Result<Vec<Foreign>, EngineError>,
-    /// What starts projects at boot.
+    /// How projects start at boot.
     pub boot: boot::Facts,
-    /// Whether we have folders for our own things.
+    /// Whether the folders for sockets, locks and state can be used.
     pub folders: Result<(), String>,
-    /// The kernel's release.
+    /// The release of the kernel, such as `6.1.0`.
     pub kernel: String,
-    /// Whether two sockets can listen on one port.
+    /// Whether two sockets can listen on one port (`SO_REUSEPORT`).
     pub share_port: Result<(), String>,
-    /// Whether waiting connections can move on to another listener.
+    /// Whether connections that wait for `accept` can move to another listener (`tcp_migrate_req`).
     pub can_migrate: bool,
-    /// What the kernel did for a pod that was made to try it.
+    /// Results of the feature probes, which use a temporary network namespace.
     pub feature_probes: Vec<FeatureProbe>,
-    /// Where pins are kept.
+    /// Where bpffs is mounted; BPF programs are pinned below it.
     pub bpffs: Option<PathBuf>,
-    /// Whether we are root.
+    /// Whether the effective user is root.
     pub is_root: bool,
-    /// Whether we may see the namespaces of others' processes.
+    /// Whether the namespaces of other users' processes can be read.
     pub can_see_processes: bool,
-    /// Whether we may set up networks and load programs into the kernel.
+    /// Whether this process can set up networks and load BPF programs.
     pub can_administer_networks: bool,
-    /// Most connections that may wait on a listener.
+    /// The largest accept queue that a listener can have (`net.core.somaxconn`); `None` if it cannot be read.
     pub backlog: Option<u64>,
-    /// Most files that this process may have open; none is unlimited.
+    /// The soft limit of open files; `None` means unlimited.
     pub files: Option<u64>,
 }
 
-/// Fewer make a server refuse connections under load.
+/// With a shorter accept queue, a server refuses connections under load.
 const ENOUGH_BACKLOG: u64 = 1024;
-/// Fewer are used up by the streams of some hundred replicas.
+/// The streams of some hundred replicas need more.
 const ENOUGH_FILES: u64 = 1024;
 
 fn ok(topic: &str, found: impl Into<String>) -> Check {
@@ -72,7 +72,7 @@ fn missing(topic: &str, found: impl Into<String>, consequence: &str, help: &str)
     Check { level: CheckLevel::Missing, ..limited(topic, found, consequence, help) }
 }
 
-/// What follows from facts.
+/// Returns one check per topic.
 pub fn judge(facts: &Facts) -> Vec<Check> {
     let mut findings = vec![engine(facts)];
     if let Ok(info) = &facts.engine {
@@ -108,7 +108,7 @@ fn engine(facts: &Facts) -> Check {
     }
 }
 
-/// A check for each.
+/// Returns one check per object.
 fn foreign(facts: &Facts) -> Vec<Check> {
     let consequence = "it is left alone: sameport neither stops nor removes it, and runs nothing in it";
     match &facts.foreign {
@@ -207,7 +207,7 @@ fn migration(facts: &Facts) -> Check {
     )
 }
 
-/// What the kernel does beyond what images do themselves.
+/// Kernel features that sameport uses where they exist.
 fn steering(facts: &Facts, feature_probe: &FeatureProbe) -> Check {
     let (topic, works, follows) = match feature_probe.feature {
         Feature::Programs => (
@@ -391,7 +391,7 @@ mod tests {
         }
     }
 
-    /// systemd is there, and these projects are not enabled.
+    /// Facts of a host with systemd where these running projects are not enabled.
     fn started(not_enabled: &[&str]) -> boot::Facts {
         boot::Facts {
             is_there: true,
@@ -411,12 +411,12 @@ mod tests {
         Foreign::resource(ForeignKind::Volume, "data".to_owned(), ForeignReason::CopiedLabels)
     }
 
-    /// A feature probe failed.
+    /// Facts of a good host on which one feature probe failed.
     fn tried(feature: Feature) -> Facts {
         Facts { feature_probes: vec![FeatureProbe { feature, result: Err("EPERM".to_owned()) }], ..good() }
     }
 
-    /// Everything that is not as it should be.
+    /// The topics of all checks that are not `ok`.
     fn complaints(facts: &Facts) -> Vec<(String, CheckLevel)> {
         let all = judge(facts).into_iter();
         all.filter(|finding| finding.level != CheckLevel::Ok)

@@ -1,4 +1,4 @@
-//! `sameport doctor`: what this host can do, what is missing, and how to get it.
+//! `sameport doctor`: what this host supports, what is missing, and how to get it.
 
 mod findings;
 
@@ -39,7 +39,7 @@ pub async fn run(context: &Context, _: DoctorArgs) -> Result<(), CliError> {
     }
     match findings.iter().filter(|finding| finding.level == CheckLevel::Missing).count() {
         0 => Ok(()),
-        // What is missing has been told in full.
+        // `show` has printed the reasons.
         _ => Err(CliError::Exit(1)),
     }
 }
@@ -72,7 +72,7 @@ async fn collect(context: &Context) -> Facts {
     };
     let engine = async { docker?.info().await }.await;
     let number = |path: &str| std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok());
-    // Before it is told where pins are: bpffs is mounted for it.
+    // Before `capability::mounted`: the probes mount bpffs.
     let feature_probes = tokio::task::spawn_blocking(feature_probe::run).await.unwrap_or_default();
     Facts {
         address,

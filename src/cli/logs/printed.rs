@@ -1,5 +1,5 @@
-//! What was printed of one container's log: an engine that turns its log file over, or is asked again from some moment on, tells
-//! the same lines once more.
+//! Remembers printed lines of a container's log: an engine that rotates its log file, or that is asked again from some
+//! time on, sends lines twice.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -9,26 +9,26 @@ use std::{
 use jiff::Timestamp;
 use sameport::engine::LogLine;
 
-/// So many lines are remembered.
+/// The number of lines remembered per container.
 const MOST: usize = 1 << 16;
 
-/// The last lines of one container that were printed.
+/// The last printed lines of one container.
 #[derive(Debug, Default)]
 pub struct Printed {
-    /// When each was written, and its digest; the oldest first.
+    /// The time and the digest of each line, oldest first.
     lines: VecDeque<(Timestamp, u64)>,
     digests: HashSet<u64>,
     newest: Option<Timestamp>,
 }
 
 impl Printed {
-    /// When the newest of them was written.
+    /// The time of the newest printed line.
     pub fn newest(&self) -> Option<Timestamp> {
         self.newest
     }
 
-    /// Remembers a line, unless it was printed before. A line that is older than the newest one is not a repetition for that
-    /// alone: the two streams of a container overtake each other, and a clock may be put back.
+    /// Remembers a line and returns whether it is new. An older time alone does not make it a repetition: the two
+    /// streams of a container overtake each other, and clocks can be set back.
     pub fn is_new(&mut self, line: &LogLine) -> bool {
         let Some(time) = line.time else { return true };
         let mut hasher = DefaultHasher::new();

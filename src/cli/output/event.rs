@@ -1,4 +1,4 @@
-//! What happened, as people read it.
+//! Events as people read them.
 
 use anstyle::{AnsiColor, Style};
 use sameport::{
@@ -8,7 +8,8 @@ use sameport::{
 
 use crate::cli::error::styled;
 
-/// An event in a line, or a few where it takes more to be understood; none where a person need not know.
+/// An event as text: one line, or a few where the message has more. `None` for events that are of no interest to
+/// people.
 pub fn describe(event: &Event) -> Option<String> {
     let message = visible(event.message.as_ref()?);
     let (first, rest) =
@@ -30,7 +31,7 @@ fn style(event: &Event) -> Option<Style> {
     Some(color.on_default())
 }
 
-/// The event with its time in front.
+/// The event with its local time in front.
 pub fn with_time(event: &Event) -> Option<String> {
     let time = event.time.0.to_zoned_datetime(jiff::tz::TimeZone::system()).strftime("%H:%M:%S").to_string();
     Some(format!("{} {}", styled(&time, Style::new().dimmed()), describe(event)?))

@@ -1,4 +1,4 @@
-//! `--format`: how data is printed.
+//! `--format`: the output format of data.
 
 use std::str::FromStr;
 
@@ -8,17 +8,17 @@ use serde::Serialize;
 use super::{data, table, template::Template};
 use crate::cli::error::CliError;
 
-/// How data is printed.
+/// The output format of data.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Format {
-    /// For people.
+    /// Tables and sentences, for people.
     #[default]
     Text,
-    /// For programs.
+    /// JSON, for programs.
     Json,
-    /// A line for each item, by a template.
+    /// One line per item, rendered by a Go template.
     Template(Template),
-    /// A table whose columns are those of a template.
+    /// A table whose columns a Go template defines.
     Table(Template),
 }
 
@@ -41,13 +41,13 @@ impl FromStr for Format {
 }
 
 impl Format {
-    /// Whether it is for people.
+    /// Whether the output is for people.
     #[must_use]
     pub fn is_text(&self) -> bool {
         *self == Self::Text
     }
 
-    /// Prints one item: a line of JSON, or what a template makes of it.
+    /// Prints one item, as a line of JSON or as rendered by the template.
     pub fn item(&self, item: &impl Serialize) -> Result<(), CliError> {
         match self {
             Self::Template(template) => data(&rendered(template, item)?),
@@ -56,7 +56,7 @@ impl Format {
         }
     }
 
-    /// Prints items as they come: no table can be as wide as what is still to come.
+    /// Prints an item of a stream. A table gets no aligned columns, since later items are unknown.
     pub fn streamed(&self, item: &impl Serialize) -> Result<(), CliError> {
         match self {
             Self::Table(template) => data(&rendered(template, item)?),
@@ -64,7 +64,7 @@ impl Format {
         }
     }
 
-    /// Prints a list, a line of JSON for each item.
+    /// Prints a list, as one line of JSON per item.
     pub fn lines<T: Serialize>(&self, items: &[T]) -> Result<(), CliError> {
         let Self::Table(template) = self else { return items.iter().try_for_each(|item| self.item(item)) };
         let header = template.header();
@@ -76,7 +76,7 @@ impl Format {
         data(&drawn.trim_fmt())
     }
 
-    /// Prints a list, in JSON as one array.
+    /// Prints a list, as one array in JSON.
     pub fn array<T: Serialize>(&self, items: &[T]) -> Result<(), CliError> {
         match self {
             Self::Json | Self::Text => super::json(&items),

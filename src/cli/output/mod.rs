@@ -1,4 +1,4 @@
-//! What people see.
+//! Output for people and for programs.
 
 pub mod event;
 pub mod format;
@@ -14,27 +14,28 @@ use serde::Serialize;
 
 use super::error::CliError;
 
-/// Prints a line for people. It may be of others' words: none of them commands the terminal.
+/// Prints a line for people to standard output. Control characters are made visible, because the text may contain data
+/// of containers or images.
 pub fn line(text: &str) -> Result<(), CliError> {
     line_to(&mut anstream::stdout(), &visible(text))
 }
 
-/// Prints a line for people that we have given colours. Others' words in it were made visible before.
+/// Prints a line for people that we have given colors. Others' words in it were made visible before.
 pub fn colored_line(text: &str) -> Result<(), CliError> {
     line_to(&mut anstream::stdout(), &with_colors(text))
 }
 
-/// Prints a line beside the data: a warning, a hint.
+/// Prints a line to standard error, beside the data: a warning or a hint.
 pub fn note(text: &str) -> Result<(), CliError> {
     line_to(&mut anstream::stderr(), &visible(text))
 }
 
-/// The same with colours of ours, as [`colored_line`].
+/// The same with colors of ours, as [`colored_line`].
 pub fn colored_note(text: &str) -> Result<(), CliError> {
     line_to(&mut anstream::stderr(), &with_colors(text))
 }
 
-/// Prints a line for programs: just that, unless it goes to a terminal.
+/// Prints a line for programs. It is unchanged, unless standard output is a terminal.
 pub fn data(text: &str) -> Result<(), CliError> {
     let mut out = io::stdout();
     match out.is_terminal() {
@@ -43,7 +44,7 @@ pub fn data(text: &str) -> Result<(), CliError> {
     }
 }
 
-/// Prints others' bytes as they are, after a text of ours.
+/// Prints a prefix and then the unchanged bytes of a container.
 pub fn bytes(before: &str, bytes: &[u8]) -> Result<(), CliError> {
     let mut text = before.to_owned();
     if !io::stdout().is_terminal() {
@@ -54,13 +55,13 @@ pub fn bytes(before: &str, bytes: &[u8]) -> Result<(), CliError> {
     out.write_all(&line).and_then(|()| out.flush()).map_err(not_printed)
 }
 
-/// Prints data for programs.
+/// Prints data as one line of JSON.
 pub fn json(data: &impl Serialize) -> Result<(), CliError> {
     let text = serde_json::to_string(data).map_err(|error| CliError::failed(error.to_string(), None))?;
     self::data(&text)
 }
 
-/// Prints a line; a reader that has left ends the command without a word, as it does for `cat`.
+/// Prints a line and flushes. A closed pipe ends the command silently, as it ends `cat`.
 pub fn line_to(out: &mut impl Write, text: &str) -> Result<(), CliError> {
     writeln!(out, "{text}").and_then(|()| out.flush()).map_err(not_printed)
 }
@@ -68,7 +69,7 @@ pub fn line_to(out: &mut impl Write, text: &str) -> Result<(), CliError> {
 fn not_printed(error: io::Error) -> CliError {
     match error.kind() {
         io::ErrorKind::BrokenPipe => CliError::ClosedPipe,
-        // A terminal that was closed.
+        // The terminal was closed.
         _ if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => CliError::ClosedPipe,
         _ => CliError::io("cannot print")(error),
     }

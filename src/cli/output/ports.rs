@@ -1,22 +1,22 @@
-//! Ports as people read them: the column PORTS.
+//! The column PORTS: ports as people read them.
 
 use sameport::spec::{PortRange, PortSet, Protocol};
 
-/// Consecutive ports of the host that lead to as many ports of a pod.
+/// Consecutive host ports that map to as many consecutive ports of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Published {
-    /// The host's address; every one of IPv4, and of IPv6 if that is told as well, if it is empty.
+    /// The host address; empty for all IPv4 addresses, and for all IPv6 addresses as well if those are published alike.
     address: String,
-    /// The lowest of the host's ports.
+    /// The lowest host port.
     host: u16,
-    /// The pod's ports.
+    /// The ports of the pod.
     inside: PortRange,
-    /// Whether only one replica can hold each of them at a time.
+    /// Whether only one replica at a time can bind each of them.
     exclusive: bool,
 }
 
 impl Published {
-    /// `127.0.0.1:8080->80/tcp`, as the schema has it.
+    /// Parses `127.0.0.1:8080->80/tcp`, the form of the JSON schema.
     fn read(port: &str, exclusive: &PortSet) -> Option<Self> {
         let (host, inside) = port.split_once("->")?;
         let (address, host) = host.rsplit_once(':')?;
@@ -29,7 +29,7 @@ impl Published {
         })
     }
 
-    /// Adds one that goes on where this ends, or gives it back.
+    /// Extends this range by an adjacent one, or returns that one.
     fn join(&mut self, next: Self) -> Option<Self> {
         let follows = |first: u16, last: u16| last.checked_add(1) == Some(first);
         let joins = self.address == next.address
@@ -60,7 +60,7 @@ fn marked(ports: String, exclusive: bool) -> String {
     if exclusive { format!("{ports} (exclusive)") } else { ports }
 }
 
-/// `80/tcp` or `30000-30009/udp`, as the schema has it.
+/// Parses `80/tcp` or `30000-30009/udp`, the form of the JSON schema.
 fn range(text: &str) -> Option<PortRange> {
     let (ports, protocol) = text.split_once('/')?;
     let protocol =
@@ -69,9 +69,9 @@ fn range(text: &str) -> Option<PortRange> {
     Some(PortRange { protocol, first: first.parse().ok()?, last: last.parse().ok()? })
 }
 
-/// Ports of the host that lead into a pod, and which of the pod's ports are exclusive: `80->8080/tcp,
-/// 30000-30009->30000-30009/tcp (exclusive)`. What is published at every address, of IPv4 and of IPv6, is told once;
-/// exclusive ports that are not published stand at the end, as Docker shows ports that are only exposed.
+/// Formats the published ports of a pod and marks its exclusive ports: `80->8080/tcp, 30000-30009->30000-30009/tcp
+/// (exclusive)`. Ports that are published on all IPv4 and IPv6 addresses appear once. Exclusive ports that are not
+/// published come last, as Docker shows exposed ports.
 pub fn compact(ports: &[String], exclusive: &[String]) -> String {
     let exclusive: PortSet = exclusive.iter().filter_map(|text| range(text)).collect();
     let mut published: Vec<_> = ports.iter().filter_map(|port| Published::read(port, &exclusive)).collect();
@@ -124,7 +124,7 @@ mod tests {
         for (ports, wanted) in [
             (&["0.0.0.0:80->80/tcp", "0.0.0.0:81->81/tcp", "0.0.0.0:82->82/tcp"][..], "80-82->80-82/tcp"),
             (&["0.0.0.0:9081->81/tcp", "0.0.0.0:9080->80/tcp"], "9080-9081->80-81/tcp"),
-            // One port of the pod at several of the host, and ports in another order, are no range.
+            // Two host ports of one port, or ports in another order, are not a range.
             (&["0.0.0.0:80->80/tcp", "0.0.0.0:81->80/tcp"], "80->80/tcp, 81->80/tcp"),
             (&["0.0.0.0:81->80/tcp", "0.0.0.0:80->81/tcp"], "81->80/tcp, 80->81/tcp"),
             (&["0.0.0.0:80->80/tcp", "0.0.0.0:81->81/udp"], "80->80/tcp, 81->81/udp"),
@@ -143,7 +143,7 @@ mod tests {
             (&[][..], "80-82->80-82/tcp, 90->83/tcp"),
             (&["80-83/tcp"], "80-82->80-82/tcp (exclusive), 90->83/tcp (exclusive)"),
             (&["81/tcp"], "80->80/tcp, 81->81/tcp (exclusive), 82->82/tcp, 90->83/tcp"),
-            // Not those of the host's side, and not of another protocol.
+            // Neither host ports nor another protocol match.
             (
                 &["90/tcp", "80-83/udp"],
                 "80-82->80-82/tcp, 90->83/tcp, 90/tcp (exclusive), 80-83/udp (exclusive)",
