@@ -71,14 +71,14 @@ pub struct Global {
 pub enum Color {
     /// If the output is a terminal and NO_COLOR is not set
     Auto,
-    /// Always
+    /// Even if the output is not a terminal
     Always,
     /// Never
     Never,
 }
 
 impl Global {
-    /// Lets all output follow the choice of colors.
+    /// Applies the choice to all output of this process.
     pub fn choose_colors(&self) {
         match self.color {
             Color::Auto => anstream::ColorChoice::Auto,

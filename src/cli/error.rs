@@ -110,17 +110,17 @@ pub enum CliError {
 }
 
 impl CliError {
-    /// Builds [`Self::Failed`].
+    /// Builds `Failed`.
     pub fn failed(message: impl Into<String>, help: Option<&str>) -> Self {
         Self::Failed { message: message.into(), help: help.map(str::to_owned) }
     }
 
-    /// Builds [`Self::InterruptedMidway`].
+    /// Builds `InterruptedMidway`.
     pub fn midway(message: impl Into<String>, help: impl Into<String>) -> Self {
         Self::InterruptedMidway { message: message.into(), help: help.into() }
     }
 
-    /// Builds [`Self::Io`], for `map_err`.
+    /// Builds `Io`, for `map_err`.
     pub fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         move |source| Self::Io { what, source }
@@ -230,7 +230,7 @@ fn engine_code(error: &EngineError) -> u8 {
     }
 }
 
-/// A word in a style, which is taken off again where there are no colors.
+/// Styles a text. The style is stripped where colors are off.
 pub fn styled(text: &str, style: Style) -> String {
     format!("{style}{text}{style:#}")
 }

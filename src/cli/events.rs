@@ -57,7 +57,7 @@ pub async fn show_new(context: &Context, session: &Session) -> Result<(), CliErr
     let mut events = session.events().await?;
     while let Some(line) = events.next().await {
         let Line::Live(event) = line? else { continue };
-        // It was told with its colors when the file was read.
+        // It was printed in color when the file was read.
         let is_told = matches!(event.kind, EventKind::Rejected { .. });
         match context.data() {
             Some(format) => format.streamed(&event)?,

@@ -333,14 +333,14 @@ impl Printer {
         }
         text.push_str(&with_colors(&line.text));
         if self.terminal {
-            // A line that is cut off in the middle of a color must not color the next one.
+            // A color that was not reset must not affect the next line.
             text.push_str("\u{1b}[0m");
         }
         output::colored_line(&text)
     }
 }
 
-/// The same replica has the same color each time.
+/// The color of a replica, the same each time.
 fn color(replica: &Replica) -> Style {
     let sum: usize = replica.service.as_str().bytes().map(usize::from).sum();
     let number = sum + usize::try_from(replica.slot.number()).unwrap_or_default();

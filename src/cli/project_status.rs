@@ -1,4 +1,4 @@
-//! The status of a project, whoever supervises it: `ps`, `status` and whoever looks for a replica.
+//! The status of a project, with or without a supervisor: for `ps`, `status` and commands that look up a replica.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,15 +22,15 @@ use super::{
     state,
 };
 
-/// How long the engine may take to tell what the supervisor does not know, where there is one.
+/// Limit for the engine's answer, if a supervisor has answered and the engine only adds details.
 const AT_ONCE: Duration = Duration::from_millis(800);
-/// The same where the supervisor knows that the engine does not answer.
+/// The same, if the supervisor reports that the engine does not answer.
 const IF_IT_IS_BACK: Duration = Duration::from_millis(200);
 
-/// The status of the project that is meant, with the replicas that its file does not have and with its published ports.
+/// The status of the selected project, including orphans and published ports, and its file if there is one.
 ///
 /// # Errors
-/// When neither supervisor nor engine answers.
+/// If neither the supervisor nor the engine answers.
 pub async fn status(context: &Context) -> Result<(Status, Option<Project>), CliError> {
     let (name, loaded) = context.load_if_possible()?;
     let file = loaded.map(|loaded| loaded.project);
@@ -39,7 +39,7 @@ pub async fn status(context: &Context) -> Result<(Status, Option<Project>), CliE
         Readable::Running(session) => {
             let mut status = session.status().await?;
             let finder = Finder::of(context, &name, file.as_ref());
-            // What the supervisor knows is shown, whether or not the engine answers.
+            // The supervisor's status is shown whether or not the engine answers.
             let patience = status.engine_unreachable_since.map_or(AT_ONCE, |_| IF_IT_IS_BACK);
             match tokio::time::timeout(patience, of_engine(context, finder, &mut status)).await {
                 Ok(Ok(())) => {}
@@ -72,20 +72,20 @@ pub async fn status(context: &Context) -> Result<(Status, Option<Project>), CliE
     Ok((status, file))
 }
 
-/// Adds what only the engine tells.
+/// Adds what only the engine knows: orphans and published ports.
 async fn of_engine(context: &Context, finder: Finder, status: &mut Status) -> Result<(), CliError> {
     let docker = context.engine().await?;
     add_orphans(&docker, finder, status).await?;
     add_ports(&docker, status).await
 }
 
-/// Says why it is not shown what only the engine tells, and since when the supervisor has had no answer either.
+/// Warns that the engine's part is missing, and since when the supervisor has had no answer.
 async fn note_silence(
     session: &Session,
     status: &mut Status,
     why: &impl std::fmt::Display,
 ) -> Result<(), CliError> {
-    // It may know by now.
+    // The supervisor may have noticed by now.
     status.engine_unreachable_since = session.status().await?.engine_unreachable_since;
     output::note(&format!(
         "warning: {why}{}; ports and containers that are not in the file are not shown",
@@ -93,7 +93,7 @@ async fn note_silence(
     ))
 }
 
-/// When the engine answered last, as far as the supervisor knows.
+/// The time of the engine's last answer to the supervisor, as the end of a sentence. Empty if the engine answers.
 #[must_use]
 pub fn last_answer(since: Option<Time>) -> String {
     since.map_or_else(String::new, |since| {
@@ -104,22 +104,22 @@ pub fn last_answer(since: Option<Time>) -> String {
 /// The status of a project without a supervisor.
 ///
 /// # Errors
-/// When the engine does not answer, or cannot read the stored state of the project.
+/// If the engine does not answer, or the stored state of the project cannot be read.
 pub async fn look(context: &Context, docker: &Docker, file: Project) -> Result<Status, CliError> {
     let mut settings = context.settings(&file.name, docker).await?;
     if matches!(settings.state.load(), Err(StateError::OtherEngine { .. })) {
-        // Nothing is remembered of the project of that name on this engine.
+        // The stored state belongs to another engine, and is ignored.
         settings.state = StateFile::default();
     }
     let name = file.name.clone();
     let mut status = supervisor::look(Arc::new(docker.clone()), file, &settings).await?;
-    // Nobody is going to start what is not there.
+    // Without a supervisor, missing replicas are not going to start.
     status.replicas.retain(|replica| replica.container.is_some());
     let context = ProjectContext { name: &name, supervised: false, now: Timestamp::now() };
     Ok(convert::status(&context, &status))
 }
 
-/// Adds replicas of services that the file does not have, or that there is no file for.
+/// Adds replicas of services that are not in the file, or of all services if there is no file.
 async fn add_orphans(docker: &Docker, mut finder: Finder, status: &mut Status) -> Result<(), CliError> {
     let known: Vec<_> = status.replicas.iter().map(|replica| replica.service.clone()).collect();
     let mut others = finder.list(docker, &[]).await?;

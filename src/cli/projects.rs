@@ -1,4 +1,4 @@
-//! All projects on the engine, whoever supervises them.
+//! All projects on the engine, with or without a supervisor.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -14,22 +14,22 @@ use sameport::{
 
 use super::context::Context;
 
-/// An engine that answers at all answers within this time.
+/// Limit for the engine's answer where it only improves a message.
 const AT_ONCE: Duration = Duration::from_secs(1);
-/// Names in a message.
+/// The largest number of projects in a message.
 const MOST_NAMED: usize = 10;
 
-/// The containers that carry our labels, by project.
+/// The containers with labels of sameport, by project.
 ///
 /// # Errors
-/// When the engine does not answer.
+/// If the engine does not answer.
 pub async fn containers(
     context: &Context,
     docker: &Docker,
 ) -> Result<Vec<(ProjectName, Checked)>, EngineError> {
     let mut rows = BTreeMap::<ProjectName, Vec<_>>::new();
     for row in docker.list_all().await? {
-        // What cannot be a project's name is not of us, and of no project.
+        // A label that is not a valid project name was not set by sameport.
         if let Some(Ok(name)) = row.labels.get(Labels::PROJECT).map(|name| name.parse()) {
             rows.entry(name).or_default().push(row);
         }
@@ -43,13 +43,14 @@ pub async fn containers(
     Ok(found)
 }
 
-/// Adds the projects that are there to the error that there is no Compose file: most commands need no more than a name.
+/// Adds the names of existing projects to the error that there is no Compose file, since most commands need only a
+/// name.
 pub async fn name_them(context: &Context, error: LoadError) -> LoadError {
     let look = async {
         let docker = context.engine().await.ok()?;
         containers(context, &docker).await.ok()
     };
-    // It is about the file: an engine that does not answer is told of where it is needed.
+    // The error is about the file. An engine that does not answer is reported where it is needed.
     let found = tokio::time::timeout(AT_ONCE, look).await.ok().flatten().unwrap_or_default();
     let ours = found.into_iter().filter(|(_, checked)| !checked.ours.is_empty());
     let names: Vec<_> = ours.map(|(name, _)| name.to_string()).collect();
@@ -61,20 +62,20 @@ pub async fn name_them(context: &Context, error: LoadError) -> LoadError {
     error.with_help(&format!("or name a project, as in `sameport -p {first} ps`: this engine has {shown}"))
 }
 
-/// The projects of which something runs.
+/// The projects with at least one running container.
 ///
 /// # Errors
-/// When the engine does not answer.
+/// If the engine does not answer.
 pub async fn running(context: &Context, docker: &Docker) -> Result<Vec<ProjectName>, EngineError> {
     let runs = |checked: &Checked| checked.ours.iter().any(|owned| owned.row.state == "running");
     let all = containers(context, docker).await?.into_iter();
     Ok(all.filter(|(_, checked)| runs(checked)).map(|(name, _)| name).collect())
 }
 
-/// What carries the labels of these projects and is not ours.
+/// Containers, networks and volumes that carry labels of these projects but that sameport did not create.
 ///
 /// # Errors
-/// When the engine does not answer.
+/// If the engine does not answer.
 pub async fn foreign(context: &Context, docker: &Docker) -> Result<Vec<Foreign>, EngineError> {
     let mut all = Vec::new();
     for (name, checked) in containers(context, docker).await? {

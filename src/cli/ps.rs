@@ -43,7 +43,7 @@ pub async fn run(context: &Context, args: PsArgs) -> Result<(), CliError> {
     status::notes(&status, file.is_some())
 }
 
-/// Keeps what the user asked for.
+/// Keeps the replicas of the named services.
 fn select(wanted: &[ServiceName], replicas: &mut Vec<Replica>) -> Result<(), CliError> {
     if wanted.is_empty() {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Fetching images, before anything is changed.
+//! Pulls images before anything is changed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,26 +15,26 @@ use sameport::{
 
 use super::{error::CliError, output};
 
-/// When images are fetched, whatever the file says.
+/// When to pull images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Pull {
-    /// Each time
+    /// Always, even if the engine has the image
     Always,
-    /// When the engine does not have it
+    /// If the engine does not have the image
     Missing,
-    /// Never
+    /// Never; fail if the engine does not have the image
     Never,
 }
 
-/// How many images are fetched at the same time.
+/// The number of images that are pulled at once.
 const AT_ONCE: usize = 4;
 
-/// What was found out about images.
+/// The images of a project as the engine has them.
 #[derive(Clone, Debug, Default)]
 pub struct Found {
-    /// Their content ids.
+    /// The ids of the images.
     pub ids: BTreeMap<Image, String>,
-    /// Those that were fetched anew.
+    /// The images whose policy is `always`.
     pub renewed: BTreeSet<Image>,
 }
 
@@ -45,10 +45,10 @@ struct Wanted {
     policy: PullPolicy,
 }
 
-/// Fetches what the services of a project need and the engine does not have.
+/// Pulls the images of the services according to their policy; an empty list means all services.
 ///
 /// # Errors
-/// When an image cannot be had.
+/// If an image cannot be pulled.
 pub async fn pull(
     docker: &Docker,
     project: &Project,
@@ -69,7 +69,7 @@ pub async fn pull(
         let of_job = service.pre_deploy.as_ref().and_then(|before| before.image.as_ref());
         let of_canary = service.canary.as_ref().map(|canary| &canary.image);
         for image in [&service.container.image].into_iter().chain(of_job).chain(of_canary) {
-            // Of services with the same image, the one that asks for most decides.
+            // If services share an image, the one with the most eager policy decides.
             let eager = policy == PullPolicy::Always
                 || wanted.get(image).is_none_or(|other| other.policy == PullPolicy::Never);
             if eager {
@@ -100,10 +100,10 @@ pub async fn pull(
     Ok(found)
 }
 
-/// What the engine's images of a project mean, as far as it has them; nothing is fetched.
+/// Resolves the images of a project that the engine has. Pulls nothing.
 ///
 /// # Errors
-/// When the engine does not answer.
+/// If the engine does not answer.
 pub async fn look(docker: &Docker, project: &Project) -> Result<Found, EngineError> {
     let mut found = Found::default();
     let of_service = |service: &'_ Service| {
@@ -119,10 +119,10 @@ pub async fn look(docker: &Docker, project: &Project) -> Result<Found, EngineErr
     Ok(found)
 }
 
-/// Fetches one image, if the engine does not have it. Returns its content's id.
+/// Pulls one image according to the policy. Returns its id.
 ///
 /// # Errors
-/// When it cannot be had.
+/// If the image cannot be pulled.
 pub async fn one(
     docker: &Docker,
     service: &Service,
@@ -169,7 +169,7 @@ async fn fetch(docker: &Docker, wanted: &Wanted, screen: Option<&MultiProgress>)
         bar.finish_and_clear();
     }
     pulled.map_err(|error| CliError::Failed {
-        // Words of a registry may end with an empty line.
+        // The text of a registry may end with an empty line.
         message: format!("cannot pull the image {image} of service {}: {error}", wanted.service)
             .trim_end()
             .to_owned(),

@@ -1,4 +1,4 @@
-//! Reading the project's files anew: when somebody asks for it, and when they change, if they are watched.
+//! Reads the files of a project again: on SIGHUP, and on changes if the files are watched.
 
 use std::time::Duration;
 
@@ -13,32 +13,32 @@ use tokio::{sync::mpsc, time::Instant};
 
 use super::{context::Context, error::CliError, session::Session, variables};
 
-/// After the engine could not be asked about a file that has changed.
+/// Pause before applying a changed file again after the engine could not be reached.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// The files of a project that is supervised by this process.
+/// The files of a project that this process supervises.
 pub struct Reload<'a> {
     context: &'a Context,
     name: ProjectName,
-    /// As they were read last.
+    /// The files that were read last, with their contents.
     files: Files,
     watch: Option<Watch>,
     asked: Option<mpsc::Receiver<WatchAsked>>,
-    /// How to begin a supervisor anew that reads something else.
+    /// How to restart the supervisor with other files or options, for messages.
     anew: String,
     retry: Option<Retry>,
 }
 
-/// Another try, with the same file.
+/// A planned attempt to apply the same file again.
 #[derive(Debug)]
 struct Retry {
     at: Instant,
-    /// What is known already.
+    /// The error that was reported already.
     error: String,
 }
 
 impl<'a> Reload<'a> {
-    /// Begins with the files as they were just read.
+    /// Starts with files that were just read.
     pub fn new(context: &'a Context, name: &ProjectName, files: Files) -> Self {
         Self {
             context,
@@ -54,7 +54,7 @@ impl<'a> Reload<'a> {
     /// Watches the files from now on.
     ///
     /// # Errors
-    /// When they cannot be watched.
+    /// If they cannot be watched.
     pub fn watch(&mut self) -> Result<(), WatchError> {
         if self.watch.is_none() {
             self.watch = Some(Watch::new(self.files.clone())?);
@@ -62,17 +62,17 @@ impl<'a> Reload<'a> {
         Ok(())
     }
 
-    /// Watches the files when others ask the supervisor of this process for it. Where it reads other ones than they
-    /// do, they are told how to begin it `anew`.
+    /// Accepts requests to watch the files from now on. A client that reads other files is rejected, with `anew` as
+    /// help.
     pub fn hear(&mut self, session: &Session, anew: impl Into<String>) {
         self.asked = session.watch_asked();
         self.anew = anew.into();
     }
 
-    /// Waits until the files should be read anew. It may be dropped while it waits, and called again.
+    /// Waits until the files should be read again. Cancel safe: it can be dropped and called again.
     ///
     /// # Errors
-    /// When changes cannot be seen at once any more; the next call waits on.
+    /// If changes can no longer be detected at once. Call it again to keep waiting.
     pub async fn wanted(&mut self) -> Result<(), WatchError> {
         loop {
             tokio::select! {
@@ -94,7 +94,7 @@ impl<'a> Reload<'a> {
     /// Reads the files.
     ///
     /// # Errors
-    /// With what is wrong in them, when they are of another project by now, or when a variable is missing.
+    /// If a file is invalid, the project's name has changed, or a variable is missing.
     pub fn load(&mut self) -> Result<Loaded, CliError> {
         let (loaded, files) = self.context.read();
         if let Some(watch) = &mut self.watch {
@@ -114,13 +114,13 @@ impl<'a> Reload<'a> {
         }
     }
 
-    /// It went well.
+    /// Notes that the file was applied.
     pub fn taken(&mut self) {
         self.retry = None;
     }
 
-    /// What there is to tell when what was read cannot be had; nothing where it was told before. What the engine
-    /// may allow later is tried again.
+    /// The event that reports why the file was not applied; `None` if it was reported before. If the engine was only
+    /// temporarily unavailable, another attempt is planned.
     pub fn refused(&mut self, error: &CliError) -> Option<EventKind> {
         let text = anstream::adapter::strip_str(&error.render().unwrap_or_default()).to_string();
         let before = self.retry.take();
@@ -133,7 +133,7 @@ impl<'a> Reload<'a> {
         (!told).then(|| EventKind::NotApplied { error: text, mistakes: mistakes(error) })
     }
 
-    /// Does what was asked for; whether there is something else to be read than the asker has seen.
+    /// Handles a request to watch the files. Returns whether they have changed since the client read them.
     fn take(&mut self, asked: WatchAsked) -> bool {
         let here = compose::read(&self.context.options());
         let seen = &asked.reading;
@@ -160,7 +160,7 @@ impl<'a> Reload<'a> {
     }
 }
 
-/// What this process has read, for the supervisor to compare with what it reads.
+/// What this process has read, for the supervisor to compare with its own files.
 pub fn reading(loaded: &Loaded, files: &Files) -> Reading {
     Reading {
         compose: loaded.files.clone(),
@@ -169,7 +169,7 @@ pub fn reading(loaded: &Loaded, files: &Files) -> Reading {
     }
 }
 
-/// Why the supervisor's file is another one than that of who asks.
+/// Why the supervisor's files are not those of the client; `None` if they are.
 fn other(mine: &Reading, seen: &Reading) -> Option<String> {
     let named = |reading: &Reading| {
         reading.compose.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
@@ -177,7 +177,7 @@ fn other(mine: &Reading, seen: &Reading) -> Option<String> {
     if mine.compose != seen.compose {
         return Some(format!("it was started with {}, not with {}", named(mine), named(seen)));
     }
-    // What has changed in between may mean something else.
+    // If the contents differ, a different result may come from the change alone.
     let is_other = mine.content == seen.content && mine.meaning != seen.meaning;
     is_other.then(|| {
         "it was started with other variables or options, which change what the file means".to_owned()

@@ -1,4 +1,4 @@
-//! The replicas that the engine has: for commands that need neither file nor supervisor.
+//! The replicas on the engine, for commands that need neither file nor supervisor.
 
 use std::fmt;
 
@@ -14,20 +14,18 @@ use sameport::{
 
 use super::{context::Context, error::CliError, selector};
 
-/// A replica's container, as the engine lists it.
+/// The container of a replica, as the engine lists it.
 #[derive(Clone, Debug)]
 pub struct Replica {
-    /// Of which service.
     pub service: ServiceName,
-    /// Its number there.
+    /// The slot in its service.
     pub slot: Slot,
-    /// The container.
     pub id: ContainerId,
-    /// The container's name.
+    /// The name of the container.
     pub name: String,
-    /// Whether its process runs.
+    /// Whether the container's process runs.
     pub running: bool,
-    /// The engine's sentence about it, such as `Up 3 minutes (healthy)`.
+    /// The engine's description of the status, such as `Up 3 minutes (healthy)`.
     pub status: String,
 }
 
@@ -37,7 +35,7 @@ impl fmt::Display for Replica {
     }
 }
 
-/// Finds the containers of a project that are ours.
+/// Finds the containers of a project that sameport created.
 #[derive(Clone, Debug)]
 pub struct Finder {
     project: ProjectName,
@@ -46,38 +44,38 @@ pub struct Finder {
 }
 
 impl Finder {
-    /// For the project that is meant here.
+    /// A finder for the selected project.
     ///
     /// # Errors
-    /// When none is.
+    /// If no project is selected.
     pub fn new(context: &Context) -> Result<Self, CliError> {
         let (name, loaded) = context.load_if_possible()?;
         Ok(Self::of(context, &name, loaded.as_ref().map(|loaded| &loaded.project)))
     }
 
-    /// For a project, with its file if there is one.
+    /// A finder for a project, with its file if there is one.
     pub fn of(context: &Context, project: &ProjectName, file: Option<&Project>) -> Self {
         let expected = context.expected(project, file);
         Self { project: project.clone(), expected, ownership: OwnershipChecker::default() }
     }
 
-    /// For which project.
+    /// The name of the project.
     pub fn project(&self) -> &ProjectName {
         &self.project
     }
 
-    /// Everything that carries the project's label, sorted by whether it is ours.
+    /// All containers with the project's label, sorted by ownership.
     ///
     /// # Errors
-    /// When the engine does not answer.
+    /// If the engine does not answer.
     pub async fn containers(&mut self, engine: &impl Engine) -> Result<Checked, EngineError> {
         self.ownership.list(engine, &self.project, &self.expected).await
     }
 
-    /// The replicas that are wanted, or all if none is named; in order of services and slots.
+    /// The selected replicas, ordered by service and slot; an empty list selects all.
     ///
     /// # Errors
-    /// When the engine does not answer.
+    /// If the engine does not answer.
     pub async fn list(
         &mut self,
         engine: &impl Engine,
@@ -98,15 +96,15 @@ impl Finder {
         let is_wanted =
             |replica: &Replica| wanted.is_empty() || wanted.iter().any(|selector| is_of(replica, selector));
         let mut found: Vec<_> = replicas.filter(is_wanted).collect();
-        // Who only finishes its connections comes after the one that has its slot.
+        // A replica that is only draining comes after the one that has its slot now.
         found.sort_by_cached_key(|r| (r.service.clone(), r.slot, r.id.is_set_aside_name(&r.name)));
         Ok(found)
     }
 
-    /// Those that run of the replicas that a user named.
+    /// The running replicas among those selected.
     ///
     /// # Errors
-    /// When there is none.
+    /// If there is none, or the engine does not answer.
     pub async fn running(
         &mut self,
         engine: &impl Engine,
@@ -117,10 +115,10 @@ impl Finder {
         if found.is_empty() { Err(none_runs(wanted)) } else { Ok(found) }
     }
 
-    /// The first of them.
+    /// The first of the running replicas.
     ///
     /// # Errors
-    /// As [`Self::running`].
+    /// Those of [`Self::running`].
     pub async fn first_running(
         &mut self,
         engine: &impl Engine,

@@ -1,4 +1,4 @@
-//! `sameport rollout`: to another version of a service, and how that goes on.
+//! `sameport rollout`: changes the version of a service, and controls how that proceeds.
 
 use std::{str::FromStr, time::Duration};
 
@@ -49,7 +49,7 @@ pub struct RolloutArgs {
     begin: Begin,
 }
 
-/// A rollout that begins.
+/// Options of a new rollout.
 #[derive(Args, Debug)]
 struct Begin {
     /// Use this image until the file names another one
@@ -78,7 +78,7 @@ struct Begin {
     service: Option<ServiceName>,
 }
 
-/// How the new replicas come to the old ones.
+/// How to replace the old replicas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Strategy {
     /// Slot after slot, as `deploy.update_config` says
@@ -87,7 +87,7 @@ enum Strategy {
     BlueGreen,
 }
 
-/// What can be done with a rollout.
+/// Commands that control a rollout.
 #[derive(Subcommand, Debug)]
 enum Verb {
     /// Show the progress of a rollout
@@ -133,7 +133,7 @@ struct Undo {
     service: ServiceName,
 }
 
-/// Percentages, one after the other.
+/// Percentages in ascending order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Shares(Vec<Share>);
 
@@ -154,7 +154,7 @@ fn percent(text: &str) -> Result<Share, String> {
     Share::from_percent(text).ok_or_else(|| format!("`{text}` is no percentage: write one such as 10%"))
 }
 
-/// A part of the connections that is more than none: without any, a canary shows nothing.
+/// A share above 0 %: without connections, a canary shows nothing.
 fn part(text: &str) -> Result<Share, String> {
     match percent(text)? {
         Share::NONE => Err(format!("`{text}` gives the new version nothing: write a part such as 10%")),
@@ -179,7 +179,7 @@ pub async fn run(context: &Context, args: RolloutArgs) -> Result<(), CliError> {
     }
 }
 
-/// What comes after something was asked for.
+/// What to do after the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum After {
     Return,
@@ -256,7 +256,7 @@ async fn change(
     let events = session.events().await?;
     session.ask(request).await?;
     let done = match after {
-        // A supervisor of our own would end with us.
+        // A supervisor in this process would end with it.
         After::Return if matches!(session, Session::Other(_)) => Ok(()),
         After::Return | After::Wait => tokio::select! {
             done = wait::rollout(context, &session, events, &service) => done,
@@ -283,7 +283,7 @@ async fn versions(
     service: &ServiceName,
 ) -> Result<(Versions, Option<schema::Rollout>), CliError> {
     let (name, loaded) = context.load_if_possible()?;
-    // What is remembered of versions is in the state file, whoever supervises.
+    // Versions are in the state file, with or without a supervisor.
     let mut remembered = state::warn_of_damage(context, &name)?;
     let versions = remembered.versions.remove(service);
     let is_in_file = loaded.as_ref().is_some_and(|loaded| loaded.project.services.contains_key(service));
@@ -418,7 +418,7 @@ fn row(service: &ServiceName, revision: &Revision, now: Timestamp) -> Vec<String
             (RevisionState::Stable, _) => "stable".to_owned(),
             (RevisionState::InProgress, _) => "in progress".to_owned(),
             (RevisionState::Previous, Some(failure)) => {
-                // A line of a table is a line; the last log lines are in the JSON.
+                // A row is one line; all log lines are in the JSON output.
                 let message = failure.message.lines().next().unwrap_or_default();
                 format!("failed: {}-{}: {message}", service, failure.slot)
             }

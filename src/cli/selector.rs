@@ -1,4 +1,4 @@
-//! Which replica a user means: `web`, `web-1`, `web.1` or `shop-web-1`.
+//! Resolves the names of replicas in arguments: `web`, `web-1`, `web.1` or `shop-web-1`.
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
@@ -11,7 +11,7 @@ use sameport::{
 
 use super::{context::Context, error::CliError, replicas::Finder};
 
-/// A service or a replica, as it was written.
+/// The name of a service or a replica as given, not yet resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written(String);
 
@@ -32,16 +32,16 @@ impl fmt::Display for Written {
     }
 }
 
-/// What a name can mean.
+/// The names that can be resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Names {
     project: ProjectName,
     services: BTreeSet<ServiceName>,
-    /// Containers with a name of the user's.
+    /// Names that `container_name` sets, with the service.
     containers: Vec<(String, ServiceName)>,
 }
 
-/// Why it is not known what is meant.
+/// Why a name cannot be resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Unclear {
     Unknown,
@@ -60,7 +60,7 @@ impl Names {
         }
     }
 
-    /// What is meant: a service of exactly that name, or else the one replica that can be called so.
+    /// Resolves a name: the service of exactly that name, or else the only replica that has it.
     fn resolve(&self, text: &str) -> Result<Selector, Unclear> {
         if let Some(service) = self.services.iter().find(|service| service.as_str() == text) {
             return Ok(Selector { service: service.clone(), slot: None });
@@ -68,7 +68,7 @@ impl Names {
         let container = text.strip_prefix(self.project.as_str()).and_then(|rest| rest.strip_prefix('-'));
         let mut found = Vec::new();
         found.extend(self.replica(text, &['-', '.']));
-        // A container's name has no dot before the slot: with one it is clear which of the two is meant.
+        // Names of containers have no dot before the slot, so a dot makes the name unambiguous.
         found.extend(container.and_then(|rest| self.replica(rest, &['-'])));
         let own = self.containers.iter().filter(|(name, _)| name == text);
         found.extend(own.map(|(_, service)| Selector { service: service.clone(), slot: Some(Slot::FIRST) }));
@@ -81,7 +81,7 @@ impl Names {
         }
     }
 
-    /// `SERVICE-N`, with one of these characters between the two.
+    /// Parses `SERVICE-N`, with one of the separators in `between`.
     fn replica(&self, text: &str, between: &[char]) -> Option<Selector> {
         let (service, slot) = text.rsplit_once(between)?;
         let service = self.services.iter().find(|known| known.as_str() == service)?;
@@ -89,10 +89,10 @@ impl Names {
     }
 }
 
-/// What is meant by each. The engine is asked only for what the file does not have.
+/// Resolves names. Asks the engine only if a name is not in the file.
 ///
 /// # Errors
-/// When there is no such service, or a name can mean two things.
+/// If there is no such service, or a name is ambiguous.
 pub async fn resolve(context: &Context, written: &[Written]) -> Result<Vec<Selector>, CliError> {
     let (project, loaded) = context.load_if_possible()?;
     let mut names = Names::new(project, loaded.as_ref().map(|loaded| &loaded.project));
@@ -108,19 +108,19 @@ pub async fn resolve(context: &Context, written: &[Written]) -> Result<Vec<Selec
         .collect()
 }
 
-/// What is meant by one.
+/// Resolves one name.
 ///
 /// # Errors
-/// As [`resolve`].
+/// Those of [`resolve`].
 pub async fn resolve_one(context: &Context, written: &Written) -> Result<Selector, CliError> {
     let mut found = resolve(context, std::slice::from_ref(written)).await?;
     found.pop().ok_or_else(|| CliError::failed(format!("`{written}` means nothing"), None))
 }
 
-/// The one replica that is meant by each.
+/// Resolves names of single replicas.
 ///
 /// # Errors
-/// As [`resolve`], and when a service is named instead of one of its replicas.
+/// Those of [`resolve`], and if a name is that of a service.
 pub async fn resolve_replicas(
     context: &Context,
     written: &[Written],
@@ -166,7 +166,7 @@ fn described(selector: &Selector) -> String {
     }
 }
 
-/// With a dot between service and slot, and no project before it: not to be mistaken for the other one.
+/// The unambiguous form: a dot between service and slot, and no project.
 fn exact(selector: &Selector) -> String {
     match selector.slot {
         Some(slot) => format!("{}.{slot}", selector.service),
@@ -174,7 +174,7 @@ fn exact(selector: &Selector) -> String {
     }
 }
 
-/// How a service or one of its replicas is called.
+/// The name of a service, or of one of its replicas.
 pub fn name(selector: &Selector) -> String {
     selector.slot.map_or_else(|| selector.service.to_string(), |slot| replica_name(&selector.service, slot))
 }
@@ -199,7 +199,7 @@ mod tests {
             ("shop-web-2", Some(("web", Some(2)))),
             ("my.web.3", Some(("my.web", Some(3)))),
             ("my.web-3", Some(("my.web", Some(3)))),
-            // An exact service name wins.
+            // The exact name of a service has precedence.
             ("web-1", Some(("web-1", None))),
             ("web.1", Some(("web", Some(1)))),
             ("web-1-4", Some(("web-1", Some(4)))),

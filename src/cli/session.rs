@@ -1,4 +1,4 @@
-//! The supervisor that a command speaks to: the one that runs, or one in this process.
+//! The connection of a command to a supervisor: to one that runs, or to one in this process.
 
 use std::{
     path::{Path, PathBuf},
@@ -34,37 +34,37 @@ use tokio::{
 
 use super::{context::Context, error::CliError, layout, other_engine, output, takeover};
 
-/// How long a supervisor that has just begun may take to open its socket.
+/// Limit for a supervisor that has just started to open its socket.
 const OPENING: Duration = Duration::from_secs(2);
 
-/// How long the engine may take to tell who supervises a project, where that is not needed.
+/// Limit for the engine's answer where it is not essential.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
-/// A supervisor that does not tell where the past ends tells it without such a pause.
+/// A pause of this length ends the history of a supervisor that does not mark its end.
 const PAST: Duration = Duration::from_millis(300);
 
-/// How long those who listen to a supervisor that has ended may take to hear the last of it.
+/// Limit for clients to read the last events of a supervisor that has ended.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// The supervisor that a command speaks to.
+/// The supervisor that a command uses.
 pub enum Session {
-    /// Another process.
+    /// A supervisor in another process.
     Other(Client),
-    /// This one.
+    /// A supervisor in this process.
     Own(Box<Own>),
 }
 
-/// Who can tell a command where a project stands.
+/// Where a command gets the status of a project from.
 pub enum Readable {
-    /// The supervisor that runs.
+    /// From the running supervisor.
     Running(Session),
-    /// One runs that the command does not understand: it has to look by itself.
+    /// From the engine: the running supervisor speaks another protocol.
     OtherRelease,
-    /// None runs.
+    /// From the engine: no supervisor runs.
     Nobody,
 }
 
-/// A supervisor in this process. The lock goes last.
+/// A supervisor in this process. Its lock is released last.
 pub struct Own {
     project: ProjectName,
     handle: Handle,
@@ -72,12 +72,12 @@ pub struct Own {
     task: JoinHandle<()>,
     server: api::Server,
     engine_lock: EngineLock,
-    /// Why it has ended, if another one has taken its place.
+    /// Set if the supervisor has ended because another one took over.
     superseded: Arc<OnceLock<EngineLockError>>,
     _lock: Arc<Lock>,
 }
 
-/// Has a supervisor end when another one has taken its place. What runs goes on.
+/// Ends a supervisor after another one has taken over. Replicas keep running.
 async fn give_way(
     error: oneshot::Receiver<EngineLockError>,
     handle: Handle,
@@ -85,13 +85,13 @@ async fn give_way(
 ) {
     let Ok(error) = error.await else { return };
     tracing::error!(%error, "another supervisor has taken over; ending");
-    // There is one who sets it.
+    // It is set only here.
     let _ = superseded.set(error);
-    // One that has ended is as good.
+    // An error means that it has already ended.
     let _ = handle.request(Request::Detach).await;
 }
 
-/// Puts a lock back that is removed, as long as somebody has it.
+/// Creates the lock file again whenever it is removed, until the lock is released.
 async fn hold(lock: Weak<Lock>, ticker: Ticker) {
     let looked_at = lock.clone();
     let mut removed = ticker.watch(move || looked_at.upgrade().is_none_or(|lock| !lock.is_there()));
@@ -111,7 +111,7 @@ async fn hold(lock: Weak<Lock>, ticker: Ticker) {
 }
 
 impl Session {
-    /// The supervisor that runs, if there is one.
+    /// The running supervisor, if there is one.
     pub async fn running(context: &Context, project: &ProjectName) -> Result<Option<Self>, CliError> {
         let usual = context.paths()?.socket(project);
         if let Some(session) = Self::at(context, &usual, project).await? {
@@ -123,13 +123,14 @@ impl Session {
         }
     }
 
-    /// The socket of this user's supervisor that was started with another runtime folder, as by cron.
+    /// The socket of this user's supervisor if it was started with another runtime directory, for example by cron.
     async fn elsewhere(context: &Context, project: &ProjectName) -> Option<PathBuf> {
         let owner = Self::owner(context, project).await?;
         owner.is_of_this_user().then_some(owner.socket)
     }
 
-    /// Who supervises a project, if the engine says so at once: who needs the engine learns of its silence elsewhere.
+    /// The owner of the lock on the engine; `None` if the engine does not answer within 1 s. Code that needs the engine
+    /// reports that error itself.
     async fn owner(context: &Context, project: &ProjectName) -> Option<Owner> {
         let look = async { engine_lock::owner(&context.engine().await.ok()?, project).await.ok()? };
         tokio::time::timeout(AT_ONCE, look).await.ok()?
@@ -150,7 +151,7 @@ impl Session {
                 client.request(&Request::Status).await.map(Ok)
             };
             match answered.await {
-                // One that is about to be gone may still be connected to.
+                // A supervisor that is ending can still accept connections.
                 Err(ClientError::BrokenOff(_) | ClientError::Ended)
                     if tokio::time::Instant::now() < deadline =>
                 {
@@ -163,8 +164,8 @@ impl Session {
         }
     }
 
-    /// As [`Self::running`], for a command that only shows something: that there is a supervisor of another release is
-    /// told, and no error.
+    /// Like [`Self::running`], for a command that only reads: a supervisor with another protocol causes a warning
+    /// instead of an error.
     pub async fn readable(context: &Context, project: &ProjectName) -> Result<Readable, CliError> {
         match Self::running(context, project).await {
             Ok(Some(session)) => Ok(Readable::Running(session)),
@@ -177,8 +178,8 @@ impl Session {
         }
     }
 
-    /// As [`Self::readable`], also of another user of this host, where this one may use the engine: for a command that
-    /// asks questions only.
+    /// Like [`Self::readable`], but also connects to a supervisor of another user on this host if this user can read
+    /// the engine's labels. For commands that only send queries.
     pub async fn answering(context: &Context, project: &ProjectName) -> Result<Readable, CliError> {
         match Self::readable(context, project).await? {
             Readable::Nobody => {
@@ -199,7 +200,7 @@ impl Session {
         }
     }
 
-    /// A supervisor that answers questions, for a command that can do nothing without one; `so` says that.
+    /// A supervisor that answers queries, for a command that needs one. `so` ends the error message.
     pub async fn required_to_answer(
         context: &Context,
         project: &ProjectName,
@@ -214,12 +215,12 @@ impl Session {
         }
     }
 
-    /// The supervisor that runs, for a command that can do nothing without one; `so` says that.
+    /// The running supervisor, for a command that needs one. `so` ends the error message.
     pub async fn required(context: &Context, project: &ProjectName, so: &str) -> Result<Self, CliError> {
         if let Some(session) = Self::running(context, project).await? {
             return Ok(session);
         }
-        // Whether there is one is not known to somebody who may not use the engine.
+        // Without access to the engine, it is unknown whether a supervisor runs.
         if let Err(CliError::Engine(error @ EngineError::Denied { .. })) = context.engine().await {
             return Err(error.into());
         }
@@ -234,14 +235,20 @@ impl Session {
         }
     }
 
-    /// A supervisor in this process; refused when there is another one, or as [`Self::begin_locked`].
+    /// Starts a supervisor in this process.
+    ///
+    /// # Errors
+    /// If another supervisor runs, and those of [`Self::begin_locked`].
     pub async fn begin(context: &Context, file: &Project, docker: Docker) -> Result<Self, CliError> {
         let lock = Lock::acquire(&context.paths()?.lock(&file.name))?;
         Self::begin_locked(context, &file.name, Some(file), docker, lock).await
     }
 
-    /// A supervisor in this process, which holds the project's lock already; refused when a newer release has made
-    /// something of the project.
+    /// Starts a supervisor in this process that already holds the project's lock.
+    ///
+    /// # Errors
+    /// For example if a newer release has created objects of the project, or another supervisor holds the lock on the
+    /// engine.
     pub async fn begin_locked(
         context: &Context,
         project: &ProjectName,
@@ -250,10 +257,10 @@ impl Session {
         lock: Lock,
     ) -> Result<Self, CliError> {
         docker.keep_descriptors();
-        // Nothing of it begins, not even without the kernel, where a newer release has had it.
+        // Checked first: a newer release may own the kernel state and the containers.
         takeover::check(context, &docker, project).await?;
         layout::check(context, project, file, &docker).await?;
-        // Before the lock has connections of its own: there may be few descriptors.
+        // Before the lock opens connections: file descriptors may be scarce.
         let settings = context.settings(project, &docker).await?;
         let engine = settings.state.engine().cloned();
         let (clock, ticker) = (settings.clock, settings.ticker.clone());
@@ -264,7 +271,7 @@ impl Session {
             ..Owner::this_process(&path, context.directory().as_deref(), clock.now())
         };
         let (tell, told) = oneshot::channel();
-        // Nobody needs to hear it who has ended.
+        // If the receiver is gone, the supervisor has already ended.
         let on_superseded = |error| drop(tell.send(error));
         let engine_lock = EngineLock::acquire(docker.clone(), project, owner, on_superseded).await?;
         let (handle, task) = supervisor::start(Arc::new(docker), project.clone(), settings)?;
@@ -292,8 +299,8 @@ impl Session {
         })))
     }
 
-    /// The supervisor that runs, or one in this process that knows the file, if there is one, and pursues
-    /// nothing of it yet.
+    /// The running supervisor, or a new one in this process. A new one knows the file, if there is one, but does not
+    /// act on it until a request asks for that.
     pub async fn open(
         context: &Context,
         project: &ProjectName,
@@ -309,7 +316,7 @@ impl Session {
                     let docker = context.engine().await?;
                     let begun = Self::begin_locked(context, project, file.as_ref(), docker, lock).await;
                     let session = match begun {
-                        // It has just begun, in another runtime folder.
+                        // It has just started, with another runtime directory.
                         Err(CliError::EngineLock(EngineLockError::Held { owner, .. }))
                             if owner.is_of_this_user() && tokio::time::Instant::now() < deadline =>
                         {
@@ -323,7 +330,7 @@ impl Session {
                     }
                     return Ok(session);
                 }
-                // It has the lock, and its socket comes in a moment.
+                // Another process has the lock and is about to open its socket.
                 Err(_) if tokio::time::Instant::now() < deadline => {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
@@ -332,8 +339,8 @@ impl Session {
         }
     }
 
-    /// As [`Self::open`], for a command that changes something of a project: one that runs is asked also where its file is
-    /// gone, or cannot be read.
+    /// Like [`Self::open`], for a command that changes a project. A running supervisor is used even if the file is
+    /// missing or invalid.
     pub async fn for_change(context: &Context) -> Result<(ProjectName, Self), CliError> {
         let error = match context.load() {
             Ok(loaded) => {
@@ -346,7 +353,7 @@ impl Session {
         Self::without_file(context, error).await
     }
 
-    /// The supervisor that runs, for a command whose file cannot be used; without one, why it cannot.
+    /// The running supervisor, for a command whose file cannot be used. Without one, returns `error`.
     pub async fn without_file(context: &Context, error: CliError) -> Result<(ProjectName, Self), CliError> {
         let Ok(name) = context.project() else { return Err(error) };
         let Some(session) = Self::running(context, &name).await? else { return Err(error) };
@@ -358,7 +365,10 @@ impl Session {
         Ok((name, session))
     }
 
-    /// Asks for something that is then wanted.
+    /// Sends a request that changes the desired state.
+    ///
+    /// # Errors
+    /// If the supervisor rejects it, or does not answer.
     pub async fn ask(&self, request: Request) -> Result<(), CliError> {
         match self.request(request).await? {
             Reply::Accepted | Reply::Status(_) | Reply::Preview(_) => Ok(()),
@@ -366,7 +376,7 @@ impl Session {
         }
     }
 
-    /// Where the project stands.
+    /// The status of the project.
     pub async fn status(&self) -> Result<Status, CliError> {
         match self.request(Request::Status).await? {
             Reply::Status(status) => Ok(*status),
@@ -377,7 +387,7 @@ impl Session {
         }
     }
 
-    /// What it would do for a request.
+    /// What the supervisor would do for a request.
     pub async fn preview(&self, request: Request) -> Result<Preview, CliError> {
         match self.request(Request::Preview(Box::new(request))).await? {
             Reply::Preview(preview) => Ok(*preview),
@@ -395,7 +405,7 @@ impl Session {
         }
     }
 
-    /// What happened and happens, until the supervisor ends.
+    /// The history of events and then the live ones, until the supervisor ends.
     pub async fn events(&self) -> Result<BoxStream<'static, Result<Line, CliError>>, CliError> {
         match self {
             Self::Other(client) => {
@@ -405,14 +415,14 @@ impl Session {
         }
     }
 
-    /// Tells those who listen to a supervisor of this process what happened to its file.
+    /// Records an event about the file in the journal of a supervisor in this process.
     pub fn tell(&self, kind: EventKind) {
         if let Self::Own(own) = self {
             own.handle.journal().record(own.clock.now(), kind);
         }
     }
 
-    /// What happened so far, if the supervisor is in this process.
+    /// The events so far of a supervisor in this process; empty for another process.
     pub fn told(&self) -> Vec<schema::Event> {
         match self {
             Self::Other(_) => Vec::new(),
@@ -420,7 +430,7 @@ impl Session {
         }
     }
 
-    /// What happened so far.
+    /// The events so far.
     pub async fn history(&self) -> Result<Vec<schema::Event>, CliError> {
         let Self::Other(client) = self else { return Ok(self.told()) };
         if let Some(history) = client.history().await? {
@@ -437,7 +447,7 @@ impl Session {
         Ok(history)
     }
 
-    /// Those who want the file watched by this process, if the supervisor is here.
+    /// The queue of requests to watch the file; `None` if the supervisor is in another process.
     pub fn watch_asked(&self) -> Option<mpsc::Receiver<WatchAsked>> {
         match self {
             Self::Other(_) => None,
@@ -445,7 +455,7 @@ impl Session {
         }
     }
 
-    /// Whether the supervisor has ended, as it does when the project is gone.
+    /// Whether the supervisor has ended, as it does once the project is removed.
     pub async fn has_ended(&self) -> bool {
         match self {
             Self::Other(client) => client.request(&Request::Status).await.is_err(),
@@ -453,7 +463,7 @@ impl Session {
         }
     }
 
-    /// Waits until the supervisor ends.
+    /// Waits until the supervisor has ended.
     pub async fn ended(&mut self) {
         match self {
             Self::Other(_) => {
@@ -461,16 +471,17 @@ impl Session {
                     tokio::time::sleep(Duration::from_millis(200)).await;
                 }
             }
-            // A panic has been told; it is an end as any other.
+            // A panic was reported where it happened.
             Self::Own(own) => drop((&mut own.task).await),
         }
     }
 
-    /// Has it remove nothing more, and end. The kernel has to know first that those who were taken out of rotation are in it again.
+    /// Stops a `down` in progress and ends the supervisor. Before that, replicas that were taken out of rotation must
+    /// be back in it.
     pub async fn cancel_down(self) -> Result<(), CliError> {
         match self.ask(Request::CancelDown).await {
             Ok(()) => {}
-            // It was done at that moment.
+            // `down` finished at the same moment.
             Err(_) if self.has_ended().await => return Ok(()),
             Err(error) => return Err(error),
         }
@@ -484,20 +495,20 @@ impl Session {
         self.leave().await
     }
 
-    /// Whether it ends with this process.
+    /// Whether the supervisor is in this process and ends with it.
     pub fn is_own(&self) -> bool {
         matches!(self, Self::Own(_))
     }
 
-    /// Leaves it: one in this process ends, and everything goes on running.
+    /// Disconnects. A supervisor in this process ends, and its replicas keep running.
     ///
     /// # Errors
-    /// When it has ended because another supervisor had taken its place.
+    /// If it ended because another supervisor took over.
     pub async fn leave(self) -> Result<(), CliError> {
         let Self::Own(own) = self else { return Ok(()) };
         let Own { handle, task, server, engine_lock, superseded, _lock, .. } = *own;
         if !task.is_finished() {
-            // It may end by itself at this moment; that is as good.
+            // An error means that it is already ending.
             let _ = handle.request(Request::Detach).await;
             let _ = task.await;
         }
@@ -507,8 +518,9 @@ impl Session {
         superseded.get().cloned().map_or(Ok(()), |error| Err(error.into()))
     }
 
-    /// Leaves a supervisor that ends, and waits for its lock; none if somebody else has that by then, or it cannot be had.
-    /// With that of another runtime folder comes the one of this command's own folder: nobody begins beside either.
+    /// Disconnects from a supervisor that ends, and acquires its lock. For a supervisor with another runtime directory,
+    /// the lock of this command's own directory is acquired as well, so that no new supervisor starts in either. `None`
+    /// if another process holds a lock, or it cannot be acquired.
     pub async fn leave_gone(
         self,
         context: &Context,
@@ -516,7 +528,7 @@ impl Session {
     ) -> Result<Option<Vec<Lock>>, CliError> {
         let mut paths = vec![context.paths()?.lock(project)];
         if let Self::Other(client) = &self {
-            // In a folder that somebody else can change, another file may be in the place of the lock.
+            // In a directory that other users can write to, the lock may have been replaced.
             let lock = lock_beside(client.path());
             if lock.parent().is_some_and(|folder| private_folder::check(folder).is_ok()) {
                 paths.push(lock);

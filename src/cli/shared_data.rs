@@ -1,4 +1,5 @@
-//! Several replicas that would write to the files of one database, or of a program that locks them: told of, and asked about.
+//! Warns, and asks for confirmation, where several replicas would write to the files of one database or to a directory
+//! that a program locks.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -9,7 +10,7 @@ use sameport::{
 
 use super::{confirm, context::Context, error::CliError, output, replicas::Finder};
 
-/// Images whose servers keep data that no other server may write to, by the last part of their names.
+/// Images of servers that need exclusive access to their data, by the last part of the name.
 const DATABASES: [&str; 26] = [
     "cassandra",
     "clickhouse-server",
@@ -38,27 +39,27 @@ const DATABASES: [&str; 26] = [
     "timescaledb",
     "valkey",
 ];
-/// How files end that programs keep while they use a folder.
+/// Suffixes of files that programs keep while they use a directory.
 const LOCKS: [&str; 4] = [".lck", ".lock", ".pid", ".sock"];
-/// A folder has its lock files among its first entries, or too many to look for them.
+/// The number of directory entries that are searched for lock files.
 const MOST_ENTRIES: usize = 1000;
 
-/// What several replicas would write to.
+/// Data that several replicas would write to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Shared {
-    /// The volume, or the path of the host.
+    /// The name of the volume, or the path on the host.
     source: String,
-    /// Where it is mounted.
+    /// The path in the container.
     target: String,
-    /// Why they should not.
+    /// Why only one replica may write to it.
     why: String,
 }
 
-/// Tells of services whose replicas would share such data, and asks whether to go on where there is a terminal, unless so many
-/// run already. To be called while Ctrl-C still ends the process.
+/// Warns of services whose replicas would share such data. If there is a terminal and fewer than two of them run, asks
+/// for confirmation. Call it while Ctrl-C still ends the process.
 ///
 /// # Errors
-/// When the answer is not yes, or the engine does not answer.
+/// If the answer is not yes, or the engine does not answer.
 pub async fn check(
     context: &Context,
     project: &Project,
@@ -112,13 +113,13 @@ fn shared(service: &Service) -> Option<Shared> {
     })
 }
 
-/// The database that an image is of, by its name.
+/// The database that an image contains, by the name of the image.
 fn database(image: &str) -> Option<&'static str> {
     let name = image.split('@').next()?.rsplit('/').next()?.split(':').next()?;
     DATABASES.into_iter().find(|database| *database == name)
 }
 
-/// The name of a lock file in a folder, if there is one.
+/// The name of the first lock file in a directory, if any.
 fn lock(folder: &Path) -> Option<String> {
     let entries = fs::read_dir(folder).ok()?.flatten().take(MOST_ENTRIES);
     let mut names = entries.filter_map(|entry| entry.file_name().into_string().ok());

@@ -1,4 +1,4 @@
-//! What the user wants of a process that runs.
+//! Signals of a running command.
 
 use std::io::IsTerminal;
 
@@ -6,26 +6,26 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::error::CliError;
 
-/// The signals that a command heeds.
+/// The signals that a command handles.
 pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
-    /// Whether there was a terminal at first.
+    /// Whether there was a terminal at the start.
     terminal: bool,
 }
 
-/// What a signal asks for.
+/// What a signal requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
-    /// An end: Ctrl-C, `kill`, or a terminal that was closed.
+    /// To end: Ctrl-C, SIGTERM, or a terminal that was closed.
     End,
-    /// The file read anew.
+    /// To read the file again: SIGHUP.
     Reload,
 }
 
 impl Signals {
-    /// From now on they are heeded, and no longer end the process by themselves.
+    /// Handles the signals from now on, so that they no longer end the process by themselves.
     pub fn new() -> Result<Self, CliError> {
         let heed = |kind| signal(kind).map_err(CliError::io("cannot heed signals"));
         Ok(Self {
@@ -36,12 +36,12 @@ impl Signals {
         })
     }
 
-    /// The next one.
+    /// Waits for the next signal.
     pub async fn next(&mut self) -> Wanted {
         tokio::select! {
             _ = self.interrupt.recv() => Wanted::End,
             _ = self.terminate.recv() => Wanted::End,
-            // `kill -HUP` and the end of a terminal are the same signal.
+            // A closed terminal sends SIGHUP, too.
             _ = self.hangup.recv() => match self.terminal && !on_terminal() {
                 true => Wanted::End,
                 false => Wanted::Reload,
@@ -49,13 +49,13 @@ impl Signals {
         }
     }
 
-    /// The next one that asks for an end.
+    /// Waits for the next signal that requests an end.
     pub async fn end(&mut self) {
         while self.next().await != Wanted::End {}
     }
 }
 
-/// Whether there is a terminal; one that was closed is none any more.
+/// Whether there is an open terminal.
 fn on_terminal() -> bool {
     std::io::stdin().is_terminal() || std::io::stderr().is_terminal()
 }

@@ -1,4 +1,4 @@
-//! What is said of a state file that is damaged.
+//! Reports state files that are damaged.
 
 use std::time::Duration;
 
@@ -19,14 +19,14 @@ use super::{
     session::Session,
 };
 
-/// How long a supervisor that has just begun may take to tell.
+/// Limit for a supervisor that has just started to report the damage.
 const TELLING: Duration = Duration::from_secs(2);
 
-/// Reads the state of a project to show something, and says if the file is damaged. It is left as it is: only whoever
-/// supervises puts it aside.
+/// Reads the state of a project, to show it, and warns if the file is damaged. The file is not changed: only a
+/// supervisor moves it away.
 ///
 /// # Errors
-/// When it cannot be read, or a newer sameport wrote it.
+/// If it cannot be read, or was written by a newer release.
 pub fn warn_of_damage(context: &Context, project: &ProjectName) -> Result<State, CliError> {
     let Loaded { state, damage } = context.state(project)?.load()?;
     if let Some(damage) = damage {
@@ -38,13 +38,13 @@ pub fn warn_of_damage(context: &Context, project: &ProjectName) -> Result<State,
     Ok(state)
 }
 
-/// Says that the state was made anew, if a supervisor of this process did so.
+/// Reports if a supervisor in this process has reset the state.
 pub async fn tell_reset(session: &Session) -> Result<(), CliError> {
     session.told().iter().find(|event| is_reset(event)).map_or(Ok(()), tell)
 }
 
-/// Says that a supervisor in the background that has just begun made the state anew. It was found out before anybody
-/// could listen.
+/// Reports if a supervisor in the background has reset the state when it started. It records that before a client can
+/// connect.
 pub async fn tell_reset_of_other(session: &Session) -> Result<(), CliError> {
     let mut events = session.events().await?;
     let found = async {
@@ -56,7 +56,7 @@ pub async fn tell_reset_of_other(session: &Session) -> Result<(), CliError> {
         }
         Ok(())
     };
-    // It is in its log, too.
+    // Its log has the event as well.
     tokio::time::timeout(TELLING, found).await.unwrap_or(Ok(()))
 }
 

@@ -1,4 +1,4 @@
-//! `sameport status`: the whole project at once.
+//! `sameport status`: the whole project.
 
 use std::collections::BTreeSet;
 
@@ -36,7 +36,7 @@ pub async fn run(context: &Context, _: StatusArgs) -> Result<(), CliError> {
     notes(&status, file.is_some())
 }
 
-/// Which ports of a pod are not shared.
+/// The exclusive ports of a pod, as a sentence.
 fn exclusive_ports(pod: &Pod) -> Option<String> {
     let ports = pod.exclusive_ports.join(", ");
     (!ports.is_empty()).then(|| format!("{}: only one replica at a time can hold {ports}", pod.name))
@@ -53,10 +53,10 @@ fn summary(status: &Status) -> String {
     format!("project {}: {state}, {up} of {} replicas up", status.project, status.replicas.len())
 }
 
-/// What no row of a table tells, beside the data.
+/// Prints what does not fit into a row of the table.
 ///
 /// # Errors
-/// When nobody reads it.
+/// If the reader has closed the pipe.
 pub fn notes(status: &Status, has_file: bool) -> Result<(), CliError> {
     if has_file && !status.orphans.is_empty() {
         output::note(&format!("not in the file: {}", status.orphans.join(", ")))?;
@@ -78,7 +78,7 @@ pub fn notes(status: &Status, has_file: bool) -> Result<(), CliError> {
     )
 }
 
-/// Health checks that cannot be run, each told once for its service.
+/// Health checks that cannot be run, once per service.
 fn health_check_errors(status: &Status) -> BTreeSet<String> {
     let errors = status.replicas.iter().filter_map(|replica| {
         let error = replica.health_check_error.as_ref()?;
@@ -87,7 +87,7 @@ fn health_check_errors(status: &Status) -> BTreeSet<String> {
     errors.collect()
 }
 
-/// What of a replica's listeners is left to the kernel.
+/// The listeners of a replica that sameport does not steer, as a sentence.
 fn unsteered(replica: &Replica) -> Option<String> {
     let count = replica.traffic.as_ref()?.unsteered_listeners;
     (count > 0).then(|| convert::unsteered_listeners(&replica.replica, count))
@@ -118,7 +118,7 @@ fn pod_notes(pod: &Pod) -> Result<(), CliError> {
     }
 }
 
-/// What became of connections whose listener closed before they were accepted.
+/// What happened to connections whose listener closed before it accepted them.
 fn moved(pod: &str, counters: &Counters) -> Vec<String> {
     let Counters { migrated, migration_failures: lost, .. } = *counters;
     let moved = format!("{pod}: {migrated} connections moved to another replica when their listener closed");

@@ -1,4 +1,4 @@
-//! `sameport supervise`: the supervisor, as a service of its own.
+//! `sameport supervise`: the supervisor as a process of its own.
 
 use std::{
     fs::{self, File},
@@ -64,12 +64,12 @@ pub struct SuperviseArgs {
     background: bool,
 }
 
-/// Between two tries to reach the engine, as at the start of a host.
+/// Interval at which the engine is tried, for example while the host boots.
 const RETRY: Duration = Duration::from_secs(1);
-/// Between two times at which memory is given back that is not needed any more: to begin, and each change, take more for a
-/// moment than a supervisor needs while nothing happens.
+/// Interval at which unused memory is returned to the system: the start and each change need more than the steady
+/// state.
 const TIDY: Duration = Duration::from_secs(5);
-/// A log in the background starts anew at this size; the last one is kept beside it.
+/// Size in bytes at which the log of a supervisor in the background is rotated. One rotated log is kept.
 const LARGEST_LOG: u64 = 4 << 20;
 
 /// Runs `sameport supervise`.
@@ -83,24 +83,25 @@ pub async fn run(context: &Context, args: SuperviseArgs) -> Result<(), CliError>
         reload.watch()?;
     }
     if args.background {
-        // A session of its own: the terminal's end is not its end. It fails only where it is so already.
+        // Creates a session, so that closing the terminal does not end it. Fails only for a process that leads a
+        // session already.
         let _ = nix::unistd::setsid();
     }
     log(context, &name, &args)?;
     let lock = Lock::acquire(&context.paths()?.lock(&name))?;
     let Some(docker) = engine(&mut signals).await? else { return Ok(()) };
-    // A damaged state tells nothing; the file is applied then, to what the containers show.
+    // A damaged state has no versions; the file is then applied to what the containers show.
     let state = context.state(&name)?.load()?.state;
     let missing = variables::check(&state, &loaded.variables);
     let mut session =
         Session::begin_locked(context, &name, Some(&loaded.project), docker.clone(), lock).await?;
-    // What was asked for at the last `up` stays: services in the background are applied by who calls.
+    // The state of the last `up` stays. In the background, the calling command applies the file.
     let was_applied = !state.versions.is_empty();
     let begin = match &missing {
         Ok(()) if args.resume && was_applied => Request::Resume(Box::new(loaded.project)),
         Ok(()) if args.background && !args.resume => Request::Load(Box::new(loaded.project)),
         Ok(()) => desired_state_request(&docker, &loaded).await?,
-        // What runs is another version than the file means here.
+        // Without a variable, the file has another meaning than the running version.
         Err(_) => Request::Resume(Box::new(loaded.project)),
     };
     session.ask(begin).await?;
@@ -119,7 +120,7 @@ pub async fn run(context: &Context, args: SuperviseArgs) -> Result<(), CliError>
     left.and(end)
 }
 
-/// How this supervisor is begun anew, for another file or with other variables.
+/// How to restart this supervisor with another file or other variables, for messages.
 fn anew(args: &SuperviseArgs) -> String {
     let pid = std::process::id();
     match args.background {
@@ -155,14 +156,14 @@ async fn supervise(
                 reload.taken();
                 tracing::info!("Compose file applied");
             }
-            // What was valid before stays in force.
+            // The last valid file stays in effect.
             Err(error) => reload.refused(&error).into_iter().for_each(|event| session.tell(event)),
         }
         notify(&[NotifyState::Ready]);
     }
 }
 
-/// What a file asks for. Images that are not there are fetched when they are needed.
+/// The request to apply a file. Missing images are pulled when they are needed.
 async fn desired_state_request(docker: &Docker, loaded: &Loaded) -> Result<Request, CliError> {
     let found = pull::look(docker, &loaded.project).await?;
     Ok(Request::Apply(Box::new(Apply {
@@ -173,7 +174,7 @@ async fn desired_state_request(docker: &Docker, loaded: &Loaded) -> Result<Reque
     })))
 }
 
-/// The engine, however long it takes to come up; none when the user wants an end before.
+/// Waits until the engine answers; `None` if a signal requests an end first.
 async fn engine(signals: &mut Signals) -> Result<Option<Docker>, CliError> {
     let mut told = false;
     loop {
@@ -194,7 +195,7 @@ async fn engine(signals: &mut Signals) -> Result<Option<Docker>, CliError> {
     }
 }
 
-/// Gives memory back, again and again.
+/// Returns unused memory to the system, periodically.
 async fn tidy() {
     loop {
         tokio::time::sleep(TIDY).await;
@@ -202,7 +203,7 @@ async fn tidy() {
     }
 }
 
-/// Tells systemd, where it has called us.
+/// Notifies systemd, if it started this process.
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::warn!(%error, "systemd is not told");
@@ -218,7 +219,7 @@ async fn journal(mut events: impl futures_util::Stream<Item = Result<Line, CliEr
     }
 }
 
-/// An event in the log: its name, its keys as JSON, and what a person reads.
+/// Writes an event to the log: its name, its keys, and the message for people.
 fn write(event: &Event) {
     match &event.kind {
         EventKind::Started { .. } => return,
@@ -230,7 +231,7 @@ fn write(event: &Event) {
     let name = keys.get("event").and_then(serde_json::Value::as_str).unwrap_or("event");
     let keys = details(&keys);
     let message = event.message.as_deref().unwrap_or(name);
-    // A line of a log is a line.
+    // A log entry is one line.
     let message = message.lines().next().unwrap_or(name);
     match event.level {
         Level::Info => tracing::info!(event = name, keys, "{message}"),
@@ -239,7 +240,7 @@ fn write(event: &Event) {
     }
 }
 
-/// The keys of an event as `slot=1 weight=100`; those that hold more than a word are in the message or in `events`.
+/// The keys of an event, such as `slot=1 weight=100`. Longer values are in the message or in `events`.
 fn details(keys: &serde_json::Value) -> String {
     use serde_json::Value;
     let words = keys.as_object().into_iter().flatten().filter_map(|(key, value)| match value {
@@ -252,7 +253,7 @@ fn details(keys: &serde_json::Value) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// A line for each mistake.
+/// Writes one entry per diagnostic.
 fn rejected(error: &str, diagnostics: &[Diagnostic]) {
     for Diagnostic { message, file, line, column, help } in diagnostics {
         tracing::error!(file, line, column, mistake = message, help, "Compose file rejected");
@@ -262,8 +263,8 @@ fn rejected(error: &str, diagnostics: &[Diagnostic]) {
     }
 }
 
-/// Whether a message of a library may hold what is sent to the engine, or comes from it: environments are among that, and
-/// secrets among these. No level of the log has them.
+/// Whether a log entry of a library may contain data that is exchanged with the engine, such as environments, which can
+/// contain secrets. They are excluded at every log level.
 fn tells_bodies(target: &str, level: tracing::Level) -> bool {
     let library = target.split("::").next().unwrap_or_default();
     matches!(library, "bollard" | "hyper" | "hyper_util" | "h2") && level > tracing::Level::INFO
@@ -278,7 +279,7 @@ fn log(context: &Context, name: &ProjectName, args: &SuperviseArgs) -> Result<()
     let filter = EnvFilter::try_from_env("SAMEPORT_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
     let no_bodies = filter_fn(|about| !tells_bodies(about.target(), *about.level()));
-    // Who reads a log in the background has no terminal.
+    // The log of a supervisor in the background is not read on a terminal.
     let result = match (args.background, args.json) {
         (true, _) => {
             let path = context.paths()?.log(name);
@@ -294,7 +295,7 @@ fn log(context: &Context, name: &ProjectName, args: &SuperviseArgs) -> Result<()
     result.map_err(|error| CliError::failed(format!("cannot write a log: {error}"), None))
 }
 
-/// A log that cannot fill the disk, and that is begun anew where somebody removes it.
+/// A log of limited size. It is created again if it is removed.
 #[derive(Clone)]
 struct SmallLog {
     path: PathBuf,
@@ -313,7 +314,7 @@ impl Write for SmallLog {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut held = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let (file, size) = &mut *held;
-        // Lines are few, and a look is one system call.
+        // Entries are rare, and the check is one system call.
         let is_removed =
             fs::symlink_metadata(&self.path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
         if *size > LARGEST_LOG && !is_removed {

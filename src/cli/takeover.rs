@@ -1,4 +1,4 @@
-//! A supervisor of another release: whether it is to be replaced, and how, without a touch to what runs.
+//! Detects supervisors of other releases, and replaces them without changing a container.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -13,53 +13,53 @@ use tokio::time::Instant;
 
 use super::{context::Context, error::CliError, other_engine, output};
 
-/// How long a supervisor that was asked to leave may take.
+/// Limit for a supervisor to end after it was asked to.
 pub const LEAVING: Duration = Duration::from_secs(15);
 
 /// Which supervisors a command replaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replace {
-    /// Those that do not understand it.
+    /// Those whose protocol this command does not speak.
     Incompatible,
-    /// All of older releases.
+    /// Those of all older releases.
     Older,
 }
 
-/// A supervisor of another release runs, and this command does not replace it.
+/// The running supervisor is of another release, and this command does not replace it.
 #[derive(Debug, thiserror::Error)]
 pub enum OtherRelease {
-    /// It is older.
+    /// Its protocol is older.
     #[error(
         "project `{project}` has a supervisor of an older release ({version}); this command does not understand it"
     )]
     Older {
-        /// Of which project.
+        /// The project that it supervises.
         project: ProjectName,
-        /// What it is.
+        /// The release and protocol of the supervisor.
         version: Version,
     },
-    /// It is newer.
+    /// Its protocol is newer.
     #[error("project `{project}` has a supervisor of a newer release ({version}); this one speaks protocol {}", Version::own().protocol)]
     Newer {
-        /// Of which project.
+        /// The project that it supervises.
         project: ProjectName,
-        /// What it is.
+        /// The release and protocol of the supervisor.
         version: Version,
     },
-    /// It is older, and systemd would start it again.
+    /// Its protocol is older, and systemd would start it again.
     #[error("project `{project}` has a supervisor of an older release ({version}), which systemd runs as {}", unit.name)]
     Service {
-        /// Of which project.
+        /// The project that it supervises.
         project: ProjectName,
-        /// What it is.
+        /// The release and protocol of the supervisor.
         version: Version,
-        /// Its unit.
+        /// The systemd unit that runs it.
         unit: Unit,
     },
 }
 
 impl OtherRelease {
-    /// What to type.
+    /// How to resolve it.
     pub fn help(&self) -> String {
         match self {
             Self::Older { .. } => {
@@ -73,29 +73,29 @@ impl OtherRelease {
     }
 }
 
-/// A unit of systemd.
+/// A systemd unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unit {
     name: String,
     owner: Owner,
 }
 
-/// Which systemd runs a unit.
+/// The systemd instance that runs a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Owner {
-    /// The host's.
+    /// The system's instance.
     System,
-    /// A user's.
+    /// A user's instance.
     User,
 }
 
 impl Unit {
-    /// Its name.
+    /// The name of the unit.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The command that restarts it.
+    /// The command that restarts the unit.
     fn restart(&self) -> String {
         match self.owner {
             Owner::System => format!("systemctl restart {}", self.name),
@@ -103,8 +103,8 @@ impl Unit {
         }
     }
 
-    /// The unit whose main process a supervisor is, by its control groups as `/proc/PID/cgroup` has them. One that
-    /// `up -d` began from within a unit is none of its main processes: systemd does not start it again.
+    /// The unit that runs a supervisor, by its control groups in the format of `/proc/PID/cgroup`. `None` for a
+    /// supervisor that `up -d` started from within a unit: systemd does not restart it.
     fn of(groups: &str, command: &str) -> Option<Self> {
         if command.split(' ').any(|word| word == "--background") {
             return None;
@@ -128,13 +128,14 @@ impl Unit {
 
     /// The unit whose main process holds a lock.
     pub fn of_holder(holder: &Holder) -> Option<Self> {
-        // A process that is gone is in no unit.
+        // A process that has ended belongs to no unit.
         let groups = fs::read_to_string(format!("/proc/{}/cgroup", holder.pid?)).ok()?;
         Self::of(&groups, &holder.command)
     }
 }
 
-/// Whether a supervisor of this release can begin, as far as what others have left decides that; nothing is changed.
+/// Checks that a supervisor of this release can start with the kernel state and the stored state that exist. Changes
+/// nothing.
 pub async fn check(context: &Context, docker: &Docker, project: &ProjectName) -> Result<(), CliError> {
     if docker.is_local() {
         Pins::check(project)?;
@@ -143,7 +144,7 @@ pub async fn check(context: &Context, docker: &Docker, project: &ProjectName) ->
     Ok(())
 }
 
-/// Refuses a supervisor that does not understand this command.
+/// Returns an error if the supervisor's protocol is not that of this command.
 pub fn understands(version: &Version, project: &ProjectName) -> Result<(), OtherRelease> {
     let (project, version) = (project.clone(), version.clone());
     match version.standing() {
@@ -153,13 +154,13 @@ pub fn understands(version: &Version, project: &ProjectName) -> Result<(), Other
     }
 }
 
-/// Has a supervisor of an older release end, if there is one, and leave everything running: the caller begins another
-/// one. One that systemd runs is left alone.
+/// Ends a supervisor of an older release, if there is one, and leaves everything running. The caller starts another
+/// one. A supervisor that systemd runs is not ended.
 pub async fn replace(context: &Context, project: &ProjectName, which: Replace) -> Result<(), CliError> {
     let Some(client) = Client::connect(&context.paths()?.socket(project)).await? else { return Ok(()) };
     let version = match client.version().await {
         Ok(version) => version,
-        // It ends by itself.
+        // It is ending by itself.
         Err(ClientError::BrokenOff(_) | ClientError::Ended | ClientError::NotRunning { .. }) => return Ok(()),
         Err(error) => return Err(error.into()),
     };
@@ -185,11 +186,11 @@ pub async fn replace(context: &Context, project: &ProjectName, which: Replace) -
     ))
 }
 
-/// Who holds a lock; none when it is free.
+/// The process that holds a lock; `None` if the lock is free.
 pub fn holder(lock: &Path) -> Option<Holder> {
     match Lock::acquire(lock) {
         Err(LockError::Held { holder }) => Some(holder),
-        // Whoever needs the lock finds out by itself what is wrong with it.
+        // Code that acquires the lock reports the error.
         Ok(_) | Err(LockError::Io { .. }) => None,
     }
 }

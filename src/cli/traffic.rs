@@ -47,7 +47,7 @@ pub struct DrainArgs {
     replicas: Vec<Written>,
 }
 
-/// `SERVICE-N=W`.
+/// A weight on the command line, written as `SERVICE-N=W`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Weighted {
     replica: Written,
@@ -123,7 +123,7 @@ pub async fn drain(context: &Context, args: DrainArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Has replicas told to end that still finish their connections.
+/// Stops replicas now that are draining.
 async fn end_drain(context: &Context, replicas: Vec<(ServiceName, Slot)>) -> Result<(), CliError> {
     let named: Vec<_> = replicas.iter().map(|(service, slot)| replica_name(service, slot)).collect();
     let selected = replicas.into_iter().map(|(service, slot)| Selector { service, slot: Some(slot) });
@@ -139,7 +139,7 @@ async fn end_drain(context: &Context, replicas: Vec<(ServiceName, Slot)>) -> Res
     named.iter().try_for_each(|replica| output::note(&format!("{replica} {verb}")))
 }
 
-/// Tells what would be, if that is possible at all.
+/// Prints what `weight` would do, if the supervisor would accept it.
 async fn would(session: &Session, weights: Vec<Weight>) -> Result<(), CliError> {
     session.preview(Request::Weight(weights.clone())).await?;
     weights.iter().try_for_each(|Weight { service, slot, weight }| {
@@ -152,14 +152,14 @@ async fn session(context: &Context) -> Result<Session, CliError> {
     Session::required(context, &name, "").await
 }
 
-/// What goes on at a replica, as long as it runs.
+/// The traffic of a replica; `None` if it does not run.
 async fn traffic(session: &Session, service: &ServiceName, slot: Slot) -> Result<Option<Traffic>, CliError> {
     let status = session.status().await?;
     let is_meant = |replica: &Replica| replica.service == service.as_str() && replica.slot == slot.number();
     Ok(status.replicas.into_iter().find(is_meant).and_then(|replica| replica.traffic))
 }
 
-/// Whether a replica has finished its connections, also those that it has not accepted, and its flows of datagrams.
+/// Whether a replica has finished its connections, including those in the accept queue, and its flows of datagrams.
 fn has_finished(traffic: &Traffic) -> bool {
     let idle = traffic.udp_idle_seconds.is_none_or(|idle| idle >= Service::UDP_IDLE.as_secs());
     traffic.weight == 0 && traffic.connections == 0 && idle

@@ -35,7 +35,7 @@ use super::{
 
 /// Arguments of `sameport up`.
 #[derive(Args, Debug)]
-// Its `-V` is that of Docker Compose.
+// `-V` is `--renew-anon-volumes` here, as for Docker Compose.
 #[command(
     disable_version_flag = true,
     after_help = "Examples:
@@ -103,7 +103,7 @@ pub async fn run(context: &Context, args: UpArgs) -> Result<(), CliError> {
         let request = UpRequest::new(context, &args, scale, images, None).of(&loaded);
         return dry_run::show(context, &name, None, request).await;
     }
-    // Also before an image is fetched.
+    // Before any image is pulled.
     layout::check(context, &name, Some(&loaded.project), &docker).await?;
     let finder = Finder::of(context, &name, Some(&loaded.project));
     let mut signals = Signals::new()?;
@@ -140,7 +140,7 @@ pub async fn run(context: &Context, args: UpArgs) -> Result<(), CliError> {
     }
 }
 
-/// The first error; the second one is told.
+/// Returns the first error. If both failed, prints the second one.
 fn both(done: Result<(), CliError>, then: Result<(), CliError>) -> Result<(), CliError> {
     match (done, then) {
         (Err(error), Err(other)) => {
@@ -151,9 +151,9 @@ fn both(done: Result<(), CliError>, then: Result<(), CliError>) -> Result<(), Cl
     }
 }
 
-/// Where the project is enabled, the supervisor of its unit takes the place of one in the background, and one that was started
-/// with other variables or options is restarted; both go on with what was asked for. Where it is not, whoever has just
-/// `begun` a supervisor learns that nothing starts it at boot.
+/// If the project is enabled, the unit's supervisor replaces one in the background, and a unit that was changed is
+/// restarted. Both resume what was requested. If the project is not enabled and this command has just started a
+/// supervisor, notes that the project does not start at boot.
 async fn boot_after_up(up_request: &UpRequest<'_>, name: &ProjectName, begun: bool) -> Result<(), CliError> {
     let context = up_request.context;
     match Boot::of_this_user() {
@@ -169,7 +169,7 @@ async fn boot_after_up(up_request: &UpRequest<'_>, name: &ProjectName, begun: bo
     }
 }
 
-/// Keeps the unit of an enabled project as this command was called: the next boot is to mean the same.
+/// Updates the unit of an enabled project to the arguments of this command, so that the next boot uses the same.
 async fn renew_unit(up_request: &UpRequest<'_>, loaded: &Loaded) -> Result<(), CliError> {
     let context = up_request.context;
     let Ok(boot) = Boot::of_this_user() else { return Ok(()) };
@@ -189,7 +189,7 @@ async fn renew_unit(up_request: &UpRequest<'_>, loaded: &Loaded) -> Result<(), C
     }
 }
 
-/// Says which health checks are asked less often at first than the file says, because the engine cannot.
+/// Warns of `start_interval` in health checks, if the engine is too old for it.
 fn start_intervals(docker: &Docker, project: &Project) -> Result<(), CliError> {
     let has_one = |service: &&Service| {
         service.container.healthcheck.as_ref().is_some_and(|check| check.start_interval.is_some())
@@ -206,15 +206,15 @@ fn start_intervals(docker: &Docker, project: &Project) -> Result<(), CliError> {
     ))
 }
 
-/// What is asked for, whatever the file says.
+/// A request of `up`, from its arguments.
 struct UpRequest<'a> {
     context: &'a Context,
     args: &'a UpArgs,
     scale: BTreeMap<ServiceName, u32>,
     images: Found,
-    /// What another process shall watch.
+    /// The files for another process to watch.
     seen: Option<Reading>,
-    /// Whether the project's unit is another one than before.
+    /// Whether the project's unit was changed.
     renewed: Cell<bool>,
 }
 
@@ -229,12 +229,12 @@ impl<'a> UpRequest<'a> {
         Self { context, args, scale, images, seen, renewed: Cell::new(false) }
     }
 
-    /// Asks the supervisor for it.
+    /// Sends the request to the supervisor.
     async fn ask(&self, session: &Session, loaded: &Loaded) -> Result<(), CliError> {
-        // Before anything changes it is found out whether the files can be watched.
+        // If the files cannot be watched, nothing must change.
         self.watch(session).await?;
         session.ask(self.of(loaded)).await?;
-        // And what has changed since they were read here, once this is done.
+        // The files may have changed since they were read here.
         self.watch(session).await
     }
 
@@ -300,7 +300,7 @@ async fn in_background(
     orphans(session).await
 }
 
-/// Shows where in the file health checks are that cannot be run.
+/// Shows the health checks that cannot be run at their place in the file.
 async fn health_checks(session: &Session, loaded: &Loaded) -> Result<(), CliError> {
     let mut errors = BTreeMap::new();
     for replica in session.status().await?.replicas {
@@ -309,7 +309,7 @@ async fn health_checks(session: &Session, loaded: &Loaded) -> Result<(), CliErro
         }
     }
     errors.into_iter().try_for_each(|(service, error)| {
-        // An image has its own.
+        // The health check comes from the image, not from the file.
         let Some(place) = loaded.health_checks.get(&service) else { return Ok(()) };
         let mut shown = place.clone();
         shown.message = format!("the health check of {service} cannot be run, and is ignored");
@@ -318,7 +318,7 @@ async fn health_checks(session: &Session, loaded: &Loaded) -> Result<(), CliErro
     })
 }
 
-/// Says in one line what is missing where the kernel was to share ports and cannot. That is known by when replicas run.
+/// Reports why the kernel does not share ports, if it does not. Known only once replicas run.
 async fn sharing(session: &Session) -> Result<(), CliError> {
     let reason = session.status().await?.pods.into_iter().find_map(|pod| pod.sharing_error);
     reason.map_or(Ok(()), |reason| output::note(&convert::shared_by_application(&reason)))
@@ -335,7 +335,7 @@ async fn orphans(session: &Session) -> Result<(), CliError> {
     ))
 }
 
-/// Another process supervises, and this one shows.
+/// Attaches to a supervisor in another process: sends the request and shows events and logs.
 async fn beside(
     session: Session,
     docker: &Docker,
@@ -378,7 +378,7 @@ async fn in_foreground(
     session.leave().await.and(stopped).and(end)
 }
 
-/// Shows what happens and does what is wanted, until that is an end.
+/// Shows events and logs and applies changed files, until a signal requests an end.
 async fn attend(
     reload: &mut Reload<'_>,
     session: &Session,
@@ -391,7 +391,7 @@ async fn attend(
         match wait::until(up_request.context, session, Until::Up, None).await {
             Ok(()) => {}
             Err(CliError::ClosedPipe) => return Err(CliError::ClosedPipe),
-            // What keeps failing is shown, and tried again; that is what a supervisor is for.
+            // The supervisor keeps trying, so a failure is shown and does not end the command.
             Err(error) => output::colored_note(&error.render().unwrap_or_default())?,
         }
         state::tell_reset(session).await?;
@@ -405,7 +405,7 @@ async fn attend(
     tokio::pin!(show);
     loop {
         tokio::select! {
-            // The supervisor has ended, by `sameport down` from elsewhere; or nobody reads our output any more.
+            // Another process ran `sameport down`, or the reader has closed the pipe.
             shown = &mut show => return shown.map(|_| ()),
             wanted = signals.next() => match wanted {
                 Wanted::Reload => {}
@@ -418,14 +418,14 @@ async fn attend(
         }
         tokio::select! {
             applied = apply_anew(reload, session, docker, up_request) => applied?,
-            // Fetching an image can take long.
+            // Pulling an image can take long.
             () = signals.end() => return Err(CliError::Interrupted),
         }
     }
 }
 
-/// The file once more. What was said of the first time, such as `--scale` or `--recreate-pod`, was said of that: it would undo
-/// what others have asked for since, or take down what nobody was asked about.
+/// The request to apply a changed file. Options of the first `up`, such as `--scale` or `--recreate-pod`, do not apply
+/// again: they could undo later requests, or interrupt a pod without confirmation.
 fn anew(args: &UpArgs, images: Found, loaded: Loaded) -> Request {
     Request::Apply(Box::new(Apply {
         services: args.services.clone(),
@@ -437,7 +437,7 @@ fn anew(args: &UpArgs, images: Found, loaded: Loaded) -> Request {
     }))
 }
 
-/// Applies the file as it is now, or reports what is wrong with it.
+/// Applies the file as it is now, or reports why it is rejected.
 async fn apply_anew(
     reload: &mut Reload<'_>,
     session: &Session,
@@ -455,7 +455,7 @@ async fn apply_anew(
             output::note("Compose file applied")?;
             orphans(session).await
         }
-        // What was valid before stays in force.
+        // The last valid file stays in effect.
         Err(error) => {
             let Some(event) = reload.refused(&error) else { return Ok(()) };
             session.tell(event);
@@ -465,7 +465,7 @@ async fn apply_anew(
     }
 }
 
-/// Stops all replicas and keeps their containers; a second signal kills.
+/// Stops all replicas and keeps their containers. A second signal kills them.
 async fn stop(
     session: &Session,
     docker: &Docker,
@@ -473,12 +473,12 @@ async fn stop(
     up_request: &UpRequest<'_>,
     signals: &mut Signals,
 ) -> Result<(), CliError> {
-    // Nobody may be there to read it.
+    // Standard error may be closed.
     let _ = output::note("stopping; Ctrl-C again kills");
     session.ask(Request::Close { grace: up_request.args.timeout }).await?;
     tokio::select! {
         stopped = wait::until(up_request.context, session, Until::Up, None) => match stopped {
-            // `sameport down` from elsewhere has removed it all meanwhile.
+            // Another process has removed the project with `sameport down`.
             Err(_) if session.has_ended().await => {}
             stopped => stopped?,
         },

@@ -1,5 +1,5 @@
-//! What to type instead of arguments that are right elsewhere: commands of Docker Compose that sameport does not have, options
-//! in another place, and words in another order.
+//! Help for arguments that are valid elsewhere: commands of Docker Compose that sameport does not have, misplaced
+//! options, and swapped words.
 
 use std::ffi::OsString;
 
@@ -7,7 +7,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::error::CliError;
 
-/// Commands of Docker Compose, and what does the same here.
+/// Commands of Docker Compose, and what to use instead.
 const COMPOSE: [(&str, &str); 24] = [
     ("attach", "`sameport logs -f web-1` shows what a replica writes"),
     ("build", "`docker build -t NAME .` builds an image; name it with `image` in the Compose file"),
@@ -44,10 +44,10 @@ const COMPOSE: [(&str, &str); 24] = [
     ("watch", "`sameport up --watch` applies the Compose file when it changes"),
 ];
 
-/// Words after `rollout` that are commands of it.
+/// The subcommands of `rollout`.
 const OF_ROLLOUT: [&str; 7] = ["status", "pause", "resume", "undo", "promote", "abort", "history"];
 
-/// The error for arguments that mean something elsewhere; none where clap's own says what is wrong.
+/// The error for such arguments; `None` if clap's own error is better.
 pub fn explain(error: &clap::Error, args: &[OsString]) -> Option<CliError> {
     let word = |kind| match error.get(kind) {
         Some(ContextValue::String(word)) => Some(word.as_str()),
@@ -63,13 +63,13 @@ pub fn explain(error: &clap::Error, args: &[OsString]) -> Option<CliError> {
         ErrorKind::UnknownArgument => {
             let option = word(ContextKind::InvalidArg)?;
             let is_file = option == "--file" || option.starts_with("-f");
-            // `logs -f` follows, so this is an option that only stands before the command.
+            // After `logs`, `-f` means `--follow`, so `--file` is only allowed before the command.
             is_file.then(|| {
                 let message = format!("`{option}` stands before the command");
                 CliError::Usage { message, help: "write `sameport -f FILE COMMAND`".to_owned() }
             })
         }
-        // Clap takes the service of `rollout SERVICE status` for the argument that cannot be combined.
+        // For `rollout SERVICE status`, clap reports a conflict of the positional argument.
         ErrorKind::ArgumentConflict | ErrorKind::InvalidValue => {
             let words: Vec<_> = args.iter().filter_map(|arg| arg.to_str()).collect();
             let at = words.iter().position(|word| *word == "rollout")?;
@@ -85,7 +85,7 @@ pub fn explain(error: &clap::Error, args: &[OsString]) -> Option<CliError> {
     }
 }
 
-/// Whether a word is the other one with letters in another order, or with one letter more, less or changed.
+/// Whether the words differ by the order of letters, or by one letter that is added, missing or changed.
 fn is_close(name: &str, typed: &str) -> bool {
     let sorted = |word: &str| {
         let mut letters: Vec<_> = word.chars().collect();

@@ -1,15 +1,16 @@
-//! Variables of the Compose file that are missing where a supervisor reads it.
+//! Variables of the Compose file that are missing in the environment of a supervisor.
 
 use sameport::{compose::Variables, supervisor::State};
 
 use super::error::CliError;
 
-/// Refuses a file in which a variable has no value that whoever applied the file last had in the environment: it would mean
-/// another version, which nobody asked for. A value that was in a file and is not any more was taken away by somebody. A supervisor that cron, a service manager or another shell began has other variables
-/// than the shell of `sameport up`.
+/// Checks that all variables are set that came from the environment when the file was last applied. Without one, the
+/// file would silently mean another version: a supervisor started by cron, a service manager or another shell has other
+/// variables than the shell of `sameport up`. A variable that came from an env file may be missing, since it was
+/// removed on purpose.
 ///
 /// # Errors
-/// With the names of the variables.
+/// If variables are missing, with their names.
 pub fn check(state: &State, variables: &Variables) -> Result<(), CliError> {
     let missing = missing(state, variables);
     if missing.is_empty() {
@@ -29,12 +30,13 @@ pub fn check(state: &State, variables: &Variables) -> Result<(), CliError> {
     ))
 }
 
-/// The variables that whoever applied the file last had in the environment, that the file names, and that have no value here.
+/// Variables that the file uses, that came from the environment when the file was last applied, and that have no value
+/// here.
 pub fn missing<'a>(state: &'a State, variables: &'a Variables) -> Vec<&'a str> {
     variables.unset.intersection(&state.variables).map(String::as_str).collect()
 }
 
-/// Names of variables in a sentence.
+/// Formats names of variables for a sentence.
 pub fn list(names: &[&str]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }

@@ -1,4 +1,4 @@
-//! `sameport version`, and what Docker asks its plugins.
+//! `sameport version`, and the metadata of the Docker CLI plugin.
 
 use clap::Args;
 use sameport::{
@@ -30,7 +30,7 @@ pub async fn run(context: &Context, _: VersionArgs) -> Result<(), CliError> {
     }
 }
 
-/// What Docker asks of its plugins.
+/// Prints the metadata that Docker requests from its CLI plugins.
 pub fn plugin_metadata() -> Result<(), CliError> {
     output::json(&json!({
         "SchemaVersion": "0.1.0",

@@ -1,4 +1,4 @@
-//! Following a supervisor until what was asked for is there.
+//! Waits until a supervisor has reached the desired state, and shows events meanwhile.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,37 +25,37 @@ use super::{
     session::Session,
 };
 
-/// When it is enough.
+/// The condition that ends the wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
-    /// Everything wanted has been started.
+    /// All replicas have been started.
     Started,
-    /// Everything wanted is up, and healthy where it has a health check.
+    /// All replicas are up, and healthy if they have a health check.
     Up,
-    /// As `Up`, and what has no health check has stayed up for a moment: a server that cannot have its port ends
-    /// after a few tries.
+    /// Like `Up`, and replicas without a health check have been up for 3 s: a server that cannot bind its port exits
+    /// after a few attempts.
     Steady,
-    /// The project is gone.
+    /// The project has been removed.
     Gone,
 }
 
-/// How often in a row something has to fail until it is called a failure.
+/// The number of consecutive failures at which the wait fails.
 const OFTEN: u32 = 3;
-/// How long a replica without a health check has to stay up to be trusted. nginx tries for its port so long.
+/// How long a replica without a health check must stay up. nginx retries to bind its port for about this time.
 const STEADY: Duration = Duration::from_secs(3);
-/// How long the supervisor may take to read the last log lines of what has failed.
+/// Limit for the supervisor to read the last log lines of a failed replica.
 const REPORT: Duration = Duration::from_secs(2);
-/// How long events may take that were recorded before the end was seen.
+/// Limit for events that were recorded before the condition was met.
 const LAST_EVENTS: Duration = Duration::from_millis(100);
-/// How long a command waits for connections to be taken that only has to see replicas start.
+/// How long `up -d` waits for replicas to accept connections.
 const FIRST: Duration = Duration::from_secs(10);
-/// Between two looks, unless it hears that the project has converged.
+/// Interval at which the status is polled, unless an event reports convergence.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Shows what happens until it is enough. A reader that leaves does not cut short what was asked for.
+/// Shows events until the condition is met. If the reader closes the pipe, the wait continues.
 ///
 /// # Errors
-/// When a replica keeps failing, or time is up; at the end, when nobody read on.
+/// If a replica keeps failing, or the limit is reached; at the end, if the reader has closed the pipe.
 pub async fn until(
     context: &Context,
     session: &Session,
@@ -65,11 +65,11 @@ pub async fn until(
     services(context, session, session.events().await?, until, limit, &[]).await
 }
 
-/// As [`until`], for a command that names services, or none where it means all: who has ended in failure and was not meant is
-/// no failure of it. `events` are those since before it was asked for.
+/// Like [`until`], for a command that names services; an empty list means all. Failed replicas of other services are
+/// ignored. `events` must have been subscribed to before the request.
 ///
 /// # Errors
-/// As [`until`].
+/// Those of [`until`].
 pub async fn services(
     context: &Context,
     session: &Session,
@@ -84,7 +84,7 @@ pub async fn services(
     let mut shown = Ok(());
     let (mut before, mut failed_at) = (None, None);
     let mut only_draining_since = None;
-    // Who is asked where the kernel counts no listeners.
+    // The engine counts listeners where the kernel does not.
     let docker = match until {
         Until::Steady => Some(context.engine().await?),
         Until::Started | Until::Up | Until::Gone => None,
@@ -120,7 +120,7 @@ pub async fn services(
             let status = session.status().await?;
             progress.status(&status);
             let steady = steadiness.look(&status, Instant::now());
-            // What has ended before may be caught between two crashes.
+            // A replica that has exited before may be between two crashes.
             let has_ended_before = status.replicas.iter().any(|replica| replica.exits > 0);
             if is_enough(&status, until, named) && (steady || (until != Until::Steady && !has_ended_before)) {
                 unbound = match &docker {
@@ -128,7 +128,7 @@ pub async fn services(
                     None => Vec::new(),
                 };
                 if unbound.is_empty() {
-                    // What has come about was told before, on a connection of its own.
+                    // Its last events arrive on another connection.
                     let end = Instant::now() + LAST_EVENTS;
                     while status.converged
                         && let Ok(Some(Ok(line))) = tokio::time::timeout_at(end, events.next()).await
@@ -147,7 +147,7 @@ pub async fn services(
             match (status.only_draining, only_draining_since) {
                 (false, _) => only_draining_since = None,
                 (true, None) => only_draining_since = Some(Instant::now()),
-                // All that was asked for is there: nobody has to wait for connections that may last for hours.
+                // Everything requested is done; draining connections can last for hours.
                 (true, Some(since)) if since.elapsed() >= Service::DRAIN => {
                     output::note(&finishing(&status))?;
                     return shown;
@@ -167,7 +167,8 @@ pub async fn services(
                 Until::Gone => String::new(),
                 _ => {
                     let status = session.status().await?;
-                    // On a slow machine nobody may have been asked by then. Without an answer it is told what was seen last.
+                    // On a slow machine the listeners may not have been counted yet. On an error, the last known result
+                    // is used.
                     if let Some(docker) = &docker
                         && let Ok(missing) = listeners::missing(docker, &status).await
                     {
@@ -184,11 +185,11 @@ pub async fn services(
     }
 }
 
-/// Shows what happens until the replicas of these services, which publish ports, take connections. Where that takes long it says
-/// what is waited for, and is content with that.
+/// Shows events until the replicas of these services, which publish ports, accept connections. After 10 s, prints what
+/// is missing and succeeds.
 ///
 /// # Errors
-/// When the supervisor does not answer, or nobody reads on.
+/// If the supervisor does not answer, or the reader has closed the pipe.
 pub async fn until_taken(
     context: &Context,
     session: &Session,
@@ -224,7 +225,7 @@ pub async fn until_taken(
     }
 }
 
-/// Which replicas still finish their connections.
+/// The replicas that are still draining, as a sentence.
 fn finishing(status: &Status) -> String {
     let replicas = status.replicas.iter().filter_map(|replica| {
         let connections = replica.traffic.as_ref().map_or(0, |traffic| traffic.connections);
@@ -238,9 +239,9 @@ fn finishing(status: &Status) -> String {
     )
 }
 
-/// What is not there yet, as the end of a sentence.
+/// What is missing, as the end of a sentence.
 fn awaited(status: &Status, unbound: &[String]) -> String {
-    /// More would not be read.
+    /// The largest number of items in the message.
     const SHOWN: usize = 5;
     let is_there = |replica: &&Replica| !(replica.state.is_up() && replica.up_to_date);
     let replicas = status.replicas.iter().filter(is_there).map(|replica| match &replica.state {
@@ -289,7 +290,7 @@ fn is_enough(status: &Status, until: Until, named: &[ServiceName]) -> bool {
             && status.replicas.iter().all(started))
 }
 
-/// Tells whether everything has been up for long enough, from one look to the next.
+/// Tracks whether everything has been up for long enough.
 #[derive(Debug, Default)]
 struct Steadiness {
     converged_at: Option<Instant>,
@@ -297,8 +298,7 @@ struct Steadiness {
 }
 
 impl Steadiness {
-    /// The replicas' ages tell at once what has been up for long; our own clock tells it where the engine's clock
-    /// is another one.
+    /// Replicas that started long ago count at once. The local clock is used as well, since the engine's may differ.
     fn look(&mut self, status: &Status, now: Instant) -> bool {
         let exits = status.replicas.iter().map(|replica| replica.exits).sum();
         if !status.converged || self.exits != exits {
@@ -312,18 +312,18 @@ impl Steadiness {
     }
 }
 
-/// Whether a replica has been up long enough, or says itself that it is.
+/// Whether a replica has been up for long enough, or has a health check that decides.
 fn is_steady(replica: &Replica) -> bool {
     let age = replica.started_at.map(|at| Timestamp::now().duration_since(at.0));
     replica.state != ReplicaState::Running
         || age.is_some_and(|age| Duration::try_from(age).is_ok_and(|age| age >= STEADY))
 }
 
-/// Shows what happens until a service has come to another version, or does not go on by itself. `events` are those since before
-/// that was asked for.
+/// Shows events until the rollout of a service has finished, or waits for a command. `events` must have been subscribed
+/// to before the request.
 ///
 /// # Errors
-/// When it went back because the new version failed, is paused for that, or somebody wants another version meanwhile.
+/// If the new version failed and was rolled back or paused, or another rollout replaces this one.
 pub async fn rollout(
     context: &Context,
     session: &Session,
@@ -363,10 +363,10 @@ pub async fn rollout(
     }
 }
 
-/// The rollout that a command has begun, or has a hand in.
+/// The rollout that a command has started or changed.
 struct Followed<'a> {
     service: &'a ServiceName,
-    /// The version that it led to when it was asked for; none when that was there already.
+    /// Its target version at the time of the request; `None` if there was no rollout.
     version: Option<u32>,
 }
 
@@ -376,7 +376,7 @@ impl<'a> Followed<'a> {
         Self { service, version: rollout.map(|rollout| rollout.version) }
     }
 
-    /// How it has ended, if another rollout takes its place by this event. Where it goes back by itself, it is followed there.
+    /// The error if this event starts another rollout in its place. An automatic rollback is followed instead.
     fn end(&self, event: &EventKind) -> Option<CliError> {
         let EventKind::Rollout { service, phase: RolloutPhase::Started { version, rollback, .. } } = event
         else {
@@ -395,18 +395,18 @@ impl<'a> Followed<'a> {
     }
 }
 
-/// What cannot become any better by waiting.
+/// The first error that is not retried.
 fn hopeless(status: &Status) -> Option<CliError> {
     let error = status.errors.iter().find(|error| error.attempts.is_none())?;
     Some(CliError::failed(format!("{}: {}", error.target, error.error), error.help.as_deref()))
 }
 
-/// How often in a row each replica has ended.
+/// The number of consecutive exits of each replica.
 fn exits(status: &Status) -> BTreeMap<String, u32> {
     status.replicas.iter().map(|replica| (replica.replica.clone(), replica.exits)).collect()
 }
 
-/// Whether the last log lines of all that has failed for good were read.
+/// Whether the last log lines of all failed replicas have been read.
 fn is_reported(status: &Status) -> bool {
     status.replicas.iter().all(|replica| match &replica.state {
         ReplicaState::Failed { exit } => {
@@ -416,10 +416,10 @@ fn is_reported(status: &Status) -> bool {
     })
 }
 
-/// What keeps failing, if something does. Who runs, and has not ended again since it was waited for, may have had its last
-/// end whenever it was: whether it stays up is seen later.
+/// The first repeated failure. A replica that runs and has not exited since the wait began is not counted for earlier
+/// exits.
 fn failure(status: &Status, before: &BTreeMap<String, u32>) -> Option<CliError> {
-    // Some of it goes back to a version that does not fail.
+    // A rollout in progress may replace the failing replicas.
     if !status.rollouts.iter().all(Rollout::waits_for_command) {
         return hopeless(status);
     }
@@ -450,7 +450,7 @@ fn failure(status: &Status, before: &BTreeMap<String, u32>) -> Option<CliError> 
         if replica.exits < OFTEN {
             continue;
         }
-        // The next try may find it free, as soon as whoever holds it has ended.
+        // The port may be free at the next attempt, once its holder has exited.
         if let Some(port) = &ended.exclusive_port {
             return Some(CliError::failed(convert::exclusive_port(name, port), None));
         }
@@ -463,7 +463,7 @@ fn failure(status: &Status, before: &BTreeMap<String, u32>) -> Option<CliError> 
     Some(CliError::failed(format!("{}: {}", error.target, error.error), error.help.as_deref()))
 }
 
-/// Whether something was tried often enough to be called a failure; what is not tried at all cannot succeed.
+/// Whether the attempts are enough to report a failure. `None` means that nothing is attempted, so it cannot succeed.
 fn is_often(attempts: Option<u32>) -> bool {
     attempts.is_none_or(|attempts| attempts >= OFTEN)
 }
@@ -481,7 +481,7 @@ fn log_tail(replica: &Replica) -> String {
 mod tests {
     use super::*;
 
-    /// A project of one replica without a health check, started by a clock of the future.
+    /// A project with one replica without a health check, whose start time is in the future.
     fn status(converged: bool, exits: u32) -> Status {
         let replica = serde_json::json!({
             "project": "shop", "replica": "web-1", "service": "web", "slot": 1, "replacement": false, "orphan": false,
@@ -502,7 +502,7 @@ mod tests {
         for (seconds, converged, exits, wanted) in [
             (0, true, 0, false),
             (2, true, 0, false),
-            // It ended and started again meanwhile.
+            // It exited and started again.
             (4, true, 1, false),
             (5, false, 1, false),
             (6, true, 1, false),

@@ -1,5 +1,5 @@
-//! Health checks that ask their own service by a port that it publishes on the host. They reach any replica that is ready, and wait
-//! until there is one.
+//! Warns of health checks that connect to their own service through a port published on the host. They reach any ready
+//! replica, and wait until there is one.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -10,12 +10,12 @@ use super::{
     report::{Problem, Report},
 };
 
-/// The names that Docker gives the host in containers.
+/// Names that Docker gives to the host within containers.
 const NAMES: [&str; 2] = ["host.docker.internal", "gateway.docker.internal"];
-/// The ports that an address has which names none.
+/// Default ports of `http` and `https`, for addresses without a port.
 const PORTS_OF_SCHEMES: [u16; 2] = [80, 443];
 
-/// Warns of such checks, by the names and the `addresses` of the host.
+/// Warns of such checks, identified by the names and the `addresses` of the host.
 pub(super) fn warn(document: &Node, project: &Project, addresses: &[IpAddr], report: &Report) {
     for (name, service) in &project.services {
         let check = service.container.healthcheck.as_ref().map(|check| &check.test);
@@ -36,7 +36,7 @@ pub(super) fn warn(document: &Node, project: &Project, addresses: &[IpAddr], rep
     }
 }
 
-/// The host's name or address in a check that leads back to the service.
+/// The name or address of the host in a check, if it leads back to the service.
 fn host_in(text: &str, service: &Service, pod: &Pod, addresses: &[IpAddr]) -> Option<String> {
     let published = pod.ports.iter().filter(|port| port.service == service.name);
     let ports: BTreeSet<u16> = published.filter_map(|port| port.host_port).collect();
@@ -52,7 +52,7 @@ fn host_in(text: &str, service: &Service, pod: &Pod, addresses: &[IpAddr]) -> Op
         .find(|host| text.match_indices(host.as_str()).any(|(at, _)| leads(text, at, host, &ports)))
 }
 
-/// Whether the host that a text names there is asked for one of these ports.
+/// Whether the text uses the host at this position with one of these ports.
 fn leads(text: &str, at: usize, host: &str, ports: &BTreeSet<u16>) -> bool {
     let is_of_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
     let (before, after) =
@@ -60,7 +60,7 @@ fn leads(text: &str, at: usize, host: &str, ports: &BTreeSet<u16>) -> bool {
     if before.ends_with(is_of_name) || after.starts_with(is_of_name) {
         return false;
     }
-    // `nc host 80` has it as a word of its own.
+    // In `nc host 80`, the port is a separate word.
     let number: String =
         after.trim_start_matches([':', ' ', '/']).chars().take_while(char::is_ascii_digit).collect();
     match number.parse() {

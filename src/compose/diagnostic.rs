@@ -1,41 +1,41 @@
-//! What a user reads about a file: where it is, what is wrong there, and what to write instead.
+//! Messages about a file: the place, what is wrong, and what to write instead.
 
 use std::{fmt, ops::Range, path::PathBuf};
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use serde::Serialize;
 
-/// How bad it is.
+/// The severity of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
     /// The file cannot be used.
     Error,
-    /// The file is used, but something in it has no effect or another one than it seems.
+    /// The file is used, but something in it has no effect, or an unexpected one.
     Warning,
 }
 
 /// One message about a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Diagnostic {
-    /// How bad it is.
+    /// Whether the file can still be used.
     pub severity: Severity,
     /// What is wrong, as one sentence without a full stop.
     pub message: String,
-    /// The file, when it is about one.
+    /// The file; `None` for a message about no particular file.
     pub file: Option<PathBuf>,
-    /// The line in it, from 1.
+    /// The line in the file, from 1.
     pub line: Option<usize>,
     /// The column in that line, in characters from 1.
     pub column: Option<usize>,
-    /// The bytes of the file that it is about.
+    /// The range in the file, in bytes.
     pub span: Option<Range<usize>>,
     /// What to do about it.
     pub help: Option<String>,
-    /// What the marked place is, beside the mark.
+    /// The text beside the mark.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
-    /// Other places that explain it, such as the first of two.
+    /// Related places, such as the first of two duplicates.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub related: Vec<Related>,
     /// The lines that [`Diagnostic::render`] shows.
@@ -43,22 +43,22 @@ pub struct Diagnostic {
     pub(super) excerpt: Option<Excerpt>,
 }
 
-/// A second place that explains a [`Diagnostic`].
+/// A place that is related to a [`Diagnostic`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Related {
-    /// What is there.
+    /// What the place contains.
     pub message: String,
-    /// Its file.
+    /// The file of the place.
     pub file: PathBuf,
-    /// Its line, from 1.
+    /// The line in the file, from 1.
     pub line: usize,
-    /// Its column, in characters from 1.
+    /// The column in that line, in characters from 1.
     pub column: usize,
     #[serde(skip)]
     pub(super) excerpt: Excerpt,
 }
 
-/// One line of a file (or the part of a very long one) with the marked bytes in it.
+/// One line of a file, or a part of a very long one, with a marked range in bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Excerpt {
     pub text: String,
@@ -66,7 +66,7 @@ pub(super) struct Excerpt {
 }
 
 impl Diagnostic {
-    /// A message that is about no place in a file.
+    /// A message without a place in a file.
     #[must_use]
     pub fn general(severity: Severity, message: impl Into<String>, help: Option<String>) -> Self {
         Self {
@@ -83,8 +83,8 @@ impl Diagnostic {
         }
     }
 
-    /// The message with its place, the line with a mark under it, and the help; several lines without a
-    /// trailing line break. `color` adds ANSI styles.
+    /// The message with its place, the marked line and the help, as several lines without a trailing line break.
+    /// `color` adds ANSI styles.
     #[must_use]
     pub fn render(&self, color: bool) -> String {
         let level = match self.severity {
@@ -144,7 +144,7 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// Why a project cannot be loaded: at least one [`Diagnostic`] that is an error, maybe warnings beside it.
+/// Why a project cannot be loaded: at least one [`Diagnostic`] that is an error, and any warnings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct LoadError {
@@ -154,30 +154,30 @@ pub struct LoadError {
 }
 
 impl LoadError {
-    /// The exit code of a command that ends with it.
+    /// The exit code of a command that fails with this error.
     pub const EXIT_CODE: u8 = 2;
 
     pub(super) fn new(diagnostics: Vec<Diagnostic>) -> Self {
         Self { diagnostics, is_missing: false }
     }
 
-    /// An error that is about no place in a file.
+    /// An error without a place in a file.
     pub(super) fn general(message: impl Into<String>, help: impl Into<String>) -> Self {
         Self::new(vec![Diagnostic::general(Severity::Error, message, Some(help.into()))])
     }
 
-    /// There is no file.
+    /// The error for a Compose file that does not exist.
     pub(super) fn missing(message: impl Into<String>, help: impl Into<String>) -> Self {
         Self { is_missing: true, ..Self::general(message, help) }
     }
 
-    /// Whether there is no file, and none was named.
+    /// Whether no Compose file exists and none was named.
     #[must_use]
     pub fn is_missing(&self) -> bool {
         self.is_missing
     }
 
-    /// The same with one more thing that can be done about it.
+    /// Appends to the help of the last diagnostic.
     #[must_use]
     pub fn with_help(mut self, more: &str) -> Self {
         if let Some(last) = self.diagnostics.last_mut() {
@@ -187,13 +187,13 @@ impl LoadError {
         self
     }
 
-    /// All that was found, in the order of the file.
+    /// All diagnostics: warnings, then errors, each in the order of the file.
     #[must_use]
     pub fn diagnostics(&self) -> &[Diagnostic] {
         &self.diagnostics
     }
 
-    /// All messages with an empty line between them; `color` adds ANSI styles.
+    /// All messages, separated by empty lines. `color` adds ANSI styles.
     #[must_use]
     pub fn render(&self, color: bool) -> String {
         let all: Vec<_> = self.diagnostics.iter().map(|d| d.render(color)).collect();

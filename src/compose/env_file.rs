@@ -1,6 +1,7 @@
 //! Reads `.env` and `env_file`: lines of `NAME=value` with quotes, comments and variables.
 //!
-//! See [Compose's rules](https://docs.docker.com/compose/how-tos/environment-variables/variable-interpolation/#env-file-syntax).
+//! See [Compose's
+//! rules](https://docs.docker.com/compose/how-tos/environment-variables/variable-interpolation/#env-file-syntax).
 
 use std::{collections::BTreeMap, ops::Range};
 
@@ -10,16 +11,16 @@ use super::{
     source::{At, Source},
 };
 
-/// How values are read.
+/// The format of values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
     /// With quotes, comments and variables.
     Compose,
-    /// Everything after `=` as it is.
+    /// Everything after `=`, unchanged.
     Raw,
 }
 
-/// Reads a file's variables. A name alone takes its value from `lookup`, and is left out when it has none.
+/// Reads the variables of a file. A name without `=` gets its value from `lookup`, and is skipped if it has none.
 pub(super) fn read(
     source: &Source,
     at: At,
@@ -43,12 +44,12 @@ struct Reader<'a> {
     lookup: Lookup<'a>,
     report: &'a Report,
     found: BTreeMap<String, String>,
-    /// Bytes of all values so far.
+    /// Total size of all values so far, in bytes.
     bytes: usize,
 }
 
 impl Reader<'_> {
-    /// Reads the line at `start`, and the next ones when a quote goes on; gives where the next one starts.
+    /// Reads the line at `start`, and following lines of a quoted value. Returns the start of the next line.
     fn line(&mut self, start: usize) -> usize {
         let end = self.text[start..].find('\n').map_or(self.text.len(), |n| start + n);
         let next = end + 1;
@@ -98,7 +99,7 @@ impl Reader<'_> {
         valid
     }
 
-    /// Reads the value at `start`, whose line ends at `end`; gives where the next line starts.
+    /// Reads the value at `start`, whose line ends at `end`. Returns the start of the next line.
     fn value(&mut self, name: String, start: usize, end: usize) -> usize {
         let line = &self.text[start..end];
         let first = start + (line.len() - line.trim_start().len());
@@ -125,7 +126,7 @@ impl Reader<'_> {
         self.text[close..].find('\n').map_or(self.text.len(), |n| close + n + 1)
     }
 
-    /// Keeps a value after its variables are filled in: from outside, else from the lines before.
+    /// Stores a value after interpolation: variables come from `lookup`, or else from earlier lines.
     fn keep(&mut self, name: String, value: String, range: Range<usize>) {
         let lookup = |name: &str| (self.lookup)(name).or_else(|| self.found.get(name).cloned());
         let at = self.whole.part(range);
@@ -154,7 +155,7 @@ impl Reader<'_> {
     }
 }
 
-/// A comment starts at a `#` after a blank.
+/// Removes a comment, which starts with `#` after white space.
 fn without_comment(line: &str) -> &str {
     let mut before = ' ';
     for (at, c) in line.char_indices() {
@@ -166,7 +167,7 @@ fn without_comment(line: &str) -> &str {
     line
 }
 
-/// The first `quote` that no backslash stands before.
+/// The position of the first `quote` that is not escaped by a backslash.
 fn closing(text: &str, quote: char) -> Option<usize> {
     let mut escaped = false;
     for (at, c) in text.char_indices() {
@@ -178,7 +179,7 @@ fn closing(text: &str, quote: char) -> Option<usize> {
     None
 }
 
-/// Resolves the escapes of double quotes; `\$` becomes the `$$` that interpolation knows.
+/// Resolves escapes in double quotes. `\$` becomes `$$`, the escape of interpolation.
 fn unescape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut chars = text.chars();

@@ -1,5 +1,4 @@
-//! Typed access to the keys of a mapping. What has the wrong type is reported where it stands, and reads as
-//! if it were not there.
+//! Typed access to the keys of a mapping. Values of the wrong type are reported at their place and read as absent.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -10,7 +9,7 @@ use super::{
     units,
 };
 
-/// A mapping and where mistakes in it are told.
+/// A mapping, and the report for its errors.
 #[derive(Clone, Copy)]
 pub(super) struct Fields<'a> {
     pub node: &'a Node,
@@ -18,7 +17,7 @@ pub(super) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// The fields of a node that has to be a mapping; `what` names it in messages.
+    /// The fields of a node that must be a mapping; `what` names it in messages.
     pub fn of(node: &'a Node, what: &str, report: &'a Report) -> Option<Self> {
         if node.as_map().is_none() {
             report.push(
@@ -29,12 +28,12 @@ impl<'a> Fields<'a> {
         Some(Self { node, report })
     }
 
-    /// What is under `key`, unless it is nothing.
+    /// The value of `key`, unless it is null.
     pub fn get(&self, key: &str) -> Option<&'a Node> {
         self.node.get(key)
     }
 
-    /// The place of a key, or of the whole mapping when it is not there.
+    /// The place of a key; if it is absent, that of the whole mapping.
     pub fn key_at(&self, key: &str) -> At {
         self.node.as_map().and_then(|map| map.get(key)).map_or(self.node.at, |entry| entry.key)
     }
@@ -43,7 +42,7 @@ impl<'a> Fields<'a> {
         text(self.get(key)?, key, self.report)
     }
 
-    /// A text, or a number or boolean as its text.
+    /// A text. Numbers and booleans are accepted as text.
     pub fn loose_text(&self, key: &str) -> Option<String> {
         loose_text(self.get(key)?, key, self.report)
     }
@@ -60,7 +59,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A whole number within the range of `T`.
+    /// A whole number in the range of `T`.
     pub fn integer<T: TryFrom<i64>>(&self, key: &str) -> Option<T> {
         let node = self.get(key)?;
         let number = loose(node).and_then(|text| text.parse::<i64>().ok()).and_then(|n| T::try_from(n).ok());
@@ -85,7 +84,7 @@ impl<'a> Fields<'a> {
         )
     }
 
-    /// A scalar that `parse` understands.
+    /// A scalar that `parse` accepts.
     pub fn parsed<T>(
         &self,
         key: &str,
@@ -111,7 +110,7 @@ impl<'a> Fields<'a> {
         found.map(|&(_, value)| value)
     }
 
-    /// A list of texts; numbers count as their text where `item` says so.
+    /// A list of texts, or a single one. Numbers and booleans are accepted as text.
     pub fn list(&self, key: &str) -> Vec<(String, At)> {
         self.get(key).map(|node| texts(node, key, self.report)).unwrap_or_default()
     }
@@ -121,7 +120,7 @@ impl<'a> Fields<'a> {
         self.list(key).into_iter().map(|(text, _)| text).collect()
     }
 
-    /// A mapping of texts; numbers and booleans count as their text, nothing as `None`.
+    /// A mapping of texts. Numbers and booleans are accepted as text; null is `None`.
     pub fn table(&self, key: &str) -> BTreeMap<String, Option<String>> {
         let Some(fields) = self.get(key).and_then(|node| Fields::of(node, key, self.report)) else {
             return BTreeMap::new();
@@ -137,18 +136,18 @@ impl<'a> Fields<'a> {
         table
     }
 
-    /// [`Self::table`] with nothing as an empty text.
+    /// Like [`Self::table`], with an empty text for null.
     pub fn full_table(&self, key: &str) -> BTreeMap<String, String> {
         self.table(key).into_iter().map(|(k, v)| (k, v.unwrap_or_default())).collect()
     }
 }
 
-/// The text of any scalar that is not nothing.
+/// The text of a scalar, unless it is null.
 pub(super) fn loose(node: &Node) -> Option<&str> {
     node.as_scalar().filter(|s| s.kind() != Kind::Null).map(|s| s.text.as_str())
 }
 
-/// A scalar that is text, not a number or boolean.
+/// A text; numbers and booleans are errors.
 pub(super) fn text(node: &Node, what: &str, report: &Report) -> Option<String> {
     match node.as_scalar() {
         Some(scalar) if scalar.kind() == Kind::Text => Some(scalar.text.clone()),
@@ -164,7 +163,7 @@ pub(super) fn text(node: &Node, what: &str, report: &Report) -> Option<String> {
     }
 }
 
-/// A text, or a number or boolean as its text.
+/// A text. Numbers and booleans are accepted as text.
 pub(super) fn loose_text(node: &Node, what: &str, report: &Report) -> Option<String> {
     let found = loose(node).map(str::to_owned);
     if found.is_none() {
@@ -173,7 +172,7 @@ pub(super) fn loose_text(node: &Node, what: &str, report: &Report) -> Option<Str
     found
 }
 
-/// One text, or a list of texts and numbers.
+/// A list of texts, or a single one. Numbers and booleans are accepted as text.
 pub(super) fn texts(node: &Node, what: &str, report: &Report) -> Vec<(String, At)> {
     match &node.value {
         Value::List(list) => {
@@ -187,9 +186,9 @@ pub(super) fn texts(node: &Node, what: &str, report: &Report) -> Vec<(String, At
     }
 }
 
-/// "`ports` must be a list, not a number".
+/// The error "`ports` must be a list, not a number".
 pub(super) fn wrong_type(node: &Node, what: &str, wanted: &str) -> Problem {
-    // A number that is no duration is best quoted; a list is not.
+    // An invalid scalar is quoted; a list or mapping is named by its type.
     let is = match node.as_scalar() {
         Some(scalar) if scalar.kind() != Kind::Null && wanted != "a text" => {
             format!("`{}`", shorten(&scalar.text))
@@ -200,7 +199,7 @@ pub(super) fn wrong_type(node: &Node, what: &str, wanted: &str) -> Problem {
     Problem::error(node.at, format!("{what} must be {wanted}, not {is}"))
 }
 
-/// "`restart` cannot be `alway`", with all words that it can be, the nearest first.
+/// The error "`restart` cannot be `alway`", with the valid words and the nearest of them as help.
 pub(super) fn not_one_of<'a>(
     node: &Node,
     what: &str,
@@ -216,7 +215,7 @@ pub(super) fn not_one_of<'a>(
     Problem::error(node.at, format!("`{what}` cannot be {is}")).help(help)
 }
 
-/// The name that was probably meant, if one is near.
+/// The most similar name, if one is similar enough for a suggestion.
 pub(super) fn nearest<'a>(text: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     if text.len() > 64 {
         return None;
@@ -225,7 +224,7 @@ pub(super) fn nearest<'a>(text: &str, names: impl Iterator<Item = &'a str>) -> O
     names.map(|name| (distance(text, name), name)).filter(|&(d, _)| d <= most).min().map(|(_, name)| name)
 }
 
-/// How many letters must be added, dropped, changed, or swapped with the next.
+/// The edit distance of two words, ignoring case: insertions, deletions, substitutions, and swaps of adjacent letters.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<_>, Vec<_>) = (a.to_lowercase().chars().collect(), b.to_lowercase().chars().collect());
     let mut rows = vec![(0..=b.len()).collect::<Vec<_>>()];
@@ -244,7 +243,7 @@ fn distance(a: &str, b: &str) -> usize {
     rows[a.len()][b.len()]
 }
 
-/// A text as a message quotes it.
+/// Shortens a text for quotation in a message: its first line, at most 60 characters.
 pub(super) fn shorten(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
     if line.len() == text.len() && text.chars().count() <= 60 {

@@ -1,4 +1,4 @@
-//! Which files make the project, where it is, and which variables they may use.
+//! Finds the files of a project, its directory, and the variables for interpolation.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,9 +19,9 @@ use super::{
 };
 use crate::spec::ProjectName;
 
-/// The names that a Compose file may have, the first is the best.
+/// The names of Compose files, in order of preference.
 const NAMES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml"];
-/// Files of these names beside it are merged over it.
+/// The names of override files, which are merged over the Compose file in the same directory.
 const OVERRIDES: [&str; 4] = [
     "compose.override.yaml",
     "compose.override.yml",
@@ -29,25 +29,25 @@ const OVERRIDES: [&str; 4] = [
     "docker-compose.override.yml",
 ];
 
-/// What was found before any Compose file is read.
+/// What is known before any Compose file is read.
 #[derive(Debug)]
 pub(super) struct Found {
-    /// The Compose files, absolute or `-`, in the order of merging.
+    /// The Compose files in the order of merging: absolute paths, or `-`.
     pub files: Vec<PathBuf>,
-    /// What relative paths start from, absolute.
+    /// The absolute base directory of relative paths.
     pub directory: PathBuf,
-    /// The process's variables, and those of `.env` below them.
+    /// The variables of the process and of env files; those of the process have precedence.
     pub environment: BTreeMap<String, String>,
-    /// The files of variables that were read.
+    /// The env files that were read.
     pub env_files: Vec<PathBuf>,
-    /// What they alone say.
+    /// The variables of the env files alone.
     pub env_file_values: BTreeMap<String, String>,
-    /// Profiles that are on.
+    /// The enabled profiles.
     pub profiles: BTreeSet<String>,
 }
 
 impl Found {
-    /// The name that the command line or the environment gives.
+    /// The name from the command line or the environment.
     pub fn name(&self, options: &Options) -> Result<Option<ProjectName>, LoadError> {
         let given = options
             .project_name
@@ -60,7 +60,7 @@ impl Found {
         given.map(|(from, name)| ProjectName::new(name.as_str()).map_err(|e| bad_name(from, &e))).transpose()
     }
 
-    /// The name that the project's folder gives: its letters in lower case, without what a name cannot have.
+    /// The name derived from the project directory: in lower case, without invalid characters.
     pub fn directory_name(&self) -> Result<ProjectName, LoadError> {
         let folder =
             self.directory.file_name().map(|n| n.to_string_lossy().to_lowercase()).unwrap_or_default();
@@ -81,7 +81,7 @@ impl Found {
 /// Finds files and variables.
 pub(super) fn find(options: &Options, report: &Report) -> Result<Found, LoadError> {
     let mut environment = options.environment.clone();
-    // `.env` may name the files (COMPOSE_FILE), so it is looked for before they are.
+    // `.env` may set COMPOSE_FILE, so it is read before the Compose files are known.
     let first = options.files.first().filter(|f| f.as_os_str() != "-").and_then(|f| f.parent());
     let home = options.project_directory.as_deref().or(first).unwrap_or(Path::new(""));
     let home = absolute(&options.current_dir, home);
@@ -107,7 +107,7 @@ pub(super) fn find(options: &Options, report: &Report) -> Result<Found, LoadErro
     Ok(Found { files, directory, environment, env_files, env_file_values, profiles })
 }
 
-/// The Compose files that the options, the environment or the folders name.
+/// The Compose files named by the options or the environment, or found in the current directory or a parent.
 fn files(
     options: &Options,
     environment: &BTreeMap<String, String>,
@@ -136,7 +136,7 @@ fn files(
     ))
 }
 
-/// The best of `names` in a folder; the others there are told.
+/// The first of `names` that exists in a directory. Others that exist cause a warning.
 fn one_of(folder: &Path, names: &[&str], report: &Report) -> Option<PathBuf> {
     let mut there = names.iter().map(|name| folder.join(name)).filter(|path| report.is_file(path));
     let best = there.next()?;
@@ -151,14 +151,14 @@ fn one_of(folder: &Path, names: &[&str], report: &Report) -> Option<PathBuf> {
     Some(best)
 }
 
-/// Files of variables, and what they say.
+/// Env files and their variables.
 #[derive(Default)]
 struct EnvFiles {
     paths: Vec<PathBuf>,
     values: BTreeMap<String, String>,
 }
 
-/// Adds the variables of the env files below those that are there.
+/// Adds the variables of the env files. Existing variables have precedence.
 fn read_env_files(
     options: &Options,
     home: &Path,
@@ -191,16 +191,19 @@ fn read_env_files(
     Ok(EnvFiles { paths: files, values })
 }
 
-/// What may be in the place of a file.
+/// What is accepted in place of a regular file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Accepts {
-    /// Nothing: a project is read anew later, and a pipe can be read only once.
+    /// Nothing: a project is read again later, and a pipe can be read only once.
     Files,
-    /// `/dev/null`, which has no variables, and what a shell puts there for `<(command)`.
+    /// `/dev/null`, and the pipes that a shell provides for `<(command)`.
     Streams,
 }
 
 /// Reads a whole file, or standard input for `-`.
+///
+/// # Errors
+/// If it cannot be read, is no regular file or larger than 2 MiB, or is not UTF-8.
 pub(super) fn open(path: &Path, accepts: Accepts, report: &Report) -> Result<(Rc<Source>, At), LoadError> {
     let cannot =
         |why: String, help: &str| LoadError::general(format!("cannot read {}: {why}", path.display()), help);
@@ -213,7 +216,7 @@ pub(super) fn open(path: &Path, accepts: Accepts, report: &Report) -> Result<(Rc
         cannot(e.to_string(), help)
     };
     let is_taken = accepts == Accepts::Streams && is_of_shell(path);
-    // To open a pipe would be to wait for who writes to it. One that is not there is told below.
+    // Opening a pipe would block until a program writes to it. A missing file is reported below.
     let instead = fs::metadata(path).ok().and_then(|found| instead_of_file(found.file_type()));
     if let Some(what) = instead.filter(|_| !is_taken) {
         report.note(path, None);
@@ -254,7 +257,7 @@ pub(super) fn open(path: &Path, accepts: Accepts, report: &Report) -> Result<(Rc
     Ok(report.sources.add(shown, text))
 }
 
-/// What is there instead of a file, and can be waited for for ever.
+/// Names a file type whose opening or reading can block forever.
 fn instead_of_file(found: fs::FileType) -> Option<&'static str> {
     if found.is_fifo() {
         Some("a pipe")
@@ -267,13 +270,13 @@ fn instead_of_file(found: fs::FileType) -> Option<&'static str> {
     }
 }
 
-/// Whether a path is `/dev/null`, or leads to what this process has open.
+/// Whether a path is `/dev/null`, `/dev/stdin` or a file descriptor of this process.
 fn is_of_shell(path: &Path) -> bool {
     let is_named = ["/dev/null", "/dev/stdin"].iter().any(|name| path == Path::new(name));
     is_named || path.starts_with("/dev/fd") || path.starts_with("/proc/self/fd")
 }
 
-/// A path from `base`, with `.` and `..` resolved by its text alone; `-` stays.
+/// An absolute path, with `.` and `..` resolved without following symbolic links; `-` is unchanged.
 pub(super) fn absolute(base: &Path, path: &Path) -> PathBuf {
     if path.as_os_str() == "-" {
         return path.to_owned();
@@ -291,7 +294,7 @@ pub(super) fn absolute(base: &Path, path: &Path) -> PathBuf {
     out
 }
 
-/// A project name that breaks the rule.
+/// The error for an invalid project name.
 pub(super) fn bad_name(from: &str, error: &crate::spec::NameError) -> LoadError {
     LoadError::general(format!("`{}` of {from} cannot be a project name", error.name), error.rule)
 }

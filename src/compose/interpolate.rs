@@ -1,4 +1,4 @@
-//! Fills `$NAME` and `${NAME…}` in, with all of Compose's operators.
+//! Interpolates `$NAME` and `${NAME…}` with all operators of Compose.
 //!
 //! See the [Compose Specification](https://github.com/compose-spec/compose-spec/blob/main/12-interpolation.md).
 
@@ -10,27 +10,27 @@ use super::{
     source::At,
 };
 
-/// Deepest nesting of defaults within defaults.
+/// The deepest nesting of defaults within defaults.
 const DEEPEST: usize = 32;
-/// Longest text that variables may grow to, in bytes.
+/// The largest size of one interpolated text, in bytes.
 const LONGEST: usize = 1 << 20;
 
-/// Most bytes of all texts of one file after variables are filled in.
+/// The largest total size of the interpolated texts of one file, in bytes.
 pub(super) const MOST_BYTES: usize = 8 << 20;
 
-/// Where variables come from.
+/// Returns the value of a variable.
 pub(super) type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Why a text cannot be filled in.
+/// Why a text cannot be interpolated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Failure {
-    /// The bytes of the text that it is about.
+    /// The range of the text that is invalid, in bytes.
     pub range: Range<usize>,
     pub message: String,
     pub help: String,
 }
 
-/// Fills a text in; `unset` is told each variable that has neither a value nor a default.
+/// Interpolates a text. Calls `unset` for each variable that has neither a value nor a default.
 pub(super) fn fill(text: &str, lookup: Lookup<'_>, unset: &mut dyn FnMut(&str)) -> Result<String, Failure> {
     Filler { whole: text, lookup, unset, depth: 0 }.fill(0..text.len())
 }
@@ -42,7 +42,7 @@ struct Filler<'a> {
     depth: usize,
 }
 
-/// What stands between the name and the closing brace.
+/// The operator after the name, with or without a colon.
 #[derive(Clone, Copy)]
 enum Operator {
     Default,
@@ -85,7 +85,7 @@ impl Filler<'_> {
         Ok(out)
     }
 
-    /// The closing brace of the expression at `dollar`.
+    /// The position of the brace that closes the expression at `dollar`.
     fn closing(&self, dollar: usize, end: usize) -> Result<usize, Failure> {
         let bytes = self.whole.as_bytes();
         let (mut depth, mut at) = (0_usize, dollar + 1);
@@ -109,7 +109,7 @@ impl Filler<'_> {
         Err(invalid(dollar..end, "a `${` without its `}`"))
     }
 
-    /// The value of `${…}` from `dollar` to its closing brace at `end`.
+    /// The value of the expression from `dollar` to its closing brace at `end`.
     fn braced(&mut self, dollar: usize, end: usize) -> Result<String, Failure> {
         let start = dollar + 2;
         let name = name_of(&self.whole[start..end]);
@@ -131,7 +131,7 @@ impl Filler<'_> {
             _ => return Err(invalid(dollar..end + 1, "an operator that Compose does not have")),
         };
         let word = start + name.len() + colon + 1..end;
-        // With the colon an empty value counts as none.
+        // With a colon, an empty value counts as unset.
         let value = (self.lookup)(name).filter(|value| colon == 0 || !value.is_empty());
         match (operator, value) {
             (Operator::Default | Operator::Required, Some(value)) => Ok(value),
@@ -183,12 +183,12 @@ fn invalid(range: Range<usize>, what: &str) -> Failure {
     }
 }
 
-/// Fills in every value of a tree; keys stay as they are.
+/// Interpolates every value of a tree. Keys are unchanged.
 pub(super) fn fill_tree(node: &mut Node, lookup: Lookup<'_>, report: &Report) {
     Walk { lookup, report, warned: BTreeSet::new(), bytes: 0 }.walk(node);
 }
 
-/// Filled texts that are too long together.
+/// The error for interpolated texts that exceed the total size.
 pub(super) fn too_much(at: At) -> Problem {
     Problem::error(at, "variables make the file longer than 8 MiB")
         .help("look for a variable with a very long value")
@@ -197,9 +197,9 @@ pub(super) fn too_much(at: At) -> Problem {
 struct Walk<'a> {
     lookup: Lookup<'a>,
     report: &'a Report,
-    /// Variables that a warning was given for.
+    /// Variables that were warned of already.
     warned: BTreeSet<String>,
-    /// Bytes of all filled texts so far.
+    /// Total size of all interpolated texts so far, in bytes.
     bytes: usize,
 }
 
@@ -228,7 +228,7 @@ impl Walk<'_> {
         let Self { lookup, report, warned, bytes } = self;
         let mut unset = |name: &str| {
             if warned.insert(name.to_owned()) {
-                // Only the first ones are shown, and looking for the places of thousands would take long.
+                // Only the first messages are shown, and finding thousands of places would be slow.
                 let at = if warned.len() < 100 { within(at, text, name, report) } else { at };
                 let message = format!("variable `{name}` is not set: an empty text stands in for it");
                 let help = format!("set it in the environment or in `.env`, or write `${{{name}:-default}}`");
@@ -252,8 +252,8 @@ impl Walk<'_> {
     }
 }
 
-/// The place of a part of a scalar. Quotes and escapes make the written text differ from the value, so the
-/// part is looked for; the whole scalar is the place when it cannot be found.
+/// The place of a part of a scalar. Quotes and escapes make the source differ from the value, so the part is searched
+/// for. If it is not found, the place of the whole scalar.
 fn within(at: At, text: &str, part: &str, report: &Report) -> At {
     let source = report.sources.of(at);
     let written = source.text.get(at.range()).unwrap_or(text);

@@ -1,4 +1,4 @@
-//! Every key that the Compose Specification has, and what sameport makes of it.
+//! All keys of the Compose Specification, and how sameport handles them.
 
 use super::{
     fields::nearest,
@@ -6,20 +6,20 @@ use super::{
     report::{Problem, Report},
 };
 
-/// What a key does here.
+/// How a key is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Use {
-    /// What Compose says.
+    /// As the Compose Specification says.
     Honoured,
-    /// Nothing; the text says why, or what to do instead.
+    /// It has no effect and causes a warning. The text gives the reason, or an alternative.
     Ignored(&'static str),
-    /// An error, since what runs would not be what the file says; the text says what to do instead.
+    /// It is an error, since ignoring it would change what runs. The text gives an alternative.
     Refused(&'static str),
 }
 
 use Use::{Honoured, Ignored, Refused};
 
-/// The keys of one kind of mapping.
+/// The keys of one kind of mapping, in alphabetical order.
 pub(super) type Table = &'static [(&'static str, Use)];
 
 const DAEMON: &str = "sameport does not pass it to the engine";
@@ -27,7 +27,7 @@ const POD: &str = "the replicas of a service share the namespaces of their sandb
 const BUILD: &str = "build the image before, with `docker build`, and name it with `image`";
 const SECRET: &str = "mount the file with `volumes`, such as `./token:/run/secrets/token:ro`";
 
-/// Keys at the top of a file.
+/// Top-level keys.
 pub(super) const TOP: Table = &[
     ("configs", Ignored("a service that uses one is refused; mount files with `volumes`")),
     ("include", Refused("name the files with `-f`, one after the other")),
@@ -367,7 +367,7 @@ pub(super) const PROBE_OF: Table = &[
     ("timeout", Honoured),
 ];
 
-/// Reports each key of a mapping that is not honoured. `what` names the mapping.
+/// Reports each key of a mapping that is unknown, ignored or refused. `what` names the mapping in messages.
 pub(super) fn check(node: &Node, what: &str, table: Table, report: &Report) {
     for (name, entry) in node.as_map().into_iter().flatten() {
         if name.starts_with("x-") {

@@ -1,5 +1,5 @@
-//! Puts several files together by Compose's rules: mappings merge, most lists grow without repeating
-//! themselves, commands replace.
+//! Merges several files by Compose's rules: mappings merge, most lists are appended without duplicates, commands are
+//! replaced.
 //!
 //! See the [Compose Specification](https://github.com/compose-spec/compose-spec/blob/main/13-merge.md).
 
@@ -11,8 +11,8 @@ use super::{
     report::{Problem, Report},
 };
 
-/// Writes each value in its one long form, so that files merge by key: lists that are short for mappings as mappings,
-/// and keys by their current names.
+/// Converts each value to its long form, so that files merge by key: short lists become mappings, and old names of keys
+/// become current ones.
 pub(super) fn normalise(document: &mut Node, report: &Report) {
     for service in children(document, "services") {
         with(service, "x-sameport", |node| rename(node, "before", "pre_deploy", report));
@@ -55,7 +55,7 @@ fn children<'a>(node: &'a mut Node, key: &str) -> impl Iterator<Item = &'a mut N
     map.into_iter().flat_map(|map| map.values_mut().map(|entry| &mut entry.node))
 }
 
-/// What a service runs besides itself: its hooks, and the job before it.
+/// The additional commands of a service: its hooks and its pre-deploy job.
 pub(super) fn commands(service: &mut Node) -> Vec<&mut Node> {
     let Value::Map(map) = &mut service.value else { return Vec::new() };
     let mut found = Vec::new();
@@ -79,7 +79,7 @@ fn with(node: &mut Node, key: &str, change: impl FnOnce(&mut Node)) {
     }
 }
 
-/// Gives a key its current name. Both names in one mapping contradict each other.
+/// Renames a key to its current name. It is an error if both names are set.
 fn rename(node: &mut Node, old: &str, new: &str, report: &Report) {
     let Value::Map(map) = &mut node.value else { return };
     let Some(place) = map.get_index_of(old) else { return };
@@ -95,7 +95,7 @@ fn rename(node: &mut Node, old: &str, new: &str, report: &Report) {
     }
 }
 
-/// `[A=1, B]` becomes `{A: 1, B: null}`. What is no such list stays, for the types to be checked later.
+/// Converts `[A=1, B]` to `{A: 1, B: null}`. Other values are unchanged; their types are checked later.
 fn pairs(node: &mut Node, report: &Report) {
     let Value::List(list) = &node.value else { return };
     let mut map = Map::new();
@@ -117,7 +117,7 @@ fn pairs(node: &mut Node, report: &Report) {
     node.value = Value::Map(map);
 }
 
-/// `[a, b]` becomes `{a: …, b: …}`, each with the entry that `inner` gives.
+/// Converts `[a, b]` to `{a: …, b: …}`, each with the entry that `inner` returns.
 fn names(node: &mut Node, inner: impl Fn() -> Option<(String, &'static str)>) {
     let Value::List(list) = &node.value else { return };
     let mut map = Map::new();
@@ -140,13 +140,13 @@ fn null(item: &Node) -> Node {
     Node::new(Value::Scalar(scalar), item.at)
 }
 
-/// How a later value meets an earlier one.
+/// How a later value is combined with an earlier one.
 enum Rule {
-    /// Only the later one stays.
+    /// The later value replaces the earlier one.
     Replace,
-    /// Mappings merge; lists grow; anything else is replaced.
+    /// Mappings merge, lists are appended, and other values are replaced.
     Merge,
-    /// A list grows; an item with the same name as an earlier one takes its place.
+    /// Lists are appended. An item replaces an earlier one of the same name.
     Unique(fn(&Node) -> Option<String>),
 }
 
@@ -167,7 +167,7 @@ fn by(node: &Node, key: &str) -> Option<String> {
     scalar.map(|s| s.text.clone())
 }
 
-/// The earlier tree with the later one over it.
+/// Merges the later tree over the earlier one.
 pub(super) fn merge(base: Node, over: Node) -> Node {
     merge_at(base, over, &mut Vec::new())
 }
@@ -199,7 +199,7 @@ fn merge_at(base: Node, over: Node, path: &mut Vec<String>) -> Node {
             Node { value: earlier, at: base.at, directive: None }
         }
         (Value::List(earlier), Value::List(later)) => lists(earlier, later, over.at, &rule),
-        // `dns: 1.1.1.1` and the like are lists of one.
+        // A single text such as `dns: 1.1.1.1` is a list of one item.
         (Value::List(earlier), Value::Scalar(one)) => {
             lists(earlier, vec![Node::new(Value::Scalar(one), over.at)], over.at, &rule)
         }
@@ -254,7 +254,7 @@ fn lists(earlier: Vec<Node>, later: Vec<Node>, at: super::source::At, rule: &Rul
     Node::new(Value::List(all), at)
 }
 
-/// Removes what `!reset` took away.
+/// Removes the values that are marked `!reset`.
 pub(super) fn prune(node: &mut Node) {
     match &mut node.value {
         Value::Map(map) => {

@@ -1,10 +1,10 @@
-//! From Compose files to a [`Project`].
+//! Loads a [`Project`] from Compose files.
 //!
-//! In: which files, and the environment of the process. Out: the project, warnings for everything that
-//! has no effect here, and the resolved file; or all errors at once, each with its place.
+//! The input is a list of files and the environment of the process. The output is the project, warnings for everything
+//! that has no effect, and the resolved file; or all errors, each with its place.
 //!
-//! The way: `find` names the files, `yaml` reads them, `interpolate` fills in variables, `merge`
-//! puts several files together, `convert` checks every key and makes the spec.
+//! The stages: `find` finds the files, `yaml` parses them, `interpolate` inserts variables, `merge` merges several
+//! files, and `convert` checks every key and builds the spec.
 
 mod checks_by_host;
 mod convert;
@@ -39,61 +39,61 @@ use crate::{
     spec::{Project, ProjectName},
 };
 
-/// What to load, as the command line and the environment say it.
+/// What to load, from the command line and the environment.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// `-f`, in order; `-` is standard input. Empty: `COMPOSE_FILE`, or the usual names here or above.
+    /// `-f`, in order; `-` is standard input. If empty, `COMPOSE_FILE` or the default names in the current directory
+    /// and its parents.
     pub files: Vec<PathBuf>,
     /// `-p`.
     pub project_name: Option<String>,
-    /// `--project-directory`: what relative paths start from; by default the folder of the first file.
+    /// `--project-directory`: the base directory of relative paths; by default the directory of the first file.
     pub project_directory: Option<PathBuf>,
-    /// `--env-file`, in order; by default `.env` of the project's folder.
+    /// `--env-file`, in order; by default `.env` in the project directory.
     pub env_files: Vec<PathBuf>,
-    /// `--profile`; `*` is all.
+    /// `--profile`; `*` enables all.
     pub profiles: Vec<String>,
-    /// Where the command was called, absolute.
+    /// The absolute path of the current directory.
     pub current_dir: PathBuf,
     /// The environment of the process.
     pub environment: BTreeMap<String, String>,
-    /// The addresses of this host, as far as they are known.
+    /// The known addresses of this host.
     pub host_addresses: Vec<IpAddr>,
 }
 
-/// A project that can be run.
+/// A project that was loaded.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// What to run.
+    /// The services, networks and volumes to run.
     pub project: Project,
-    /// What has no effect, or another one than it seems.
+    /// Settings that have no effect, or an unexpected one.
     pub warnings: Vec<Diagnostic>,
     /// The Compose files that were read, in the order of merging.
     pub files: Vec<PathBuf>,
-    /// What relative paths in them start from, absolute.
+    /// The absolute base directory of relative paths.
     pub directory: PathBuf,
-    /// The files of variables that were read, absolute.
+    /// The absolute paths of the env files that were read.
     pub env_files: Vec<PathBuf>,
-    /// What those files alone say.
+    /// The variables of the env files alone.
     pub env_file_values: BTreeMap<String, String>,
-    /// The variables that the files name.
+    /// The variables that the files use.
     pub variables: Variables,
-    /// Where the health check of a service is in the files, by the service's name: a warning without words.
+    /// The places of health checks by name of service, as warnings without a message.
     pub health_checks: BTreeMap<String, Diagnostic>,
-    /// The resolved file: valid Compose YAML that loads to the same project from anywhere.
+    /// The resolved file: valid Compose YAML that loads to the same project from any directory.
     pub rendered: String,
 }
 
-/// What came of reading a project.
+/// The result of reading a project.
 #[derive(Clone, Debug)]
 pub struct Read {
-    /// The project, or all that is wrong.
+    /// The project, or all errors.
     pub result: Result<Loaded, LoadError>,
-    /// Every file that was looked at for it, also those that are not there: when one of them changes, another
-    /// project may come of it.
+    /// Every file that was looked for, including missing ones: a change of any of them can change the project.
     pub files: Files,
 }
 
-/// Loads a project, and tells where it looked.
+/// Loads a project, and returns the files that were looked for.
 #[must_use]
 pub fn read(options: &Options) -> Read {
     let report = Report::default();
@@ -104,7 +104,7 @@ pub fn read(options: &Options) -> Read {
 /// Loads a project.
 ///
 /// # Errors
-/// When no file is found or one cannot be read, and with all that is wrong in them.
+/// If no file is found, a file cannot be read, or a file is invalid; with all errors.
 pub fn load(options: &Options) -> Result<Loaded, LoadError> {
     read(options).result
 }
@@ -148,11 +148,11 @@ fn health_checks(document: &Node, report: &Report) -> BTreeMap<String, Diagnosti
     marked.collect()
 }
 
-/// The name of the project alone, for commands that need nothing else. When the command line or the
-/// environment gives it, no Compose file has to be there.
+/// The name of the project, for commands that need nothing else. If the command line or the environment sets it, no
+/// Compose file is needed.
 ///
 /// # Errors
-/// When the name is not valid, or has to be in a file and none can be read.
+/// If the name is invalid, or no file that may set it can be read.
 pub fn project_name(options: &Options) -> Result<ProjectName, LoadError> {
     let report = Report::default();
     if let Some(name) = &options.project_name {
@@ -169,13 +169,13 @@ pub fn project_name(options: &Options) -> Result<ProjectName, LoadError> {
     name_of(&document, &found, options, &report)
 }
 
-/// The folder that relative paths in a project's file start from; none where there is no file.
+/// The base directory of relative paths in the project's file; `None` if there is no file.
 #[must_use]
 pub fn directory(options: &Options) -> Option<PathBuf> {
     find::find(options, &Report::default()).ok().map(|found| found.directory)
 }
 
-/// All documents of all files, filled in and merged.
+/// All documents of all files, interpolated and merged.
 fn documents(found: &find::Found, report: &Report) -> Result<Node, LoadError> {
     let mut merged: Option<Node> = None;
     let lookup = |name: &str| report.variable(name, found.environment.get(name).cloned());
@@ -207,7 +207,7 @@ fn documents(found: &find::Found, report: &Report) -> Result<Node, LoadError> {
     Ok(merged)
 }
 
-/// The name: of the command line, of the environment, of the file, of the folder.
+/// The name from the command line, the environment, the file, or the directory, in this order.
 fn name_of(
     document: &Node,
     found: &find::Found,
@@ -224,7 +224,7 @@ fn name_of(
         Some(Err(e)) => {
             report
                 .push(Problem::error(node.at, format!("`{}` cannot be a project name", e.name)).help(e.rule));
-            // The rest of the file is checked under a name that stands in for it.
+            // The rest of the file is checked under the name of the directory.
             found.directory_name().or_else(|e| report.finish().and(Err(e)))
         }
         None => found.directory_name(),

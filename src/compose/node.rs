@@ -1,28 +1,28 @@
-//! What a YAML text says, as a tree in which each value knows where it was written.
+//! A YAML document as a tree in which each value has its place in the source.
 
 use indexmap::IndexMap;
 
 use super::source::At;
 
-/// A value and where it is.
+/// A value and its place.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
     pub value: Value,
     pub at: At,
-    /// How it meets the same key of an earlier file.
+    /// The merge tag of the value.
     pub directive: Option<Directive>,
 }
 
-/// What a tag of Compose asks of a merge.
+/// A YAML tag of Compose that controls merging.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Directive {
-    /// `!reset`: the key goes away.
+    /// `!reset`: the key is removed.
     Reset,
-    /// `!override`: the value replaces the earlier one, nothing is merged.
+    /// `!override`: the value replaces the earlier one instead of merging.
     Override,
 }
 
-/// What a node holds.
+/// The content of a node.
 #[derive(Clone, Debug)]
 pub(super) enum Value {
     Scalar(Scalar),
@@ -30,35 +30,35 @@ pub(super) enum Value {
     Map(Map),
 }
 
-/// Keys in the order of the file.
+/// Entries in the order of the file.
 pub(super) type Map = IndexMap<String, Entry>;
 
-/// A value of a map with the place of its key.
+/// A value of a mapping, and the place of its key.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub key: At,
     pub node: Node,
 }
 
-/// Text that YAML gives a type only by how it looks.
+/// A text whose YAML type depends on its style and form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Scalar {
     pub text: String,
     pub style: Style,
 }
 
-/// How a scalar was written.
+/// How a scalar is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Style {
-    /// Bare: `3` is a number, `true` a boolean.
+    /// Unquoted: `3` is a number, `true` is a boolean.
     Plain,
-    /// In quotes or as a block: always text.
+    /// Quoted, or a block: always a text.
     Quoted,
-    /// A variable was filled in: whatever is asked for.
+    /// The result of interpolation: any type is accepted.
     Substituted,
 }
 
-/// The type of a scalar, by YAML's core schema.
+/// The type of a scalar in YAML's core schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Null,
@@ -68,12 +68,12 @@ pub(super) enum Kind {
 }
 
 impl Scalar {
-    /// A text that came from elsewhere than a bare word.
+    /// A scalar that is always a text.
     pub fn text(text: impl Into<String>) -> Self {
         Self { text: text.into(), style: Style::Quoted }
     }
 
-    /// Its type.
+    /// The type of the scalar.
     pub fn kind(&self) -> Kind {
         if self.style != Style::Plain {
             return Kind::Text;
@@ -94,7 +94,7 @@ fn is_number(text: &str) -> bool {
         return !hex.is_empty() && hex.chars().all(|c| c.is_ascii_hexdigit());
     }
     let looks = first.is_ascii_digit() || (first == '.' && digits.len() > 1);
-    // Rust reads more words as numbers than YAML does (`inf`, `nan`), so the first character decides.
+    // Rust parses words as numbers that YAML does not (`inf`, `nan`), so the first character decides.
     looks && text.len() - digits.len() <= 1 && (digits.parse::<f64>().is_ok() || is_octal(digits))
 }
 
@@ -107,12 +107,12 @@ impl Node {
         Self { value, at, directive: None }
     }
 
-    /// A text that was not written as such, placed where it comes from.
+    /// A text that is not in the source itself, at the place that it derives from.
     pub fn text(text: impl Into<String>, at: At) -> Self {
         Self::new(Value::Scalar(Scalar::text(text)), at)
     }
 
-    /// A map of `entries`.
+    /// A mapping.
     pub fn map(entries: Map, at: At) -> Self {
         Self::new(Value::Map(entries), at)
     }
@@ -131,17 +131,17 @@ impl Node {
         }
     }
 
-    /// Whether nothing was written here.
+    /// Whether the value is null or absent.
     pub fn is_null(&self) -> bool {
         self.as_scalar().is_some_and(|s| s.kind() == Kind::Null)
     }
 
-    /// The value under `key`, when this is a map that has it and the value is not null.
+    /// The value of `key` in a mapping, unless it is null.
     pub fn get(&self, key: &str) -> Option<&Node> {
         self.as_map()?.get(key).map(|entry| &entry.node).filter(|node| !node.is_null())
     }
 
-    /// What it is, with an article, for messages.
+    /// The type with an article, for messages.
     pub fn describe(&self) -> &'static str {
         match &self.value {
             Value::List(_) => "a list",

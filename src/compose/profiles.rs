@@ -1,4 +1,4 @@
-//! Which services run: those without profiles, and those of which one profile is on.
+//! Selects the services to run: those without profiles, and those with an enabled profile.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use super::{
     report::Report,
 };
 
-/// Takes the services that are off out of the file; gives their names and profiles.
+/// Removes services that no enabled profile selects. Returns their names and profiles.
 pub(super) fn turn_off(
     document: &mut Node,
     on: &BTreeSet<String>,

@@ -1,15 +1,15 @@
 //! Writes a tree as YAML that loads to the same tree.
 //!
-//! Written by hand because every text that any YAML reader could take for something else has to be in
-//! quotes: `yes`, `22:22` and `0440` mean other things to YAML 1.1, which many tools still read.
+//! Not done by a library: texts must be quoted that any YAML reader could take for another type. `yes`, `22:22` and
+//! `0440` have other meanings in YAML 1.1, which many tools still read.
 
 use super::node::{Kind, Node, Scalar, Style, Value};
 
-/// The YAML of a resolved file. Dollars are doubled, so that nothing is filled in a second time.
+/// The YAML of a resolved file. Dollar signs are doubled, so that they are not interpolated again.
 pub(super) fn render(document: &Node) -> String {
     let mut document = document.clone();
     if let Value::Map(top) = &mut document.value {
-        // It says nothing, and has a warning of its own.
+        // It has no effect, and a separate warning.
         top.shift_remove("version");
     }
     let mut out = String::new();
@@ -17,7 +17,7 @@ pub(super) fn render(document: &Node) -> String {
     out
 }
 
-/// Writes a mapping or list as lines that are indented by `depth`.
+/// Writes a mapping or list as lines with an indentation of `depth` levels.
 fn write(node: &Node, depth: usize, out: &mut String) {
     match &node.value {
         Value::Map(map) => {
@@ -31,7 +31,7 @@ fn write(node: &Node, depth: usize, out: &mut String) {
                 indent(depth, out);
                 out.push('-');
                 match &item.value {
-                    // The first key stands on the line of the dash.
+                    // The first key is on the line of the dash.
                     Value::Map(map) if !map.is_empty() => {
                         let mut lines = String::new();
                         write(item, depth + 1, &mut lines);
@@ -55,7 +55,7 @@ fn write_key(key: &str, node: &Node, depth: usize, out: &mut String) {
     write_value(node, depth + 1, out);
 }
 
-/// Writes what comes after `key:` or `-`, to the end of its last line.
+/// Writes the value after `key:` or `-`, including the line break.
 fn write_value(node: &Node, depth: usize, out: &mut String) {
     match &node.value {
         Value::Map(map) if map.is_empty() => out.push_str(" {}\n"),
@@ -90,7 +90,7 @@ fn scalar(scalar: &Scalar) -> String {
     }
 }
 
-/// A text, in quotes unless every reader takes it for a text without them.
+/// A text, quoted unless every YAML reader takes it as text without quotes.
 fn text(text: &str) -> String {
     let plain = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/' || c == '_')
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "_-./$@+,".contains(c));
@@ -103,9 +103,10 @@ fn text(text: &str) -> String {
     quoted(text)
 }
 
-/// A text in double quotes. JSON has what YAML wants escaped, but for what YAML calls not printable, and line breaks of YAML 1.1.
+/// A text in double quotes. JSON escapes everything that YAML requires, except characters that YAML calls not printable
+/// and the line breaks of YAML 1.1.
 fn quoted(text: &str) -> String {
-    // Only texts with invalid Unicode have no JSON string, and a `String` is valid.
+    // A string always serializes to JSON.
     let json = serde_json::to_string(text).unwrap_or_default();
     let is_read_as_it_is = |c: char| {
         !matches!(c, '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}')

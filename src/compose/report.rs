@@ -1,4 +1,4 @@
-//! Collects what is found while a project is loaded, so that one run tells all of it.
+//! Collects all messages while a project is loaded, so that one run reports everything.
 
 use std::{
     cell::{Cell, RefCell},
@@ -13,19 +13,19 @@ use super::{
 };
 use crate::files::Files;
 
-/// Messages after this many are counted, not kept.
+/// The largest number of errors, and of warnings, that are kept; more are counted.
 const MOST: usize = 50;
-/// Longest part of a line that a message shows, in bytes.
+/// The longest part of a line that a message shows, in bytes.
 const WIDEST: usize = 400;
 
-/// Longest sentence of a message, in bytes.
+/// The longest sentence of a message, in bytes.
 const LONGEST: usize = 500;
-/// Most ports that the ranges of all files may be spelled out to.
+/// The largest number of ports that all ranges of a project expand to.
 const MOST_PORTS: usize = 1 << 14;
-/// Most bytes of all files together; one that is read for several services counts each time.
+/// The largest total size of all files, in bytes. A file that several services read counts each time.
 const MOST_BYTES: usize = 4 << 20;
 
-/// The messages of one load and the sources that they are about.
+/// The messages of one load, and the sources that they refer to.
 #[derive(Debug, Default)]
 pub(super) struct Report {
     pub sources: Sources,
@@ -36,16 +36,16 @@ pub(super) struct Report {
     found: RefCell<Found>,
 }
 
-/// Which variables the files of a project name.
+/// The variables that the files of a project use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Variables {
-    /// Those whose value, be it an empty one, is that of the process.
+    /// Variables whose value comes from the environment of the process, even if it is empty.
     pub given: BTreeSet<String>,
-    /// Those that have none, also where the file has a default for them.
+    /// Variables without a value, even if the file has a default for them.
     pub unset: BTreeSet<String>,
 }
 
-/// The variables that were looked for, and whether there was a value.
+/// The variables that were looked up, with and without a value.
 #[derive(Debug, Default)]
 struct Named {
     set: BTreeSet<String>,
@@ -60,7 +60,7 @@ struct Found {
     warnings_left_out: usize,
 }
 
-/// A message in the making; nothing is reported before [`Report::push`].
+/// A message under construction. [`Report::push`] reports it.
 #[derive(Debug)]
 pub(super) struct Problem {
     severity: Severity,
@@ -81,24 +81,24 @@ impl Problem {
         Self { severity: Severity::Warning, ..Self::error(at, message) }
     }
 
-    /// What to do about it.
+    /// Sets the text that says what to do about it.
     pub fn help(self, help: impl Into<String>) -> Self {
         Self { help: Some(help.into()), ..self }
     }
 
-    /// What the marked place is.
+    /// Sets the text beside the mark.
     pub fn label(self, label: impl Into<String>) -> Self {
         Self { label: Some(label.into()), ..self }
     }
 
-    /// Another place that explains it.
+    /// Adds a related place.
     pub fn related(self, at: At, label: impl Into<String>) -> Self {
         Self { related: Some((at, label.into())), ..self }
     }
 }
 
 impl Report {
-    /// Keeps a message.
+    /// Reports a message.
     pub fn push(&self, problem: Problem) {
         let mut found = self.found.borrow_mut();
         let Found { errors, warnings, errors_left_out, warnings_left_out } = &mut *found;
@@ -116,7 +116,7 @@ impl Report {
         }
     }
 
-    /// Keeps a message that is about no place.
+    /// Reports a message without a place.
     pub fn push_general(&self, diagnostic: Diagnostic) {
         let mut found = self.found.borrow_mut();
         match diagnostic.severity {
@@ -125,7 +125,7 @@ impl Report {
         }
     }
 
-    /// Whether a range of so many ports may be spelled out; reports it when there were too many already.
+    /// Whether a range of this many ports may be expanded. Reports an error if there are too many in total.
     pub fn may_spell(&self, ports: usize, at: At) -> bool {
         let all = self.spelled.get().saturating_add(ports);
         self.spelled.set(all);
@@ -136,24 +136,24 @@ impl Report {
         all <= MOST_PORTS
     }
 
-    /// Whether a text of so many bytes may be read on top of all others.
+    /// Whether this many bytes more may be read.
     pub fn may_read(&self, bytes: usize) -> bool {
         self.read.set(self.read.get().saturating_add(bytes));
         self.read.get() <= MOST_BYTES
     }
 
-    /// The name that was probably meant. It is not looked for once there are more mistakes than are shown:
-    /// comparing all with all takes its time.
+    /// The most similar name. Not searched once there are more errors than are shown: comparing all names is slow.
     pub fn nearest<'a>(&self, text: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
         if self.found.borrow().errors.len() < MOST { nearest(text, names) } else { None }
     }
 
-    /// Notes what was read from a file, or that there is none; whoever looks at a path says so here.
+    /// Notes the content of a file that was read, or that it does not exist. Must be called for every path that is
+    /// looked at.
     pub fn note(&self, path: &Path, content: Option<&[u8]>) {
         self.files.borrow_mut().note(path, content);
     }
 
-    /// Whether there is a file.
+    /// Whether a regular file exists. Notes a missing one.
     pub fn is_file(&self, path: &Path) -> bool {
         let found = path.is_file();
         if !found {
@@ -162,7 +162,7 @@ impl Report {
         found
     }
 
-    /// Notes that a file names a variable, and gives its value as it came.
+    /// Notes that a file uses a variable. Returns its value unchanged.
     pub fn variable<T>(&self, name: &str, value: Option<T>) -> Option<T> {
         let mut variables = self.variables.borrow_mut();
         let names = if value.is_some() { &mut variables.set } else { &mut variables.unset };
@@ -172,14 +172,14 @@ impl Report {
         value
     }
 
-    /// All variables that files named so far, where the process has these.
+    /// All variables that were used so far; `process` determines which come from the environment.
     pub fn variables(&self, process: &BTreeMap<String, String>) -> Variables {
         let named = self.variables.borrow();
         let given = named.set.iter().filter(|name| process.contains_key(*name)).cloned().collect();
         Variables { given, unset: named.unset.clone() }
     }
 
-    /// All files that were looked at so far.
+    /// All files that were looked for so far.
     pub fn files(&self) -> Files {
         self.files.borrow().clone()
     }
@@ -189,7 +189,7 @@ impl Report {
         !self.found.borrow().errors.is_empty()
     }
 
-    /// The warnings, or all messages when there is an error among them.
+    /// The warnings, or all messages if there are errors.
     pub fn finish(&self) -> Result<Vec<Diagnostic>, LoadError> {
         let found = self.found.take();
         let more = |severity, count, what| {
@@ -207,7 +207,7 @@ impl Report {
         Err(LoadError::new(warnings.into_iter().chain(errors).collect()))
     }
 
-    /// A place in a file, for whoever has something to say of it later.
+    /// A place in a file, for a message that is added later.
     pub fn mark(&self, at: At) -> Diagnostic {
         self.diagnostic(Problem::warning(at, ""))
     }
@@ -229,7 +229,7 @@ impl Report {
         }
     }
 
-    /// A place with the line it is on. A stretch of several lines is cut after its first.
+    /// A place with its line. A range of several lines is cut after the first.
     fn place(&self, at: At, message: String) -> Related {
         let source = self.sources.of(at);
         let range = at.range();
@@ -250,7 +250,7 @@ impl Report {
     }
 }
 
-/// A text that quotes something very long from a file, without its end.
+/// Cuts off a text that quotes too much of a file.
 fn cut(mut text: String) -> String {
     if text.len() > LONGEST {
         let end = (0..=LONGEST).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
@@ -260,7 +260,7 @@ fn cut(mut text: String) -> String {
     text
 }
 
-/// Sorts by file and line; what is about no place comes first.
+/// Sorts by file and line. Messages without a place come first.
 fn in_order(list: &mut [Diagnostic]) {
     list.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
 }

@@ -1,5 +1,5 @@
-//! Makes a merged file independent of where it is: variables of `env_file` become `environment`, relative
-//! paths become absolute, networks and volumes get their names.
+//! Makes a merged file independent of its location: `env_file` becomes `environment`, relative paths become absolute,
+//! and networks and volumes get their names.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::spec::ProjectName;
 
-/// Resolves a whole file in place.
+/// Resolves a file in place.
 pub(super) fn resolve(
     document: &mut Node,
     name: &ProjectName,
@@ -44,7 +44,7 @@ pub(super) fn resolve(
     Ok(())
 }
 
-/// Puts the variables of `env_file` below those of `environment`, and fills in names without a value.
+/// Merges the variables of `env_file` below those of `environment`, and sets variables without a value.
 fn environment(service: &mut Map, found: &Found, report: &Report) -> Result<(), LoadError> {
     let mut merged = Map::new();
     if let Some(entry) = service.shift_remove("env_file") {
@@ -87,7 +87,7 @@ fn environment(service: &mut Map, found: &Found, report: &Report) -> Result<(), 
     Ok(())
 }
 
-/// Fills in names without a value in the `environment` of a hook or job.
+/// Sets variables without a value in the `environment` of a hook or job.
 fn fill_in(command: &mut Node, found: &Found, report: &Report) {
     let Value::Map(map) = &mut command.value else { return };
     let Some(Value::Map(variables)) = map.get_mut("environment").map(|entry| &mut entry.node.value) else {
@@ -151,7 +151,7 @@ fn read_env_file(
     Ok(())
 }
 
-/// Makes the host's side of bind mounts absolute.
+/// Makes the host paths of bind mounts absolute.
 fn paths(service: &mut Map, found: &Found, report: &Report) {
     let Some(Value::List(mounts)) = service.get_mut("volumes").map(|entry| &mut entry.node.value) else {
         return;
@@ -183,7 +183,7 @@ fn host_path(path: &str, found: &Found, report: &Report) -> String {
     find::absolute(&found.directory, &home(Path::new(path), found, report)).to_string_lossy().into_owned()
 }
 
-/// `~` as the home of the user.
+/// Expands `~` to the home directory of the user.
 fn home(path: &Path, found: &Found, report: &Report) -> std::path::PathBuf {
     let Ok(rest) = path.strip_prefix("~") else { return path.to_owned() };
     match report.variable("HOME", found.environment.get("HOME")) {
@@ -192,7 +192,7 @@ fn home(path: &Path, found: &Found, report: &Report) -> std::path::PathBuf {
     }
 }
 
-/// Gives each network or volume the name that it has on the engine.
+/// Sets the name on the engine of each network or volume.
 fn resources(top: &mut Map, kind: &str, project: &ProjectName, at: At) {
     if kind == "networks" {
         let entry =

@@ -1,15 +1,14 @@
-//! The texts that were read, and places in them.
+//! The sources that were read, and places in them.
 
 use std::{cell::RefCell, ops::Range, path::PathBuf, rc::Rc};
 
-/// A file (or standard input) that was read whole.
+/// A file, or standard input, that was read completely.
 #[derive(Debug)]
 pub(super) struct Source {
-    /// How messages name it.
+    /// The name of the file in messages.
     pub path: PathBuf,
-    /// Its text.
     pub text: String,
-    /// Byte offset of the first character of each line.
+    /// The offset of each line in bytes.
     lines: Vec<usize>,
 }
 
@@ -20,7 +19,7 @@ impl Source {
         Self { path, text, lines }
     }
 
-    /// Line and column of a byte, both from 1; the column counts characters.
+    /// The line and the column of an offset in bytes, both from 1. The column counts characters.
     pub fn position(&self, offset: usize) -> (usize, usize) {
         let offset = self.floor(offset);
         let line = self.lines.partition_point(|&start| start <= offset);
@@ -28,7 +27,7 @@ impl Source {
         (line, self.text[start..offset].chars().count() + 1)
     }
 
-    /// The bytes of a line, from 1, without its line break.
+    /// The range of a line in bytes, without its line break. Lines count from 1.
     pub fn line(&self, line: usize) -> Range<usize> {
         let start = self.lines[line - 1];
         let end = self.lines.get(line).copied().unwrap_or(self.text.len());
@@ -45,7 +44,7 @@ impl Source {
     }
 }
 
-/// A stretch of one source, in bytes.
+/// A range of one source, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct At {
     source: u32,
@@ -54,31 +53,31 @@ pub(super) struct At {
 }
 
 impl At {
-    /// The stretch as a range.
+    /// The range without its source.
     pub fn range(self) -> Range<usize> {
         self.start as usize..self.end as usize
     }
 
-    /// A part of this stretch; what sticks out is cut off.
+    /// A part of this range. The result is clamped to this range.
     pub fn part(self, range: Range<usize>) -> Self {
         let offset =
             |by: usize| self.start.saturating_add(u32::try_from(by).unwrap_or(u32::MAX)).min(self.end);
         Self { source: self.source, start: offset(range.start), end: offset(range.end) }
     }
 
-    /// From the start of this to the end of `last`, which is in the same source.
+    /// The range from the start of this one to the end of `last`, which must be in the same source.
     pub fn to(self, last: Self) -> Self {
         Self { end: last.end.max(self.start), ..self }
     }
 }
 
-/// All sources of one load. Grows while files are found.
+/// All sources of one load. More are added while files are found.
 #[derive(Debug, Default)]
 pub(super) struct Sources(RefCell<Vec<Rc<Source>>>);
 
 impl Sources {
-    /// Keeps a text, and gives the stretch that is all of it. Texts are far below 4 GiB: their readers
-    /// limit them.
+    /// Adds a source. Returns it with its whole range. Readers limit sources to far less than 4 GiB, so that offsets
+    /// fit.
     pub fn add(&self, path: PathBuf, text: String) -> (Rc<Source>, At) {
         let mut all = self.0.borrow_mut();
         let at = At {
@@ -91,7 +90,7 @@ impl Sources {
         (source, at)
     }
 
-    /// The source that a stretch is in.
+    /// The source of a range.
     pub fn of(&self, at: At) -> Rc<Source> {
         Rc::clone(&self.0.borrow()[at.source as usize])
     }

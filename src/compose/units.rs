@@ -1,8 +1,8 @@
-//! Durations, sizes and the like, as Compose writes them.
+//! Durations, sizes and other values in the formats of Compose.
 
 use std::time::Duration;
 
-/// Reads `1m30s`, `1.5h`, `100ms`, `2d`; `0` needs no unit.
+/// Parses a duration such as `1m30s`, `1.5h`, `100ms` or `2d`. `0` needs no unit.
 pub(super) fn duration(text: &str) -> Option<Duration> {
     let mut rest = text.trim();
     if rest == "0" {
@@ -31,11 +31,11 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
             };
         rest = &rest[unit_end..];
     }
-    // Rounded, since sums of fractions are a hair off.
+    // Rounded, since sums of fractions are not exact.
     Some(Duration::from_nanos(whole(total * 1e9)?))
 }
 
-/// Reads a number of bytes: `64m`, `1.5gb`, `100 KiB`, `2048`. A unit is a power of 1024, as in Docker.
+/// Parses a number of bytes such as `64m`, `1.5gb`, `100 KiB` or `2048`. Units are powers of 1024, as in Docker.
 pub(super) fn bytes(text: &str) -> Option<u64> {
     let text = text.trim().to_ascii_lowercase();
     let end = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
@@ -52,7 +52,7 @@ pub(super) fn bytes(text: &str) -> Option<u64> {
     whole(number * 1024_f64.powi(power))
 }
 
-/// Reads a number of CPUs (`0.5`) in billionths.
+/// Parses a number of CPUs such as `0.5`. Returns billionths of a CPU.
 pub(super) fn nano_cpus(text: &str) -> Option<u64> {
     let text = text.trim();
     if !text.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
@@ -61,15 +61,15 @@ pub(super) fn nano_cpus(text: &str) -> Option<u64> {
     whole(text.parse::<f64>().ok()? * 1e9)
 }
 
-/// The nearest whole number, when it is one that fits.
+/// The nearest whole number; `None` if it is negative or too large.
 fn whole(number: f64) -> Option<u64> {
     let rounded = number.round();
-    // 2^63 and everything below is exact enough here, and fits what Docker's API holds.
+    // Up to about 2^63, the largest number in Docker's API, `f64` is precise enough.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     (rounded.is_finite() && (0.0..9.2e18).contains(&rounded)).then_some(rounded as u64)
 }
 
-/// Reads the permission bits of a file: octal, with or without a leading `0` or `0o`.
+/// Parses the permission bits of a file: octal, with or without a leading `0` or `0o`.
 pub(super) fn mode(text: &str) -> Option<u32> {
     let digits = text.strip_prefix("0o").unwrap_or(text);
     let valid = !digits.is_empty() && digits.chars().all(|c| c.is_digit(8));
@@ -82,7 +82,7 @@ const SIGNALS: [&str; 31] = [
     "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
 ];
 
-/// Whether Linux has this signal: `SIGTERM`, `TERM`, `15`, `SIGRTMIN+3`.
+/// Whether Linux has this signal, such as `SIGTERM`, `TERM`, `15` or `SIGRTMIN+3`.
 pub(super) fn is_signal(text: &str) -> bool {
     if let Ok(number) = text.parse::<u8>() {
         return (1..=64).contains(&number);
@@ -98,13 +98,12 @@ pub(super) fn is_signal(text: &str) -> bool {
     SIGNALS.contains(&name) || real_time("RTMIN", '+', 30) || real_time("RTMAX", '-', 30)
 }
 
-/// The names of the usual signals, for suggestions.
+/// The names of the standard signals, for suggestions.
 pub(super) fn signal_names() -> impl Iterator<Item = String> {
     SIGNALS.iter().map(|name| format!("SIG{name}"))
 }
 
-/// Splits a command line at blanks as a shell does, with quotes and backslashes; `None` when a quote is not
-/// closed.
+/// Splits a command line as a shell does, with quotes and backslashes. `None` if a quote is not closed.
 pub(super) fn words(line: &str) -> Option<Vec<String>> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
@@ -116,7 +115,7 @@ pub(super) fn words(line: &str) -> Option<Vec<String>> {
             (Some('\''), c) => word.get_or_insert_default().push(c),
             (_, '\\') => {
                 let next = chars.next()?;
-                // Within double quotes a backslash stays before what needs none.
+                // In double quotes, a backslash stays before characters that need no escape.
                 if quote.is_some() && !matches!(next, '"' | '\\' | '$' | '`' | '\n') {
                     word.get_or_insert_default().push('\\');
                 }

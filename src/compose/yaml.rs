@@ -1,7 +1,7 @@
-//! Reads YAML into [`Node`] trees, within limits that no Compose file of a person comes near.
+//! Parses YAML into [`Node`] trees, within limits far above the size of real Compose files.
 //!
-//! In: one text. Out: a tree for each of its documents, or the one place where it is not YAML. Aliases
-//! and merge keys are resolved here; a value that came through an alias keeps the place of its anchor.
+//! The input is one text. The output is one tree per document, or the first syntax error. Aliases and merge keys are
+//! resolved here; a value of an alias has the place of its anchor.
 
 use std::{collections::HashMap, rc::Rc};
 
@@ -14,16 +14,16 @@ use super::{
     source::{At, Source},
 };
 
-/// Longest text that is read, in bytes.
+/// The largest text, in bytes.
 pub(super) const MOST_BYTES: usize = crate::files::LARGEST as usize;
-/// Most values of one text, those that aliases repeat included.
+/// The largest number of values in one text, including those that aliases repeat.
 const MOST_NODES: usize = 100_000;
-/// Most bytes of all scalars of one text, those that aliases repeat included.
+/// The largest total size of all scalars in one text, in bytes, including those that aliases repeat.
 const MOST_SCALAR_BYTES: usize = 8 << 20;
-/// Deepest nesting.
+/// The deepest nesting of values.
 const DEEPEST: usize = 64;
 
-/// Reads all documents of a text. What is wrong is in `report`; `None` when nothing can be used.
+/// Parses all documents of a text. Errors are pushed to `report`; `None` if the text cannot be used.
 pub(super) fn read(source: &Rc<Source>, at: At, report: &Report) -> Option<Vec<Node>> {
     let mut reader =
         Reader { whole: at, report, open: Vec::new(), anchors: HashMap::new(), used: Size::default() };
@@ -50,7 +50,7 @@ pub(super) fn read(source: &Rc<Source>, at: At, report: &Report) -> Option<Vec<N
     Some(documents)
 }
 
-/// What a value costs.
+/// The cost of a value, towards the limits.
 #[derive(Clone, Copy, Default)]
 struct Size {
     nodes: usize,
@@ -58,7 +58,7 @@ struct Size {
     depth: usize,
 }
 
-/// A list or map whose end was not seen yet.
+/// A list or mapping whose end has not been reached.
 struct Open {
     start: At,
     anchor: usize,
@@ -72,7 +72,7 @@ enum Content {
     Map { entries: Map, key: Option<Key>, merges: Vec<Node> },
 }
 
-/// A key whose value was not seen yet.
+/// A key whose value has not been reached.
 struct Key {
     text: String,
     at: At,
@@ -88,7 +88,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Takes the next event; gives a document when it is its last.
+    /// Handles the next event. Returns a document at its last event.
     fn take(&mut self, event: Event<'_>, span: &Span) -> Result<Option<Node>, Box<Problem>> {
         let at = self.at(span);
         match event {
@@ -99,7 +99,7 @@ impl Reader<'_> {
                 let size = Size { nodes: 1, bytes: text.len(), depth: 0 };
                 self.spend(size, at)?;
                 if text.contains('\0') {
-                    // Neither a name nor an argument, variable or path can hold it.
+                    // No name, argument, variable or path can contain it.
                     self.report.push(
                         Problem::error(at, "a NUL character ends a text for the kernel and the engine")
                             .help("remove `\\0`"),
@@ -164,13 +164,13 @@ impl Reader<'_> {
         self.value(node, done.size, done.anchor)
     }
 
-    /// Puts a finished value where it belongs; gives it back when it is a whole document.
+    /// Adds a complete value to its parent. Returns it if it is a whole document.
     fn value(&mut self, node: Node, size: Size, anchor: usize) -> Result<Option<Node>, Box<Problem>> {
         if self.open.len() + size.depth > DEEPEST {
             return Err(fatal(too_deep(node.at)));
         }
         if anchor > 0 {
-            // An anchor keeps a copy of its value.
+            // The copy of an anchored value counts as well.
             self.spend(size, node.at)?;
             self.anchors.insert(anchor, (node.clone(), size));
         }
@@ -219,7 +219,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// What a tag asks for. Tags of YAML's core schema only force text.
+    /// The merge tag of a value, and its style. Of the tags in YAML's core schema, only `!!str` has an effect.
     fn tag(&self, tag: Option<&Tag>, style: Style, at: At) -> (Option<Directive>, Style) {
         let Some(tag) = tag else { return (None, style) };
         if let Some(core) = tag.core_suffix() {
@@ -260,7 +260,7 @@ impl Reader<'_> {
     }
 }
 
-/// Whether a repeated value fits into the limits; one that does not is never copied.
+/// Whether the copy of an aliased value stays within the limits; otherwise it is not copied.
 enum Affordable {
     Yes,
     No,
@@ -275,7 +275,7 @@ impl Node {
     }
 }
 
-/// A mistake after which nothing can be read.
+/// An error after which parsing cannot continue.
 fn fatal(problem: Problem) -> Box<Problem> {
     Box::new(problem)
 }
@@ -298,7 +298,7 @@ fn as_key(node: Node) -> Result<Key, Box<Problem>> {
     }
 }
 
-/// Adds what `<<` names: keys that the map has already stay, and the first of several sources wins.
+/// Merges the values of `<<`. Existing keys have precedence, and earlier sources over later ones.
 fn merge_into(entries: &mut Map, from: Node) -> Result<(), Box<Problem>> {
     match from.value {
         Value::Map(map) => {
@@ -319,7 +319,7 @@ fn merge_into(entries: &mut Map, from: Node) -> Result<(), Box<Problem>> {
 mod tests {
     use super::*;
 
-    /// The tree in one line, or the first mistake; text in quotes, what YAML sees as a type bare.
+    /// The documents in one line, or the first error. Quoted scalars are in quotes.
     fn shown(text: &str) -> String {
         let report = Report::default();
         let (source, at) = report.sources.add("f.yaml".into(), text.to_owned());

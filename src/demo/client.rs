@@ -1,9 +1,9 @@
-//! A load client: asks at a steady rate, and counts who answers and how requests fail.
+//! A load generator: sends requests at a constant rate, and counts responses by replica and failures by kind.
 //!
-//! A request has a time at which it is due, and its latency counts from then: a server that stalls cannot hide
-//! behind requests that were never sent. Nothing is tried twice, with the one exception that every client of
-//! HTTP/1.1 makes ([RFC 9112, 9.3.1](https://www.rfc-editor.org/rfc/rfc9112#section-9.3.1)): a request for which a
-//! kept connection was closed is sent again on a new one, since either side may close it at any time.
+//! The latency of a request counts from the time at which it is due, so that a stalled server cannot hide behind
+//! requests that were not sent. Failed requests are not retried, with the exception that every HTTP/1.1 client makes
+//! ([RFC 9112, 9.3.1](https://www.rfc-editor.org/rfc/rfc9112#section-9.3.1)): if a kept connection was closed, the
+//! request is sent again on a new one, since either side may close a connection at any time.
 
 use std::{
     fmt, io,
@@ -32,43 +32,43 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Failure, RequestStats};
 
-/// What is asked of whom, and how often.
+/// The requests to send, and their rate.
 #[derive(Clone, Debug)]
 pub struct Load {
-    /// Where the server is.
+    /// The address of the server.
     pub target: SocketAddr,
-    /// What is asked for.
+    /// The path of each request.
     pub path: String,
-    /// How an answer tells whose it is.
+    /// How responses identify their replica.
     pub identity: Identity,
-    /// What a connection is used for.
+    /// How connections are used.
     pub connections: Connections,
-    /// Requests per second, all workers together.
+    /// Requests per second of all workers together.
     pub rate: u32,
-    /// How many requests are under way at most.
+    /// The largest number of requests in flight.
     pub workers: u32,
-    /// How many requests are sent in all; `None` is until [`Running::stop`].
+    /// The total number of requests; `None` continues until [`Running::stop`].
     pub requests: Option<u64>,
-    /// How long a request may take from its connection to the last byte.
+    /// Limit for a request, from the connection to the last byte.
     pub timeout: Duration,
 }
 
-/// How an answer tells which replica gave it.
+/// How a response identifies its replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Identity {
-    /// By the value of a header.
+    /// The value of this header.
     Header(String),
-    /// By its body, trimmed.
+    /// The body, without surrounding white space.
     Body,
 }
 
-/// What a connection is used for. The kernel spreads connections, not requests.
+/// How connections are used. The kernel balances connections, not requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Connections {
-    /// One request.
+    /// One request per connection.
     #[default]
     PerRequest,
-    /// So many requests of a worker, one after the other, or as many as the server allows.
+    /// At most this number of requests per connection, one after the other, or fewer if the server closes it.
     Kept(u32),
 }
 
@@ -82,7 +82,8 @@ impl fmt::Display for Connections {
 }
 
 impl Load {
-    /// A request for `/` every 5 ms on a connection of its own, without end, identified by `x-replica`.
+    /// 200 requests per second for `/`, each on its own connection, without end. The header `x-replica` identifies
+    /// replicas.
     #[must_use]
     pub fn new(target: SocketAddr) -> Self {
         Self {
@@ -97,7 +98,7 @@ impl Load {
         }
     }
 
-    /// Begins, in tasks of the runtime that this is called on.
+    /// Starts the workers as tasks of the current runtime.
     #[must_use]
     pub fn start(self) -> Running {
         let shared = Arc::new(Shared {
@@ -112,7 +113,7 @@ impl Load {
     }
 }
 
-/// A load under way; it ends when this is dropped.
+/// A running load. Dropping it stops it.
 #[derive(Debug)]
 pub struct Running {
     shared: Arc<Shared>,
@@ -120,25 +121,25 @@ pub struct Running {
 }
 
 impl Running {
-    /// What became of the requests that have ended so far.
+    /// The results of the requests so far.
     #[must_use]
     pub fn request_stats(&self) -> RequestStats {
         self.shared.request_stats().clone()
     }
 
-    /// How long it has been running; the times of its [`RequestStats`] count from the same moment.
+    /// The time since the start. The times in [`RequestStats`] count from the same moment.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         self.shared.started.elapsed()
     }
 
-    /// Waits until [`Load::requests`] have ended.
+    /// Waits until [`Load::requests`] requests have ended.
     pub async fn finish(mut self) -> RequestStats {
         while self.workers.join_next().await.is_some() {}
         self.shared.request_stats().clone()
     }
 
-    /// Sends nothing more, and waits for what is under way.
+    /// Sends no more requests and waits for those in flight.
     pub async fn stop(self) -> RequestStats {
         self.shared.stop.cancel();
         self.finish().await
@@ -166,7 +167,7 @@ impl Shared {
     }
 }
 
-/// Asks at its share of the rate, each worker a little later than the one before it.
+/// Sends this worker's share of the requests. Workers are offset against each other, so that the total rate is even.
 async fn work(shared: Arc<Shared>, number: u32) {
     let load = &shared.load;
     let between = Duration::from_secs(1) / load.rate.max(1);
@@ -204,7 +205,7 @@ struct Failed {
     words: String,
 }
 
-/// An open connection, and how many requests went over it.
+/// An open connection and the number of requests sent on it.
 struct Connection {
     sender: SendRequest<Empty<Bytes>>,
     requests: u32,
@@ -217,7 +218,7 @@ async fn ask(shared: &Shared, kept: &mut Option<Connection>) -> Result<String, F
     {
         match exchange(load, &mut connection).await {
             Ok(answer) => return conclude(load, connection, kept, answer),
-            // It was closed before the request went out.
+            // The connection was closed before the request was sent.
             Err(error) if error.is_canceled() => {}
             Err(error) => match Failed::from(error) {
                 Failed { failure: Failure::Closed | Failure::Reset, .. } => {
@@ -234,19 +235,19 @@ async fn ask(shared: &Shared, kept: &mut Option<Connection>) -> Result<String, F
 
 async fn connect(target: SocketAddr) -> Result<Connection, Failed> {
     let stream = TcpStream::connect(target).await.map_err(|e| classify(&e, e.to_string()))?;
-    // A request is one small packet; without it the kernel may wait for more.
+    // Requests are small packets. Otherwise the kernel may delay them.
     stream.set_nodelay(true).map_err(|e| classify(&e, e.to_string()))?;
     let (sender, connection) = handshake(TokioIo::new(stream)).await?;
     tokio::spawn(async move {
         if let Err(error) = connection.await {
-            // The request on it, if any, fails with the same words.
+            // A request on this connection fails with the same error.
             tracing::trace!(%error, "connection ended");
         }
     });
     Ok(Connection { sender, requests: 0 })
 }
 
-/// The status, and the name of the one who answered.
+/// Sends one request. Returns the status and the replica.
 async fn exchange(load: &Load, connection: &mut Connection) -> Result<(StatusCode, String), hyper::Error> {
     let mut request = Request::new(Empty::new());
     *request.uri_mut() = load.path.parse().unwrap_or_default();
@@ -330,11 +331,11 @@ mod tests {
 
     use super::*;
 
-    /// What a test's server does with a request.
+    /// How the server of a test behaves.
     #[derive(Clone, Copy)]
     enum Manner {
         Answer(&'static str),
-        /// And then waits for the next request and closes.
+        /// Answers one request, and closes the connection at the next one.
         AnswerOnce,
         Hang,
         Close,
@@ -430,7 +431,7 @@ mod tests {
             "{:?}",
             request_stats.examples
         );
-        // Each of the two workers begins with a connection that is new, and so nothing is repeated there.
+        // The first request of each of the two workers uses a new connection, so it is not repeated.
         assert_eq!(request_stats.repeated, 18);
     }
 
@@ -466,7 +467,7 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_listening_is_refused() {
-        // Bound, so that nobody else gets the port, and not listening.
+        // Bound, so that no other program gets the port, but not listening.
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
         let mut load = Load::new(socket.local_addr().unwrap().as_socket().unwrap());

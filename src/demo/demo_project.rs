@@ -21,14 +21,14 @@ use crate::{
 
 use super::DemoError;
 
-/// How long the replicas may take to run.
+/// Limit for the replicas to start.
 const UP_WITHIN: Duration = Duration::from_secs(60);
-/// How long the removal of everything may take.
+/// Limit for the removal of the project.
 const DOWN_WITHIN: Duration = Duration::from_secs(60);
-/// How many failed actions are taken as the end.
+/// The number of failed actions at which the start is given up.
 const FAILURES: u32 = 5;
 
-/// A supervised project. It has to be ended by [`DemoProject::clear`] or [`DemoProject::leave`].
+/// A supervised project. [`DemoProject::clear`] or [`DemoProject::leave`] must end it.
 pub struct DemoProject<E> {
     engine: Arc<E>,
     project: ProjectName,
@@ -39,10 +39,10 @@ pub struct DemoProject<E> {
 }
 
 impl<E: Engine> DemoProject<E> {
-    /// Starts a supervisor and asks it for the project.
+    /// Starts a supervisor and requests the project.
     ///
     /// # Errors
-    /// When it is supervised already, or the supervisor refuses.
+    /// If the project is supervised already, or the supervisor rejects it.
     pub async fn set(
         engine: Arc<E>,
         project: Project,
@@ -53,7 +53,7 @@ impl<E: Engine> DemoProject<E> {
         let name = project.name.clone();
         let lock = Lock::acquire(&lock_file)?;
         let settings = Settings {
-            // Nothing of it has to outlive this process.
+            // The demo keeps no state after it ends.
             state: StateFile::default(),
             clock: Clock::default(),
             netns_of,
@@ -72,7 +72,7 @@ impl<E: Engine> DemoProject<E> {
     /// Waits until all replicas run.
     ///
     /// # Errors
-    /// When they do not in time, or starting them fails again and again.
+    /// If that takes more than 60 s, or five actions have failed.
     pub async fn up(&self) -> Result<(), DemoError> {
         let (kept, mut events) = self.handle.journal().follow();
         let mut kept = kept.into_iter();
@@ -103,10 +103,10 @@ impl<E: Engine> DemoProject<E> {
         Err(DemoError::NotUp { limit: UP_WITHIN, reason })
     }
 
-    /// Kills the replica in a slot, as `kill -9` does; nothing is told to the supervisor.
+    /// Kills the replica of a slot with SIGKILL. The supervisor is not informed.
     ///
     /// # Errors
-    /// When there is none, or the engine fails.
+    /// If the slot has no running replica, or the engine fails.
     pub async fn kill(&self, slot: u32) -> Result<(), DemoError> {
         let victim = self.container(slot).await?.ok_or(DemoError::NoVictim { slot })?;
         Ok(self.engine.kill(&victim, "SIGKILL").await?)
@@ -125,20 +125,20 @@ impl<E: Engine> DemoProject<E> {
         }
     }
 
-    /// Removes everything that was made for the project.
+    /// Removes everything that was created for the project.
     ///
     /// # Errors
-    /// When something is still there after a minute.
+    /// If the removal takes more than 60 s.
     pub async fn clear(self) -> Result<(), DemoError> {
         let request = Request::Down { volumes: true, grace: Some(Duration::from_secs(2)) };
         self.ask(request).await?;
         self.end(DOWN_WITHIN).await
     }
 
-    /// Leaves everything running, and nobody supervising it.
+    /// Ends the supervisor and leaves the replicas running.
     ///
     /// # Errors
-    /// When the supervisor does not end.
+    /// If the supervisor does not end within 60 s.
     pub async fn leave(self) -> Result<(), DemoError> {
         self.ask(Request::Detach).await?;
         self.end(DOWN_WITHIN).await
@@ -148,7 +148,7 @@ impl<E: Engine> DemoProject<E> {
         let Self { project, handle, supervisor, lock, lock_file, .. } = self;
         let ended = tokio::time::timeout(limit, supervisor).await;
         drop(lock);
-        // The project's name is this run's own, so nobody waits for the file.
+        // The name of the project is unique to this run, so no other process waits for the file.
         if let Err(error) = std::fs::remove_file(&lock_file) {
             tracing::warn!(%error, path = %lock_file.display(), "the lock file stays");
         }
@@ -169,7 +169,7 @@ impl<E: Engine> DemoProject<E> {
     }
 }
 
-/// The next event; those that were missed are left out.
+/// The next event. Missed events are skipped.
 async fn next(events: &mut Receiver<Event>) -> Result<Event, supervisor::Ended> {
     loop {
         match events.recv().await {

@@ -1,4 +1,4 @@
-//! What can go wrong in the demo.
+//! Errors of the demo.
 
 use std::{io, time::Duration};
 
@@ -10,100 +10,100 @@ use crate::{
 
 use super::image::ImageError;
 
-/// Why the demo did not come to its end.
+/// Why the demo failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
-    /// It has no image.
+    /// The image cannot be created.
     #[error(transparent)]
     Image(#[from] ImageError),
-    /// The engine did not do something.
+    /// The engine returned an error.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// The engine runs on another host, so its ports are not here.
+    /// The engine is on another host, so its ports are not reachable on 127.0.0.1.
     #[error("the demo needs an engine on this host: it sends its requests to 127.0.0.1")]
     Remote,
-    /// The port cannot be had.
+    /// The port is in use or not allowed.
     #[error("cannot use port {} of 127.0.0.1: {source}", port.map_or("0".to_owned(), |p| p.to_string()))]
     Port {
-        /// Which one was asked for.
+        /// The requested port; `None` if any port was acceptable.
         port: Option<u16>,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The project has no valid name.
+    /// The name of the project is invalid.
     #[error(transparent)]
     Name(#[from] NameError),
-    /// A folder of ours cannot be used.
+    /// A folder for sockets, locks or state cannot be used.
     #[error(transparent)]
     Path(#[from] PathError),
-    /// Somebody supervises a project of that name.
+    /// A project of that name is supervised already.
     #[error(transparent)]
     Lock(#[from] LockError),
-    /// The supervisor did not begin.
+    /// The supervisor did not start.
     #[error(transparent)]
     State(#[from] StateError),
-    /// The supervisor refused.
+    /// The supervisor rejected a request.
     #[error(transparent)]
     Rejected(#[from] Rejection),
-    /// The supervisor is gone.
+    /// The supervisor has ended.
     #[error(transparent)]
     Ended(#[from] Ended),
-    /// The replicas are not there in time.
+    /// The replicas did not start in time.
     #[error(
         "the replicas did not run within {} s{}",
         limit.as_secs(),
         reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default()
     )]
     NotUp {
-        /// How long was waited.
+        /// How long the demo waited.
         limit: Duration,
-        /// The last thing that failed.
+        /// The last failure.
         reason: Option<String>,
     },
     /// There is no replica to kill.
     #[error("replica {slot} of the demo does not run")]
     NoVictim {
-        /// Which one it should have been.
+        /// The slot of the missing replica.
         slot: u32,
     },
-    /// The killed replica was not replaced.
+    /// The killed replica was not replaced in time.
     #[error("no replacement of the killed replica answered within {} s", limit.as_secs())]
     NotReplaced {
-        /// How long was waited.
+        /// How long the demo waited.
         limit: Duration,
     },
-    /// A replica runs, and the kernel gave it nothing.
+    /// A replica runs but got no connections.
     #[error("replica {replica} answered none of {requests} requests")]
     Silent {
-        /// Which one.
+        /// The slot of the replica.
         replica: u32,
-        /// How many requests all replicas got.
+        /// The number of requests to all replicas.
         requests: u64,
     },
-    /// A replica's server cannot have its port.
+    /// The server of a replica cannot bind its port.
     #[error("cannot serve: {0}")]
     Server(#[source] io::Error),
-    /// It cannot tell what it sees.
+    /// Standard output cannot be written to.
     #[error("cannot write to standard output: {0}")]
     Output(#[from] io::Error),
-    /// The user has seen enough.
+    /// The user interrupted the demo.
     #[error("interrupted")]
     Interrupted,
-    /// The user did not wait for the removal.
+    /// The user interrupted the removal.
     #[error("interrupted again: what the demo made may still be there")]
     Abandoned,
-    /// Something that it made is still there.
+    /// The project could not be removed completely.
     #[error("the demo's project {project} could not be removed: {reason}")]
     NotCleared {
-        /// The project.
+        /// The name of the project.
         project: ProjectName,
-        /// What stood in the way.
+        /// Why it could not be removed.
         reason: String,
     },
 }
 
 impl DemoError {
-    /// What the user can do about it, where there is something to say.
+    /// What the user can do about it; `None` if there is no advice.
     #[must_use]
     pub fn help(&self) -> Option<String> {
         match self {

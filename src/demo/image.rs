@@ -1,4 +1,4 @@
-//! The demo's image: this very program.
+//! The demo's image, which contains only this program.
 
 use std::{fs, io};
 
@@ -10,16 +10,16 @@ use crate::{
     spec::Image,
 };
 
-/// The program whose image it becomes.
+/// The program that the image contains.
 const SELF: &str = "/proc/self/exe";
 
 /// Why this program cannot be an image.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
-    /// It needs libraries that an image made of nothing else does not have.
+    /// It is linked dynamically, and the image contains no libraries.
     #[error("this sameport is linked dynamically, so it cannot be a container image by itself")]
     NotStatic,
-    /// It cannot be read.
+    /// The program file cannot be read.
     #[error("cannot read {SELF}: {0}")]
     Unreadable(#[from] io::Error),
 }
@@ -29,17 +29,16 @@ use super::{DemoError, project};
 /// The demo's image on an engine.
 #[derive(Clone, Debug)]
 pub struct OwnImage {
-    /// Its name.
+    /// The name of the image, with a hash of the program as its tag.
     pub name: Image,
-    /// The program's size in bytes.
+    /// The size of the program in bytes.
     pub size: usize,
 }
 
-/// Sees to it that the engine has an image that runs this program's demo server. Another build of this program has
-/// an image of another name.
+/// Loads the image into the engine, unless the engine has it. Each build of this program has an image of its own name.
 ///
 /// # Errors
-/// When this program cannot be an image, or the engine does not take it.
+/// If this program cannot be an image, or the engine rejects it.
 pub async fn provide<E: Engine>(engine: &E) -> Result<OwnImage, DemoError> {
     let program = own_program()?;
     let size = program.len();
@@ -62,17 +61,17 @@ pub async fn provide<E: Engine>(engine: &E) -> Result<OwnImage, DemoError> {
     Ok(OwnImage { name, size })
 }
 
-/// The bytes of this program, if they run by themselves.
+/// The bytes of this program.
 ///
 /// # Errors
-/// When they do not, or cannot be read.
+/// If it is not static, or cannot be read.
 pub fn own_program() -> Result<Vec<u8>, ImageError> {
     let bytes = fs::read(SELF)?;
     if is_static(&bytes) { Ok(bytes) } else { Err(ImageError::NotStatic) }
 }
 
-/// Whether a program runs without a dynamic linker: it is a 64-bit ELF file of this machine's byte order, and
-/// none of its segments names an interpreter (elf(5), `PT_INTERP`). A static PIE is one too.
+/// Whether a program runs without a dynamic linker: it is a 64-bit ELF file in the native byte order, and has no
+/// segment of the type `PT_INTERP` (elf(5)). This includes static PIEs.
 #[must_use]
 pub fn is_static(program: &[u8]) -> bool {
     segment_types(program).is_some_and(|types| !types.contains(&PT_INTERP))
@@ -97,7 +96,7 @@ fn segment_types(program: &[u8]) -> Option<Vec<u32>> {
 mod tests {
     use super::*;
 
-    /// An ELF header and one program header of that type.
+    /// An ELF header with one program header of this type.
     fn program(segment: u32) -> Vec<u8> {
         let mut bytes = vec![0; 64 + 56];
         bytes[..5].copy_from_slice(MAGIC);
@@ -127,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_stock_program_is_dynamic() {
-        // What cargo builds unless it is told otherwise.
+        // Cargo links dynamically unless configured otherwise.
         let expected = cfg!(target_feature = "crt-static");
         assert_eq!(is_static(&fs::read(SELF).unwrap()), expected);
     }

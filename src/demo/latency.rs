@@ -1,13 +1,13 @@
-//! How long requests took.
+//! The distribution of latencies.
 
 use std::{fmt, time::Duration};
 
 use hdrhistogram::Histogram;
 
-/// The longest time that is told apart; what took longer counts as this.
+/// The longest time that is recorded; longer times count as this one.
 const LONGEST: Duration = Duration::from_secs(120);
 
-/// A distribution of times, in microseconds with three significant digits.
+/// A histogram of times in microseconds, with three significant digits.
 #[derive(Clone, Debug)]
 pub struct Latencies(Histogram<u64>);
 
@@ -21,24 +21,24 @@ impl Default for Latencies {
 }
 
 impl Latencies {
-    /// Takes one in.
+    /// Records a time.
     pub fn record(&mut self, took: Duration) {
         self.0.saturating_record(micros(took).max(1));
     }
 
-    /// The time that this share of the requests, in percent, stayed below or at; zero when there were none.
+    /// The time that this percentage of the requests did not exceed; zero if there were none.
     #[must_use]
     pub fn percentile(&self, percent: f64) -> Duration {
         Duration::from_micros(self.0.value_at_percentile(percent))
     }
 
-    /// The longest; zero when there were none.
+    /// The longest time; zero if there were none.
     #[must_use]
     pub fn max(&self) -> Duration {
         Duration::from_micros(self.0.max())
     }
 
-    /// How many there were.
+    /// The number of recorded times.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.0.len()
@@ -55,7 +55,7 @@ impl fmt::Display for Latencies {
     }
 }
 
-/// A time in milliseconds, with as many decimals as say something.
+/// A time in milliseconds, with one decimal below 10 ms.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Millis(pub Duration);
 

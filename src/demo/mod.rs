@@ -1,8 +1,8 @@
-//! The demo: the whole thing on an engine with no image and no registry, and the load client that watches it.
+//! The demo, which needs no image and no registry, and its load generator.
 //!
-//! [`play()`] starts a project of a few replicas of [`server`] on one port, sends it requests with [`client`],
-//! kills a replica, and counts. Its image is made of this very program, see [`image`]. Nothing of the core
-//! depends on this module; the tests on the real engine measure with its client.
+//! [`play()`] starts a project with a few replicas of [`server`] on one port, sends requests with [`client`], kills a
+//! replica, and reports the results. The image contains only this program, see [`image`]. No other module of the
+//! library depends on this one; the tests on a real engine use its client.
 
 pub mod client;
 mod demo_project;

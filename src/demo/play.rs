@@ -1,4 +1,4 @@
-//! What the demo does: start, load, kill, watch, count, clear.
+//! The steps of the demo: start the project, send requests, kill a replica, wait for its replacement, report, remove.
 
 use std::{future::Future, io::Write, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -21,58 +21,58 @@ use super::{
     server, spread,
 };
 
-/// Which replica is killed.
+/// The slot of the replica to kill.
 const VICTIM: u32 = 2;
-/// The kill comes after this part of the load.
+/// The share of the load after which the replica is killed.
 const KILL_AFTER: f64 = 0.4;
-/// How long the replacement may take to answer.
+/// Limit for the replacement to answer.
 const REPLACED_WITHIN: Duration = Duration::from_secs(30);
-/// Between two looks at the figures.
+/// Interval at which the display is updated.
 const FRAME: Duration = Duration::from_millis(100);
 
 const BAD: Style = AnsiColor::Red.on_default().bold();
 const GOOD: Style = AnsiColor::Green.on_default().bold();
 
-/// How the demo is to be.
+/// The options of the demo.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How many replicas; at least two, so that one can be killed.
+    /// The number of replicas; at least 2, so that one can be killed.
     pub replicas: u32,
-    /// When it has sent enough. It goes on until the killed replica's replacement has answered.
+    /// How long to send requests. The demo continues until the replacement has answered.
     pub length: Length,
     /// Requests per second.
     pub rate: u32,
-    /// What a connection is used for.
+    /// How connections are used.
     pub connections: Connections,
-    /// The port; `None` is any that is free.
+    /// The port on 127.0.0.1; `None` chooses a free one.
     pub port: Option<u16>,
-    /// What becomes of the replicas.
+    /// What happens to the replicas at the end.
     pub afterwards: Afterwards,
 }
 
-/// When a load has sent enough.
+/// The length of the load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Length {
-    /// After so many requests.
+    /// Until this number of requests have ended.
     Requests(u64),
-    /// After that time.
+    /// For this time.
     Time(Duration),
 }
 
-/// What becomes of the replicas at the end.
+/// What happens to the replicas at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Afterwards {
     /// They are removed.
     Remove,
-    /// They go on running, with nobody who supervises them.
+    /// They keep running, without a supervisor.
     Keep,
 }
 
-/// Plays it with an image that the engine has, and tells what it has shown. Whatever happens, also when
-/// `interrupted` ends, everything that was made is removed again, unless the replicas are to be kept.
+/// Runs the demo with an image that the engine has. Whatever it creates is removed at the end, even after an error or
+/// when `interrupted` completes, unless `Afterwards::Keep` is set and the demo succeeds.
 ///
 /// # Errors
-/// When something stands in the way, the replicas do not run, or the killed one is not replaced.
+/// If the project cannot be started or removed, the replicas do not run, or the killed one is not replaced.
 pub async fn play<E: Engine, W: Write>(
     engine: Arc<E>,
     image: Image,
@@ -100,7 +100,7 @@ pub async fn play<E: Engine, W: Write>(
         demo_project.leave().await?;
         return outcome;
     }
-    // Whether that can be seen or not, it is done.
+    // The removal continues even if standard output is closed.
     let said = match outcome {
         Err(DemoError::Interrupted) => screen.say("  interrupted; removing everything"),
         _ => Ok(()),
@@ -169,7 +169,7 @@ async fn run<E: Engine, W: Write>(
     })
 }
 
-/// Shows the load until something is true of it.
+/// Updates the display until the condition is met.
 async fn until<W: Write>(
     running: &Running,
     screen: &mut Screen<W>,
@@ -192,7 +192,7 @@ async fn until<W: Write>(
     }
 }
 
-/// How much of the load is done: 1 at its end.
+/// The completed part of the load, from 0 to 1 and above.
 fn progress(length: Length, request_stats: &RequestStats, at: Duration) -> f64 {
     match length {
         Length::Requests(wanted) => request_stats.requests() as f64 / wanted.max(1) as f64,

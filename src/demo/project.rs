@@ -1,4 +1,4 @@
-//! What the demo runs: one service of one image behind one port.
+//! The demo's project: one service of one image behind one port.
 
 use std::{
     collections::BTreeMap,
@@ -11,28 +11,28 @@ use crate::spec::{
     ProjectName, Protocol, PullPolicy, Restart, Service, ServiceName, Services, Sharing, Unhealthy,
 };
 
-/// The only service's name.
+/// The name of the only service.
 pub const SERVICE: &str = "web";
-/// Where each replica listens, within the pod.
+/// The port on which each replica listens in the pod.
 pub const PORT: u16 = 8080;
-/// How a replica learns its number.
+/// The variable with the number of the replica.
 pub const REPLICA_VARIABLE: &str = "SAMEPORT_REPLICA";
-/// Nobody: the server needs no rights, and all replicas need the same user to share a port.
+/// `nobody`: the server needs no privileges, and replicas must have the same user to share a port.
 pub const USER: &str = "65534:65534";
 
-/// An address of this host whose port is free, or the one that was asked for.
+/// A free address on 127.0.0.1, or the one with the requested port.
 ///
 /// # Errors
-/// When no port is free, or that one is not.
+/// If no port is free, or the requested one is in use.
 pub fn free_address(port: Option<u16>) -> io::Result<SocketAddr> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port.unwrap_or(0)));
     TcpListener::bind(address)?.local_addr()
 }
 
-/// The project; its name holds the port, which no other project on this host can have at the same time.
+/// The project. Its name contains the port, so that it is unique on this host.
 ///
 /// # Errors
-/// Never, unless Compose's rules for names change.
+/// Only if Compose's rules for names change.
 pub fn project(image: Image, replicas: u32, address: SocketAddr) -> Result<Project, NameError> {
     let name = ProjectName::new(format!("demo-{}", address.port()))?;
     let service = ServiceName::new(SERVICE)?;

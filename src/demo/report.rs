@@ -1,4 +1,4 @@
-//! What the demo has shown, in words and figures.
+//! The results of the demo, as text and as figures.
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
 
@@ -8,18 +8,18 @@ use crate::spec::ProjectName;
 
 use super::{Connections, RequestStats, spread};
 
-/// What the demo has shown.
+/// The results of the demo.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// The project's name.
+    /// The name of the project.
     pub project: ProjectName,
-    /// Where all replicas listen.
+    /// The address that all replicas share.
     pub address: SocketAddr,
-    /// How many replicas there were.
+    /// The number of replicas.
     pub replicas: u32,
-    /// What a connection was used for.
+    /// How connections were used.
     pub connections: Connections,
-    /// What became of the requests.
+    /// The results of the requests.
     pub request_stats: RequestStats,
     /// How long requests were sent.
     pub elapsed: Duration,
@@ -30,15 +30,15 @@ pub struct Report {
 /// A replica that was killed under load. Times count from the start of the load.
 #[derive(Clone, Copy, Debug)]
 pub struct Killed {
-    /// Its number.
+    /// The slot of the replica.
     pub replica: u32,
-    /// When.
+    /// The time of the kill.
     pub at: Duration,
-    /// When the first answer of its replacement came.
+    /// The time of the replacement's first response.
     pub replaced_at: Duration,
 }
 
-/// The report for programs. Times are in milliseconds.
+/// The report for programs. Fields that end in `_ms` are in milliseconds.
 #[derive(Debug, Serialize)]
 pub struct Figures {
     requests: u64,
@@ -52,7 +52,7 @@ pub struct Figures {
 }
 
 impl Report {
-    /// The report for programs.
+    /// Converts the report for programs.
     #[must_use]
     pub fn figures(&self) -> Figures {
         let percents = [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("max", 100.0)];
@@ -117,7 +117,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// `12345` as `12,345`.
+/// Formats `12345` as `12,345`.
 #[must_use]
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();

@@ -1,52 +1,52 @@
-//! What became of requests: who answered how many, and how the others failed.
+//! The results of requests: responses by server, and failures by kind.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use super::Latencies;
 
-/// How many failures are kept with all they said.
+/// The number of failures whose message is kept.
 const EXAMPLES: usize = 20;
 
-/// What became of the requests of a load so far.
+/// The results of a load so far.
 #[derive(Clone, Debug, Default)]
 pub struct RequestStats {
-    /// Answered ones, by the name of the one who answered.
+    /// Successful requests, by the name of the server.
     pub answered: BTreeMap<String, Answers>,
-    /// The others, by kind.
+    /// Failed requests, by kind.
     pub failed: BTreeMap<Failure, u64>,
-    /// Requests that were sent twice: a kept connection was closed under the first one. They count once above.
+    /// Requests that were sent twice because a kept connection was closed. They count once above.
     pub repeated: u64,
-    /// The first failures: when, counted from the start of the load, and in the system's words.
+    /// The first failures: the time since the start of the load, and the message.
     pub examples: Vec<(Duration, String)>,
-    /// How long the answered ones took, from when they were due to the last byte of the answer.
+    /// Latencies of successful requests, from the time at which they were due to the last byte.
     pub latencies: Latencies,
 }
 
-/// What one server answered. Times count from the start of the load.
+/// The responses of one server. Times count from the start of the load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answers {
-    /// How many requests.
+    /// The number of requests.
     pub count: u64,
-    /// When its first answer was there.
+    /// The time of the first response.
     pub first: Duration,
-    /// When its latest answer was there.
+    /// The time of the latest response.
     pub last: Duration,
 }
 
 /// How a request failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Failure {
-    /// Nobody listened.
+    /// The connection was refused.
     Refused,
     /// The connection was reset.
     Reset,
-    /// The connection was closed before the whole answer was there.
+    /// The connection was closed before the response was complete.
     Closed,
-    /// There was no whole answer in time.
+    /// The response was not complete in time.
     TimedOut,
-    /// There was an answer, and it was not a 2xx.
+    /// The response had a status other than 2xx.
     Status(u16),
-    /// Anything else; [`RequestStats::examples`] has the words.
+    /// Anything else; see [`RequestStats::examples`].
     Other,
 }
 
@@ -64,25 +64,25 @@ impl fmt::Display for Failure {
 }
 
 impl RequestStats {
-    /// How many requests were answered.
+    /// The number of successful requests.
     #[must_use]
     pub fn answers(&self) -> u64 {
         self.answered.values().map(|a| a.count).sum()
     }
 
-    /// How many requests failed.
+    /// The number of failed requests.
     #[must_use]
     pub fn failures(&self) -> u64 {
         self.failed.values().sum()
     }
 
-    /// How many requests have ended, well or not.
+    /// The number of requests that have ended, successful or not.
     #[must_use]
     pub fn requests(&self) -> u64 {
         self.answers() + self.failures()
     }
 
-    /// Takes in an answer by `server` at `at`.
+    /// Records a response of `server` at `at`.
     pub(super) fn answer(&mut self, server: String, at: Duration, took: Duration) {
         self.latencies.record(took);
         let answers = self.answered.entry(server).or_insert(Answers { count: 0, first: at, last: at });
@@ -90,7 +90,7 @@ impl RequestStats {
         answers.last = at;
     }
 
-    /// Takes in a failure at `at`.
+    /// Records a failure at `at`.
     pub(super) fn failure(&mut self, failure: Failure, at: Duration, words: String) {
         *self.failed.entry(failure).or_default() += 1;
         if self.examples.len() < EXAMPLES {

@@ -1,4 +1,4 @@
-//! Shows the demo while it runs: bars that move on a terminal, a line a second elsewhere.
+//! Displays the demo while it runs: bars on a terminal, or else one line per second.
 
 use std::{
     collections::BTreeMap,
@@ -13,31 +13,31 @@ use super::{
     spread::{Counts, Rates},
 };
 
-/// Where the demo is shown.
+/// The kind of output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Medium {
-    /// A terminal, whose lines can be drawn anew.
+    /// A terminal, on which lines can be redrawn.
     Terminal,
-    /// Anything that keeps every line.
+    /// A file or a pipe, which keeps every line.
     Lines,
 }
 
-/// One moment of the load.
+/// The state of the load at one moment.
 #[derive(Clone, Debug)]
 pub struct Moment {
-    /// Since the start of the load.
+    /// The time since the start of the load.
     pub at: Duration,
-    /// Answers by replica.
+    /// Responses by replica.
     pub counts: Counts,
     /// Requests that have ended.
     pub requests: u64,
     /// Requests that failed.
     pub failures: u64,
-    /// A replica that was killed and has not been replaced yet.
+    /// The slot of a replica that was killed and not replaced yet.
     pub dead: Option<u32>,
 }
 
-/// Shows the demo.
+/// The display of the demo.
 pub struct Screen<W> {
     out: W,
     replicas: u32,
@@ -50,17 +50,17 @@ enum Drawing {
     Lines { next: Duration },
 }
 
-/// A bar is full at twice a replica's fair share, in parts.
+/// The length of a full bar, which means twice the average rate of a replica.
 const FULL: u64 = 1000;
-/// Between two lines where lines are kept.
+/// Interval between lines in a file or a pipe.
 const BETWEEN_LINES: Duration = Duration::from_secs(1);
 
 impl<W: Write> Screen<W> {
-    /// A screen that writes to `out`, and draws on the terminal at standard output if `medium` says so.
+    /// A display that writes to `out`. With `Medium::Terminal`, it also draws on the terminal at standard output.
     pub fn new(out: W, medium: Medium, replicas: u32) -> Self {
         let target = ProgressDrawTarget::stdout();
         let drawing = match medium {
-            // Some terminals cannot draw anew, such as `TERM=dumb`.
+            // Some terminals cannot redraw, such as those with `TERM=dumb`.
             Medium::Terminal if !target.is_hidden() => bars(replicas, target),
             Medium::Terminal | Medium::Lines => Drawing::Lines { next: BETWEEN_LINES },
         };
@@ -70,7 +70,7 @@ impl<W: Write> Screen<W> {
     /// Writes a line that stays.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// If it cannot be written.
     pub fn say(&mut self, line: &str) -> io::Result<()> {
         let out = &mut self.out;
         let mut write = || {
@@ -83,10 +83,10 @@ impl<W: Write> Screen<W> {
         }
     }
 
-    /// Shows a moment.
+    /// Displays a moment.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// If it cannot be written.
     pub fn show(&mut self, moment: &Moment) -> io::Result<()> {
         match &mut self.drawing {
             Drawing::Bars { rows, total, .. } => {
@@ -106,11 +106,11 @@ impl<W: Write> Screen<W> {
         }
     }
 
-    /// Takes away what moves.
+    /// Removes the bars.
     pub fn finish(&mut self) {
         if let Drawing::Bars { all, rows, total } = &self.drawing {
             rows.iter().chain([total]).for_each(ProgressBar::finish_and_clear);
-            // Nothing is left to draw, so nothing can fail that matters.
+            // If the terminal is gone, there is nothing to remove.
             let _ = all.clear();
         }
         self.drawing = Drawing::Lines { next: Duration::MAX };
@@ -132,7 +132,7 @@ fn bars(replicas: u32, target: ProgressDrawTarget) -> Drawing {
 }
 
 fn style(template: &str) -> ProgressStyle {
-    // A template that cannot be read would show indicatif's own bar; the tests read each of ours.
+    // Cannot fail: a test parses each template.
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     style.progress_chars("█▉▊▋▌▍▎▏ ")
 }

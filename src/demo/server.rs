@@ -1,4 +1,4 @@
-//! The demo's server: what runs in each replica. It shares its port, and says who it is.
+//! The demo's server, which runs in each replica. It shares its port, and its responses identify the replica.
 
 use std::{
     future::Future,
@@ -19,29 +19,30 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-/// The header with the replica's number.
+/// The header with the number of the replica.
 pub const REPLICA: &str = "x-replica";
-/// The header with the replica's number, a dot, and a number that no other process of that replica has.
+/// The header with the number of the replica, a dot, and a number that is unique to the process.
 pub const PROCESS: &str = "x-process";
 
-/// How many connections may wait in the kernel; one that comes when it is full is lost.
+/// The length of the accept queue. Connections that arrive when it is full are dropped.
 const BACKLOG: i32 = 1024;
-/// How long requests may take after the server was asked to end.
+/// Limit for open requests after the server was asked to stop.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Who a server is.
+/// The settings of a server.
 #[derive(Clone, Debug)]
 pub struct Server {
-    /// The replica's number, as it is given to it by its environment.
+    /// The number of the replica, from its environment.
     pub replica: String,
-    /// Where it listens, beside its siblings.
+    /// The port to listen on, shared with the other replicas.
     pub port: u16,
 }
 
-/// Answers requests until SIGTERM or SIGINT; then closes the listener, finishes what it has begun, and returns.
+/// Serves requests until SIGTERM or SIGINT. Then closes the listener, finishes open requests for up to 5 s, and
+/// returns.
 ///
 /// # Errors
-/// When the port cannot be had, as when one listens there who does not share it.
+/// If the port cannot be bound, for example because another program does not share it.
 pub async fn run(server: Server) -> io::Result<()> {
     let listener = listen(SocketAddr::from((Ipv4Addr::UNSPECIFIED, server.port)))?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -54,10 +55,10 @@ pub async fn run(server: Server) -> io::Result<()> {
     .await
 }
 
-/// A listener on a port that others may listen on too.
+/// A listener on a shared port.
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // This line is what makes N replicas of an image possible on one port; it has to come before the bind.
+    // `SO_REUSEPORT` lets N replicas of an image listen on one port. It must be set before the bind.
     socket.set_reuse_port(true)?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
@@ -83,7 +84,7 @@ async fn serve(
     let (ended, told) = tokio::sync::oneshot::channel();
     let serving = axum::serve(listener, router).with_graceful_shutdown(async move {
         end.await;
-        // The receiver is gone only when serving has failed.
+        // The receiver is gone only if serving has failed.
         let _ = ended.send(());
     });
     let too_late = async {
@@ -163,7 +164,7 @@ mod tests {
         let (one, address) = replica("1", "127.0.0.1:0".parse().unwrap());
         let mut slow = TcpStream::connect(address).await.unwrap();
         slow.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
-        // Connections are accepted in their order: once a later one is answered, the slow one is the server's.
+        // Connections are accepted in order: once a later one is answered, the server has accepted the slow one.
         let request_stats = Load { requests: Some(1), ..load(address) }.start().finish().await;
         assert_eq!(request_stats.answers(), 1, "{:?}", request_stats.examples);
 

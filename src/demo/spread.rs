@@ -1,4 +1,4 @@
-//! How answers spread over replicas.
+//! The distribution of responses over replicas.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -7,22 +7,22 @@ use std::{
 
 use super::RequestStats;
 
-/// The rate is that of the last so long.
+/// The period over which rates are averaged.
 const WINDOW: Duration = Duration::from_millis(1000);
 
-/// From so many answers a replica on, by its share, none at all is no chance any more.
+/// If replicas should have this number of responses each, one with none did not get connections.
 const SHARE: u64 = 50;
 
-/// Answers by replica; a replica's processes are counted together.
+/// Responses by replica, over all its processes.
 pub type Counts = BTreeMap<u32, u64>;
 
-/// The number of the replica that a process belongs to, from the name that it gives itself (`2.17324`).
+/// The number of a replica from the name of its process, such as `2.17324`.
 #[must_use]
 pub fn replica_of(process: &str) -> Option<u32> {
     process.split_once('.')?.0.parse().ok()
 }
 
-/// Adds up the answers of each replica's processes; those of other servers are left out.
+/// Adds up the responses of each replica's processes. Other servers are ignored.
 #[must_use]
 pub fn counts(request_stats: &RequestStats) -> Counts {
     let mut counts = Counts::new();
@@ -34,7 +34,7 @@ pub fn counts(request_stats: &RequestStats) -> Counts {
     counts
 }
 
-/// A replica that answered nothing, although by its share it should have answered many: chance does not do that.
+/// A replica without responses, although there are at least 50 responses per replica.
 #[must_use]
 pub fn silent(request_stats: &RequestStats, replicas: u32) -> Option<u32> {
     let counts = counts(request_stats);
@@ -42,7 +42,7 @@ pub fn silent(request_stats: &RequestStats, replicas: u32) -> Option<u32> {
     (1..=replicas).find(|replica| enough && !counts.contains_key(replica))
 }
 
-/// When the first answer of a process of that replica came that gave none before `since`.
+/// The time of the first response of a process of the replica that had not responded before `since`.
 #[must_use]
 pub fn replaced_at(request_stats: &RequestStats, replica: u32, since: Duration) -> Option<Duration> {
     request_stats
@@ -53,19 +53,19 @@ pub fn replaced_at(request_stats: &RequestStats, replica: u32, since: Duration) 
         .min()
 }
 
-/// Remembers counts for a while, to tell rates from them.
+/// Recent counts, from which rates are computed.
 #[derive(Debug, Default)]
 pub struct Rates(VecDeque<(Duration, Counts)>);
 
 impl Rates {
-    /// Takes in the counts at a time, and gives each replica's answers per second since the window began.
+    /// Adds the counts at a time. Returns the responses per second of each replica over the last period.
     pub fn update(&mut self, at: Duration, counts: &Counts) -> BTreeMap<u32, f64> {
         self.0.push_back((at, counts.clone()));
         while self.0.get(1).is_some_and(|(second, _)| at.saturating_sub(*second) >= WINDOW) {
             self.0.pop_front();
         }
         let Some((from, old)) = self.0.front() else { return BTreeMap::new() };
-        // At the very start there was nothing before.
+        // Before the first counts, all counts were 0.
         let (from, old) = if self.0.len() == 1 { (&Duration::ZERO, &Counts::new()) } else { (from, old) };
         let seconds = at.saturating_sub(*from).as_secs_f64().max(0.1);
         let rate = |replica: &u32, count: &u64| {

@@ -1,7 +1,6 @@
-//! The kernel's word that an entry of a folder is another one, see
-//! [inotify(7)](https://man7.org/linux/man-pages/man7/inotify.7.html).
+//! Detects changes of directory entries with [inotify(7)](https://man7.org/linux/man-pages/man7/inotify.7.html).
 //!
-//! Folders are watched, and not the files: editors put a new file in the place of the old one.
+//! Directories are watched rather than files, since editors replace a file by a new one.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,7 +23,7 @@ use super::{
 };
 use crate::kernel::asynchronous;
 
-/// What may make a path lead to something else. Reading a file is none of it: who compares files reads them.
+/// Events that can change what a path resolves to. Reads are excluded: comparing files reads them.
 const STIRS: WatchFlags = WatchFlags::CLOSE_WRITE
     .union(WatchFlags::CREATE)
     .union(WatchFlags::DELETE)
@@ -34,14 +33,14 @@ const STIRS: WatchFlags = WatchFlags::CLOSE_WRITE
     .union(WatchFlags::DELETE_SELF)
     .union(WatchFlags::MOVE_SELF)
     .union(WatchFlags::ONLYDIR);
-/// How often the way to a file is looked at anew, if it changes while it is looked at.
+/// The number of attempts to resolve paths that change while they are resolved.
 const LOOKS: usize = 5;
 
-/// The folders on the way to some files.
+/// The directories that a set of paths leads through.
 #[derive(Debug)]
 pub(super) struct Folders {
     inotify: AsyncFd<OwnedFd>,
-    /// The names that matter, by the kernel's number for their folder.
+    /// The watched names by the watch descriptor of their directory.
     watched: BTreeMap<i32, BTreeSet<OsString>>,
 }
 
@@ -57,7 +56,7 @@ impl Folders {
         }
     }
 
-    /// Watches the folders on the way to these files, as it is now, and no others.
+    /// Watches the directories that these paths lead through now, and no others.
     pub fn arm<'a>(&mut self, paths: impl Iterator<Item = &'a Path> + Clone) -> Result<(), WatchError> {
         let mut way = way(paths.clone());
         for _ in 0..LOOKS {
@@ -79,9 +78,9 @@ impl Folders {
                 Ok(number) => {
                     watched.entry(number).or_default().insert(name.clone());
                 }
-                // It has gone since it was found; the next look finds what is there instead.
+                // It was removed after it was found. The next attempt finds what replaced it.
                 Err(Errno::NOENT | Errno::NOTDIR) => {}
-                // Who may not list a folder may well use what is in it. That is seldom replaced.
+                // Entries of a directory can be usable without permission to list it. Directories are rarely replaced.
                 Err(Errno::ACCESS) if *kind == Kind::Folder => {}
                 Err(Errno::NOSPC) => failed = Some(WatchError::Folders { folder: folder.clone() }),
                 Err(error) => {
@@ -90,14 +89,14 @@ impl Folders {
             }
         }
         for number in self.watched.keys().filter(|number| !watched.contains_key(number)) {
-            // It fails where the folder has gone, and its watch with it.
+            // Fails if the directory was removed, which also removes its watch.
             let _ = inotify::remove_watch(&self.inotify, *number);
         }
         self.watched = watched;
         failed.map_or(Ok(()), Err)
     }
 
-    /// Waits until one of the files may be another one. Nothing is lost when it is not waited for to the end.
+    /// Waits for an event after which a file may have changed. Cancel safe: no event is lost.
     pub async fn stirred(&mut self) -> io::Result<()> {
         loop {
             let mut ready = self.inotify.readable().await?;
@@ -114,7 +113,7 @@ fn way<'a>(paths: impl Iterator<Item = &'a Path>) -> BTreeSet<Step> {
     paths.flat_map(steps).collect()
 }
 
-/// Reads what there is to read, and tells whether any of it matters.
+/// Reads all pending events. Returns whether any of them concerns a watched name.
 fn read(inotify: &OwnedFd, watched: &BTreeMap<i32, BTreeSet<OsString>>) -> io::Result<bool> {
     let mut buffer = [MaybeUninit::uninit(); 4096];
     let mut reader = Reader::new(inotify, &mut buffer);
@@ -124,7 +123,7 @@ fn read(inotify: &OwnedFd, watched: &BTreeMap<i32, BTreeSet<OsString>>) -> io::R
             Ok(event) if event.events().contains(ReadFlags::QUEUE_OVERFLOW) => matters = true,
             Ok(event) => {
                 let Some(names) = watched.get(&event.wd()) else { continue };
-                // Without a name it is about the folder itself.
+                // An event without a name is about the directory itself.
                 matters |=
                     event.file_name().is_none_or(|name| names.contains(OsStr::from_bytes(name.to_bytes())));
             }

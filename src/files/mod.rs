@@ -1,7 +1,8 @@
-//! The files that a project comes from: what was in them when it was read, and when that changes.
+//! The files that a project is read from, and changes of them.
 //!
-//! In: every path that was looked at, also where nothing is. Out: [`Watch::changed`], once one of them has another
-//! content, however that came: written anew, put in its place by renaming, at the other end of another link.
+//! The input is every path that was looked at, including missing ones. The output is [`Watch::changed`], once the
+//! content at one of them differs, whether it was rewritten, replaced by a rename, or reached through another symbolic
+//! link.
 
 mod folders;
 mod path;
@@ -22,32 +23,32 @@ pub use watch::{Watch, WatchError};
 /// The largest file that is read, in bytes.
 pub const LARGEST: u64 = 2 << 20;
 
-/// Paths, each with a digest of what was there; none where no file could be read.
+/// Paths, each with a digest of its content, or without one if no file could be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Files(BTreeMap<PathBuf, Option<Digest>>);
 
 type Digest = [u8; 32];
 
 impl Files {
-    /// What is at these paths now.
+    /// The current contents of these paths.
     #[must_use]
     pub fn at(paths: impl IntoIterator<Item = PathBuf>) -> Self {
         Self(paths.into_iter().map(|path| (path.clone(), now_at(&path))).collect())
     }
 
-    /// Notes what was read from a file, or that there is none. What was found there first stays: where a later look
-    /// finds something else, it changed meanwhile.
+    /// Notes the content of a file, or that it does not exist. Only the first note of a path counts, so that a change
+    /// between two reads is detected.
     pub fn note(&mut self, path: &Path, content: Option<&[u8]>) {
         self.0.entry(path.to_owned()).or_insert_with(|| content.map(digest));
     }
 
-    /// Whether something else is there by now.
+    /// Whether the current content of any path differs.
     #[must_use]
     pub fn have_changed(&self) -> bool {
         self.0.iter().any(|(path, then)| now_at(path) != *then)
     }
 
-    /// One word for the files that were there, and for what was in them.
+    /// A digest of the paths and contents of all existing files.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         let mut all = Sha256::new();
@@ -62,7 +63,7 @@ impl Files {
         self.0.keys().map(PathBuf::as_path)
     }
 
-    /// One that can be read only once, if there is one.
+    /// A path that can be read only once, if any: standard input or a pipe.
     fn stream(&self) -> Option<&Path> {
         let is_pipe = |path: &Path| path.metadata().is_ok_and(|data| data.file_type().is_fifo());
         self.paths().find(|path| path.as_os_str() == "-" || is_pipe(path))
@@ -74,7 +75,7 @@ fn digest(content: &[u8]) -> Digest {
 }
 
 fn now_at(path: &Path) -> Option<Digest> {
-    // To open a pipe would be to wait for who writes to it.
+    // Opening a pipe would block until a program writes to it.
     if !path.is_file() {
         return None;
     }

@@ -1,4 +1,4 @@
-//! What decides where a path leads.
+//! Resolves paths into the directory entries that determine where they lead.
 
 use std::{
     collections::VecDeque,
@@ -6,30 +6,31 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-/// As many symbolic links as the kernel follows.
+/// The kernel's limit of symbolic links in one path.
 const MOST_LINKS: usize = 40;
 
-/// An entry of a folder on the way to a file.
+/// A directory entry that a path leads through.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Step {
-    /// The folder, with no symbolic link on the way to it.
+    /// The directory; its path contains no symbolic links.
     pub folder: PathBuf,
-    /// The entry's name.
+    /// The name of the entry.
     pub name: OsString,
-    /// What is there.
+    /// The type of the entry.
     pub kind: Kind,
 }
 
-/// What an entry is.
+/// The type of a directory entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
-    /// A folder, in which the way goes on.
+    /// A directory within the path.
     Folder,
-    /// The end of the way, a symbolic link, or nothing yet: what is replaced when a file changes.
+    /// The end of the path, a symbolic link, or a missing entry: these are replaced when a file changes.
     Other,
 }
 
-/// All entries on the way to the file at an absolute path, through all symbolic links, as far as there are any.
+/// All directory entries that an absolute path leads through, including those of symbolic links, up to the first
+/// missing one.
 pub(super) fn steps(path: &Path) -> Vec<Step> {
     let mut found = Vec::new();
     let mut ahead: VecDeque<OsString> = parts(path);
@@ -54,7 +55,7 @@ pub(super) fn steps(path: &Path) -> Vec<Step> {
                 parts(&target).into_iter().rev().for_each(|part| ahead.push_front(part));
             }
             None if is_folder => folder = entry,
-            // A file, nothing at all, or links in a circle.
+            // A file, a missing entry, or a loop of symbolic links.
             _ => break,
         }
     }
@@ -76,7 +77,7 @@ mod tests {
 
     use super::*;
 
-    /// The steps in the folder that the test works in.
+    /// The steps within the directory of the test.
     fn below(base: &Path, path: &str) -> Vec<String> {
         let steps = steps(&base.join(path));
         let paths = steps.into_iter().map(|step| step.folder.join(step.name));

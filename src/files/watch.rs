@@ -1,4 +1,4 @@
-//! Tells when files have another content.
+//! Watches files for changes of their content.
 
 use std::{io, path::PathBuf, time::Duration};
 
@@ -6,21 +6,22 @@ use tokio::time::Instant;
 
 use super::{Files, folders::Folders};
 
-/// How long it has to be quiet: who writes a file may do so in several steps, or write several files.
+/// How long no event must occur before files are compared: a program may write a file in several steps, or several
+/// files.
 const QUIET: Duration = Duration::from_millis(200);
-/// Where it is never quiet, the files are looked at that often.
+/// The longest delay of a comparison while events keep occurring.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Between two looks while a folder cannot be watched.
+/// Interval of comparisons while a directory cannot be watched.
 const POLL: Duration = Duration::from_secs(5);
-/// Between two looks otherwise: what another host writes to a network file system, the kernel does not tell.
+/// Interval of comparisons otherwise: the kernel reports no changes by other hosts on network file systems.
 const SELDOM: Duration = Duration::from_secs(30);
 
-/// Watches files, whether they are there or not.
+/// Watches files, including ones that do not exist.
 #[derive(Debug)]
 pub struct Watch {
     files: Files,
     folders: Folders,
-    /// Something may have changed.
+    /// Set after an event, until the files are compared.
     doubt: Option<Doubt>,
     report: Report,
 }
@@ -31,11 +32,11 @@ struct Doubt {
     look_at: Instant,
 }
 
-/// Whether folders can be watched.
+/// Whether directories can be watched.
 #[derive(Debug)]
 enum Report {
     None,
-    /// Not told yet.
+    /// Not returned by `Watch::changed` yet.
     New(WatchError),
     Reported,
 }
@@ -43,35 +44,35 @@ enum Report {
 /// Why files cannot be watched.
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
-    /// What can be read only once does not change.
+    /// A stream can be read only once, and so does not change.
     #[error("cannot watch {}: it is not a file", if path.as_os_str() == "-" { "standard input".into() } else { path.display().to_string() })]
     Stream {
-        /// What it is.
+        /// The path of the stream; `-` is standard input.
         path: PathBuf,
     },
-    /// The user has as many watchers as may be.
+    /// The user has reached the limit of inotify instances.
     #[error(
         "cannot watch files: too many programs of this user do so already (fs.inotify.max_user_instances)"
     )]
     Watchers,
-    /// The user watches as many folders as may be.
+    /// The user has reached the limit of inotify watches.
     #[error(
         "cannot watch {}: this user's programs watch too many files already (fs.inotify.max_user_watches)",
         folder.display()
     )]
     Folders {
-        /// One too many.
+        /// The directory that is not watched.
         folder: PathBuf,
     },
-    /// A folder cannot be watched.
+    /// A directory cannot be watched.
     #[error("cannot watch {}: {source}", folder.display())]
     Folder {
-        /// Which one.
+        /// The path of the directory.
         folder: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The kernel cannot watch.
+    /// The kernel does not support watching.
     #[error("cannot watch files: {0}")]
     Unsupported(io::Error),
 }
@@ -95,10 +96,10 @@ impl WatchError {
 }
 
 impl Watch {
-    /// Watches files from now on, and takes `files` for what is known of them.
+    /// Watches files from now on. Changes are relative to `files`.
     ///
     /// # Errors
-    /// When one of them cannot be watched.
+    /// If one of them cannot be watched.
     pub fn new(files: Files) -> Result<Self, WatchError> {
         if let Some(path) = files.stream() {
             return Err(WatchError::Stream { path: path.to_owned() });
@@ -112,20 +113,20 @@ impl Watch {
         }
     }
 
-    /// Takes `files`, which were read since, for what is known from now on. Where they cannot be watched,
-    /// [`Watch::changed`] says so, and they are looked at now and then.
+    /// Replaces the known contents by `files`, which were read since. If they cannot be watched, [`Watch::changed`]
+    /// returns that error, and the files are compared periodically.
     pub fn follow(&mut self, files: Files) {
         self.files = files;
         self.arm();
-        // What has changed before they were watched, nobody tells.
+        // Changes from before the watch cause no event.
         self.doubt(Instant::now());
     }
 
-    /// Waits until a file is other than it is known to be. After that, [`Watch::follow`] tells what was read of it. It
-    /// may be dropped while it waits, and called again.
+    /// Waits until the content of a file differs from the known one. Afterwards, pass what was read to
+    /// [`Watch::follow`]. Cancel safe: it can be dropped and called again.
     ///
     /// # Errors
-    /// Once, when something cannot be watched any more; the next call waits on.
+    /// Once, if files can no longer be watched. Call it again to keep waiting.
     pub async fn changed(&mut self) -> Result<(), WatchError> {
         loop {
             if let Report::New(_) = self.report
@@ -149,7 +150,7 @@ impl Watch {
                 },
                 () = tokio::time::sleep_until(look_at) => {
                     self.doubt = None;
-                    // Watched first, and compared then: nothing can change unseen.
+                    // Watching before comparing leaves no gap.
                     self.arm();
                     if self.files.have_changed() {
                         return Ok(());
@@ -186,9 +187,9 @@ mod tests {
 
     use super::*;
 
-    /// As long as a busy machine may take.
+    /// Limit for a change to be reported on a busy machine.
     const LONG: Duration = Duration::from_secs(20);
-    /// Long enough to see that nothing comes.
+    /// Long enough for a change to be reported.
     const WHILE: Duration = Duration::from_millis(700);
 
     struct Watched {
@@ -198,7 +199,7 @@ mod tests {
     }
 
     impl Watched {
-        /// Watches these paths in a folder that was made so.
+        /// Watches these paths in a temporary directory that `make` fills.
         fn new(paths: &[&str], make: impl FnOnce(&Path)) -> Self {
             let folder = tempfile::tempdir().unwrap();
             make(folder.path());
@@ -215,7 +216,7 @@ mod tests {
             fs::write(self.path(path), text).unwrap();
         }
 
-        /// Waits until a change is told, and takes it in.
+        /// Waits for a change and accepts the new content.
         async fn changes(&mut self, how: &str) {
             let told = tokio::time::timeout(LONG, self.watch.changed()).await;
             told.unwrap_or_else(|_| panic!("nothing is told: {how}")).unwrap();

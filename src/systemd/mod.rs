@@ -1,11 +1,11 @@
-//! What systemd reads that we write: the unit that starts a project's supervisor at boot, and the file of variables beside
-//! it. Pure: texts go in and come out.
+//! The files for systemd: the unit that starts a project's supervisor at boot, and its file of variables. Pure: renders
+//! and parses text.
 
 mod quote;
 mod unit;
 mod variables;
 
-/// Where the units of the host are that an administrator adds.
+/// The directory of system units that the administrator adds.
 pub const UNITS: &str = "/etc/systemd/system";
 
 pub use quote::Unwritable;

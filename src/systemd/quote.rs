@@ -1,14 +1,15 @@
-//! How systemd quotes: systemd.syntax(7), systemd.service(5) on command lines, systemd.unit(5) on specifiers.
+//! Quoting for systemd, as in systemd.syntax(7), systemd.service(5) for command lines, and systemd.unit(5) for
+//! specifiers.
 
 use std::path::Path;
 
-/// A text that cannot be written so that systemd reads the same.
+/// A value that systemd would not read back unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} has {reason}, which systemd cannot read")]
 pub struct Unwritable {
-    /// What has it, such as ``variable `TAG` ``.
+    /// Which value it is, such as ``variable `TAG` ``.
     pub what: String,
-    /// What is wrong with it.
+    /// What it contains.
     pub reason: String,
 }
 
@@ -22,16 +23,16 @@ impl Unwritable {
     }
 }
 
-/// A word of a command line. `what` names it in an error.
+/// Quotes a word of a command line. `what` names it in errors.
 pub(super) fn argument(text: &str, what: &str) -> Result<String, Unwritable> {
     quoted(text, what, |character| match character {
-        // A variable would be put in.
+        // systemd would expand a variable.
         '$' => Some("$$"),
         other => specifier(other),
     })
 }
 
-/// The program of a command line: systemd puts no variables in there, so a dollar cannot be doubled.
+/// Quotes the program of a command line. systemd expands no variables there, so `$` cannot be escaped by doubling.
 pub(super) fn program(path: &Path) -> Result<String, Unwritable> {
     let text = utf8(path, "the path of sameport")?;
     if text.contains('$') {
@@ -40,12 +41,12 @@ pub(super) fn program(path: &Path) -> Result<String, Unwritable> {
     quoted(text, "the path of sameport", specifier)
 }
 
-/// A word of a list, such as those of `Environment=` and `ReadWritePaths=`.
+/// Quotes a word of a list, such as `Environment=` or `ReadWritePaths=`.
 pub(super) fn word(text: &str, what: &str) -> Result<String, Unwritable> {
     quoted(text, what, specifier)
 }
 
-/// A path that stands alone and unquoted, and in which `*`, `?` and `[` are wildcards: `EnvironmentFile=`.
+/// Escapes a path that is not quoted and in which `*`, `?` and `[` are wildcards: `EnvironmentFile=`.
 pub(super) fn pattern(path: &Path) -> Result<String, Unwritable> {
     let what = format!("the path {}", path.display());
     let text = utf8(path, &what)?;
@@ -61,7 +62,7 @@ pub(super) fn pattern(path: &Path) -> Result<String, Unwritable> {
     Ok(text.replace('%', "%%"))
 }
 
-/// A path as text.
+/// The path as text.
 pub(super) fn utf8<'a>(path: &'a Path, what: &str) -> Result<&'a str, Unwritable> {
     path.to_str().ok_or_else(|| Unwritable::new(what, "bytes that are not UTF-8"))
 }

@@ -1,4 +1,4 @@
-//! The unit of a project.
+//! The systemd unit of a project.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -7,62 +7,62 @@ use serde::{Deserialize, Serialize};
 use super::quote::{self, Unwritable};
 use crate::spec::ProjectName;
 
-/// By its first line a unit is known to be ours.
+/// The first line, which identifies units of sameport.
 const MARKER: &str =
     "# Written by `sameport enable`, and removed by `sameport disable`. Changes belong into a drop-in.";
-/// What begins the line that has a [`Record`].
+/// The start of the line that contains the [`Record`].
 const RECORD: &str = "# sameport: ";
 
-/// Which systemd starts it.
+/// The systemd instance that starts a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manager {
-    /// That of the host, as root.
+    /// The system's instance, which runs as root.
     System,
-    /// That of a user.
+    /// The instance of a user.
     User,
 }
 
-/// What we have to know again of a unit that we wrote.
+/// What sameport reads back from a unit that it wrote.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// Arguments by which sameport means the project, with absolute paths.
+    /// Arguments that select the project; paths are absolute.
     pub args: Vec<String>,
-    /// Variables by which it finds the engine and its own folders. None of them is secret.
+    /// Variables that locate the engine and sameport's folders. They contain no secrets.
     pub environment: BTreeMap<String, String>,
-    /// The file with the variables of the Compose file, if it needs any.
+    /// The path of the file with the variables of the Compose file, if it needs any.
     pub variables: Option<PathBuf>,
-    /// Whether a changed file is applied as soon as it is saved.
+    /// Whether the supervisor applies the file whenever it changes.
     pub watch: bool,
 }
 
 /// The unit that starts a project's supervisor at boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unit {
-    /// Of which project.
+    /// The project that it starts.
     pub project: ProjectName,
-    /// Which systemd starts it.
+    /// The systemd instance that starts it.
     pub manager: Manager,
-    /// sameport, absolute.
+    /// The absolute path of sameport.
     pub program: PathBuf,
-    /// How it is called.
+    /// The command line, environment and options.
     pub record: Record,
-    /// Folders that it writes to besides those that systemd makes.
+    /// Directories that it writes to, besides those that systemd creates.
     pub writable: Vec<PathBuf>,
 }
 
-/// The name of a project's unit.
+/// The name of a project's unit: `sameport-PROJECT.service`.
 #[must_use]
 pub fn unit_name(project: &ProjectName) -> String {
     format!("sameport-{project}.service")
 }
 
-/// Whether a unit was written by [`Unit::render`].
+/// Whether [`Unit::render`] wrote this unit.
 #[must_use]
 pub fn is_ours(text: &str) -> bool {
     text.lines().next() == Some(MARKER)
 }
 
-/// What a unit of ours says of itself; none where it is not of us.
+/// The record in a unit; `None` if sameport did not write it.
 #[must_use]
 pub fn record(text: &str) -> Option<Record> {
     if !is_ours(text) {
@@ -72,15 +72,15 @@ pub fn record(text: &str) -> Option<Record> {
 }
 
 impl Unit {
-    /// Its text.
+    /// The text of the unit.
     ///
     /// # Errors
-    /// When a path or a name in it cannot be written so that systemd reads the same.
+    /// If systemd would not read a path or a value back unchanged.
     pub fn render(&self) -> Result<String, Unwritable> {
         let Self { project, manager, record, .. } = self;
         let mut lines = vec![
             MARKER.to_owned(),
-            // JSON has no line breaks in texts: none of them can become a line of the unit.
+            // JSON escapes line breaks, so that no value adds a line to the unit.
             format!(
                 "{RECORD}{}",
                 serde_json::to_string(record)
@@ -96,7 +96,7 @@ impl Unit {
                     "Wants=docker.service network-online.target",
                     "After=docker.service network-online.target",
                 ][..],
-                // Where the user runs the engine, too.
+                // A user who runs the engine in rootless mode has this unit.
                 Manager::User => &["Wants=docker.service", "After=docker.service"],
             }
             .iter()
@@ -114,7 +114,7 @@ impl Unit {
             lines.push(format!("Environment={assignment}"));
         }
         if let Some(path) = &record.variables {
-            // Without the file nothing starts: the Compose file would mean something else.
+            // Without the file, the unit must not start: the Compose file would have another meaning.
             lines.push(format!("EnvironmentFile={}", quote::pattern(path)?));
         }
         lines.extend([
@@ -152,8 +152,8 @@ impl Unit {
         Ok(words.join(" "))
     }
 
-    /// As `config/sameport@.service` has it. A user's systemd can do none of it without taking away what a program with
-    /// file capabilities may do.
+    /// The same as in `config/sameport@.service`. In a user's instance, these settings would remove the file
+    /// capabilities of the program.
     fn hardening(&self) -> Result<Vec<String>, Unwritable> {
         let mut lines: Vec<String> = [
             "RuntimeDirectory=sameport",
@@ -180,7 +180,7 @@ impl Unit {
                 quote::word(text, &format!("the path {}", path.display()))?
             ));
         }
-        // With it the host's /tmp is not there.
+        // It would hide the host's `/tmp`.
         if !self.uses_tmp() {
             lines.push("PrivateTmp=yes".to_owned());
         }
@@ -229,7 +229,7 @@ impl Unit {
 }
 
 impl Manager {
-    /// What wants the unit, and so starts it.
+    /// The target that starts the unit.
     #[must_use]
     pub fn target(self) -> &'static str {
         match self {
@@ -328,7 +328,7 @@ mod tests {
         std::fs::write(&path, unit.render().unwrap()).unwrap();
         let verify =
             std::process::Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&path).output();
-        // Where it is not, tests/vm/reboot has a whole systemd read one.
+        // On hosts without it, `tests/vm/reboot` covers this with a running systemd.
         let Ok(output) = verify else { return };
         let told = String::from_utf8_lossy(&output.stderr);
         assert!(!told.contains("shop.service:"), "{told}");

@@ -1,4 +1,4 @@
-//! A file of variables as systemd.exec(5) describes it for `EnvironmentFile=`.
+//! The file of variables, in the format that systemd.exec(5) describes for `EnvironmentFile=`.
 
 use std::collections::BTreeMap;
 
@@ -6,13 +6,13 @@ use super::Unwritable;
 
 const HEAD: &str =
     "# Written by `sameport enable`: variables that the Compose file uses and that no file sets.\n";
-/// What a backslash stands before within double quotes.
+/// The characters that need a backslash within double quotes.
 const ESCAPED: &str = "\"\\`$";
 
-/// The text of a file that holds these variables.
+/// Renders a file of these variables.
 ///
 /// # Errors
-/// When systemd would read a variable as another one, or not at all.
+/// If systemd would not read a variable back unchanged.
 pub fn render(variables: &BTreeMap<String, String>) -> Result<String, Unwritable> {
     let mut text = HEAD.to_owned();
     for (name, value) in variables {
@@ -21,7 +21,7 @@ pub fn render(variables: &BTreeMap<String, String>) -> Result<String, Unwritable
         if !name.starts_with(is_start) || !name.chars().all(|c| is_start(c) || c.is_ascii_digit()) {
             return Err(Unwritable::new(&what, "a name of other characters than letters, digits and `_`"));
         }
-        // systemd leaves out a variable with any other one.
+        // systemd ignores variables with other control characters.
         if let Some(character) = value.chars().find(|c| c.is_control() && !matches!(c, '\n' | '\t')) {
             return Err(Unwritable::new(
                 &what,
@@ -41,7 +41,7 @@ pub fn render(variables: &BTreeMap<String, String>) -> Result<String, Unwritable
     Ok(text)
 }
 
-/// What a text of [`render`] holds; none where it is something else.
+/// Parses a file that [`render`] wrote; `None` for any other.
 #[must_use]
 pub fn parse(text: &str) -> Option<BTreeMap<String, String>> {
     let mut rest = text.strip_prefix(HEAD)?;

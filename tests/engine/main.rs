@@ -10,6 +10,7 @@ mod support;
 
 mod at_rest;
 mod beside;
+mod book;
 mod boot;
 mod changes;
 mod checks;

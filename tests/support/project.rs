@@ -157,6 +157,15 @@ impl Project {
         command.output().unwrap().into()
     }
 
+    /// Runs a line of a shell in the project's folder to its end, as a user types it.
+    pub fn shell(&self, line: &str) -> Finished {
+        let binary = Path::new(env!("CARGO_BIN_EXE_sameport"));
+        let path = format!("{}:{}", binary.parent().unwrap().display(), std::env::var("PATH").unwrap());
+        let mut command = self.around(&self.command(&[]), "timeout");
+        command.args(["--foreground", "--kill-after=10", TOO_LONG, "sh", "-c", line]).env("PATH", path);
+        command.output().unwrap().into()
+    }
+
     /// As [`Self::try_run`], by way of `setpriv` (1) with these settings. `program`: a copy of the binary, for whoever may not
     /// read the one that was built.
     pub fn try_run_by_setpriv(&self, settings: &[&str], program: Option<&Path>, args: &[&str]) -> Finished {

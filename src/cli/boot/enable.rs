@@ -24,7 +24,7 @@ use crate::cli::{
   sameport enable                        start the project here at boot
   sameport -f compose.yaml -p shop enable --dry-run    print the systemd unit, and do nothing")]
 pub struct EnableArgs {
-    /// Apply the Compose file and its env files whenever one of them changes
+    /// Apply the Compose file again whenever it or one of its env files changes
     #[arg(long)]
     watch: bool,
 }

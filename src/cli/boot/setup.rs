@@ -152,7 +152,7 @@ impl Setup {
         Ok(true)
     }
 
-    /// Removes what [`Self::write`] wrote, after systemd has rejected it.
+    /// Removes what `write` wrote, after systemd has rejected it.
     pub async fn take_back(&self) -> Result<(), CliError> {
         remove(&self.path())?;
         remove(&self.variables_path)?;

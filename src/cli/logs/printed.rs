@@ -1,5 +1,5 @@
-//! Remembers printed lines of a container's log: an engine that rotates its log file, or that is asked again from some
-//! time on, sends lines twice.
+//! Remembers printed lines of a container's log. An engine sends lines twice when it rotates its log file, or when the
+//! log is requested again from some time on.
 
 use std::{
     collections::{HashSet, VecDeque},

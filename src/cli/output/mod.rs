@@ -20,7 +20,7 @@ pub fn line(text: &str) -> Result<(), CliError> {
     line_to(&mut anstream::stdout(), &visible(text))
 }
 
-/// Prints a line for people that we have given colors. Others' words in it were made visible before.
+/// Prints a line that contains colors of sameport. The caller makes control characters in foreign text visible.
 pub fn colored_line(text: &str) -> Result<(), CliError> {
     line_to(&mut anstream::stdout(), &with_colors(text))
 }
@@ -30,7 +30,7 @@ pub fn note(text: &str) -> Result<(), CliError> {
     line_to(&mut anstream::stderr(), &visible(text))
 }
 
-/// The same with colors of ours, as [`colored_line`].
+/// Like `note`, for a line with colors, as in [`colored_line`].
 pub fn colored_note(text: &str) -> Result<(), CliError> {
     line_to(&mut anstream::stderr(), &with_colors(text))
 }

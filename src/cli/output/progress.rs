@@ -1,4 +1,4 @@
-//! What happens while somebody waits: a line an event, and on a terminal one that tells where it stands.
+//! Progress while a command waits: one line per event, and on a terminal a live count of replicas.
 
 use std::{collections::BTreeMap, io::IsTerminal, time::Duration};
 
@@ -8,16 +8,17 @@ use sameport::api::schema::{Event, EventKind, Status};
 use super::{event, format::Format, line_to};
 use crate::cli::error::CliError;
 
-/// Shows what happens.
+/// Prints events, and shows the count on a terminal.
 pub struct Progress {
-    /// None in a pipe.
+    /// `None` if standard error is not a terminal.
     bar: Option<ProgressBar>,
-    /// How events are printed, where that is not for people.
+    /// The format of events for programs; `None` for people.
     data: Option<Format>,
 }
 
 impl Progress {
-    /// Shows on standard error, which is where a person looks while data goes elsewhere; or prints each event as data.
+    /// Shows progress on standard error, so that standard output stays free for data. With `data`, prints each event as
+    /// data instead.
     pub fn new(data: Option<&Format>) -> Self {
         let shows = data.is_none() && std::io::stderr().is_terminal();
         let bar = shows.then(|| {
@@ -32,13 +33,13 @@ impl Progress {
         Self { bar, data: data.cloned() }
     }
 
-    /// Shows an event.
+    /// Prints an event.
     pub fn event(&mut self, event: &Event) -> Result<(), CliError> {
         if let Some(format) = &self.data {
             return format.streamed(event);
         }
-        // Who shares ports is told by `up`, whenever it was found out, and so is that the state was lost; a file is told of by
-        // who reads it.
+        // Other code prints these: `up` prints how ports are shared and whether the state was reset, and the command
+        // that reads a file prints its errors.
         if matches!(
             event.kind,
             EventKind::SharedByKernel
@@ -55,7 +56,7 @@ impl Progress {
         }
     }
 
-    /// Shows how many are up.
+    /// Shows how many replicas of each service are up.
     pub fn status(&mut self, status: &Status) {
         let Some(bar) = &self.bar else { return };
         let mut services: BTreeMap<_, (usize, usize)> = BTreeMap::new();

@@ -14,7 +14,7 @@ use sameport::{
 
 use super::ports;
 
-/// The columns, and when a narrow terminal does without each: the highest goes first, none never.
+/// The columns, each with the rank at which a narrow terminal drops it: the highest rank first, `None` never.
 const COLUMNS: [(&str, Option<u8>); 11] = [
     ("REPLICA", None),
     ("STATE", None),
@@ -30,7 +30,7 @@ const COLUMNS: [(&str, Option<u8>); 11] = [
 ];
 const MOST_DISPENSABLE: u8 = 8;
 
-/// A table without lines, as wide as it has to be.
+/// A table without borders, as wide as its content.
 pub fn plain(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.set_header(header).load_style(presets::NOTHING);
@@ -40,7 +40,7 @@ pub fn plain(header: &[&str]) -> Table {
 
 type Row = [Cell; COLUMNS.len()];
 
-/// The table, as wide as the terminal at most. In a pipe a line is a replica, however long it gets.
+/// The table of replicas, at most as wide as the terminal. In a pipe, each replica is one line of any length.
 pub fn draw(replicas: &[Replica]) -> Table {
     let now = Timestamp::now();
     let rows: Vec<_> = replicas.iter().map(|replica| row(replica, now)).collect();
@@ -53,7 +53,7 @@ pub fn draw(replicas: &[Replica]) -> Table {
     tables.find(|table| fits(table, width)).unwrap_or_else(|| with_columns(&rows, 0))
 }
 
-/// The table without the columns that are more dispensable than `most`.
+/// The table without the columns of a rank above `most`.
 fn with_columns(rows: &[Row], most: u8) -> Table {
     let is_shown = |column: usize| COLUMNS.get(column).is_some_and(|(_, rank)| rank.unwrap_or(0) <= most);
     let mut table = Table::new();
@@ -65,7 +65,7 @@ fn with_columns(rows: &[Row], most: u8) -> Table {
     table
 }
 
-/// Whether no cell has to be broken: each column has a space on both sides.
+/// Whether no cell must be wrapped. Each column has a space on both sides.
 fn fits(table: &Table, width: usize) -> bool {
     table.column_max_content_widths().iter().map(|column| usize::from(*column) + 2).sum::<usize>() <= width
 }
@@ -101,13 +101,13 @@ fn row(replica: &Replica, now: Timestamp) -> Row {
     ]
 }
 
-/// The first twelve digits of a container's id, as Docker shows them.
+/// The first 12 digits of a container id, as Docker shows it.
 pub fn short(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
 }
 
-/// Weight, open connections, connections so far, and those that are not accepted; nothing where nobody counts. A
-/// weight that is not in force yet, or not any more, stands in brackets.
+/// Weight, open connections, connections in total, and connections that wait for `accept`. Empty where the kernel does
+/// not count. A desired weight that is not in effect is in parentheses.
 fn traffic(replica: &Replica) -> [String; 4] {
     let Some(traffic) = &replica.traffic else { return Default::default() };
     let weight = match (traffic.weight, traffic.desired_weight) {
@@ -122,7 +122,7 @@ fn traffic(replica: &Replica) -> [String; 4] {
     ]
 }
 
-/// How well a replica is.
+/// The status of a replica as a color.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum StatusLevel {
     Good,

@@ -1,14 +1,14 @@
-//! `--format '{{.Name}}'`: the part of Go's templates that Docker people use.
+//! `--format '{{.Name}}'`: the subset of Go templates that is common with Docker.
 //!
-//! Fields (`{{.Name}}`, `{{.Traffic.Weight}}`), the functions of Docker's own output (`json`, `join`, `lower`, `upper`,
-//! `title`, `truncate`), `len` and `index`, and pipelines of them. A field is found by its name without regard to case and
+//! Supported are fields (`{{.Name}}`, `{{.Traffic.Weight}}`), Docker's formatting functions (`json`, `join`, `lower`,
+//! `upper`, `title`, `truncate`), `len` and `index`, and pipelines of them. The lookup of a field ignores case and
 //! underscores, so `.StartedAt` is `started_at` and `.ID` is `id`.
 
 use std::str::FromStr;
 
 use serde_json::Value;
 
-/// A template, read and checked.
+/// A parsed template.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Template(Vec<Part>);
 
@@ -18,7 +18,7 @@ enum Part {
     Pipeline(Vec<Call>),
 }
 
-/// A function with its arguments, or a single value.
+/// A function call or a plain value.
 #[derive(Clone, Debug, PartialEq)]
 enum Call {
     Value(Argument),
@@ -55,27 +55,27 @@ const FUNCTIONS: [(&str, Function); 8] = [
     ("index", Function::Index),
 ];
 
-/// Why a template cannot be used.
+/// Why a template is invalid, or does not fit the data.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
-    /// An action is not closed.
+    /// An action has no `}}`.
     #[error("`{{{{` without `}}}}` in the template")]
     Unclosed,
-    /// An action is empty.
+    /// An action has no content.
     #[error("`{{{{}}}}` in the template is empty")]
     Empty,
-    /// A word that is no field, string, number or function.
+    /// A word is not a field, a string, a number or a function.
     #[error("`{0}` in the template is neither a field such as `.Name` nor one of {names}", names = function_names())]
     Unknown(String),
-    /// A function got too few or wrong arguments.
+    /// A function has too few arguments, or arguments of the wrong type.
     #[error("`{0}` in the template has wrong arguments")]
     Arguments(&'static str),
-    /// There is no such field.
+    /// The data has no such field.
     #[error("there is no field `.{field}`; there are {known}")]
     NoField {
-        /// What was asked for.
+        /// The name in the template.
         field: String,
-        /// What there is.
+        /// The names of the existing fields.
         known: String,
     },
 }
@@ -110,7 +110,7 @@ impl FromStr for Template {
     }
 }
 
-/// What is before the end of an action, and what is behind it. Quotes may hold braces.
+/// Splits at the end of an action. Braces within quotes do not end it.
 fn split_action(text: &str) -> Option<(&str, &str)> {
     let mut quoted = None;
     let mut before = '\0';
@@ -141,7 +141,7 @@ fn pipeline(text: &str) -> Result<Vec<Call>, TemplateError> {
     calls.iter().enumerate().map(|(place, words)| call(words, place)).collect()
 }
 
-/// Words, with quoted strings in one piece and in their quotes.
+/// Splits an action into words. Quoted strings stay whole and keep their quotes.
 fn words(text: &str) -> Result<Vec<String>, TemplateError> {
     let mut words = Vec::new();
     let mut rest = text.trim_start();
@@ -174,7 +174,7 @@ fn call(words: &[String], place: usize) -> Result<Call, TemplateError> {
     match (argument(first)?, rest, place) {
         (value, [], 0) => Ok(Call::Value(value)),
         (_, [second, ..], _) => Err(TemplateError::Unknown(second.clone())),
-        // Only a function can take what comes through a pipe.
+        // Only a function accepts the value of a pipe.
         (..) => Err(TemplateError::Unknown(first.clone())),
     }
 }
@@ -194,10 +194,10 @@ fn argument(word: &str) -> Result<Argument, TemplateError> {
 }
 
 impl Template {
-    /// Fills it in.
+    /// Renders the data.
     ///
     /// # Errors
-    /// When it names a field that is not there, or a function cannot take what it gets.
+    /// If a field does not exist, or a function does not accept its arguments.
     pub fn render(&self, data: &Value) -> Result<String, TemplateError> {
         let mut text = String::new();
         for part in &self.0 {
@@ -209,7 +209,7 @@ impl Template {
         Ok(text)
     }
 
-    /// The header of a table with these columns: the last part of each field's name, in capitals.
+    /// The header of a table with these columns: the last part of each field name, in capitals.
     #[must_use]
     pub fn header(&self) -> String {
         let mut text = String::new();
@@ -252,7 +252,7 @@ fn run(calls: &[Call], data: &Value) -> Result<Value, TemplateError> {
             Call::Function { function, arguments } => {
                 let mut values =
                     arguments.iter().map(|argument| value(argument, data)).collect::<Result<Vec<_>, _>>()?;
-                // What comes through a pipe is the last argument.
+                // The value of the pipe is the last argument.
                 values.extend(piped.take());
                 apply(*function, &values)?
             }
@@ -272,7 +272,7 @@ fn value(argument: &Argument, data: &Value) -> Result<Value, TemplateError> {
 fn field<'v>(data: &'v Value, name: &str) -> Result<&'v Value, TemplateError> {
     let bare = |name: &str| name.replace('_', "").to_lowercase();
     match data {
-        // What is not there has no fields that could be.
+        // Any field of an absent value is absent.
         Value::Null => Ok(&Value::Null),
         Value::Object(fields) => fields
             .iter()
@@ -288,7 +288,7 @@ fn no_field(field: &str, known: Vec<String>) -> TemplateError {
     TemplateError::NoField { field: field.to_owned(), known }
 }
 
-/// `started_at` as a template has it: `StartedAt`.
+/// The name of a field in templates: `StartedAt` for `started_at`.
 fn camel(key: &str) -> String {
     if key == "id" { "ID".to_owned() } else { key.split('_').map(title).collect() }
 }
@@ -334,7 +334,7 @@ fn apply(function: Function, values: &[Value]) -> Result<Value, TemplateError> {
     }
 }
 
-/// A value as text: nothing for what is absent, lists with commas.
+/// A value as text. An absent value is empty; list items are separated by commas.
 fn words_of(value: &Value) -> String {
     match value {
         Value::Null => String::new(),

@@ -1,4 +1,4 @@
-//! Host ports and container names that two services of the file want.
+//! Conflicts between services of the file: host ports and container names.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::spec::{PodName, PodNetwork, PortBinding};
 
-/// Picks a port for each binding that leaves a choice, then reports the ports that two pods want.
+/// Chooses a port for each binding with a range of host ports, then reports ports that conflict.
 pub(super) fn settle(pods: &mut BTreeMap<PodName, Vec<Part>>, report: &Report) {
     choose(pods, report);
     let mut all: Vec<(At, &PodName, &PortBinding)> = published(pods)
@@ -49,8 +49,8 @@ fn published(pods: &BTreeMap<PodName, Vec<Part>>) -> impl Iterator<Item = (&PodN
     })
 }
 
-/// `8000-9000:80` leaves a choice. All replicas share one port here, so it is the first one that no other
-/// service of the file names.
+/// `8000-9000:80` leaves a choice. Since all replicas share one port, the first one is taken that no other service of
+/// the file names.
 fn choose(pods: &mut BTreeMap<PodName, Vec<Part>>, report: &Report) {
     let fixed = |port: &&super::ports::Published| port.or_up_to.is_none();
     let ports = pods.values().flatten().flat_map(|part| &part.ports);
@@ -74,7 +74,7 @@ fn choose(pods: &mut BTreeMap<PodName, Vec<Part>>, report: &Report) {
     }
 }
 
-/// Whether two bindings of one host port cannot both be there.
+/// Whether two bindings of the same host port conflict.
 fn overlap(a: &PortBinding, b: &PortBinding) -> bool {
     let addresses = match (a.host_ip, b.host_ip) {
         (Some(a), Some(b)) => {
@@ -85,7 +85,7 @@ fn overlap(a: &PortBinding, b: &PortBinding) -> bool {
     addresses && a.protocol == b.protocol
 }
 
-/// Reports container names that two services have.
+/// Reports container names that two services use.
 pub(super) fn names(all: &[(String, At)], report: &Report) {
     let mut seen: BTreeMap<&str, At> = BTreeMap::new();
     for (name, at) in all {

@@ -1,4 +1,4 @@
-//! The keys of a service that become a container's own settings.
+//! Keys of a service that configure its containers.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::spec::{Container, Device, Image, LogDriver, PullPolicy, Ulimit};
 
-/// The container of a service; `None` when it has no usable image.
+/// The container of a service; `None` if it has no valid image.
 pub(super) fn container(
     service: &Fields<'_>,
     name: &str,
@@ -54,10 +54,10 @@ pub(super) fn container(
     Some(Container { image: image?, ..container })
 }
 
-/// By these a replica reads or resets the connections of others in its network, or takes them over.
+/// With these, a replica can read, reset or take over the connections of other replicas in its network namespace.
 const OF_NETWORK: [&str; 6] = ["ALL", "BPF", "NET_ADMIN", "NET_RAW", "SYS_ADMIN", "SYS_PTRACE"];
 
-/// Warns of what replicas of a service can do to one another by their rights.
+/// Warns of privileges by which replicas of a service can affect each other.
 pub(super) fn check_rights(service: &Fields<'_>, replicas: u32) {
     if replicas < 2 || service.text("network_mode").is_some_and(|mode| mode == "host") {
         return;
@@ -135,7 +135,7 @@ pub(super) fn command(service: &Fields<'_>, key: &str) -> Option<Vec<String>> {
     }
 }
 
-/// Names of variables cannot hold what ends them.
+/// Checks that names of variables are not empty and contain neither `=` nor NUL.
 fn check_names(service: &Fields<'_>, container: &Container) {
     for name in container.environment.keys().filter(|name| name.is_empty() || name.contains(['=', '\0'])) {
         let at =
@@ -160,7 +160,7 @@ fn stop_signal(service: &Fields<'_>) -> Option<String> {
     Some(text)
 }
 
-/// When the image is pulled.
+/// When to pull the image.
 pub(super) fn pull_policy(service: &Fields<'_>) -> PullPolicy {
     let Some(node) = service.get("pull_policy") else { return PullPolicy::default() };
     if let Some(text @ ("build" | "daily" | "weekly" | "every_")) =

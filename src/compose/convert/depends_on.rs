@@ -1,4 +1,4 @@
-//! `depends_on`: what a service waits for, without circles.
+//! `depends_on`: the dependencies of a service, which must not form a cycle.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,18 +11,18 @@ use super::super::{
 };
 use crate::spec::{Dependency, DependencyCondition, ServiceName};
 
-/// Most services of a circle that a message names.
+/// The largest number of services of a cycle in a message.
 const MOST_SHOWN: usize = 10;
 
-/// The services of the file, in two lots.
+/// The services of the file.
 pub(super) struct Services<'a> {
-    /// Those that run.
+    /// The enabled services.
     pub on: &'a BTreeSet<ServiceName>,
-    /// Those whose profiles are off, with their profiles.
+    /// The services that no enabled profile selects, with their profiles.
     pub off: &'a BTreeMap<String, Vec<String>>,
 }
 
-/// A service with the place where another one asks for it.
+/// The dependencies of a service by name, each with its place in the file.
 pub(super) type Dependencies = BTreeMap<ServiceName, (Dependency, At)>;
 
 pub(super) fn depends_on(service: &Fields<'_>, services: &Services<'_>) -> Dependencies {
@@ -78,7 +78,7 @@ pub(super) fn unknown(name: &str, at: At, services: &Services<'_>, report: &Repo
     Problem::error(at, format!("service `{name}` is not defined")).help(help)
 }
 
-/// Reports a circle of services that wait for each other.
+/// Reports the first cycle of dependencies.
 pub(super) fn check_circles(all: &BTreeMap<ServiceName, Dependencies>, report: &Report) {
     let mut done = BTreeSet::new();
     for start in all.keys() {
@@ -102,7 +102,7 @@ pub(super) fn check_circles(all: &BTreeMap<ServiceName, Dependencies>, report: &
     }
 }
 
-/// The first circle that is found on the way down from a service.
+/// The first cycle that is reachable from a service.
 fn circle<'a>(
     name: &'a ServiceName,
     all: &'a BTreeMap<ServiceName, Dependencies>,

@@ -1,4 +1,4 @@
-//! How many replicas a service has, and what happens when one exits.
+//! The number of replicas of a service, and its restart policy.
 
 use super::super::{
     fields::{Fields, loose},
@@ -7,13 +7,13 @@ use super::super::{
 };
 use crate::spec::{Restart, RestartCondition, Service};
 
-/// `deploy`, when it is a mapping. Its resources are read by `resources`.
+/// `deploy`, if it is a mapping. The module `resources` reads `deploy.resources`.
 pub(super) fn fields<'a>(service: &Fields<'a>) -> Option<Fields<'a>> {
     let node = service.get("deploy").filter(|node| node.as_map().is_some())?;
     Some(Fields { node, report: service.report })
 }
 
-/// Reports the keys of `deploy` that do nothing.
+/// Reports keys of `deploy` that have no effect, and modes that are not supported.
 pub(super) fn check(service: &Fields<'_>) {
     let Some(deploy) = fields(service) else { return };
     keys::check(deploy.node, "`deploy`", keys::DEPLOY, service.report);
@@ -28,7 +28,7 @@ pub(super) fn check(service: &Fields<'_>) {
     }
 }
 
-/// `scale` or `deploy.replicas`; 1 when neither is there.
+/// The value of `scale` or `deploy.replicas`; 1 by default.
 pub(super) fn replicas(service: &Fields<'_>) -> u32 {
     let report = service.report;
     let deploy = fields(service);
@@ -53,15 +53,15 @@ pub(super) fn replicas(service: &Fields<'_>) -> u32 {
     count
 }
 
-/// The restart rule, and whether the file has one.
+/// The restart policy, and where it comes from.
 pub(super) enum Rule {
-    /// The file says so.
+    /// From the file.
     Written(Restart),
-    /// The file says nothing: whatever exits is started again.
+    /// The default: containers are always restarted.
     Default(Restart),
 }
 
-/// `deploy.restart_policy`, else `restart`.
+/// Reads `deploy.restart_policy`, or else `restart`.
 pub(super) fn restart(service: &Fields<'_>) -> Rule {
     let report = service.report;
     let policy = fields(service)
@@ -89,11 +89,11 @@ pub(super) fn restart(service: &Fields<'_>) -> Rule {
     short.map_or_else(|| Rule::Default(Restart::default()), Rule::Written)
 }
 
-/// `restart: no | always | unless-stopped | on-failure[:N]`.
+/// Reads `restart: no | always | unless-stopped | on-failure[:N]`.
 fn short(service: &Fields<'_>) -> Option<Restart> {
     let rule = |condition| Some(Restart { condition, ..Restart::default() });
     let node = service.get("restart")?;
-    // A bare `no` is a boolean to older YAML.
+    // YAML 1.1 reads an unquoted `no` as a boolean.
     if matches!(loose(node), Some("false" | "False" | "FALSE")) {
         return rule(RestartCondition::Never);
     }

@@ -1,4 +1,4 @@
-//! `x-sameport` of a service: what Compose has no words for.
+//! `x-sameport` of a service: settings that Compose has no keys for.
 
 use super::{
     super::{
@@ -14,31 +14,31 @@ use crate::spec::{
 };
 use std::time::Duration;
 
-/// What a service says under `x-sameport`.
+/// The settings of `x-sameport`.
 #[derive(Debug)]
 pub(super) struct Extension {
     pub sharing: Sharing,
-    /// Where the file says so.
+    /// The place of `sharing`, if it is set.
     pub sharing_at: Option<At>,
     pub balance: Balance,
     pub drain: Duration,
     pub hold: Duration,
-    /// Where it says how long connections wait, if they shall.
+    /// The place of `hold`, if it is set and not 0.
     pub hold_at: Option<At>,
     pub probe: Option<Probes>,
-    /// Where each of them stands.
+    /// The place of each probe.
     pub probes_at: Vec<(ProbeType, At)>,
     pub unhealthy: Unhealthy,
     pub pre_deploy: Option<PreDeploy>,
     pub pod: Option<PodName>,
-    /// How long a new replica may take to get ready.
+    /// `progress_deadline`: how long a new replica may take to become ready.
     pub deadline: Option<Duration>,
-    /// How many connections of a new version may end badly.
+    /// `error_budget`: the share of a new version's connections that may fail.
     pub budget: Option<Share>,
     pub canary: Option<Canary>,
-    /// Ports that only one replica can hold at a time, as it says.
+    /// Ports that the file declares exclusive: only one replica at a time can bind them.
     pub exclusive_ports: PortSet,
-    /// Ports that replicas share, as it says.
+    /// Ports that the file declares shared.
     pub shared_ports: PortSet,
 }
 
@@ -127,7 +127,7 @@ pub(super) fn extension(service: &Fields<'_>) -> Extension {
     }
 }
 
-/// The network of the host has ports of others, which are not ours to share.
+/// Reports `sharing: kernel` on the host's network, which has sockets of other programs.
 fn on_the_hosts_network(service: &Fields<'_>, extension: &Fields<'_>, sharing: Sharing) {
     let host = service.get("network_mode").and_then(loose) == Some("host");
     if let (true, Sharing::Kernel, Some(node)) = (host, sharing, extension.get("sharing")) {
@@ -138,7 +138,7 @@ fn on_the_hosts_network(service: &Fields<'_>, extension: &Fields<'_>, sharing: S
     }
 }
 
-/// What only the kernel can do is not done where it shall not.
+/// Warns of keys that need the kernel if `sharing: application` is set.
 fn without_the_kernel(extension: &Fields<'_>, sharing: Sharing) {
     if sharing != Sharing::Application {
         return;

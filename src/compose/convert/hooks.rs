@@ -1,4 +1,5 @@
-//! What a service runs besides itself: `post_start` and `pre_stop` in its containers, `x-sameport.pre_deploy` before them.
+//! Additional commands of a service: `post_start` and `pre_stop` in its containers, `x-sameport.pre_deploy` before a
+//! new version.
 
 use super::{
     super::{
@@ -13,7 +14,7 @@ use crate::spec::{Hook, Hooks, Image, PreDeploy};
 
 const COMMAND: &str = "write `command: [\"program\", \"argument\"]` below it";
 
-/// `post_start` and `pre_stop`.
+/// Reads `post_start` and `pre_stop`.
 pub(super) fn hooks(service: &Fields<'_>) -> Hooks {
     Hooks { post_start: list(service, "post_start"), pre_stop: list(service, "pre_stop") }
 }
@@ -42,7 +43,7 @@ fn hook(item: &Node, key: &str, report: &Report) -> Option<Hook> {
     Some(hook)
 }
 
-/// `x-sameport.pre_deploy`.
+/// Reads `x-sameport.pre_deploy`.
 pub(super) fn pre_deploy(extension: &Fields<'_>) -> Option<PreDeploy> {
     let report = extension.report;
     let fields = extension.get("pre_deploy").and_then(|node| Fields::of(node, "pre_deploy", report))?;
@@ -71,7 +72,7 @@ pub(super) fn pre_deploy(extension: &Fields<'_>) -> Option<PreDeploy> {
     })
 }
 
-/// A command that has to be there.
+/// Reads a required command.
 fn command(fields: &Fields<'_>, what: &str) -> Option<Vec<String>> {
     if fields.get("command").is_none() {
         fields.report.push(Problem::error(fields.node.at, format!("{what} has no `command`")).help(COMMAND));

@@ -1,4 +1,4 @@
-//! `ipc`: whose shared memory, semaphores and message queues a service has.
+//! `ipc`: the IPC namespace of a service, which holds shared memory, semaphores and message queues.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::spec::{Ipc, PodName, ServiceName};
 
-/// What a service says, and where.
+/// The value of `ipc` and its place.
 pub(super) struct Written {
     mode: Mode,
     at: At,
@@ -22,7 +22,7 @@ enum Mode {
     Private,
     Shareable,
     Host,
-    /// Whatever else: another service's, a container's.
+    /// Any other value, such as `service:NAME` or `container:NAME`.
     Other(String),
 }
 
@@ -37,7 +37,7 @@ pub(super) fn written(service: &Fields<'_>) -> Option<Written> {
     Some(Written { mode, at })
 }
 
-/// Decides it for all services, once it is known which pods they are in.
+/// Decides the IPC namespaces of all services, once their pods are known.
 pub(super) fn settle(drafts: &mut BTreeMap<ServiceName, Draft>, report: &Report) {
     let pods: BTreeMap<ServiceName, PodName> =
         drafts.iter().map(|(name, draft)| (name.clone(), draft.pod.clone())).collect();

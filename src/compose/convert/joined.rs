@@ -1,4 +1,4 @@
-//! `network_mode: service:NAME`: a service in the network of another one, which is to say in its pod.
+//! `network_mode: service:NAME`: a service in the network of another one, and so in its pod.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,18 +14,18 @@ use super::{
 };
 use crate::spec::{Dependency, DependencyCondition, ServiceName};
 
-/// By service: whose network it joins, and where the file says so.
+/// For each service: the service whose network it joins, and the place in the file.
 pub(super) type Joined = BTreeMap<ServiceName, (ServiceName, At)>;
 
-/// Whose network a service joins, as it is written.
+/// The name of the service whose network a service joins, unchecked.
 pub(super) fn written(service: &Fields<'_>) -> Option<(String, At)> {
     let text = service.get("network_mode").and_then(|_| service.text("network_mode"))?;
     let name = text.strip_prefix("service:")?;
     Some((name.to_owned(), service.get("network_mode")?.at))
 }
 
-/// Whose network a service joins. It waits for that one to start, as in Compose. It does not start again with that one, since
-/// a pod keeps its network.
+/// The service whose network a service joins. As in Compose, this implies a dependency. It does not imply a restart
+/// with that service, since a pod keeps its network.
 pub(super) fn of_service(
     service: &Fields<'_>,
     services: &Services<'_>,
@@ -41,7 +41,7 @@ pub(super) fn of_service(
     Some((other, at))
 }
 
-/// Puts each service that joins another one's network into the pod of that one.
+/// Puts each service into the pod of the service whose network it joins.
 pub(super) fn settle(
     joined: &Joined,
     drafts: &mut BTreeMap<ServiceName, Draft>,
@@ -66,8 +66,8 @@ pub(super) fn settle(
     }
 }
 
-/// The service whose network it is in the end. Where they join each other in a circle, which is reported as one of
-/// dependencies, one of them.
+/// The service at the end of a chain of joins. For a cycle, which is reported as one of dependencies, any of its
+/// services.
 fn end<'a>(name: &'a ServiceName, joined: &'a Joined) -> &'a ServiceName {
     let (mut name, mut seen) = (name, BTreeSet::new());
     while let Some((other, _)) = joined.get(name) {

@@ -1,4 +1,4 @@
-//! From a resolved tree to the spec. Each file here is one topic of the Compose Specification.
+//! Converts a resolved tree to the spec. Each module covers one topic of the Compose Specification.
 
 mod clash;
 mod container;
@@ -29,7 +29,7 @@ use super::{
 };
 use crate::spec::{Network, Pod, PodName, PodNetwork, Project, ProjectName, Service, ServiceName};
 
-/// Makes the project of a resolved tree. Mistakes are in the report; `None` when there is no project to speak of.
+/// Converts a resolved tree to a project. Errors are pushed to the report; `None` if there are any.
 pub(super) fn project(
     document: &Node,
     name: &ProjectName,
@@ -90,7 +90,7 @@ pub(super) fn project(
         let shared_memory = pods.get(&draft.pod).is_none_or(Pod::has_sandbox);
         let mut service = Service { depends_on, ..draft.service? };
         if shared_memory {
-            // The sandbox owns it.
+            // The sandbox has the shared memory of the pod.
             service.container.resources.shm_size = None;
         }
         Some((name, service))
@@ -107,7 +107,7 @@ pub(super) fn project(
     (!report.failed()).then_some(project)
 }
 
-/// The services with valid names.
+/// The services with valid names, without `x-` entries that have no image.
 fn services<'a>(top: &Fields<'a>) -> Option<Vec<(ServiceName, &'a Entry)>> {
     let report = top.report;
     let Some(node) = top.get("services") else {

@@ -1,4 +1,4 @@
-//! `networks` and `network_mode` of a service, and the networks of the file.
+//! `networks` and `network_mode` of a service, and the top-level `networks`.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +14,7 @@ use super::super::{
 };
 use crate::spec::{IpamPool, Network, NetworkAttachment, PodNetwork};
 
-/// Where the replicas of a service are reached; `None` when the service leaves it open.
+/// The network of a service; `None` if the file does not set one.
 pub(super) fn of_service(
     service: &Fields<'_>,
     known: &BTreeMap<String, Network>,
@@ -32,7 +32,7 @@ pub(super) fn of_service(
             "host" => PodNetwork::Host,
             "none" => PodNetwork::None,
             "bridge" => PodNetwork::Bridge,
-            // What it has is said by the other service.
+            // The network is that of the other service.
             other if other.starts_with("service:") => return None,
             other => {
                 let message = format!("`network_mode: {other}` is not supported");
@@ -67,7 +67,7 @@ pub(super) fn of_service(
         };
         attachments.insert(key.clone(), attachment);
     }
-    // `networks: []` is no network but loopback.
+    // `networks: []` means no network except loopback.
     let network = if map.is_empty() { PodNetwork::None } else { PodNetwork::Networks(attachments) };
     Some((node.at, network))
 }
@@ -87,7 +87,7 @@ fn attachment(fields: &Fields<'_>) -> NetworkAttachment {
     }
 }
 
-/// The top-level `networks`; `default` is always among them.
+/// The top-level `networks`, which always include `default`.
 pub(super) fn top(document: &Fields<'_>) -> BTreeMap<String, Network> {
     let report = document.report;
     let mut networks = BTreeMap::new();
@@ -146,7 +146,7 @@ fn cidr(text: &str) -> Option<String> {
     bits.parse::<u8>().ok().filter(|&bits| bits <= most).map(|_| text.to_owned())
 }
 
-/// What exists already cannot be made in another way.
+/// Reports keys that cannot be set on an external network or volume.
 pub(super) fn check_external(fields: &Fields<'_>, own: &[&str]) {
     if let Some(key) = own.iter().find(|key| fields.get(key).is_some()) {
         let problem =

@@ -1,4 +1,4 @@
-//! The pod of a service, and one pod out of what several services say.
+//! The pod of a service, and the merge of pods that several services share.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,14 +16,14 @@ use super::{
 };
 use crate::spec::{Network, NetworkAttachment, Pod, PodNetwork, PortBinding, PortSet, Protocol, ServiceName};
 
-/// What one service says about its pod, each with its place.
+/// The pod settings of one service, each with its place.
 pub(super) struct Part {
     pub service: ServiceName,
     pub network: Option<(At, PodNetwork)>,
-    /// Whether it is in the network of another service, whatever that is.
+    /// Whether it joins the network of another service.
     joins: bool,
     pub ports: Vec<ports::Published>,
-    /// Published ranges of container ports.
+    /// Ranges of container ports that it publishes.
     pub ranges: PortSet,
     expose: BTreeSet<(u16, Protocol)>,
     hostname: Option<(At, String)>,
@@ -83,7 +83,7 @@ fn sysctls(service: &Fields<'_>) -> BTreeMap<String, (At, String)> {
         .collect()
 }
 
-/// `host:address`, `host=address`, or a mapping of hosts to one or several addresses.
+/// Reads `host:address`, `host=address`, or a mapping of hosts to one or more addresses.
 fn extra_hosts(service: &Fields<'_>) -> Vec<String> {
     let report = service.report;
     let Some(node) = service.get("extra_hosts") else { return Vec::new() };
@@ -118,7 +118,7 @@ fn extra_hosts(service: &Fields<'_>) -> Vec<String> {
     lines
 }
 
-/// One pod out of what its services say. What they say must agree.
+/// Merges the settings of all services of a pod. Settings that contradict each other are errors.
 pub(super) fn join(mut parts: Vec<Part>, report: &Report) -> Pod {
     parts.sort_by(|a, b| a.service.cmp(&b.service));
     let parts = parts.as_slice();
@@ -181,8 +181,8 @@ fn agreed<'a, T: Clone + PartialEq + 'a>(
     Some(value.clone())
 }
 
-/// Several services' networks together. One that says nothing is in the default network, unless another one of
-/// its pod has no network of the project.
+/// Merges the networks of several services. A service without a setting joins the default network, unless another one
+/// of its pod sets a network mode.
 fn network(parts: &[Part], report: &Report) -> PodNetwork {
     let mut attachments: BTreeMap<String, NetworkAttachment> = BTreeMap::new();
     let mut first: Option<(At, &PodNetwork)> = None;
@@ -231,8 +231,7 @@ fn network(parts: &[Part], report: &Report) -> PodNetwork {
     }
 }
 
-/// The ports of all services, a port that two of them share once. Sorted, since another order of the same ports in
-/// the file must not make another pod.
+/// The ports of all services, each once. They are sorted, so that the order in the file does not change the pod.
 fn ports_of(parts: &[Part], report: &Report) -> Vec<PortBinding> {
     let mut seen = BTreeSet::new();
     let mut all = Vec::new();

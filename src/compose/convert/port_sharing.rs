@@ -1,4 +1,4 @@
-//! `x-sameport.ports`: which ports replicas share, and which only one of them can hold at a time.
+//! `x-sameport.ports`: ports that replicas share, and ports that only one of them at a time can bind.
 
 use std::collections::BTreeSet;
 
@@ -15,14 +15,14 @@ use crate::spec::{PortRange, PortSet, PortSharing, Protocol};
 
 const HELP: &str = "write `PORT` or `FIRST-LAST`, each with `/tcp` or `/udp` if only one is meant, such as `\"9000-9001/tcp\": exclusive`";
 
-/// What a service says about its ports.
+/// The port settings of a service.
 #[derive(Debug, Default)]
 pub(super) struct Written {
     pub exclusive: PortSet,
     pub shared: PortSet,
 }
 
-/// Ports of one key, and what it says about them.
+/// The ports of one key, and whether they are shared or exclusive.
 #[derive(Clone, Copy, Debug)]
 struct Rule<'a> {
     ports: PortRange,
@@ -46,7 +46,7 @@ pub(super) fn written(extension: &Fields<'_>) -> Written {
     Written { exclusive: of(PortSharing::Exclusive).collect(), shared: of(PortSharing::Shared).collect() }
 }
 
-/// The rules of one key: one for each protocol that it means.
+/// The rules of one key, one per protocol.
 fn rules<'a>(key: &'a str, entry: &Entry, report: &Report) -> Vec<Rule<'a>> {
     let words = [("shared", PortSharing::Shared), ("exclusive", PortSharing::Exclusive)];
     let word = loose(&entry.node).and_then(|text| words.iter().find(|(word, _)| *word == text));
@@ -58,7 +58,7 @@ fn rules<'a>(key: &'a str, entry: &Entry, report: &Report) -> Vec<Rule<'a>> {
     ports.into_iter().map(|ports| Rule { ports, sharing: *sharing, key, at: entry.key }).collect()
 }
 
-/// Reads `PORT[/PROTOCOL]` or `FIRST-LAST[/PROTOCOL]`.
+/// Parses `PORT[/PROTOCOL]` or `FIRST-LAST[/PROTOCOL]`.
 fn parse(key: &str) -> Result<Vec<PortRange>, String> {
     let (numbers, protocols) = match key.rsplit_once('/') {
         None => (key, vec![Protocol::Tcp, Protocol::Udp]),
@@ -80,9 +80,9 @@ fn parse(key: &str) -> Result<Vec<PortRange>, String> {
     Ok(protocols.into_iter().map(|protocol| PortRange { protocol, first, last }).collect())
 }
 
-/// Reports ports that one key says are shared, and another one exclusive. The rules are sorted by their ports.
+/// Reports ports that are both shared and exclusive. The rules are sorted by port.
 fn contradictions(rules: &[Rule<'_>], report: &Report) {
-    // Of each kind the one that reaches furthest: whatever overlaps an earlier one overlaps it.
+    // For each kind, the rule with the highest last port is enough: a rule that overlaps an earlier one overlaps it.
     let mut furthest: [Option<Rule<'_>>; 2] = [None, None];
     let mut told = BTreeSet::new();
     for rule in rules {
@@ -92,7 +92,7 @@ fn contradictions(rules: &[Rule<'_>], report: &Report) {
         };
         if let Some(clash) = furthest[other].filter(|other| other.ports.overlaps(&rule.ports)) {
             let (first, second) = if clash.at < rule.at { (clash, *rule) } else { (*rule, clash) };
-            // Once, and not for TCP and UDP each.
+            // Once for both protocols.
             if told.insert((first.at, second.at)) {
                 let message = format!(
                     "`{}` and `{}` have ports in common and say different things",

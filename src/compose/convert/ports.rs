@@ -13,7 +13,7 @@ use crate::spec::{PortBinding, PortRange, PortSet, Protocol, ServiceName};
 
 const HELP: &str = "write `CONTAINER`, `HOST:CONTAINER` or `ADDRESS:HOST:CONTAINER`, each with `/udp` if you like, such as \"80:8080\"";
 
-/// A published port before its range is spelled out.
+/// A published port or range, before it is expanded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Ports {
     host_ip: Option<IpAddr>,
@@ -23,7 +23,7 @@ struct Ports {
 }
 
 impl Ports {
-    /// The container's ports, if they are several: a program picks one of them, and tells the client.
+    /// The container's ports if they are a range: a program then binds one of them and tells the client which.
     fn container_range(&self) -> Option<PortRange> {
         let (first, last) = (*self.container.start(), *self.container.end());
         let is_range = first < last && self.protocol != Protocol::Sctp;
@@ -31,16 +31,16 @@ impl Ports {
     }
 }
 
-/// A port that a service publishes, and where it says so.
+/// A published port and its place in the file.
 #[derive(Clone, Debug)]
 pub(super) struct Published {
     pub at: At,
     pub binding: PortBinding,
-    /// The other host ports that would do as well.
+    /// The last host port, if any port from the binding's host port up to it can be used.
     pub or_up_to: Option<u16>,
 }
 
-/// All published ports of a service, and those of them that are ranges on the container's side, of TCP and UDP.
+/// The published ports of a service, and the TCP and UDP ranges of container ports among them.
 pub(super) fn published(service: &Fields<'_>, name: &ServiceName) -> (Vec<Published>, PortSet) {
     let Some(node) = service.get("ports") else { return Default::default() };
     let Value::List(list) = &node.value else {
@@ -67,7 +67,7 @@ pub(super) fn published(service: &Fields<'_>, name: &ServiceName) -> (Vec<Publis
         };
         ranges.extend(ports.as_ref().and_then(Ports::container_range));
         let spelled = ports.map(|ports| spell(&ports, item, name, service.report)).unwrap_or_default();
-        // The same port twice is one port.
+        // Repeated ports count once.
         for port in spelled {
             if seen.insert(port.binding.clone()) {
                 all.push(port);
@@ -77,7 +77,7 @@ pub(super) fn published(service: &Fields<'_>, name: &ServiceName) -> (Vec<Publis
     (all, ranges.into_iter().collect())
 }
 
-/// One binding for each port of a range.
+/// Expands a range to one binding per port.
 fn spell(ports: &Ports, item: &Node, name: &ServiceName, report: &Report) -> Vec<Published> {
     let binding = |host_port, container_port| PortBinding {
         service: name.clone(),
@@ -109,7 +109,7 @@ fn spell(ports: &Ports, item: &Node, name: &ServiceName, report: &Report) -> Vec
     Vec::new()
 }
 
-/// Reads `[[ADDRESS:]HOST:]CONTAINER[/PROTOCOL]`.
+/// Parses `[[ADDRESS:]HOST:]CONTAINER[/PROTOCOL]`.
 fn short(text: &str) -> Result<Ports, String> {
     let (rest, protocol) = match text.rsplit_once('/') {
         Some((rest, name)) => (
@@ -140,7 +140,7 @@ fn short(text: &str) -> Result<Ports, String> {
     Ok(Ports { host_ip, host: host.filter(|h| *h != (0..=0)), container, protocol })
 }
 
-/// Reads `80` or `80-89`. Port 0 stands for any port of the host.
+/// Parses `80` or `80-89`. Port 0 means any host port.
 pub(super) fn range(text: &str) -> Result<RangeInclusive<u16>, String> {
     let port = |text: &str| {
         let digits = !text.is_empty() && text.chars().all(|c| c.is_ascii_digit());
@@ -205,7 +205,7 @@ fn long(item: &Node, report: &Report) -> Option<Ports> {
     Some(Ports { host_ip, host: host.filter(|h| *h != (0..=0)), container: target, protocol })
 }
 
-/// The ports that `expose` opens to other containers.
+/// The ports that `expose` makes available to other containers.
 pub(super) fn expose(service: &Fields<'_>) -> BTreeSet<(u16, Protocol)> {
     let mut all = BTreeSet::new();
     for (text, at) in service.list("expose") {

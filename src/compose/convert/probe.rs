@@ -1,4 +1,4 @@
-//! `probe` of `x-sameport`: how replicas are asked how they are.
+//! `x-sameport.probe`: how the state of replicas is checked.
 
 use super::super::{
     fields::{Fields, loose, text},
@@ -11,7 +11,7 @@ use crate::spec::{Probe, ProbeKind, ProbeType, Probes, Sharing};
 
 const HELP: &str = "write `http: /healthz`, `tcp: true` or `exec: [\"program\", \"argument\"]`";
 
-/// What a service says about probes, and where each of them stands.
+/// The probes of a service, and the place of each.
 pub(super) fn probes(extension: &Fields<'_>, sharing: Sharing) -> (Option<Probes>, Vec<(ProbeType, At)>) {
     let Some(fields) = extension.get("probe").and_then(|node| Fields::of(node, "probe", extension.report))
     else {
@@ -57,7 +57,7 @@ fn word(probe_type: ProbeType) -> &'static str {
     }
 }
 
-/// A probe without a type beside probes that have one would be a second one of the same.
+/// Reports probe settings outside of `startup`, `readiness` and `liveness` if one of these exists.
 fn mixed(fields: &Fields<'_>, named: &[ProbeType]) {
     let own = |key: &&String| keys::PROBE_OF.iter().any(|(known, _)| known == key);
     if let (Some(key), Some(probe_type)) =
@@ -70,7 +70,8 @@ fn mixed(fields: &Fields<'_>, named: &[ProbeType]) {
     }
 }
 
-/// Without the kernel no replica can be reached alone: only what is run inside of it knows which one it is.
+/// Warns of probes that need a port if `sharing: application` is set. Without the kernel, replicas cannot be addressed
+/// separately; only a command within a replica checks that replica.
 fn without_the_kernel(fields: &Fields<'_>, key: At, name: &str, probe: &Probe, sharing: Sharing) {
     if sharing == Sharing::Application && probe.needs_port() {
         let problem = Problem::warning(key, format!("`{name}` has no effect with `sharing: application`"));
@@ -99,7 +100,7 @@ fn probe(fields: &Fields<'_>) -> Option<Probe> {
     })
 }
 
-/// What is asked; and the port, where that stands beside.
+/// The kind of the probe, and the port if `tcp` gives one.
 fn kind(fields: &Fields<'_>) -> Option<(ProbeKind, Option<u16>)> {
     let report = fields.report;
     let asked: Vec<_> = ["http", "tcp", "exec"].into_iter().filter(|key| fields.get(key).is_some()).collect();
@@ -135,7 +136,7 @@ fn path(fields: &Fields<'_>) -> Option<String> {
     Some(loose(node).unwrap_or_default().to_owned())
 }
 
-/// `tcp: true`, or the port.
+/// The port of `tcp`; `None` for `tcp: true`.
 fn tcp(fields: &Fields<'_>) -> Option<u16> {
     let text = fields.loose_text("tcp")?;
     let port = text.parse().ok();

@@ -54,7 +54,7 @@ pub(super) fn resources(service: &Fields<'_>) -> Resources {
     }
 }
 
-/// A limit that has two names: both may be given when they agree.
+/// A limit that exists under two keys. Both may be set if they agree.
 fn one<T: PartialEq>(
     service: &Fields<'_>,
     short: &str,

@@ -18,21 +18,21 @@ use crate::spec::{
     ServiceName, Sharing,
 };
 
-/// A service before it is known what waits for it.
+/// A service before its dependencies and its pod are settled.
 pub(super) struct Draft {
-    /// `None` when it has no image; an error is reported then.
+    /// `None` if it has no valid image, which was reported.
     pub service: Option<Service>,
     pub pod: PodName,
     pub container_name: Option<(String, At)>,
-    /// Where the file says who makes its listeners share a port.
+    /// The place of `sharing`.
     sharing_at: Option<At>,
-    /// Where it says how replicas are probed.
+    /// The place of each probe.
     pub probes_at: Vec<(ProbeType, At)>,
-    /// Where it says how long connections wait.
+    /// The place of `hold`.
     pub hold_at: Option<At>,
-    /// What it says of its IPC namespace.
+    /// The value of `ipc`.
     pub ipc: Option<ipc::Written>,
-    /// Whether the file says when it is restarted, and where.
+    /// The place of the restart policy; `None` if the file has none.
     restart_at: Option<At>,
 }
 
@@ -113,7 +113,7 @@ fn container_name(fields: &Fields<'_>, service: &ServiceName, replicas: u32) -> 
     Some((name, node.at))
 }
 
-/// A pod's network is shared by the kernel or it is not: services in one pod have to agree.
+/// Reports pods whose services have different settings of `sharing`: the kernel shares the ports of a whole pod.
 pub(super) fn agree_on_sharing(drafts: &BTreeMap<ServiceName, Draft>, report: &Report) {
     let says = |sharing| {
         drafts.values().filter_map(move |draft| {
@@ -132,7 +132,7 @@ pub(super) fn agree_on_sharing(drafts: &BTreeMap<ServiceName, Draft>, report: &R
     }
 }
 
-/// A probe has to know its port.
+/// Reports probes whose port is neither set nor unique.
 pub(super) fn check_probes(
     project: &Project,
     probes: &BTreeMap<ServiceName, Vec<(ProbeType, At)>>,
@@ -153,7 +153,7 @@ pub(super) fn check_probes(
     }
 }
 
-/// Datagrams cannot wait.
+/// Warns of `hold` where all ports are UDP: datagrams cannot be held.
 pub(super) fn check_holds(project: &Project, holds: &BTreeMap<ServiceName, At>, report: &Report) {
     for (name, at) in holds {
         let Some(service) = project.services.get(name) else { continue };
@@ -166,8 +166,8 @@ pub(super) fn check_holds(project: &Project, holds: &BTreeMap<ServiceName, At>, 
     }
 }
 
-/// A service that others wait for to be completed must be allowed to end: unless the file says otherwise it is
-/// started again only after a failure.
+/// Lets services complete that others wait for with `service_completed_successfully`. Without a restart policy, they
+/// are restarted only after a failure.
 pub(super) fn finish_jobs(
     drafts: &mut BTreeMap<ServiceName, Draft>,
     dependencies: &BTreeMap<ServiceName, Dependencies>,

@@ -1,5 +1,5 @@
-//! How a service is brought to another version: `deploy.update_config`, `deploy.rollback_config`, and what
-//! `x-sameport` adds to them.
+//! How a service changes to another version: `deploy.update_config`, `deploy.rollback_config`, and the keys of
+//! `x-sameport` that complete them.
 
 use super::{
     super::{
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::spec::{Canary, FailureAction, Image, Order, Share, Update};
 
-/// Both sets of rules: for going on, and for going back.
+/// The settings for rollouts and for rollbacks.
 pub(super) fn updates(service: &Fields<'_>, extension: &Extension) -> (Update, Update) {
     let Extension { deadline, budget, .. } = extension;
     let rules = |key: &str| {
@@ -28,7 +28,7 @@ pub(super) fn updates(service: &Fields<'_>, extension: &Extension) -> (Update, U
     };
     let back = rules("rollback_config");
     let back = match back.failure_action {
-        // There is nothing further back.
+        // A failed rollback cannot be rolled back.
         FailureAction::Rollback => Update { failure_action: FailureAction::Pause, ..back },
         FailureAction::Pause | FailureAction::Continue => back,
     };
@@ -64,7 +64,7 @@ fn update(fields: &Fields<'_>, key: &str) -> Update {
     }
 }
 
-/// `x-sameport.error_budget`.
+/// Reads `x-sameport.error_budget`.
 pub(super) fn budget(extension: &Fields<'_>) -> Option<Share> {
     extension.parsed(
         "error_budget",
@@ -74,7 +74,7 @@ pub(super) fn budget(extension: &Fields<'_>) -> Option<Share> {
     )
 }
 
-/// `x-sameport.canary`.
+/// Reads `x-sameport.canary`.
 pub(super) fn canary(extension: &Fields<'_>) -> Option<Canary> {
     let report = extension.report;
     let fields = extension.get("canary").and_then(|node| Fields::of(node, "canary", report))?;

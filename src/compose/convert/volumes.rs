@@ -1,4 +1,4 @@
-//! `volumes` and `tmpfs` of a service.
+//! `volumes` and `tmpfs` of a service, and the top-level `volumes`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,12 +20,12 @@ pub(in crate::compose) struct Short<'a> {
     pub mode: Option<&'a str>,
 }
 
-/// Takes a short entry apart.
+/// Splits an entry in short form; `None` if it is not valid.
 pub(in crate::compose) fn split(text: &str) -> Option<Short<'_>> {
     let parts: Vec<&str> = text.split(':').collect();
     let short = match parts[..] {
         [target] => Short { source: None, target, mode: None },
-        // Only a target has to be absolute, so `/data:ro` is one with a mode.
+        // Only a target must be absolute, so `/data:ro` is a target with a mode.
         [target, mode] if target.starts_with('/') && !mode.starts_with('/') && is_mode(mode) => {
             Short { source: None, target, mode: Some(mode) }
         }
@@ -36,13 +36,13 @@ pub(in crate::compose) fn split(text: &str) -> Option<Short<'_>> {
     (short.source != Some("") && !short.target.is_empty()).then_some(short)
 }
 
-/// Whether a source is a path of the host and not the name of a volume.
+/// Whether a source is a host path rather than the name of a volume.
 pub(in crate::compose) fn is_path(source: &str) -> bool {
     source.starts_with(['/', '.', '~'])
 }
 
-/// The path in the container that an entry of `volumes`, `tmpfs` or `devices` takes, to find the same one
-/// in another file.
+/// The path in the container of an entry of `volumes`, `tmpfs` or `devices`, by which entries of several files are
+/// matched.
 pub(in crate::compose) fn target_of(node: &Node) -> Option<String> {
     let target = match &node.value {
         Value::Scalar(scalar) => split(&scalar.text)?.target.to_owned(),
@@ -81,13 +81,13 @@ const PROPAGATIONS: [(&str, &str); 6] = [
     ("slave", "slave"),
 ];
 
-/// The named volumes of the file: their keys and what they are.
+/// The top-level volumes, and the keys of those in use.
 pub(super) struct Known<'a> {
     pub volumes: &'a BTreeMap<String, Volume>,
     pub used: &'a mut BTreeSet<String>,
 }
 
-/// All file systems of a service.
+/// All mounts of a service.
 pub(super) fn mounts(service: &Fields<'_>, known: &mut Known<'_>) -> Vec<Mount> {
     let mut mounts = Vec::new();
     let mut taken: BTreeMap<String, At> = BTreeMap::new();
@@ -165,7 +165,7 @@ fn short(text: &str, at: At, known: &mut Known<'_>, report: &Report) -> Option<M
     Some(Mount { target: target.to_owned(), source, read_only: options.contains(&"ro") })
 }
 
-/// The engine's name of a volume.
+/// The name of a volume on the engine.
 fn named(key: &str, at: At, known: &mut Known<'_>, report: &Report) -> Option<String> {
     let Some(volume) = known.volumes.get(key) else {
         let help = match report.nearest(key, known.volumes.keys().map(String::as_str)) {
@@ -266,7 +266,7 @@ fn tmpfs_of(fields: &Fields<'_>) -> MountSource {
     }
 }
 
-/// `PATH[:OPTION,…]` of `tmpfs`.
+/// Parses an entry of `tmpfs`: `PATH[:OPTION,…]`.
 fn tmpfs(text: &str, at: At, report: &Report) -> Option<Mount> {
     let (target, options) = text.split_once(':').unwrap_or((text, ""));
     let (mut size, mut mode, mut other) = (None, None, Vec::new());
