@@ -64,12 +64,12 @@ pub enum ClientError {
     Ended,
     /// The connection failed.
     #[error("lost the connection to the supervisor: {0}")]
-    BrokenOff(#[from] hyper::Error),
+    ConnectionFailed(#[from] hyper::Error),
     /// Unexpected reply: the supervisor speaks another version of the protocol.
     #[error(
         "the supervisor speaks another protocol version ({0}); restart it, which leaves its containers running"
     )]
-    Misunderstood(String),
+    UnexpectedReply(String),
 }
 
 impl Client {
@@ -121,9 +121,9 @@ impl Client {
     /// # Errors
     /// If the supervisor cannot be reached, or its reply cannot be parsed.
     pub async fn request(&self, request: &Request) -> Result<Reply, ClientError> {
-        let body = serde_json::to_vec(request).map_err(|e| ClientError::Misunderstood(e.to_string()))?;
+        let body = serde_json::to_vec(request).map_err(|e| ClientError::UnexpectedReply(e.to_string()))?;
         let answer = self.call(Method::POST, REQUEST, body).await?.collect().await?.to_bytes();
-        serde_json::from_slice(&answer).map_err(|e| ClientError::Misunderstood(e.to_string()))
+        serde_json::from_slice(&answer).map_err(|e| ClientError::UnexpectedReply(e.to_string()))
     }
 
     /// Streams events, the history first, until the supervisor ends.
@@ -139,7 +139,7 @@ impl Client {
                     if let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
                         let rest = buffer.split_off(end + 1);
                         let line = serde_json::from_slice(&buffer)
-                            .map_err(|e| ClientError::Misunderstood(e.to_string()))?;
+                            .map_err(|e| ClientError::UnexpectedReply(e.to_string()))?;
                         return Ok(Some((line, (chunks, rest))));
                     }
                     match chunks.try_next().await? {
@@ -161,7 +161,7 @@ impl Client {
             return Ok(None);
         }
         let text = answered(response).await?;
-        serde_json::from_slice(&text).map(Some).map_err(|e| ClientError::Misunderstood(e.to_string()))
+        serde_json::from_slice(&text).map(Some).map_err(|e| ClientError::UnexpectedReply(e.to_string()))
     }
 
     async fn call(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Incoming, ClientError> {
@@ -189,7 +189,7 @@ impl Client {
         }
         let request = request
             .body(Full::new(Bytes::from(body)))
-            .map_err(|e| ClientError::Misunderstood(e.to_string()))?;
+            .map_err(|e| ClientError::UnexpectedReply(e.to_string()))?;
         Ok(sender.send_request(request).await?)
     }
 }
@@ -204,7 +204,7 @@ async fn accepted(response: Response<Incoming>) -> Result<Incoming, ClientError>
         return Err(ClientError::Ended);
     }
     let words = response.into_body().collect().await?.to_bytes();
-    Err(ClientError::Misunderstood(format!("{status}: {}", String::from_utf8_lossy(&words))))
+    Err(ClientError::UnexpectedReply(format!("{status}: {}", String::from_utf8_lossy(&words))))
 }
 
 /// The complete body of a response with status 200.

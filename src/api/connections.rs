@@ -23,15 +23,15 @@ use tokio::{
 };
 
 /// Timeout for the head of a request. Requests come from this host, so they are fast.
-const HEAD: Duration = Duration::from_secs(2);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(2);
 /// Timeout for the body of a request.
-const BODY: Duration = Duration::from_secs(20);
+const BODY_TIMEOUT: Duration = Duration::from_secs(20);
 /// Maximum size of the head of a request, in bytes.
-const LONGEST_HEAD: usize = 16 << 10;
+const MAX_HEAD_BYTES: usize = 16 << 10;
 /// Maximum size of a body that does not count as large, in bytes.
-const SMALL: usize = 64 << 10;
+const SMALL_BODY_BYTES: usize = 64 << 10;
 /// The number of large bodies that are read at once.
-const LARGE_AT_ONCE: usize = 2;
+const MAX_LARGE_BODIES: usize = 2;
 /// Delay after an error of the listener, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -53,7 +53,7 @@ pub(super) async fn serve(
     may_speak: impl Fn(u32) -> bool,
     end: impl Future<Output = ()>,
 ) {
-    let large = Arc::new(Semaphore::new(LARGE_AT_ONCE));
+    let large = Arc::new(Semaphore::new(MAX_LARGE_BODIES));
     let routes = routes.layer(middleware::from_fn_with_state((limits.body, large), read_whole));
     let places = Arc::new(Semaphore::new(limits.connections));
     let (stop, stopped) = watch::channel(());
@@ -97,8 +97,8 @@ async fn answer(
 ) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
-        .max_buf_size(LONGEST_HEAD)
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_HEAD_BYTES)
         // Commands open a connection for each request.
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
@@ -126,19 +126,18 @@ async fn read_whole(
         head.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let is_small = match length {
         Some(length) if length > largest => return too_large(largest),
-        length => length.is_some_and(|length| length <= SMALL),
+        length => length.is_some_and(|length| length <= SMALL_BODY_BYTES),
     };
     // Bodies of unknown length count as large.
     let place = if is_small { None } else { large.acquire().await.ok() };
-    match timeout(BODY, to_bytes(body, largest)).await {
+    match timeout(BODY_TIMEOUT, to_bytes(body, largest)).await {
         Ok(Ok(body)) => {
             drop(place);
             next.run(Request::from_parts(head, Body::from(body))).await
         }
         Ok(Err(_)) => too_large(largest),
-        Err(_) => {
-            (StatusCode::REQUEST_TIMEOUT, format!("no end within {} s", BODY.as_secs())).into_response()
-        }
+        Err(_) => (StatusCode::REQUEST_TIMEOUT, format!("no end within {} s", BODY_TIMEOUT.as_secs()))
+            .into_response(),
     }
 }
 

@@ -46,11 +46,11 @@ use super::{
 /// Limits for requests of the supervisor's own user and root.
 const LIMITS: Limits = Limits { connections: 512, body: 64 << 20 };
 /// The number of concurrent event streams.
-const FOLLOWERS: usize = 128;
+const MAX_EVENT_STREAMS: usize = 128;
 /// The number of concurrent connections of other users.
-const READERS: usize = 64;
+const MAX_READERS: usize = 64;
 /// Maximum size of a request of another user, in bytes.
-const LARGEST_OF_READER: usize = 4 << 10;
+const MAX_READER_BODY: usize = 4 << 10;
 const READ_ONLY: &str = "other users may only ask; give the command as the user whose supervisor it is";
 
 /// Serves the control socket of a project until it is dropped; dropping it removes the socket file.
@@ -99,7 +99,7 @@ pub fn bind(path: &Path, served: Served, ticker: &Ticker) -> io::Result<Server> 
         .fallback(unknown)
         // Each socket has its own limit.
         .layer(DefaultBodyLimit::disable())
-        .with_state(Supervisor { project, handle, followers: Arc::new(Semaphore::new(FOLLOWERS)) });
+        .with_state(Supervisor { project, handle, followers: Arc::new(Semaphore::new(MAX_EVENT_STREAMS)) });
     let readers = read_access.and_then(|access| admit_readers(&access, &routes, live.resubscribe()));
     let looked_at = path.to_owned();
     let removed = ticker.watch(move || is_removed(&looked_at));
@@ -118,7 +118,7 @@ fn admit_readers(access: &ReadAccess, routes: &Router, live: Receiver<Event>) ->
         }
     };
     let routes = routes.clone().layer(middleware::from_fn_with_state(access.clone(), only_read));
-    let limits = Limits { connections: READERS, body: LARGEST_OF_READER };
+    let limits = Limits { connections: MAX_READERS, body: MAX_READER_BODY };
     Some(tokio::spawn(connections::serve(listener, routes, limits, |_| true, end(live))))
 }
 
@@ -143,7 +143,7 @@ async fn only_read(State(access): State<ReadAccess>, request: HttpRequest, next:
 /// Passes on a status request; rejects any other.
 async fn ask(request: HttpRequest, next: Next) -> Response {
     let (head, body) = request.into_parts();
-    let Ok(body) = to_bytes(body, LARGEST_OF_READER).await else {
+    let Ok(body) = to_bytes(body, MAX_READER_BODY).await else {
         return StatusCode::BAD_REQUEST.into_response();
     };
     match serde_json::from_slice(&body) {
@@ -299,7 +299,7 @@ async fn history(State(supervisor): State<Supervisor>) -> Json<Vec<schema::Event
 
 async fn events(State(supervisor): State<Supervisor>) -> Response {
     let Ok(place) = supervisor.followers.try_acquire_owned() else {
-        let words = format!("{FOLLOWERS} clients already follow its events");
+        let words = format!("{MAX_EVENT_STREAMS} clients already follow its events");
         return (StatusCode::TOO_MANY_REQUESTS, words).into_response();
     };
     let lines = follow(&supervisor.handle).map(move |line| {

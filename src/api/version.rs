@@ -97,7 +97,7 @@ impl Client {
             return Ok(Version { protocol: 1, release: None, engine: None });
         }
         let text = answered(response).await?;
-        serde_json::from_slice(&text).map_err(|e| ClientError::Misunderstood(e.to_string()))
+        serde_json::from_slice(&text).map_err(|e| ClientError::UnexpectedReply(e.to_string()))
     }
 
     /// Ends a supervisor of any version and leaves everything running. The process can take a moment to exit after the
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_may_tell_more_than_we_know() {
+    fn unknown_keys_of_a_version_are_ignored() {
         let version: Version =
             serde_json::from_str(r#"{"protocol": 7, "release": "3.0.0", "features": []}"#).unwrap();
         assert_eq!(version, Version { protocol: 7, release: Some("3.0.0".to_owned()), engine: None });

@@ -6,13 +6,13 @@ use sameport::spec::ServiceName;
 
 /// A replica count, written as `SERVICE=N`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Count {
+pub struct ScaleArg {
     pub service: ServiceName,
     /// The desired number of replicas; 0 is valid.
     pub replicas: u32,
 }
 
-impl FromStr for Count {
+impl FromStr for ScaleArg {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {

@@ -23,10 +23,10 @@ use tokio::time::Instant;
 use super::{context::Context, error::CliError, session::Session, takeover};
 
 /// Limit for the start, until the supervisor answers on its socket.
-const BEGIN: Duration = Duration::from_secs(10);
+const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Interval at which the start is polled.
-const PAUSE: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How to start a supervisor.
 pub struct Start {
@@ -42,7 +42,7 @@ pub struct Start {
 
 /// Starts a supervisor in the background and waits until it answers.
 pub async fn spawn(context: &Context, name: &ProjectName, start: &Start) -> Result<Session, CliError> {
-    let deadline = Instant::now() + BEGIN;
+    let deadline = Instant::now() + START_TIMEOUT;
     let lock = context.paths()?.lock(name);
     // Checked here so that this command can report who holds the lock. A supervisor that another command has just
     // started answers soon.
@@ -53,7 +53,7 @@ pub async fn spawn(context: &Context, name: &ProjectName, start: &Start) -> Resu
         if !matches!(error, LockError::Held { .. }) || Instant::now() > deadline {
             return Err(error.into());
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
     let docker = context.engine().await?;
     if let Some(owner) = engine_lock::owner(&docker, name).await?
@@ -87,7 +87,7 @@ pub async fn spawn(context: &Context, name: &ProjectName, start: &Start) -> Resu
                 Some(&format!("its log is {}", log.display())),
             ));
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 

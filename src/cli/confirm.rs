@@ -10,20 +10,20 @@ use sameport::{
     supervisor::Selector,
 };
 
-use super::{args::Count, context::Context, error::CliError, replicas::Finder};
+use super::{args::ScaleArg, context::Context, error::CliError, replicas::Finder};
 
 /// Up to this count there is no prompt, however few replicas run.
-const FEW: u32 = 20;
+const CONFIRM_ABOVE: u32 = 20;
 /// A count above this multiple of what runs, or of the file's count, is confirmed.
-const TIMES: u32 = 10;
+const CONFIRM_FACTOR: u32 = 10;
 
 /// The counts by service.
 ///
 /// # Errors
 /// If a service is named twice, since either count could be meant.
-pub fn counts(named: &[Count]) -> Result<BTreeMap<ServiceName, u32>, CliError> {
+pub fn counts(named: &[ScaleArg]) -> Result<BTreeMap<ServiceName, u32>, CliError> {
     let mut counts = BTreeMap::new();
-    for Count { service, replicas } in named {
+    for ScaleArg { service, replicas } in named {
         if let Some(other) = counts.insert(service.clone(), *replicas) {
             return Err(CliError::Usage {
                 message: format!("`{service}` is named twice: {service}={other} and {service}={replicas}"),
@@ -45,7 +45,7 @@ pub async fn large(
     file: &Project,
 ) -> Result<(), CliError> {
     // Larger counts need no prompt: the supervisor rejects them.
-    let is_askable = |replicas: u32| (FEW + 1..=Service::MOST_REPLICAS).contains(&replicas);
+    let is_askable = |replicas: u32| (CONFIRM_ABOVE + 1..=Service::MOST_REPLICAS).contains(&replicas);
     let large: Vec<_> = counts.iter().filter(|(_, replicas)| is_askable(**replicas)).collect();
     if large.is_empty() || context.is_dry_run() || !is_on_terminal() {
         return Ok(());
@@ -72,7 +72,7 @@ pub fn is_on_terminal() -> bool {
 }
 
 fn is_large(replicas: u32, usual: u32) -> bool {
-    replicas > FEW && replicas > usual.saturating_mul(TIMES)
+    replicas > CONFIRM_ABOVE && replicas > usual.saturating_mul(CONFIRM_FACTOR)
 }
 
 /// Asks a question. Returns whether the answer is yes.
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_many_times_the_usual_is_asked_about() {
+    fn only_unusually_large_counts_need_confirmation() {
         for (replicas, usual, wanted) in [
             (20, 0, false),
             (21, 0, true),
@@ -115,7 +115,8 @@ mod tests {
 
     #[test]
     fn each_service_has_one_count() {
-        let named = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<Count>>();
+        let named =
+            |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<ScaleArg>>();
         let found = counts(&named(&["web=2", "jobs=0"])).unwrap();
         assert_eq!(found.into_values().collect::<Vec<_>>(), [0, 2]);
         let refused = counts(&named(&["web=2", "jobs=1", "web=3"])).unwrap_err();

@@ -238,10 +238,10 @@ impl Context {
     /// Connects to the engine. If that takes longer than 800 ms, a note says so, with the time of the engine's last
     /// answer to the supervisor.
     pub async fn engine_or_told(&self) -> Result<Docker, CliError> {
-        const AT_ONCE: Duration = Duration::from_millis(800);
+        const ENGINE_TIMEOUT: Duration = Duration::from_millis(800);
         let connect = self.engine();
         tokio::pin!(connect);
-        if let Ok(connected) = tokio::time::timeout(AT_ONCE, &mut connect).await {
+        if let Ok(connected) = tokio::time::timeout(ENGINE_TIMEOUT, &mut connect).await {
             return connected;
         }
         let status = async {

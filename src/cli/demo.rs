@@ -55,7 +55,7 @@ pub struct DemoArgs {
 }
 
 /// A kept connection stays with its replica. It must close at some point, or a new replica would never get one.
-const REQUESTS_OF_A_CONNECTION: u32 = 25;
+const REQUESTS_PER_CONNECTION: u32 = 25;
 
 /// How connections are used.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -160,7 +160,7 @@ fn options(args: &DemoArgs) -> Options {
         rate: args.rate,
         connections: match args.connections {
             Use::Once => Connections::PerRequest,
-            Use::Kept => Connections::Kept(REQUESTS_OF_A_CONNECTION),
+            Use::Kept => Connections::Kept(REQUESTS_PER_CONNECTION),
         },
         port: args.port,
         afterwards: if args.keep { Afterwards::Keep } else { Afterwards::Remove },

@@ -79,7 +79,7 @@ pub async fn run(context: &Context, mut args: DownArgs) -> Result<(), CliError> 
             ));
         }
     }
-    state::tell_reset(&session).await?;
+    state::note_reset(&session).await?;
     let locks = session.leave_gone(context, &name).await?;
     boot::after_down(context, &name).await?;
     clear(context, &name, locks, &args)

@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gap_tells_what_becomes_of_connections_and_of_datagrams() {
+    fn a_gap_names_the_effect_on_connections_and_datagrams() {
         let told = |new_pod, hold, drops_datagrams| {
             let hold_seconds = Seconds(hold);
             let gap = super::gap(&Gap { service: "dns".to_owned(), new_pod, hold_seconds, drops_datagrams });

@@ -193,7 +193,7 @@ async fn next(lines: &mut Lines) -> Result<Option<LogLine>, EngineError> {
 }
 
 /// Lines that can wait to be printed. When it is full, backpressure reaches the engine.
-const WAITING: usize = 256;
+const QUEUE_LENGTH: usize = 256;
 /// Pause before reconnecting to the engine.
 const RETRY: Duration = Duration::from_millis(500);
 /// Interval at which replicas are listed again, since events can be lost.
@@ -208,7 +208,7 @@ async fn follow(
     look: Look,
 ) -> Result<(), CliError> {
     let mut printer = Printer::new(look);
-    let (sender, mut lines) = mpsc::channel(WAITING);
+    let (sender, mut lines) = mpsc::channel(QUEUE_LENGTH);
     let mut readers = tokio::task::JoinSet::new();
     // The containers that were followed, and what was printed of them, so that reading continues there after a restart.
     // `None` while a reader is active.
@@ -352,7 +352,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_moment_is_a_time_or_so_long_ago() {
+    fn a_time_is_absolute_or_relative() {
         let now = Timestamp::now();
         let ago = |text| now.duration_since(moment(text).unwrap()).as_secs();
         assert!((599..=601).contains(&ago("10m")));

@@ -21,6 +21,7 @@ mod layout;
 mod listeners;
 mod logs;
 mod ls;
+mod man;
 mod other_engine;
 mod output;
 mod project_status;
@@ -123,6 +124,9 @@ enum Command {
     Version(version::VersionArgs),
     /// Run the server of the demo's replicas
     #[command(hide = true)]
+    Man(man::ManArgs),
+    /// Serve as a replica of the demo
+    #[command(hide = true)]
     DemoServer(demo::ServerArgs),
 }
 
@@ -131,7 +135,12 @@ impl Command {
     fn has_data(&self) -> bool {
         !matches!(
             self,
-            Self::Exec(_) | Self::Curl(_) | Self::Completion(_) | Self::Supervise(_) | Self::DemoServer(_)
+            Self::Exec(_)
+                | Self::Curl(_)
+                | Self::Completion(_)
+                | Self::Supervise(_)
+                | Self::Man(_)
+                | Self::DemoServer(_)
         )
     }
 
@@ -264,6 +273,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<(), CliError> {
         Command::Disable(args) => boot::disable(context, args).await,
         Command::Supervise(args) => supervise::run(context, args).await,
         Command::Completion(args) => completion::run(&args),
+        Command::Man(args) => man::run(&args),
         Command::Version(args) => version::run(context, args).await,
     }
 }

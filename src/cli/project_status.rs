@@ -25,7 +25,7 @@ use super::{
 /// Limit for the engine's answer, if a supervisor has answered and the engine only adds details.
 const AT_ONCE: Duration = Duration::from_millis(800);
 /// The same, if the supervisor reports that the engine does not answer.
-const IF_IT_IS_BACK: Duration = Duration::from_millis(200);
+const RECONNECT_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// The status of the selected project, including orphans and published ports, and its file if there is one.
 ///
@@ -40,7 +40,7 @@ pub async fn status(context: &Context) -> Result<(Status, Option<Project>), CliE
             let mut status = session.status().await?;
             let finder = Finder::of(context, &name, file.as_ref());
             // The supervisor's status is shown whether or not the engine answers.
-            let patience = status.engine_unreachable_since.map_or(AT_ONCE, |_| IF_IT_IS_BACK);
+            let patience = status.engine_unreachable_since.map_or(AT_ONCE, |_| RECONNECT_TIMEOUT);
             match tokio::time::timeout(patience, of_engine(context, finder, &mut status)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(CliError::Engine(error))) => note_silence(&session, &mut status, &error).await?,

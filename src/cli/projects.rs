@@ -17,7 +17,7 @@ use super::context::Context;
 /// Limit for the engine's answer where it only improves a message.
 const AT_ONCE: Duration = Duration::from_secs(1);
 /// The largest number of projects in a message.
-const MOST_NAMED: usize = 10;
+const MAX_NAMED: usize = 10;
 
 /// The containers with labels of sameport, by project.
 ///
@@ -55,8 +55,8 @@ pub async fn name_them(context: &Context, error: LoadError) -> LoadError {
     let ours = found.into_iter().filter(|(_, checked)| !checked.ours.is_empty());
     let names: Vec<_> = ours.map(|(name, _)| name.to_string()).collect();
     let Some(first) = names.first() else { return error };
-    let shown = match names.get(..MOST_NAMED) {
-        Some(some) if names.len() > MOST_NAMED => format!("{}, …", some.join(", ")),
+    let shown = match names.get(..MAX_NAMED) {
+        Some(some) if names.len() > MAX_NAMED => format!("{}, …", some.join(", ")),
         _ => names.join(", "),
     };
     error.with_help(&format!("or name a project, as in `sameport -p {first} ps`: this engine has {shown}"))

@@ -6,7 +6,7 @@ use sameport::{
     compose::{self, Loaded, Severity},
     files::{Files, Watch, WatchError},
     spec::ProjectName,
-    supervisor::{EventKind, Mistake, Reading, WatchAsked},
+    supervisor::{EventKind, Mistake, Reading, WatchRequest},
 };
 use sha2::{Digest, Sha256};
 use tokio::{sync::mpsc, time::Instant};
@@ -23,7 +23,7 @@ pub struct Reload<'a> {
     /// The files that were read last, with their contents.
     files: Files,
     watch: Option<Watch>,
-    asked: Option<mpsc::Receiver<WatchAsked>>,
+    asked: Option<mpsc::Receiver<WatchRequest>>,
     /// How to restart the supervisor with other files or options, for messages.
     anew: String,
     retry: Option<Retry>,
@@ -130,11 +130,11 @@ impl<'a> Reload<'a> {
             self.retry = Some(Retry { at: Instant::now() + RETRY, error: text.clone() });
         }
         let told = before.is_some_and(|before| before.error == text);
-        (!told).then(|| EventKind::NotApplied { error: text, mistakes: mistakes(error) })
+        (!told).then(|| EventKind::Rejected { error: text, mistakes: mistakes(error) })
     }
 
     /// Handles a request to watch the files. Returns whether they have changed since the client read them.
-    fn take(&mut self, asked: WatchAsked) -> bool {
+    fn take(&mut self, asked: WatchRequest) -> bool {
         let here = compose::read(&self.context.options());
         let seen = &asked.reading;
         let refusal = match &here.result {
@@ -205,7 +205,7 @@ async fn changed(watch: &mut Option<Watch>) -> Result<(), WatchError> {
     }
 }
 
-async fn next(asked: &mut Option<mpsc::Receiver<WatchAsked>>) -> Option<WatchAsked> {
+async fn next(asked: &mut Option<mpsc::Receiver<WatchRequest>>) -> Option<WatchRequest> {
     match asked {
         Some(asked) => asked.recv().await,
         None => std::future::pending().await,

@@ -274,7 +274,7 @@ async fn change(
             }),
         },
     };
-    let done = state::tell_reset(&session).await.and(done);
+    let done = state::note_reset(&session).await.and(done);
     session.leave().await.and(done)
 }
 

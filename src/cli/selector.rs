@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_mean_two_things_names_both() {
+    fn an_ambiguous_name_is_an_error_with_both_meanings() {
         let names = names("web", &["1", "web-1"]);
         let Err(Unclear::Ambiguous(one, other)) = names.resolve("web-1-2") else { panic!("it is clear") };
         let CliError::Usage { message, help } = refused(&names, "web-1-2", Unclear::Ambiguous(one, other))

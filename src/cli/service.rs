@@ -6,7 +6,7 @@ use clap::Args;
 use sameport::{spec::ServiceName, supervisor::Request};
 
 use super::{
-    args::{Count, time},
+    args::{ScaleArg, time},
     confirm,
     context::Context,
     dry_run,
@@ -28,7 +28,7 @@ pub struct ScaleArgs {
     yes: bool,
     /// The number of replicas of each service
     #[arg(required = true, value_name = "SERVICE=N")]
-    counts: Vec<Count>,
+    counts: Vec<ScaleArg>,
 }
 
 /// Arguments of `sameport restart`.
@@ -110,6 +110,6 @@ async fn ask(context: &Context, request: Request) -> Result<(), CliError> {
             ),
         }),
     };
-    let done = state::tell_reset(&session).await.and(done);
+    let done = state::note_reset(&session).await.and(done);
     session.leave().await.and(done)
 }

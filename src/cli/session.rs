@@ -17,7 +17,7 @@ use sameport::{
     engine::{EngineError, docker::Docker},
     spec::{Project, ProjectName},
     supervisor::{
-        self, EventKind, Handle, Request, WatchAsked,
+        self, EventKind, Handle, Request, WatchRequest,
         engine_lock::{self, EngineLock, EngineLockError},
         lock::{Lock, LockError},
         owner::Owner,
@@ -35,16 +35,16 @@ use tokio::{
 use super::{context::Context, error::CliError, layout, other_engine, output, takeover};
 
 /// Limit for a supervisor that has just started to open its socket.
-const OPENING: Duration = Duration::from_secs(2);
+const SOCKET_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Limit for the engine's answer where it is not essential.
-const AT_ONCE: Duration = Duration::from_secs(1);
+const ENGINE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A pause of this length ends the history of a supervisor that does not mark its end.
-const PAST: Duration = Duration::from_millis(300);
+const HISTORY_PAUSE: Duration = Duration::from_millis(300);
 
 /// Limit for clients to read the last events of a supervisor that has ended.
-const FAREWELL: Duration = Duration::from_secs(2);
+const LAST_EVENTS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The supervisor that a command uses.
 pub enum Session {
@@ -133,11 +133,11 @@ impl Session {
     /// reports that error itself.
     async fn owner(context: &Context, project: &ProjectName) -> Option<Owner> {
         let look = async { engine_lock::owner(&context.engine().await.ok()?, project).await.ok()? };
-        tokio::time::timeout(AT_ONCE, look).await.ok()?
+        tokio::time::timeout(ENGINE_TIMEOUT, look).await.ok()?
     }
 
     async fn at(context: &Context, socket: &Path, project: &ProjectName) -> Result<Option<Self>, CliError> {
-        let deadline = tokio::time::Instant::now() + OPENING;
+        let deadline = tokio::time::Instant::now() + SOCKET_TIMEOUT;
         loop {
             let Some(client) = Client::connect(socket).await? else { return Ok(None) };
             let answered = async {
@@ -152,7 +152,7 @@ impl Session {
             };
             match answered.await {
                 // A supervisor that is ending can still accept connections.
-                Err(ClientError::BrokenOff(_) | ClientError::Ended)
+                Err(ClientError::ConnectionFailed(_) | ClientError::Ended)
                     if tokio::time::Instant::now() < deadline =>
                 {
                     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -306,7 +306,7 @@ impl Session {
         project: &ProjectName,
         file: Option<Project>,
     ) -> Result<Self, CliError> {
-        let deadline = tokio::time::Instant::now() + OPENING;
+        let deadline = tokio::time::Instant::now() + SOCKET_TIMEOUT;
         loop {
             if let Some(session) = Self::running(context, project).await? {
                 return Ok(session);
@@ -437,7 +437,7 @@ impl Session {
             return Ok(history);
         }
         let (mut events, mut history) = (client.events().await?, Vec::new());
-        while let Ok(Some(line)) = tokio::time::timeout(PAST, events.next()).await {
+        while let Ok(Some(line)) = tokio::time::timeout(HISTORY_PAUSE, events.next()).await {
             match line? {
                 Line::History(event) => history.push(event),
                 Line::Live(_) => break,
@@ -448,7 +448,7 @@ impl Session {
     }
 
     /// The queue of requests to watch the file; `None` if the supervisor is in another process.
-    pub fn watch_asked(&self) -> Option<mpsc::Receiver<WatchAsked>> {
+    pub fn watch_asked(&self) -> Option<mpsc::Receiver<WatchRequest>> {
         match self {
             Self::Other(_) => None,
             Self::Own(own) => own.handle.watch_asked(),
@@ -485,7 +485,7 @@ impl Session {
             Err(_) if self.has_ended().await => return Ok(()),
             Err(error) => return Err(error),
         }
-        let deadline = tokio::time::Instant::now() + OPENING;
+        let deadline = tokio::time::Instant::now() + SOCKET_TIMEOUT;
         while tokio::time::Instant::now() < deadline && !self.status().await?.idle {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -513,7 +513,7 @@ impl Session {
             let _ = task.await;
         }
         drop(handle);
-        server.finish(FAREWELL).await;
+        server.finish(LAST_EVENTS_TIMEOUT).await;
         engine_lock.release().await;
         superseded.get().cloned().map_or(Ok(()), |error| Err(error.into()))
     }
@@ -536,7 +536,7 @@ impl Session {
             paths.dedup();
         }
         self.leave().await?;
-        let deadline = tokio::time::Instant::now() + takeover::LEAVING;
+        let deadline = tokio::time::Instant::now() + takeover::STOP_TIMEOUT;
         let mut locks = Vec::new();
         for path in paths {
             loop {

@@ -40,9 +40,9 @@ const DATABASES: [&str; 26] = [
     "valkey",
 ];
 /// Suffixes of files that programs keep while they use a directory.
-const LOCKS: [&str; 4] = [".lck", ".lock", ".pid", ".sock"];
+const LOCK_FILE_SUFFIXES: [&str; 4] = [".lck", ".lock", ".pid", ".sock"];
 /// The number of directory entries that are searched for lock files.
-const MOST_ENTRIES: usize = 1000;
+const MAX_ENTRIES: usize = 1000;
 
 /// Data that several replicas would write to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,9 +121,9 @@ fn database(image: &str) -> Option<&'static str> {
 
 /// The name of the first lock file in a directory, if any.
 fn lock(folder: &Path) -> Option<String> {
-    let entries = fs::read_dir(folder).ok()?.flatten().take(MOST_ENTRIES);
+    let entries = fs::read_dir(folder).ok()?.flatten().take(MAX_ENTRIES);
     let mut names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-    names.find(|name| LOCKS.iter().any(|end| name.ends_with(end)))
+    names.find(|name| LOCK_FILE_SUFFIXES.iter().any(|end| name.ends_with(end)))
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use super::{
 };
 
 /// Limit for a supervisor that has just started to report the damage.
-const TELLING: Duration = Duration::from_secs(2);
+const REPORT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Reads the state of a project, to show it, and warns if the file is damaged. The file is not changed: only a
 /// supervisor moves it away.
@@ -39,13 +39,13 @@ pub fn warn_of_damage(context: &Context, project: &ProjectName) -> Result<State,
 }
 
 /// Reports if a supervisor in this process has reset the state.
-pub async fn tell_reset(session: &Session) -> Result<(), CliError> {
+pub async fn note_reset(session: &Session) -> Result<(), CliError> {
     session.told().iter().find(|event| is_reset(event)).map_or(Ok(()), tell)
 }
 
 /// Reports if a supervisor in the background has reset the state when it started. It records that before a client can
 /// connect.
-pub async fn tell_reset_of_other(session: &Session) -> Result<(), CliError> {
+pub async fn note_background_reset(session: &Session) -> Result<(), CliError> {
     let mut events = session.events().await?;
     let found = async {
         while let Some(line) = events.next().await {
@@ -57,7 +57,7 @@ pub async fn tell_reset_of_other(session: &Session) -> Result<(), CliError> {
         Ok(())
     };
     // Its log has the event as well.
-    tokio::time::timeout(TELLING, found).await.unwrap_or(Ok(()))
+    tokio::time::timeout(REPORT_TIMEOUT, found).await.unwrap_or(Ok(()))
 }
 
 fn is_reset(event: &Event) -> bool {

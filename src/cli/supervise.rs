@@ -68,9 +68,9 @@ pub struct SuperviseArgs {
 const RETRY: Duration = Duration::from_secs(1);
 /// Interval at which unused memory is returned to the system: the start and each change need more than the steady
 /// state.
-const TIDY: Duration = Duration::from_secs(5);
+const RELEASE_INTERVAL: Duration = Duration::from_secs(5);
 /// Size in bytes at which the log of a supervisor in the background is rotated. One rotated log is kept.
-const LARGEST_LOG: u64 = 4 << 20;
+const MAX_LOG_BYTES: u64 = 4 << 20;
 
 /// Runs `sameport supervise`.
 pub async fn run(context: &Context, args: SuperviseArgs) -> Result<(), CliError> {
@@ -145,7 +145,7 @@ async fn supervise(
                 Wanted::Reload => {}
             },
             wanted = reload.wanted() => if let Err(error) = wanted {
-                session.tell(supervisor::EventKind::NotWatched { error: error.to_string() });
+                session.tell(supervisor::EventKind::WatchUnavailable { error: error.to_string() });
                 continue;
             },
         }
@@ -198,7 +198,7 @@ async fn engine(signals: &mut Signals) -> Result<Option<Docker>, CliError> {
 /// Returns unused memory to the system, periodically.
 async fn tidy() {
     loop {
-        tokio::time::sleep(TIDY).await;
+        tokio::time::sleep(RELEASE_INTERVAL).await;
         kernel::give_memory_back();
     }
 }
@@ -265,7 +265,7 @@ fn rejected(error: &str, diagnostics: &[Diagnostic]) {
 
 /// Whether a log entry of a library may contain data that is exchanged with the engine, such as environments, which can
 /// contain secrets. They are excluded at every log level.
-fn tells_bodies(target: &str, level: tracing::Level) -> bool {
+fn may_contain_bodies(target: &str, level: tracing::Level) -> bool {
     let library = target.split("::").next().unwrap_or_default();
     matches!(library, "bollard" | "hyper" | "hyper_util" | "h2") && level > tracing::Level::INFO
 }
@@ -278,12 +278,12 @@ fn log(context: &Context, name: &ProjectName, args: &SuperviseArgs) -> Result<()
     };
     let filter = EnvFilter::try_from_env("SAMEPORT_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
-    let no_bodies = filter_fn(|about| !tells_bodies(about.target(), *about.level()));
+    let no_bodies = filter_fn(|about| !may_contain_bodies(about.target(), *about.level()));
     // The log of a supervisor in the background is not read on a terminal.
     let result = match (args.background, args.json) {
         (true, _) => {
             let path = context.paths()?.log(name);
-            let file = SmallLog::open(&path).map_err(CliError::io(path.display().to_string()))?;
+            let file = RotatingLog::open(&path).map_err(CliError::io(path.display().to_string()))?;
             log.with_ansi(false).with_writer(file).finish().with(no_bodies).try_init()
         }
         (false, true) => log.json().with_writer(io::stderr).finish().with(no_bodies).try_init(),
@@ -297,12 +297,12 @@ fn log(context: &Context, name: &ProjectName, args: &SuperviseArgs) -> Result<()
 
 /// A log of limited size. It is created again if it is removed.
 #[derive(Clone)]
-struct SmallLog {
+struct RotatingLog {
     path: PathBuf,
     file: Arc<Mutex<(File, u64)>>,
 }
 
-impl SmallLog {
+impl RotatingLog {
     fn open(path: &Path) -> io::Result<Self> {
         let file = open_log(path)?;
         let size = file.metadata()?.len();
@@ -310,17 +310,17 @@ impl SmallLog {
     }
 }
 
-impl Write for SmallLog {
+impl Write for RotatingLog {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut held = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let (file, size) = &mut *held;
         // Entries are rare, and the check is one system call.
         let is_removed =
             fs::symlink_metadata(&self.path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
-        if *size > LARGEST_LOG && !is_removed {
+        if *size > MAX_LOG_BYTES && !is_removed {
             fs::rename(&self.path, rotated_log(&self.path))?;
         }
-        if *size > LARGEST_LOG || is_removed {
+        if *size > MAX_LOG_BYTES || is_removed {
             if let Some(folder) = self.path.parent() {
                 private_folder::make(folder)?;
             }
@@ -337,7 +337,7 @@ impl Write for SmallLog {
     }
 }
 
-impl<'a> MakeWriter<'a> for SmallLog {
+impl<'a> MakeWriter<'a> for RotatingLog {
     type Writer = Self;
 
     fn make_writer(&'a self) -> Self {

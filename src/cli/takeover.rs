@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::{context::Context, error::CliError, other_engine, output};
 
 /// Limit for a supervisor to end after it was asked to.
-pub const LEAVING: Duration = Duration::from_secs(15);
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Which supervisors a command replaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,7 +161,9 @@ pub async fn replace(context: &Context, project: &ProjectName, which: Replace) -
     let version = match client.version().await {
         Ok(version) => version,
         // It is ending by itself.
-        Err(ClientError::BrokenOff(_) | ClientError::Ended | ClientError::NotRunning { .. }) => return Ok(()),
+        Err(ClientError::ConnectionFailed(_) | ClientError::Ended | ClientError::NotRunning { .. }) => {
+            return Ok(());
+        }
         Err(error) => return Err(error.into()),
     };
     other_engine::check(context, project, &version).await?;
@@ -197,7 +199,7 @@ pub fn holder(lock: &Path) -> Option<Holder> {
 
 /// Waits until a lock is free.
 pub async fn wait_for(lock: &Path) -> Result<(), CliError> {
-    let deadline = Instant::now() + LEAVING;
+    let deadline = Instant::now() + STOP_TIMEOUT;
     loop {
         match Lock::acquire(lock) {
             Ok(_) => return Ok(()),
@@ -214,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_supervisor_is_of_the_unit_whose_main_process_it_is() {
+    fn the_unit_of_a_supervisor_is_that_of_its_main_process() {
         let supervise = "/usr/bin/sameport -f /srv/shop/compose.yaml supervise";
         for (groups, command, wanted) in [
             ("0::/system.slice/shop.service\n", supervise, Some("systemctl restart shop.service")),

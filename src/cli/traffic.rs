@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_waits_for_a_drain_waits_for_connections_and_for_datagrams() {
+    fn a_drain_waits_for_connections_and_datagrams() {
         let traffic = |weight, connections, udp_idle_seconds| Traffic {
             address: None,
             weight,

@@ -14,7 +14,7 @@ use sameport::{
 };
 
 use super::{
-    args::{Count, time},
+    args::{ScaleArg, time},
     background::{self, Start},
     boot::{self, Boot, Setup},
     confirm,
@@ -52,7 +52,7 @@ pub struct UpArgs {
     watch: bool,
     /// Set the number of replicas of a service
     #[arg(long, value_name = "SERVICE=N")]
-    scale: Vec<Count>,
+    scale: Vec<ScaleArg>,
     /// Do not ask for confirmation, however many replicas --scale starts
     #[arg(short, long)]
     yes: bool,
@@ -128,7 +128,7 @@ pub async fn run(context: &Context, args: UpArgs) -> Result<(), CliError> {
             let session = background::spawn(context, &name, &start).await?;
             let done = in_background(&session, &loaded, &up_request, &mut signals).await;
             let done = match damage {
-                Some(_) => state::tell_reset_of_other(&session).await.and(done),
+                Some(_) => state::note_background_reset(&session).await.and(done),
                 None => done,
             };
             both(done, boot_after_up(&up_request, &name, true).await)
@@ -394,7 +394,7 @@ async fn attend(
             // The supervisor keeps trying, so a failure is shown and does not end the command.
             Err(error) => output::colored_note(&error.render().unwrap_or_default())?,
         }
-        state::tell_reset(session).await?;
+        state::note_reset(session).await?;
         sharing(session).await?;
         orphans(session).await?;
         tokio::try_join!(
@@ -412,7 +412,7 @@ async fn attend(
                 Wanted::End => return Err(CliError::Interrupted),
             },
             wanted = reload.wanted() => if let Err(error) = wanted {
-                session.tell(EventKind::NotWatched { error: error.to_string() });
+                session.tell(EventKind::WatchUnavailable { error: error.to_string() });
                 continue;
             },
         }

@@ -45,7 +45,7 @@ const COMPOSE: [(&str, &str); 24] = [
 ];
 
 /// The subcommands of `rollout`.
-const OF_ROLLOUT: [&str; 7] = ["status", "pause", "resume", "undo", "promote", "abort", "history"];
+const ROLLOUT_COMMANDS: [&str; 7] = ["status", "pause", "resume", "undo", "promote", "abort", "history"];
 
 /// The error for such arguments; `None` if clap's own error is better.
 pub fn explain(error: &clap::Error, args: &[OsString]) -> Option<CliError> {
@@ -75,10 +75,10 @@ pub fn explain(error: &clap::Error, args: &[OsString]) -> Option<CliError> {
             let at = words.iter().position(|word| *word == "rollout")?;
             let [first, second, ..] = words.get(at + 1..)? else { return None };
             let help = |name, service| format!("did you mean `sameport rollout {name} {service}`?");
-            if let Some(name) = OF_ROLLOUT.iter().find(|name| *name == second) {
+            if let Some(name) = ROLLOUT_COMMANDS.iter().find(|name| *name == second) {
                 return usage(format!("`{name}` stands before the service"), help(name, first));
             }
-            let name = OF_ROLLOUT.iter().find(|name| is_close(name, first))?;
+            let name = ROLLOUT_COMMANDS.iter().find(|name| is_close(name, first))?;
             usage(format!("`rollout` has no command `{first}`"), help(name, second))
         }
         _ => None,
@@ -111,14 +111,14 @@ mod tests {
     use crate::cli::Cli;
 
     #[test]
-    fn no_command_that_sameport_has_is_explained_away() {
+    fn hints_name_no_existing_command() {
         for command in Cli::command().get_subcommands() {
             assert!(COMPOSE.iter().all(|(name, _)| *name != command.get_name()), "{}", command.get_name());
         }
     }
 
     #[test]
-    fn a_word_is_close_with_one_slip() {
+    fn a_word_is_close_with_one_typo() {
         for typed in ["stauts", "statu", "statuss", "statis", "status"] {
             assert!(is_close("status", typed), "{typed}");
         }

@@ -4,6 +4,7 @@ use clap::Args;
 use sameport::{
     api::schema::{EngineVersion, VERSION, Version},
     engine::{Engine, EngineInfo, docker::Docker},
+    kernel::LAYOUT,
 };
 use serde_json::json;
 
@@ -17,13 +18,24 @@ pub struct VersionArgs {}
 /// Runs `sameport version`.
 pub async fn run(context: &Context, _: VersionArgs) -> Result<(), CliError> {
     let version = env!("CARGO_PKG_VERSION");
+    // `config/release` and `./demo` set it: a build script would compile everything anew with each commit.
+    let commit = option_env!("SAMEPORT_COMMIT").filter(|commit| !commit.is_empty());
     let platform = format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH);
     let engine: Result<EngineInfo, _> = async { Docker::connect().await?.info().await }.await;
     if let Some(format) = context.data() {
         let engine = engine.ok().map(|info| EngineVersion { name: info.name, api_version: info.api_version });
-        return format.item(&Version { release: version.to_owned(), platform, schema: VERSION, engine });
+        return format.item(&Version {
+            release: version.to_owned(),
+            platform,
+            commit: commit.map(str::to_owned),
+            schema: VERSION,
+            kernel_layout: LAYOUT,
+            engine,
+        });
     }
-    output::line(&format!("sameport {version} ({platform})"))?;
+    let commit = commit.map_or_else(String::new, |commit| format!(", commit {commit}"));
+    output::line(&format!("sameport {version} ({platform}{commit})"))?;
+    output::line(&format!("JSON schema {VERSION}, kernel layout {LAYOUT}"))?;
     match engine {
         Ok(info) => output::line(&format!("{}, API {}", info.name, info.api_version)),
         Err(error) => output::line(&format!("no engine: {error}")),

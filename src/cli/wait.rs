@@ -40,15 +40,15 @@ pub enum Until {
 }
 
 /// The number of consecutive failures at which the wait fails.
-const OFTEN: u32 = 3;
+const MAX_EXITS: u32 = 3;
 /// How long a replica without a health check must stay up. nginx retries to bind its port for about this time.
-const STEADY: Duration = Duration::from_secs(3);
+const MIN_UPTIME: Duration = Duration::from_secs(3);
 /// Limit for the supervisor to read the last log lines of a failed replica.
 const REPORT: Duration = Duration::from_secs(2);
 /// Limit for events that were recorded before the condition was met.
 const LAST_EVENTS: Duration = Duration::from_millis(100);
 /// How long `up -d` waits for replicas to accept connections.
-const FIRST: Duration = Duration::from_secs(10);
+const ACCEPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Interval at which the status is polled, unless an event reports convergence.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -80,7 +80,7 @@ pub async fn services(
 ) -> Result<(), CliError> {
     let deadline = limit.map(|limit| Instant::now() + limit);
     let mut progress = Progress::new(context.data());
-    let mut steadiness = Steadiness::default();
+    let mut steadiness = StabilityTracker::default();
     let mut shown = Ok(());
     let (mut before, mut failed_at) = (None, None);
     let mut only_draining_since = None;
@@ -196,7 +196,7 @@ pub async fn until_taken(
     mut events: impl Stream<Item = Result<Line, CliError>> + Unpin,
     publish: &BTreeSet<ServiceName>,
 ) -> Result<(), CliError> {
-    let deadline = Instant::now() + FIRST;
+    let deadline = Instant::now() + ACCEPT_TIMEOUT;
     let mut progress = Progress::new(context.data());
     loop {
         let mut status = session.status().await?;
@@ -292,12 +292,12 @@ fn is_enough(status: &Status, until: Until, named: &[ServiceName]) -> bool {
 
 /// Tracks whether everything has been up for long enough.
 #[derive(Debug, Default)]
-struct Steadiness {
+struct StabilityTracker {
     converged_at: Option<Instant>,
     exits: u32,
 }
 
-impl Steadiness {
+impl StabilityTracker {
     /// Replicas that started long ago count at once. The local clock is used as well, since the engine's may differ.
     fn look(&mut self, status: &Status, now: Instant) -> bool {
         let exits = status.replicas.iter().map(|replica| replica.exits).sum();
@@ -308,7 +308,7 @@ impl Steadiness {
         if status.converged {
             self.converged_at.get_or_insert(now);
         }
-        self.converged_at.is_some_and(|at| now - at >= STEADY) || status.replicas.iter().all(is_steady)
+        self.converged_at.is_some_and(|at| now - at >= MIN_UPTIME) || status.replicas.iter().all(is_steady)
     }
 }
 
@@ -316,7 +316,7 @@ impl Steadiness {
 fn is_steady(replica: &Replica) -> bool {
     let age = replica.started_at.map(|at| Timestamp::now().duration_since(at.0));
     replica.state != ReplicaState::Running
-        || age.is_some_and(|age| Duration::try_from(age).is_ok_and(|age| age >= STEADY))
+        || age.is_some_and(|age| Duration::try_from(age).is_ok_and(|age| age >= MIN_UPTIME))
 }
 
 /// Shows events until the rollout of a service has finished, or waits for a command. `events` must have been subscribed
@@ -447,7 +447,7 @@ fn failure(status: &Status, before: &BTreeMap<String, u32>) -> Option<CliError> 
             let message = convert::port_not_shared(name, &found.image, found.port);
             return Some(CliError::failed(message, Some(&convert::how_to_share(found.port))));
         }
-        if replica.exits < OFTEN {
+        if replica.exits < MAX_EXITS {
             continue;
         }
         // The port may be free at the next attempt, once its holder has exited.
@@ -465,7 +465,7 @@ fn failure(status: &Status, before: &BTreeMap<String, u32>) -> Option<CliError> 
 
 /// Whether the attempts are enough to report a failure. `None` means that nothing is attempted, so it cannot succeed.
 fn is_often(attempts: Option<u32>) -> bool {
-    attempts.is_none_or(|attempts| attempts >= OFTEN)
+    attempts.is_none_or(|attempts| attempts >= MAX_EXITS)
 }
 
 fn log_tail(replica: &Replica) -> String {
@@ -497,8 +497,8 @@ mod tests {
     }
 
     #[test]
-    fn what_crashes_between_two_looks_is_not_steady() {
-        let (begin, mut steadiness) = (Instant::now(), Steadiness::default());
+    fn a_crash_between_two_polls_is_not_stable() {
+        let (begin, mut steadiness) = (Instant::now(), StabilityTracker::default());
         for (seconds, converged, exits, wanted) in [
             (0, true, 0, false),
             (2, true, 0, false),
@@ -515,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_ended_in_failure_is_no_success_of_any_up() {
+    fn a_failed_replica_is_not_up() {
         let mut failed = status(false, 1);
         let exit = serde_json::json!({ "exit_code": 3, "out_of_memory": false, "error": null, "at": "1970-01-01T00:00:00Z" });
         let state = serde_json::json!({ "state": "failed", "exit": exit });
@@ -537,7 +537,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_waited_for_is_named() {
+    fn the_timeout_names_what_is_missing() {
         let mut deaf = status(false, 0);
         deaf.replicas[0].state =
             ReplicaState::NotListening { missing_ports: vec![80], unreachable_address: None };
@@ -551,14 +551,14 @@ mod tests {
     }
 
     #[test]
-    fn an_age_that_is_known_need_not_be_waited_for() {
+    fn a_replica_with_a_known_age_is_stable_at_once() {
         let mut old = status(true, 0);
         old.replicas[0].started_at = Some(Timestamp::UNIX_EPOCH.into());
-        assert!(Steadiness::default().look(&old, Instant::now()));
+        assert!(StabilityTracker::default().look(&old, Instant::now()));
     }
 
     #[test]
-    fn who_ends_for_an_exclusive_port_may_find_it_free_the_next_time_but_not_for_ever() {
+    fn a_conflict_on_an_exclusive_port_fails_after_repeated_exits() {
         let ended = |exits| {
             let mut status = status(false, exits);
             let termination = serde_json::json!({
@@ -568,14 +568,14 @@ mod tests {
             status.replicas[0].last_termination = Some(serde_json::from_value(termination).unwrap());
             failure(&status, &BTreeMap::new()).map(|error| error.to_string())
         };
-        assert_eq!(ended(OFTEN - 1), None);
-        let told = ended(OFTEN).unwrap();
+        assert_eq!(ended(MAX_EXITS - 1), None);
+        let told = ended(MAX_EXITS).unwrap();
         assert!(told.contains("web-1 asked for port 30001/tcp, which is exclusive"), "{told}");
         assert!(told.contains("x-sameport: { ports: { \"30001\": shared } }"), "{told}");
     }
 
     #[test]
-    fn the_last_words_of_a_failure_are_those_of_its_last_end() {
+    fn the_log_tail_of_a_failure_is_that_of_its_last_exit() {
         let exit = |code| serde_json::json!({ "exit_code": code, "out_of_memory": false, "error": null, "at": "1970-01-01T00:00:00Z" });
         let mut failed = status(false, 1);
         failed.replicas[0].state =
@@ -592,8 +592,8 @@ mod tests {
     }
 
     #[test]
-    fn ends_from_before_are_no_failure_of_who_is_up_again() {
-        let mut ended = status(false, OFTEN);
+    fn earlier_exits_do_not_count_against_a_running_replica() {
+        let mut ended = status(false, MAX_EXITS);
         let termination = serde_json::json!({
             "exit": { "exit_code": 0, "out_of_memory": false, "error": null, "at": "1970-01-01T00:00:00Z" },
             "log": [],
@@ -612,7 +612,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rollout_ends_when_another_one_takes_its_place_and_not_when_it_goes_back_by_itself() {
+    fn a_rollout_ends_when_replaced_and_not_when_rolled_back() {
         let service = "web".parse().unwrap();
         let followed = Followed { service: &service, version: Some(4) };
         let started = |service: &str, version, rollback: serde_json::Value| {

@@ -11,7 +11,7 @@ use super::{
 };
 
 /// The deepest nesting of defaults within defaults.
-const DEEPEST: usize = 32;
+const MAX_DEPTH: usize = 32;
 /// The largest size of one interpolated text, in bytes.
 const LONGEST: usize = 1 << 20;
 
@@ -32,10 +32,10 @@ pub(super) struct Failure {
 
 /// Interpolates a text. Calls `unset` for each variable that has neither a value nor a default.
 pub(super) fn fill(text: &str, lookup: Lookup<'_>, unset: &mut dyn FnMut(&str)) -> Result<String, Failure> {
-    Filler { whole: text, lookup, unset, depth: 0 }.fill(0..text.len())
+    Interpolator { whole: text, lookup, unset, depth: 0 }.fill(0..text.len())
 }
 
-struct Filler<'a> {
+struct Interpolator<'a> {
     whole: &'a str,
     lookup: Lookup<'a>,
     unset: &'a mut dyn FnMut(&str),
@@ -50,7 +50,7 @@ enum Operator {
     Alternative,
 }
 
-impl Filler<'_> {
+impl Interpolator<'_> {
     fn fill(&mut self, range: Range<usize>) -> Result<String, Failure> {
         let mut out = String::new();
         let mut at = range.start;
@@ -150,7 +150,7 @@ impl Filler<'_> {
     }
 
     fn nested(&mut self, range: Range<usize>) -> Result<String, Failure> {
-        if self.depth >= DEEPEST {
+        if self.depth >= MAX_DEPTH {
             return Err(invalid(range, "defaults nested too deep"));
         }
         self.depth += 1;
@@ -312,12 +312,12 @@ mod tests {
     }
 
     #[test]
-    fn an_unset_variable_is_told() {
+    fn an_unset_variable_is_reported() {
         assert_eq!(filled("a${NONE}b$OTHER"), Ok(("ab".into(), vec!["NONE".into(), "OTHER".into()])));
     }
 
     #[test]
-    fn mistakes_name_their_place() {
+    fn errors_have_their_place() {
         for (text, expected) in [
             ("a ${NONE:?no luck} b", "${NONE:?no luck}: variable `NONE` is required: no luck"),
             ("${EMPTY:?}", "${EMPTY:?}: variable `EMPTY` is required"),

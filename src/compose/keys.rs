@@ -400,7 +400,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tables_are_sorted_and_tell_each_key_once() {
+    fn tables_are_sorted_and_have_no_duplicates() {
         for table in [
             TOP,
             SERVICE,

@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_yaml_does_not_print_is_escaped() {
+    fn unprintable_characters_are_escaped() {
         for (given, wanted) in [
             ("a", "a"),
             ("a b", r#""a b""#),

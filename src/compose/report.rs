@@ -16,7 +16,7 @@ use crate::files::Files;
 /// The largest number of errors, and of warnings, that are kept; more are counted.
 const MOST: usize = 50;
 /// The longest part of a line that a message shows, in bytes.
-const WIDEST: usize = 400;
+const MAX_EXCERPT: usize = 400;
 
 /// The longest sentence of a message, in bytes.
 const LONGEST: usize = 500;
@@ -236,9 +236,9 @@ impl Report {
         let (line, column) = source.position(range.start);
         let mut shown = source.line(line);
         let mark = range.start.clamp(shown.start, shown.end)..range.end.clamp(shown.start, shown.end);
-        if shown.len() > WIDEST {
-            let start = source.floor(mark.start.saturating_sub(WIDEST / 4).max(shown.start));
-            shown = start..source.floor((start + WIDEST).min(shown.end));
+        if shown.len() > MAX_EXCERPT {
+            let start = source.floor(mark.start.saturating_sub(MAX_EXCERPT / 4).max(shown.start));
+            shown = start..source.floor((start + MAX_EXCERPT).min(shown.end));
         }
         let (start, mut end) = (source.floor(mark.start), mark.end.clamp(mark.start, shown.end));
         while !source.text.is_char_boundary(end) {

@@ -15,13 +15,13 @@ use super::{
 };
 
 /// The largest text, in bytes.
-pub(super) const MOST_BYTES: usize = crate::files::LARGEST as usize;
+pub(super) const MOST_BYTES: usize = crate::files::MAX_FILE_BYTES as usize;
 /// The largest number of values in one text, including those that aliases repeat.
 const MOST_NODES: usize = 100_000;
 /// The largest total size of all scalars in one text, in bytes, including those that aliases repeat.
 const MOST_SCALAR_BYTES: usize = 8 << 20;
 /// The deepest nesting of values.
-const DEEPEST: usize = 64;
+const MAX_DEPTH: usize = 64;
 
 /// Parses all documents of a text. Errors are pushed to `report`; `None` if the text cannot be used.
 pub(super) fn read(source: &Rc<Source>, at: At, report: &Report) -> Option<Vec<Node>> {
@@ -29,8 +29,8 @@ pub(super) fn read(source: &Rc<Source>, at: At, report: &Report) -> Option<Vec<N
         Reader { whole: at, report, open: Vec::new(), anchors: HashMap::new(), used: Size::default() };
     let mut options = granit_parser::Options::default();
     options.set_emit_comments(false);
-    options.flow_nesting_limit = DEEPEST;
-    options.block_nesting_limit = DEEPEST;
+    options.flow_nesting_limit = MAX_DEPTH;
+    options.block_nesting_limit = MAX_DEPTH;
     let mut documents = Vec::new();
     let mut parser = Parser::new_from_str_with_options(&source.text, options);
     while let Some(event) = parser.next_event() {
@@ -139,7 +139,7 @@ impl Reader<'_> {
         tag: Option<&Tag>,
         content: Content,
     ) -> Result<(), Box<Problem>> {
-        if self.open.len() >= DEEPEST {
+        if self.open.len() >= MAX_DEPTH {
             return Err(fatal(too_deep(at)));
         }
         let size = Size { nodes: 1, ..Size::default() };
@@ -166,7 +166,7 @@ impl Reader<'_> {
 
     /// Adds a complete value to its parent. Returns it if it is a whole document.
     fn value(&mut self, node: Node, size: Size, anchor: usize) -> Result<Option<Node>, Box<Problem>> {
-        if self.open.len() + size.depth > DEEPEST {
+        if self.open.len() + size.depth > MAX_DEPTH {
             return Err(fatal(too_deep(node.at)));
         }
         if anchor > 0 {
@@ -281,7 +281,7 @@ fn fatal(problem: Problem) -> Box<Problem> {
 }
 
 fn too_deep(at: At) -> Problem {
-    Problem::error(at, format!("values are nested deeper than {DEEPEST} levels"))
+    Problem::error(at, format!("values are nested deeper than {MAX_DEPTH} levels"))
         .help("no Compose file needs that; look for an unclosed bracket")
 }
 
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn what_compose_files_use_is_read() {
+    fn features_of_compose_files_are_parsed() {
         for (text, expected) in [
             ("a: 0440\nb: yes\nc: \"1\"\nd: 'x'", "{a: 0440, b: yes, c: \"1\", d: \"x\"}"),
             ("a: |\n  x\n  y\nb: >-\n  x\n  y", "{a: \"x\\ny\\n\", b: \"x y\"}"),

@@ -466,7 +466,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_listening_is_refused() {
+    async fn a_port_without_listener_is_refused() {
         // Bound, so that no other program gets the port, but not listening.
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();

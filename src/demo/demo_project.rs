@@ -22,11 +22,11 @@ use crate::{
 use super::DemoError;
 
 /// Limit for the replicas to start.
-const UP_WITHIN: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// Limit for the removal of the project.
-const DOWN_WITHIN: Duration = Duration::from_secs(60);
+const REMOVE_TIMEOUT: Duration = Duration::from_secs(60);
 /// The number of failed actions at which the start is given up.
-const FAILURES: u32 = 5;
+const MAX_FAILURES: u32 = 5;
 
 /// A supervised project. [`DemoProject::clear`] or [`DemoProject::leave`] must end it.
 pub struct DemoProject<E> {
@@ -76,9 +76,9 @@ impl<E: Engine> DemoProject<E> {
     pub async fn up(&self) -> Result<(), DemoError> {
         let (kept, mut events) = self.handle.journal().follow();
         let mut kept = kept.into_iter();
-        let deadline = Instant::now() + UP_WITHIN;
+        let deadline = Instant::now() + START_TIMEOUT;
         let (mut reason, mut failures) = (None, 0);
-        while failures < FAILURES {
+        while failures < MAX_FAILURES {
             let event = match kept.next() {
                 Some(event) => event,
                 None => match timeout_at(deadline, next(&mut events)).await {
@@ -100,7 +100,7 @@ impl<E: Engine> DemoProject<E> {
                 _ => {}
             }
         }
-        Err(DemoError::NotUp { limit: UP_WITHIN, reason })
+        Err(DemoError::NotStarted { limit: START_TIMEOUT, reason })
     }
 
     /// Kills the replica of a slot with SIGKILL. The supervisor is not informed.
@@ -108,7 +108,7 @@ impl<E: Engine> DemoProject<E> {
     /// # Errors
     /// If the slot has no running replica, or the engine fails.
     pub async fn kill(&self, slot: u32) -> Result<(), DemoError> {
-        let victim = self.container(slot).await?.ok_or(DemoError::NoVictim { slot })?;
+        let victim = self.container(slot).await?.ok_or(DemoError::NoReplica { slot })?;
         Ok(self.engine.kill(&victim, "SIGKILL").await?)
     }
 
@@ -132,7 +132,7 @@ impl<E: Engine> DemoProject<E> {
     pub async fn clear(self) -> Result<(), DemoError> {
         let request = Request::Down { volumes: true, grace: Some(Duration::from_secs(2)) };
         self.ask(request).await?;
-        self.end(DOWN_WITHIN).await
+        self.end(REMOVE_TIMEOUT).await
     }
 
     /// Ends the supervisor and leaves the replicas running.
@@ -141,7 +141,7 @@ impl<E: Engine> DemoProject<E> {
     /// If the supervisor does not end within 60 s.
     pub async fn leave(self) -> Result<(), DemoError> {
         self.ask(Request::Detach).await?;
-        self.end(DOWN_WITHIN).await
+        self.end(REMOVE_TIMEOUT).await
     }
 
     async fn end(self, limit: Duration) -> Result<(), DemoError> {
@@ -154,16 +154,16 @@ impl<E: Engine> DemoProject<E> {
         }
         match ended {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(DemoError::NotCleared { project, reason: error.to_string() }),
+            Ok(Err(error)) => Err(DemoError::NotRemoved { project, reason: error.to_string() }),
             Err(_) => {
                 let (kept, _) = handle.journal().follow();
                 let failed = kept.into_iter().rev().find_map(|event| match event.kind {
                     EventKind::Failed { error, .. } => Some(error),
-                    EventKind::EngineLost { reason } => Some(reason),
+                    EventKind::EngineUnreachable { reason } => Some(reason),
                     _ => None,
                 });
                 let reason = failed.unwrap_or_else(|| format!("it took longer than {} s", limit.as_secs()));
-                Err(DemoError::NotCleared { project, reason })
+                Err(DemoError::NotRemoved { project, reason })
             }
         }
     }
@@ -243,7 +243,7 @@ mod tests {
         .await
         .unwrap();
         let error = demo_project.up().await.unwrap_err();
-        assert!(matches!(&error, DemoError::NotUp { reason: Some(_), .. }), "{error}");
+        assert!(matches!(&error, DemoError::NotStarted { reason: Some(_), .. }), "{error}");
         engine.world().faults.refused = 0;
         demo_project.clear().await.unwrap();
     }

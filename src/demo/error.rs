@@ -54,7 +54,7 @@ pub enum DemoError {
         limit.as_secs(),
         reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default()
     )]
-    NotUp {
+    NotStarted {
         /// How long the demo waited.
         limit: Duration,
         /// The last failure.
@@ -62,7 +62,7 @@ pub enum DemoError {
     },
     /// There is no replica to kill.
     #[error("replica {slot} of the demo does not run")]
-    NoVictim {
+    NoReplica {
         /// The slot of the missing replica.
         slot: u32,
     },
@@ -94,7 +94,7 @@ pub enum DemoError {
     Abandoned,
     /// The project could not be removed completely.
     #[error("the demo's project {project} could not be removed: {reason}")]
-    NotCleared {
+    NotRemoved {
         /// The name of the project.
         project: ProjectName,
         /// Why it could not be removed.
@@ -107,11 +107,9 @@ impl DemoError {
     #[must_use]
     pub fn help(&self) -> Option<String> {
         match self {
-            Self::Image(ImageError::NotStatic) => Some(format!(
-                "build one that is not: RUSTFLAGS=\"-C target-feature=+crt-static\" cargo build --release \
-                 --target {}-unknown-linux-gnu; or run `./demo`, which does that",
-                std::env::consts::ARCH
-            )),
+            Self::Image(ImageError::NotElf | ImageError::Libraries(_)) => {
+                Some("run `./demo` in the source, which builds a static program".to_owned())
+            }
             Self::Engine(error) => error.help().map(str::to_owned),
             Self::Remote => Some("unset DOCKER_HOST, or run the demo on the engine's host".to_owned()),
             Self::Port { port: Some(_), .. } => {
@@ -120,7 +118,7 @@ impl DemoError {
             Self::Abandoned => {
                 Some("`sameport -p PROJECT down`, with the project's name from above, removes it".to_owned())
             }
-            Self::NotCleared { project, .. } => Some(format!("`sameport -p {project} down` removes it")),
+            Self::NotRemoved { project, .. } => Some(format!("`sameport -p {project} down` removes it")),
             _ => None,
         }
     }

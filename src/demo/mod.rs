@@ -1,7 +1,7 @@
 //! The demo, which needs no image and no registry, and its load generator.
 //!
 //! [`play()`] starts a project with a few replicas of [`server`] on one port, sends requests with [`client`], kills a
-//! replica, and reports the results. The image contains only this program, see [`image`]. No other module of the
+//! replica, and reports the results. The image contains this program, see [`image`]. No other module of the
 //! library depends on this one; the tests on a real engine use its client.
 
 pub mod client;

@@ -22,13 +22,13 @@ use super::{
 };
 
 /// The slot of the replica to kill.
-const VICTIM: u32 = 2;
+const KILLED_SLOT: u32 = 2;
 /// The share of the load after which the replica is killed.
 const KILL_AFTER: f64 = 0.4;
 /// Limit for the replacement to answer.
 const REPLACED_WITHIN: Duration = Duration::from_secs(30);
 /// Interval at which the display is updated.
-const FRAME: Duration = Duration::from_millis(100);
+const REFRESH_INTERVAL: Duration = Duration::from_millis(100);
 
 const BAD: Style = AnsiColor::Red.on_default().bold();
 const GOOD: Style = AnsiColor::Green.on_default().bold();
@@ -136,19 +136,20 @@ async fn run<E: Engine, W: Write>(
     .await?;
 
     let at = running.elapsed();
-    demo_project.kill(VICTIM).await?;
+    demo_project.kill(KILLED_SLOT).await?;
     let seconds = at.as_secs_f64();
-    screen.say(&format!("  {BAD}web-{VICTIM} was killed (SIGKILL) at {seconds:.1} s{BAD:#}"))?;
+    screen.say(&format!("  {BAD}web-{KILLED_SLOT} was killed (SIGKILL) at {seconds:.1} s{BAD:#}"))?;
     let mut replaced_at = None;
-    until(&running, screen, Some(VICTIM), |request_stats, now| {
-        replaced_at = spread::replaced_at(request_stats, VICTIM, at);
+    until(&running, screen, Some(KILLED_SLOT), |request_stats, now| {
+        replaced_at = spread::replaced_at(request_stats, KILLED_SLOT, at);
         replaced_at.is_some() || now > at + REPLACED_WITHIN
     })
     .await?;
     let replaced_at = replaced_at.ok_or(DemoError::NotReplaced { limit: REPLACED_WITHIN })?;
     let after = (replaced_at - at).as_secs_f64();
-    screen
-        .say(&format!("  {GOOD}web-{VICTIM} is back: its replacement answered {after:.2} s later{GOOD:#}"))?;
+    screen.say(&format!(
+        "  {GOOD}web-{KILLED_SLOT} is back: its replacement answered {after:.2} s later{GOOD:#}"
+    ))?;
 
     until(&running, screen, None, |request_stats, at| progress(options.length, request_stats, at) >= 1.0)
         .await?;
@@ -165,7 +166,7 @@ async fn run<E: Engine, W: Write>(
         connections: options.connections,
         request_stats,
         elapsed,
-        killed: Killed { replica: VICTIM, at, replaced_at },
+        killed: Killed { replica: KILLED_SLOT, at, replaced_at },
     })
 }
 
@@ -188,7 +189,7 @@ async fn until<W: Write>(
         if done(&request_stats, at) {
             return Ok(());
         }
-        tokio::time::sleep(FRAME).await;
+        tokio::time::sleep(REFRESH_INTERVAL).await;
     }
 }
 

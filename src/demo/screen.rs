@@ -51,7 +51,7 @@ enum Drawing {
 }
 
 /// The length of a full bar, which means twice the average rate of a replica.
-const FULL: u64 = 1000;
+const BAR_LENGTH: u64 = 1000;
 /// Interval between lines in a file or a pipe.
 const BETWEEN_LINES: Duration = Duration::from_secs(1);
 
@@ -122,7 +122,7 @@ fn bars(replicas: u32, target: ProgressDrawTarget) -> Drawing {
     let row = style("  {prefix:<6} {wide_bar:.green} {msg}");
     let rows = (1..=replicas)
         .map(|replica| {
-            let bar = all.add(ProgressBar::new(FULL).with_style(row.clone()));
+            let bar = all.add(ProgressBar::new(BAR_LENGTH).with_style(row.clone()));
             bar.set_prefix(format!("web-{replica}"));
             bar
         })
@@ -142,7 +142,7 @@ fn draw(rows: &[ProgressBar], rates: &BTreeMap<u32, f64>, moment: &Moment) {
     for (replica, bar) in (1..).zip(rows) {
         let rate = rates.get(&replica).copied().unwrap_or(0.0);
         let part = if fair > 0.0 { rate / (2.0 * fair) } else { 0.0 };
-        bar.set_position((part.min(1.0) * FULL as f64) as u64);
+        bar.set_position((part.min(1.0) * BAR_LENGTH as f64) as u64);
         let count = grouped(moment.counts.get(&replica).copied().unwrap_or(0));
         let note = if moment.dead == Some(replica) { "killed" } else { "      " };
         bar.set_message(format!("{rate:>4.0}/s {count:>7} {note}"));
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_come_once_a_second_and_between_them_what_is_said() {
+    fn one_line_is_printed_per_second_besides_messages() {
         let mut text = Vec::new();
         let mut screen = Screen::new(&mut text, Medium::Lines, 3);
         for at in (0..=3500).step_by(250) {
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_that_fails_is_told() {
+    fn a_write_error_is_returned() {
         let mut full = io::Cursor::new([0_u8; 4]);
         let mut screen = Screen::new(&mut full.get_mut()[..], Medium::Lines, 1);
         assert!(screen.say("more than four bytes").is_err());

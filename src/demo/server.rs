@@ -27,7 +27,7 @@ pub const PROCESS: &str = "x-process";
 /// The length of the accept queue. Connections that arrive when it is full are dropped.
 const BACKLOG: i32 = 1024;
 /// Limit for open requests after the server was asked to stop.
-const GRACE: Duration = Duration::from_secs(5);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The settings of a server.
 #[derive(Clone, Debug)]
@@ -91,7 +91,7 @@ async fn serve(
         if told.await.is_err() {
             std::future::pending::<()>().await;
         }
-        tokio::time::sleep(GRACE).await;
+        tokio::time::sleep(SHUTDOWN_TIMEOUT).await;
     };
     tokio::select! {
         result = serving => result,
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_is_asked_to_end_answers_what_it_has_and_returns() {
+    async fn a_stopped_server_finishes_open_requests() {
         let (one, address) = replica("1", "127.0.0.1:0".parse().unwrap());
         let mut slow = TcpStream::connect(address).await.unwrap();
         slow.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
@@ -176,7 +176,7 @@ mod tests {
         let mut text = String::new();
         slow.read_to_string(&mut text).await.unwrap();
         assert!(text.starts_with("HTTP/1.1 200 OK") && text.contains("x-replica: 1"), "{text}");
-        tokio::time::timeout(GRACE / 2, one.task).await.unwrap().unwrap().unwrap();
+        tokio::time::timeout(SHUTDOWN_TIMEOUT / 2, one.task).await.unwrap().unwrap().unwrap();
     }
 
     #[tokio::test]
@@ -188,11 +188,11 @@ mod tests {
         assert_eq!(request_stats.answers(), 1, "{:?}", request_stats.examples);
         tokio::time::pause();
         one.end.send(()).unwrap();
-        tokio::time::timeout(GRACE * 2, one.task).await.unwrap().unwrap().unwrap();
+        tokio::time::timeout(SHUTDOWN_TIMEOUT * 2, one.task).await.unwrap().unwrap().unwrap();
     }
 
     #[tokio::test]
-    async fn two_processes_of_a_replica_are_told_apart() {
+    async fn two_processes_of_a_replica_are_distinguished() {
         let (one, address) = replica("7", "127.0.0.1:0".parse().unwrap());
         let by_process =
             Load { identity: Identity::Header(PROCESS.to_owned()), requests: Some(5), ..load(address) };

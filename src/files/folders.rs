@@ -24,7 +24,7 @@ use super::{
 use crate::kernel::asynchronous;
 
 /// Events that can change what a path resolves to. Reads are excluded: comparing files reads them.
-const STIRS: WatchFlags = WatchFlags::CLOSE_WRITE
+const CHANGE_EVENTS: WatchFlags = WatchFlags::CLOSE_WRITE
     .union(WatchFlags::CREATE)
     .union(WatchFlags::DELETE)
     .union(WatchFlags::MOVED_FROM)
@@ -34,7 +34,7 @@ const STIRS: WatchFlags = WatchFlags::CLOSE_WRITE
     .union(WatchFlags::MOVE_SELF)
     .union(WatchFlags::ONLYDIR);
 /// The number of attempts to resolve paths that change while they are resolved.
-const LOOKS: usize = 5;
+const MAX_ATTEMPTS: usize = 5;
 
 /// The directories that a set of paths leads through.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl Folders {
     /// Watches the directories that these paths lead through now, and no others.
     pub fn arm<'a>(&mut self, paths: impl Iterator<Item = &'a Path> + Clone) -> Result<(), WatchError> {
         let mut way = way(paths.clone());
-        for _ in 0..LOOKS {
+        for _ in 0..MAX_ATTEMPTS {
             self.watch(&way)?;
             let now = self::way(paths.clone());
             if now == way {
@@ -74,7 +74,7 @@ impl Folders {
         let mut watched: BTreeMap<i32, BTreeSet<OsString>> = BTreeMap::new();
         let mut failed = None;
         for Step { folder, name, kind } in way {
-            match inotify::add_watch(&self.inotify, folder.as_path(), STIRS) {
+            match inotify::add_watch(&self.inotify, folder.as_path(), CHANGE_EVENTS) {
                 Ok(number) => {
                     watched.entry(number).or_default().insert(name.clone());
                 }

@@ -21,7 +21,7 @@ use sha2::{Digest as _, Sha256};
 pub use watch::{Watch, WatchError};
 
 /// The largest file that is read, in bytes.
-pub const LARGEST: u64 = 2 << 20;
+pub const MAX_FILE_BYTES: u64 = 2 << 20;
 
 /// Paths, each with a digest of its content, or without one if no file could be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -80,6 +80,6 @@ fn now_at(path: &Path) -> Option<Digest> {
         return None;
     }
     let mut content = Vec::new();
-    File::open(path).ok()?.take(LARGEST + 1).read_to_end(&mut content).ok()?;
+    File::open(path).ok()?.take(MAX_FILE_BYTES + 1).read_to_end(&mut content).ok()?;
     Some(digest(&content))
 }

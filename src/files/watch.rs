@@ -8,13 +8,13 @@ use super::{Files, folders::Folders};
 
 /// How long no event must occur before files are compared: a program may write a file in several steps, or several
 /// files.
-const QUIET: Duration = Duration::from_millis(200);
+const DEBOUNCE: Duration = Duration::from_millis(200);
 /// The longest delay of a comparison while events keep occurring.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Interval of comparisons while a directory cannot be watched.
-const POLL: Duration = Duration::from_secs(5);
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// Interval of comparisons otherwise: the kernel reports no changes by other hosts on network file systems.
-const SELDOM: Duration = Duration::from_secs(30);
+const RESCAN_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Watches files, including ones that do not exist.
 #[derive(Debug)]
@@ -22,12 +22,12 @@ pub struct Watch {
     files: Files,
     folders: Folders,
     /// Set after an event, until the files are compared.
-    doubt: Option<Doubt>,
+    doubt: Option<PendingCheck>,
     report: Report,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Doubt {
+struct PendingCheck {
     since: Instant,
     look_at: Instant,
 }
@@ -136,15 +136,15 @@ impl Watch {
             }
             let look_at = match (&self.doubt, &self.report) {
                 (Some(doubt), _) => doubt.look_at,
-                (None, Report::None) => Instant::now() + SELDOM,
-                (None, Report::New(_) | Report::Reported) => Instant::now() + POLL,
+                (None, Report::None) => Instant::now() + RESCAN_INTERVAL,
+                (None, Report::New(_) | Report::Reported) => Instant::now() + POLL_INTERVAL,
             };
             tokio::select! {
                 stirred = self.folders.stirred() => match stirred {
                     Ok(()) => self.doubt(Instant::now()),
                     Err(error) => {
                         self.fail(WatchError::Unsupported(error));
-                        tokio::time::sleep(POLL).await;
+                        tokio::time::sleep(POLL_INTERVAL).await;
                         self.doubt(Instant::now());
                     }
                 },
@@ -162,7 +162,7 @@ impl Watch {
 
     fn doubt(&mut self, now: Instant) {
         let since = self.doubt.map_or(now, |doubt| doubt.since);
-        self.doubt = Some(Doubt { since, look_at: (now + QUIET).min(since + PATIENCE) });
+        self.doubt = Some(PendingCheck { since, look_at: (now + DEBOUNCE).min(since + PATIENCE) });
     }
 
     fn arm(&mut self) {
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_is_written_anew_has_changed() {
+    async fn a_rewritten_file_has_changed() {
         let mut watched = Watched::new(&["file"], one_file);
         watched.stays("nothing happens").await;
         watched.write("file", "2");
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn files_that_go_and_come_have_changed() {
+    async fn removed_and_created_files_have_changed() {
         let mut watched = Watched::new(&["file", "later"], one_file);
         watched.write("later", "1");
         watched.changes("it appears").await;
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_whose_folders_are_not_there_yet_is_seen_when_it_comes() {
+    async fn a_file_in_missing_folders_is_reported_once_it_exists() {
         let mut watched = Watched::new(&["a/b/file"], |_| {});
         fs::create_dir(watched.path("a")).unwrap();
         watched.stays("only a folder").await;
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_the_same_is_not_told() {
+    async fn equal_content_is_not_reported() {
         let mut watched = Watched::new(&["file"], one_file);
         watched.write("file", "1");
         watched.stays("written as it was").await;
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_changed_before_it_was_watched_is_told() {
+    async fn a_change_before_the_watch_is_reported() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         fs::write(&path, "1").unwrap();
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_change_is_told_also_to_who_stopped_waiting_for_a_moment() {
+    async fn a_change_is_reported_after_a_cancelled_wait() {
         let mut watched = Watched::new(&["file"], one_file);
         watched.stays("nothing happens").await;
         watched.write("file", "2");
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn where_it_is_never_quiet_changes_are_told_all_the_same() {
+    async fn constant_writes_do_not_delay_reports_forever() {
         let mut watched = Watched::new(&["file"], one_file);
         let path = watched.path("file");
         let busy = tokio::spawn(async move {
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_read_only_once_is_refused() {
+    fn streams_are_rejected() {
         let error = Watch::new(Files::at([PathBuf::from("-")])).unwrap_err();
         assert_eq!(error.to_string(), "cannot watch standard input: it is not a file");
     }

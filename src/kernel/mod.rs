@@ -35,6 +35,7 @@ mod wrr;
 
 pub use counters::Counters;
 pub use error::{KernelError, is_shortage};
+pub use layout::LAYOUT;
 pub use netns::Netns;
 pub use pins::Pins;
 pub(crate) use raw::asynchronous;

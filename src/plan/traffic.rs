@@ -116,7 +116,7 @@ pub struct PortTraffic {
 #[must_use]
 pub fn too_few_files(most: u64) -> String {
     format!(
-        "connections to some ports cannot wait until a replica is ready (`hold`): the supervisor may open only {most} files; `ulimit -n 4096` before `sameport up`, or LimitNOFILE= in its systemd unit"
+        "connections to some ports cannot wait until a replica is ready (`hold`): the supervisor may have only {most} open files; `ulimit -n 4096` before `sameport up`, or LimitNOFILE= in its systemd unit"
     )
 }
 

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Maximum number of bytes to read in search of the status line.
-const LONGEST: usize = 16 * 1024;
+const MAX_HEADER_BYTES: usize = 16 * 1024;
 /// Maximum number of bytes, and maximum time, to read after the status line: a response may have no end.
 const REST: (usize, Duration) = (1024 * 1024, Duration::from_secs(1));
 
@@ -118,7 +118,7 @@ fn get(mut stream: TcpStream, path: &str, deadline: Instant) -> Result<u16, Prob
             hear_out(stream, deadline);
             return status;
         }
-        if answer.len() > LONGEST || read_until(&mut stream, &mut answer, deadline)? == 0 {
+        if answer.len() > MAX_HEADER_BYTES || read_until(&mut stream, &mut answer, deadline)? == 0 {
             return Err(ProbeError::NotHttp);
         }
     }
@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_what_a_command_wrote_the_last_line_is_told() {
+    fn the_error_has_the_last_line_of_the_output() {
         for (output, wanted) in [
             ("", "exit code 1"),
             ("\n \n", "exit code 1"),
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn who_could_not_ask_has_learned_nothing() {
+    fn a_probe_that_could_not_run_is_inconclusive() {
         let system = |errno| io::Error::from_raw_os_error(errno);
         let engine = |message: &str| EngineError::Refused { message: message.to_owned() };
         let unreachable = EngineError::Unreachable { address: "a".to_owned(), reason: "b".to_owned() };
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_heard_out() {
+    fn the_whole_response_is_read() {
         let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = TcpStream::connect(server.local_addr().unwrap()).unwrap();
         let (mut asked, _) = server.accept().unwrap();
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn of_an_answer_without_end_the_status_counts() {
+    fn an_endless_response_counts_by_its_status() {
         let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = TcpStream::connect(server.local_addr().unwrap()).unwrap();
         let (mut asked, _) = server.accept().unwrap();
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn the_status_is_read_once_its_line_is_whole() {
+    fn the_status_is_parsed_once_its_line_is_complete() {
         let read = |text: &str| status(text.as_bytes()).map(|result| result.ok());
         assert_eq!(read("HTTP/1.1 20"), None);
         assert_eq!(read("HTTP/1.1 200 OK\r\n"), Some(Some(200)));

@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn several_good_answers_in_a_row_may_be_asked_for() {
+    fn several_consecutive_successes_can_be_required() {
         let probe = Probe { successes: 2, ..probe() };
         for (case, answers, expected) in [
             ("one is not enough", &[true][..], Starting),
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_answers_count_once_the_start_period_is_over() {
+    fn failures_count_after_the_start_period() {
         let probe = Probe { start_period: Some(Duration::from_secs(3)), ..probe() };
         for (case, probe_type, answers, expected) in [
             ("in the period", ProbeType::Startup, &[false, false, false, false, false][..], Starting),
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_start_period_bad_answers_count_at_once_but_for_readiness() {
+    fn without_a_start_period_failures_count_immediately_except_for_readiness() {
         for (probe_type, expected) in
             [(ProbeType::Startup, Failing), (ProbeType::Readiness, Starting), (ProbeType::Liveness, Failing)]
         {

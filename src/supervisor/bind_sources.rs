@@ -25,13 +25,13 @@ use crate::{
 };
 
 /// The interval of further checks: a replica may open a file later.
-const AGAIN: Duration = Duration::from_secs(30);
+const RECHECK_INTERVAL: Duration = Duration::from_secs(30);
 /// Timeout of a check, after which names decide. The check itself may never end.
-const LATE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a command waits for a check.
-const SHORT: Duration = Duration::from_millis(200);
+const COMMAND_TIMEOUT: Duration = Duration::from_millis(200);
 /// File name extensions of databases.
-const DATA: [&str; 5] = ["db", "db3", "sqlite", "sqlite3", "rdb"];
+const DATABASE_EXTENSIONS: [&str; 5] = ["db", "db3", "sqlite", "sqlite3", "rdb"];
 
 /// The paths to check, each with the process IDs of the replicas that mount it.
 pub(super) type Wanted = BTreeMap<String, BTreeSet<u32>>;
@@ -70,14 +70,14 @@ impl BindSources {
             let (sender, receiver) = oneshot::channel();
             // The receiver may be dropped before the check ends.
             begin(wanted.clone(), move |found| drop(sender.send(found)));
-            self.look = Some((receiver, Instant::now() + LATE));
+            self.look = Some((receiver, Instant::now() + TIMEOUT));
         }
         let Some((look, late)) = &mut self.look else { return Found::new() };
         let answer = match is_known && *late <= Instant::now() {
             true => Ok(look.await),
             false => timeout_at(*late, look).await,
         };
-        self.again = Instant::now() + AGAIN;
+        self.again = Instant::now() + RECHECK_INTERVAL;
         match answer {
             Ok(found) => {
                 self.look = None;
@@ -98,7 +98,7 @@ pub(super) fn now(desired: &Desired, containers: &BTreeMap<ContainerId, Containe
     let wanted = wanted(desired, containers);
     let (sender, receiver) = mpsc::channel();
     begin(wanted.clone(), move |found| drop(sender.send(found)));
-    receiver.recv_timeout(SHORT).unwrap_or_else(|_| by_names(&wanted))
+    receiver.recv_timeout(COMMAND_TIMEOUT).unwrap_or_else(|_| by_names(&wanted))
 }
 
 /// The source paths that replicas may write to, with the process IDs of those that mount them.
@@ -158,7 +158,7 @@ fn look(path: &str, pids: &BTreeSet<u32>) -> BindSource {
 /// Classifies a path by its name: with an extension it is a file, otherwise a folder.
 fn by_name(path: &str) -> BindSource {
     match Path::new(path).extension().and_then(|extension| extension.to_str()) {
-        Some(extension) if DATA.contains(&extension) => BindSource::Data,
+        Some(extension) if DATABASE_EXTENSIONS.contains(&extension) => BindSource::Data,
         Some(extension) if !extension.contains("{{") => BindSource::Other,
         _ => BindSource::Folder,
     }

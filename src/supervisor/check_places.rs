@@ -16,12 +16,12 @@ use tokio::{
 };
 
 /// The number of checks that run concurrently.
-pub const AT_ONCE: usize = 4;
+pub const MAX_CONCURRENT: usize = 4;
 /// The interval of attempts to acquire a slot.
 const PAUSE: Duration = Duration::from_millis(10);
 /// How long a check waits for a slot; then it runs without one. A supervisor that is stopped by a signal keeps its
 /// slots.
-const PATIENCE: Duration = Duration::from_secs(5);
+const SLOT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The slots that all supervisors share that use the same folder.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ impl CheckPlaces {
     /// Slots that are shared through `folder`; `None`: this supervisor has slots of its own.
     #[must_use]
     pub fn new(folder: Option<PathBuf>) -> Self {
-        Self { here: Semaphore::new(AT_ONCE), folder }
+        Self { here: Semaphore::new(MAX_CONCURRENT), folder }
     }
 
     /// Waits for a slot, at most for 5 s.
@@ -52,7 +52,7 @@ impl CheckPlaces {
         let begun = Instant::now();
         loop {
             match free_place(folder) {
-                Ok(None) if begun.elapsed() < PATIENCE => sleep(PAUSE).await,
+                Ok(None) if begun.elapsed() < SLOT_TIMEOUT => sleep(PAUSE).await,
                 Ok(on_host) => return Place { _here: here, _on_host: on_host },
                 Err(error) => {
                     tracing::debug!(%error, "health checks are counted for this supervisor only");
@@ -66,7 +66,8 @@ impl CheckPlaces {
 impl Drop for CheckPlaces {
     fn drop(&mut self) {
         // Leave no files behind. Other supervisors recreate them; until then, a few more checks may run concurrently.
-        let files = self.folder.iter().flat_map(|folder| (1..=AT_ONCE).map(|number| file(folder, number)));
+        let files =
+            self.folder.iter().flat_map(|folder| (1..=MAX_CONCURRENT).map(|number| file(folder, number)));
         files.for_each(|file| drop(std::fs::remove_file(file)));
     }
 }
@@ -78,7 +79,7 @@ fn file(folder: &Path, number: usize) -> PathBuf {
 
 /// Acquires a free slot, if there is one.
 fn free_place(folder: &Path) -> std::io::Result<Option<Flock<File>>> {
-    for number in 1..=AT_ONCE {
+    for number in 1..=MAX_CONCURRENT {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
         match Flock::lock(options.open(file(folder, number))?, FlockArg::LockExclusiveNonblock) {
@@ -97,30 +98,30 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn supervisors_with_one_folder_share_the_places_and_one_that_hangs_holds_nobody_up_for_ever() {
+    async fn supervisors_share_slots_through_a_folder_and_a_hung_one_blocks_only_for_a_while() {
         let folder = tempfile::tempdir().unwrap();
         let (one, other) = (
             CheckPlaces::new(Some(folder.path().to_owned())),
             CheckPlaces::new(Some(folder.path().to_owned())),
         );
         let mut held = Vec::new();
-        for number in 0..AT_ONCE {
+        for number in 0..MAX_CONCURRENT {
             held.push(if number % 2 == 0 { one.take().await } else { other.take().await });
         }
         for places in [&one, &other] {
-            assert!(timeout(PATIENCE / 2, places.take()).await.is_err(), "a fifth one");
+            assert!(timeout(SLOT_TIMEOUT / 2, places.take()).await.is_err(), "a fifth one");
         }
         held.pop();
-        let place = timeout(PATIENCE / 2, one.take()).await.unwrap();
+        let place = timeout(SLOT_TIMEOUT / 2, one.take()).await.unwrap();
         assert!(place._on_host.is_some());
-        let late = timeout(2 * PATIENCE, other.take()).await.unwrap();
+        let late = timeout(2 * SLOT_TIMEOUT, other.take()).await.unwrap();
         assert!(late._on_host.is_none());
     }
 
     #[tokio::test]
-    async fn a_folder_that_is_gone_keeps_nobody_from_checking() {
+    async fn a_missing_folder_does_not_prevent_checks() {
         let folder = tempfile::tempdir().unwrap();
         let places = CheckPlaces::new(Some(folder.path().join("gone")));
-        assert!(timeout(PATIENCE / 2, places.take()).await.unwrap()._on_host.is_none());
+        assert!(timeout(SLOT_TIMEOUT / 2, places.take()).await.unwrap()._on_host.is_none());
     }
 }

@@ -46,16 +46,16 @@ pub struct DesiredState {
     /// Whether all services are being stopped because the supervisor ends.
     closing: bool,
     /// Services whose ended replicas are started again regardless of their restart policy.
-    revive: BTreeMap<ServiceName, Revive>,
+    revive: BTreeMap<ServiceName, RestartEnded>,
     /// Services whose pre-deploy job runs again if it failed.
     retry: BTreeSet<ServiceName>,
     /// Set while the state file is older than the state.
-    unsaved: Option<Unsaved>,
+    unsaved: Option<SaveError>,
 }
 
 /// The state could not be written. The supervisor keeps it in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unsaved {
+pub struct SaveError {
     /// The path of the state file.
     pub path: PathBuf,
     /// The error of the operating system.
@@ -64,7 +64,7 @@ pub struct Unsaved {
 
 /// Which ended replicas are started again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Revive {
+enum RestartEnded {
     /// Only those that failed.
     Failed,
     /// Also those that completed.
@@ -190,7 +190,7 @@ impl DesiredState {
                 for name in services {
                     let replicas = self.replicas(&name);
                     self.desired.goals.insert(name.clone(), Goal::Run { replicas });
-                    self.revive.insert(name, Revive::All);
+                    self.revive.insert(name, RestartEnded::All);
                 }
                 Ok(())
             }
@@ -285,7 +285,7 @@ impl DesiredState {
         for name in selected {
             let replicas = self.replicas(&name);
             self.desired.goals.insert(name.clone(), Goal::Run { replicas });
-            let revive = if was_stopped.contains(&name) { Revive::All } else { Revive::Failed };
+            let revive = if was_stopped.contains(&name) { RestartEnded::All } else { RestartEnded::Failed };
             self.revive.insert(name.clone(), revive);
             self.retry.insert(name);
         }
@@ -443,7 +443,7 @@ impl DesiredState {
     /// each observation of the engine.
     pub fn catch_up(&mut self, observed: &mut Observed) {
         for (service, generation) in plan::pre_deploy::succeeded(&self.desired, observed) {
-            self.note_before(service, generation);
+            self.note_pre_deploy_done(service, generation);
         }
         let containers = &observed.containers;
         let is_there = |(id, at): &(_, _)| containers.get(id).is_some_and(|c| c.started_at() == Some(*at));
@@ -459,7 +459,7 @@ impl DesiredState {
                 .service(&service)
                 .filter_map(|(_, c)| match &c.state {
                     ContainerState::Exited(exit)
-                        if revive == Revive::All || exit.code != 0 || exit.out_of_memory =>
+                        if revive == RestartEnded::All || exit.code != 0 || exit.out_of_memory =>
                     {
                         Some((self.desired.target_of(c), c.id.clone(), exit.started_at))
                     }
@@ -467,7 +467,7 @@ impl DesiredState {
                 })
                 .collect();
             for (target, id, started_at) in ended {
-                if revive == Revive::All {
+                if revive == RestartEnded::All {
                     self.desired.in_order.insert((id.clone(), started_at));
                 }
                 let history = observed.history.entry(target).or_default();

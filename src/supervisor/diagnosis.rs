@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn servers_say_it_in_their_own_ways() {
+    fn messages_of_common_servers_are_recognized() {
         for (server, line, port) in [
             (
                 "nginx",
@@ -125,20 +125,20 @@ mod tests {
     }
 
     #[test]
-    fn the_only_port_of_a_pod_needs_no_naming() {
+    fn the_only_port_of_a_pod_need_not_be_named() {
         let log = ["OSError: [Errno 98] Address already in use".to_owned()];
         assert_eq!(port_taken(&log, &[80], &PortSet::default()), Some(PortTaken { port: Some(80) }));
     }
 
     #[test]
-    fn other_deaths_are_no_port_conflict() {
+    fn other_exits_are_not_port_conflicts() {
         let none = PortSet::default();
         assert_eq!(port_taken(&["panic: no database at :8080".to_owned()], &[8080], &none), None);
         assert_eq!(port_taken(&[], &[8080], &none), None);
     }
 
     #[test]
-    fn another_users_port_is_known_by_what_the_kernel_saw_and_by_what_is_said() {
+    fn a_user_conflict_is_found_by_the_kernels_report_and_the_log() {
         let other = |port, user| OtherUser { port, user, owner: 0 };
         let (wanted, own) = ([other(80, 1000), other(8080, 1000)], Some(other(8080, 101)));
         let of = |port| Some(PortTaken { port });
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exclusive_port_is_known_by_the_kernel_or_by_its_name() {
+    fn an_exclusive_port_is_found_by_the_kernels_report_or_the_log() {
         let conflicts = BTreeSet::from([(Transport::Tcp, 30_001), (Transport::Udp, 53)]);
         let none = BTreeSet::new();
         let of = |port| Some(PortTaken { port });
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exclusive_port_need_not_lead_into_the_pod_to_be_named() {
+    fn an_exclusive_port_need_not_be_published_to_be_found() {
         let log = ["listen tcp :30004: bind: address already in use".to_owned()];
         assert_eq!(port_taken(&log, &[80, 81], &exclusive()), Some(PortTaken { port: Some(30_004) }));
         let log = ["OSError: [Errno 98] Address already in use".to_owned()];

@@ -445,7 +445,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_that_is_given_away_before_its_container_is_shown_is_waited_for() {
+    async fn acquire_waits_for_a_name_that_is_reserved_for_an_invisible_container() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("engine.sock");
         let engine = Engine::start(&path);

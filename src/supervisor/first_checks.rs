@@ -23,9 +23,9 @@ use crate::{
 /// The time between the starts of two checks of a replica.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// How often in a row the program of a check must be missing: the replica may create it while it starts.
-const MISSING: u32 = 3;
+const MISSING_THRESHOLD: u32 = 3;
 /// How long to wait for a command to end after its timeout.
-const PATIENCE: Duration = Duration::from_secs(5);
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The result of the first checks of a replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,7 +120,7 @@ async fn checks(
         let mut command = run(life.0.clone(), check.command.clone(), limit);
         let ended = {
             let _place = places.take().await;
-            timeout(limit + PATIENCE, &mut command).await
+            timeout(limit + KILL_TIMEOUT, &mut command).await
         };
         let is_over = ended.is_ok();
         let (code, said) = match ended {
@@ -132,7 +132,7 @@ async fn checks(
         missing = if error.is_some() { missing + 1 } else { 0 };
         let found = match error {
             _ if code == 0 => FirstCheck::Passed,
-            Some(error) if missing >= MISSING => FirstCheck::CannotRun(error),
+            Some(error) if missing >= MISSING_THRESHOLD => FirstCheck::CannotRun(error),
             _ => FirstCheck::Failed(match last_line(&said) {
                 line if line.is_empty() => format!("exit code {code}"),
                 line => line,
@@ -162,7 +162,7 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
-    use crate::{engine::ContainerId, supervisor::check_places::AT_ONCE};
+    use crate::{engine::ContainerId, supervisor::check_places::MAX_CONCURRENT};
 
     fn life(name: &str) -> Life {
         (ContainerId(name.to_owned()), 7)
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_check_whose_program_stays_away_cannot_be_run() {
+    async fn a_check_whose_program_stays_missing_cannot_be_run() {
         let gone = (127, "/bin/sh: 1: curl: not found");
         for (answers, wanted) in [
             (&[gone, gone, gone][..], FirstCheck::CannotRun(gone.1.to_owned())),
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn there_are_never_two_of_a_replica_and_one_that_does_not_end_keeps_no_others_from_being_checked() {
+    async fn a_replica_has_one_check_at_a_time_and_a_hung_one_does_not_block_others() {
         let (run, runs, most) = ends(Duration::from_secs(60), &[(1, "no")]);
         let (mut checks, long) = (FirstChecks::new(run, CheckPlaces::new(None)), check(30));
         let all: Vec<_> = (0..8).map(|number| life(&number.to_string())).collect();
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn few_are_checked_at_once_and_none_that_the_engine_checks_as_often() {
+    async fn few_checks_run_concurrently_and_none_that_the_engine_runs_as_often() {
         let (run, runs, most) = ends(Duration::from_millis(300), &[(1, "no")]);
         let (mut checks, long, short) = (FirstChecks::new(run, CheckPlaces::new(None)), check(30), check(1));
         let names: Vec<_> = (0..20).map(|number| format!("{number:02}")).collect();
@@ -262,7 +262,7 @@ mod tests {
             all.iter().map(|one| (one.clone(), if one == &all[0] { &short } else { &long })).collect();
         checks.follow(|_| true, wanted);
         assert!(timeout(Duration::from_secs(30), checks.changed()).await.is_err());
-        assert_eq!(most.load(Ordering::Relaxed), AT_ONCE);
+        assert_eq!(most.load(Ordering::Relaxed), MAX_CONCURRENT);
         let turns = runs.load(Ordering::Relaxed);
         assert!((300..=400).contains(&turns), "{turns}");
         // Replicas that are no longer wanted are not checked again.

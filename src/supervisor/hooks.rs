@@ -88,7 +88,7 @@ mod tests {
     use crate::{clock::Clock, engine::memory::Memory};
 
     #[tokio::test(start_paused = true)]
-    async fn without_any_time_nothing_is_run_before_the_end() {
+    async fn without_a_timeout_no_pre_stop_command_runs() {
         let hook = Hook {
             command: vec!["save".to_owned()],
             user: None,

@@ -46,19 +46,19 @@ pub enum EventKind {
         services: usize,
     },
     /// A changed Compose file was rejected; the previous one stays in force.
-    NotApplied {
+    Rejected {
         /// The error in words, several lines.
         error: String,
         /// The positions in the file; empty if the error has none.
         mistakes: Vec<Mistake>,
     },
     /// The file cannot be watched any more and is read at intervals; changes may be seen late.
-    NotWatched {
+    WatchUnavailable {
         /// The error of the operating system.
         error: String,
     },
     /// An action started.
-    Begun {
+    Started {
         /// The action.
         verb: Verb,
         /// The target of the action.
@@ -108,7 +108,7 @@ pub enum EventKind {
     },
     /// A replica ended because replicas of another user hold its port. The port passes to its own user, and the replica
     /// is started again.
-    OtherUser {
+    UserConflict {
         /// The service.
         service: ServiceName,
         /// The slot of the replica.
@@ -130,12 +130,12 @@ pub enum EventKind {
     /// From now on, the kernel shares the ports of pods.
     SharedByKernel,
     /// The kernel cannot share ports; the images have to set `SO_REUSEPORT` themselves.
-    SharedByImages {
+    SharedByApplication {
         /// What is missing.
         reason: String,
     },
     /// The kernel cannot steer connections in a pod, or not fully.
-    CannotSteer {
+    SteeringUnavailable {
         /// The pod.
         pod: PodName,
         /// The error.
@@ -149,7 +149,7 @@ pub enum EventKind {
         most: u64,
     },
     /// Kernel state of a removed project could not be removed.
-    LeftInKernel {
+    KernelStateLeft {
         /// What is left, and why.
         error: String,
     },
@@ -169,7 +169,7 @@ pub enum EventKind {
         queue: u64,
     },
     /// The health check of a service cannot be run, and is ignored.
-    CheckCannotRun {
+    HealthCheckError {
         /// The service.
         service: ServiceName,
         /// The slot of the replica on which the check failed to run.
@@ -179,14 +179,14 @@ pub enum EventKind {
     },
     /// All replicas of a service fail a health check that no replica of this version has ever passed. They get
     /// connections anyway.
-    CheckNeverPassed {
+    HealthCheckNeverPassed {
         /// The service.
         service: ServiceName,
         /// The last output of the check.
         said: String,
     },
     /// A replica has more listeners than can be steered; the kernel chooses among the others without regard to weights.
-    Unsteered {
+    UnsteeredListeners {
         /// The service.
         service: ServiceName,
         /// The slot of the replica.
@@ -195,7 +195,7 @@ pub enum EventKind {
         listeners: u64,
     },
     /// A program in a pod tried to choose which listener gets the connections of a port. The call had no effect.
-    IgnoredProgram {
+    ReuseportProgramIgnored {
         /// The pod.
         pod: PodName,
         /// The replica; `None` if the process belongs to no replica.
@@ -229,7 +229,7 @@ pub enum EventKind {
         file: SharedFile,
     },
     /// A resource has sameport's labels but was not made by sameport. It is never changed.
-    ForeignFound {
+    ForeignResource {
         /// The resource, and why it does not count as sameport's.
         #[serde(flatten)]
         foreign: Foreign,
@@ -298,7 +298,7 @@ pub enum EventKind {
         network: String,
     },
     /// Another program recreated the container of a replica.
-    Recreated {
+    ContainerRecreated {
         /// The service.
         service: ServiceName,
         /// The slot of the replica.
@@ -307,7 +307,7 @@ pub enum EventKind {
         image: String,
     },
     /// A replica was stopped from outside. It stays down until it is started again.
-    StoppedOutside {
+    StoppedExternally {
         /// The service.
         service: ServiceName,
         /// The slot of the replica.
@@ -337,7 +337,7 @@ pub enum EventKind {
         target: Target,
     },
     /// The engine's list lacks containers that run. They are left alone.
-    Unlisted {
+    ContainersUnlisted {
         /// The names of the containers.
         containers: Vec<String>,
     },
@@ -348,12 +348,12 @@ pub enum EventKind {
         reset: StateReset,
     },
     /// The engine cannot be reached; running containers go on.
-    EngineLost {
+    EngineUnreachable {
         /// The error of the operating system.
         reason: String,
     },
     /// The engine can be reached again.
-    EngineBack,
+    EngineReachable,
     /// The project matches the desired state.
     Converged,
     /// The project is removed.
@@ -482,21 +482,21 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn who_comes_later_is_told_what_is_kept() {
+    async fn a_late_reader_gets_the_history() {
         let journal = Journal::default();
         for _ in 0..KEPT + 1 {
             journal.record(Timestamp::UNIX_EPOCH, EventKind::Converged);
         }
-        journal.record(Timestamp::UNIX_EPOCH, EventKind::EngineBack);
+        journal.record(Timestamp::UNIX_EPOCH, EventKind::EngineReachable);
         let (past, mut live) = journal.follow();
         assert_eq!(past.len(), KEPT);
-        assert_eq!(past.last().unwrap().kind, EventKind::EngineBack);
+        assert_eq!(past.last().unwrap().kind, EventKind::EngineReachable);
         journal.record(Timestamp::UNIX_EPOCH, EventKind::Removed);
         assert_eq!(live.recv().await.unwrap().kind, EventKind::Removed);
     }
 
     #[tokio::test]
-    async fn nothing_is_to_come_once_the_supervisor_has_ended() {
+    async fn the_stream_ends_with_the_supervisor() {
         let journal = Journal::default();
         let writer = JournalWriter::new(journal.clone());
         let (_, mut before) = journal.follow();

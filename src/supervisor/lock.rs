@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_whose_file_is_removed_or_replaced_is_put_back_and_held() {
+    fn a_lock_whose_file_is_removed_or_replaced_is_recreated() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run/shop.lock");
         fs::create_dir(folder.path().join("run")).unwrap();
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_lock_that_is_removed_no_file_is_left_and_two_never_have_it() {
+    fn a_removed_lock_leaves_no_file_and_is_never_held_twice() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("shop.lock");
         Lock::acquire(&path).unwrap().remove().unwrap();

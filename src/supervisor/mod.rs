@@ -47,7 +47,7 @@ pub use journal::{Event, EventKind, Journal, Milestone};
 pub use kernel::{Beginning, Kernel, NoKernel, ThisKernel};
 pub use observe::NetnsOf;
 pub use preview::{Gap, Preview, Step};
-pub use reading::{Mistake, Reading, WatchAsked};
+pub use reading::{Mistake, Reading, WatchRequest};
 pub use request::{Apply, Change, Rejection, Reply, Request, RolloutRequest, Selector, Weight};
 pub use run::{Settings, start};
 pub use state_file::{Damage, FileError, Loaded, Scale, State, StateError, StateFile};
@@ -179,7 +179,7 @@ impl Handle {
     /// The requests to watch the project's files, for the task that reads them; `None` if another task receives them
     /// already.
     #[must_use]
-    pub fn watch_asked(&self) -> Option<mpsc::Receiver<WatchAsked>> {
+    pub fn watch_asked(&self) -> Option<mpsc::Receiver<WatchRequest>> {
         self.reader.hear()
     }
 

@@ -61,7 +61,7 @@ async fn watched(replicas: u32) -> (Memory, Observer<Memory>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_look_in_turn_inspects_a_few_and_comes_round_to_everyone() {
+async fn inspections_in_turn_reach_every_container() {
     let (engine, mut observer) = watched(20).await;
     let changed = Limits { memory: Some(1 << 20), ..Limits::default() };
     let ids: Vec<_> = engine.world().containers().map(|(id, ..)| id.clone()).collect();
@@ -80,7 +80,7 @@ async fn a_look_in_turn_inspects_a_few_and_comes_round_to_everyone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_has_ended_and_runs_again_is_seen_though_the_list_shows_the_same() {
+async fn a_restart_between_two_equal_rows_is_noticed() {
     let (engine, mut observer) = watched(20).await;
     let id = engine.world().containers().map(|(id, ..)| id.clone()).last().unwrap();
     engine.world().exit(&id, 137);
@@ -94,7 +94,7 @@ async fn who_has_ended_and_runs_again_is_seen_though_the_list_shows_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_not_ours_is_named_and_asked_after_once() {
+async fn a_foreign_container_is_reported_and_inspected_once() {
     let (engine, mut observer) = watched(2).await;
     let id = engine.world().containers().map(|(id, ..)| id.clone()).next().unwrap();
     let copies: Vec<_> = ["debug", "shop-web-3", "shop-web-3-next"]
@@ -114,7 +114,7 @@ async fn who_is_not_ours_is_named_and_asked_after_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn replicas_of_one_image_cost_one_look_at_it() {
+async fn an_image_is_inspected_once_for_all_its_replicas() {
     let (engine, _) = watched(20).await;
     let mut observer = observer(&engine);
     let before = engine.world().calls;
@@ -124,7 +124,7 @@ async fn replicas_of_one_image_cost_one_look_at_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_an_earlier_release_made_is_ours_and_is_not_asked_after_again() {
+async fn containers_of_earlier_releases_are_adopted_and_checked_once() {
     let (engine, _) = watched(20).await;
     let ids: Vec<_> = engine.world().containers().map(|(id, ..)| id.clone()).collect();
     ids.iter().for_each(|id| engine.world().make_legacy(id));
@@ -178,7 +178,7 @@ async fn networks_and_volumes_with_copied_labels_are_not_ours() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_process_that_the_engine_does_not_miss_is_lost_after_a_second_look() {
+async fn a_process_that_the_engine_reports_as_running_is_lost_after_a_second_check() {
     let (engine, mut observer) = watched(3).await;
     let id = engine.world().containers().map(|(id, ..)| id.clone()).next().unwrap();
     engine.world().vanish(&id);
@@ -202,7 +202,7 @@ async fn a_process_that_the_engine_does_not_miss_is_lost_after_a_second_look() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_list_lacks_is_asked_after_and_stays_as_long_as_it_is_there() {
+async fn containers_missing_in_the_list_are_inspected_and_kept_while_they_exist() {
     let (engine, mut observer) = watched(3).await;
     let ids: Vec<_> = engine.world().containers().map(|(id, ..)| id.clone()).collect();
     engine.world().lists_nothing = true;

@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_of_another_user_count_as_not_given_and_tmpdir_is_none() {
+    fn folders_of_another_user_and_tmpdir_are_ignored() {
         let folder = tempfile::tempdir().unwrap();
         let [theirs, ours] = ["theirs", "ours"].map(|name| folder.path().join(name));
         for path in [&theirs, &ours] {

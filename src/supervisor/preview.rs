@@ -146,7 +146,7 @@ impl Simulation {
             }
             for action in actions {
                 self.note(&action);
-                self.desired_state.note_begun(&action, &self.observed);
+                self.desired_state.note_started(&action, &self.observed);
                 self.simulate(action);
             }
             // Distinguishes one process from the next by its start time.

@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_made_for_this_user_alone_with_the_way_to_it() {
+    fn a_folder_and_its_parents_are_created_for_this_user_only() {
         let base = tempfile::tempdir().unwrap();
         let path = base.path().join("a/b/sameport");
         make(&path).unwrap();
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_way_that_others_can_change_is_not_taken() {
+    fn a_path_that_others_can_change_is_refused() {
         let base = tempfile::tempdir().unwrap();
         let way = base.path().join("way");
         let path = way.join("sameport");
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn links_of_this_user_are_followed_part_by_part() {
+    fn symbolic_links_of_this_user_are_followed() {
         let base = tempfile::tempdir().unwrap();
         let base = base.path();
         fs::create_dir_all(base.join("real/deep")).unwrap();
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn what_belongs_to_somebody_else_is_not_used() {
+    fn folders_of_other_users_are_refused() {
         if me() != 0 {
             return;
         }

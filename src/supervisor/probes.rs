@@ -105,7 +105,7 @@ pub struct Applied {
 
 /// A replica that must be replaced because of its probe results.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Complaint {
+pub struct ProbeFailure {
     /// The probe that fails.
     pub probe_type: ProbeType,
     /// How long it has been failing.
@@ -293,12 +293,12 @@ impl Probes {
     }
 
     /// The failure of a startup or liveness probe, because of which a replica must be replaced.
-    pub fn complaint(&self, container: &Container) -> Option<Complaint> {
+    pub fn complaint(&self, container: &Container) -> Option<ProbeFailure> {
         let life = life(container)?;
         [ProbeType::Startup, ProbeType::Liveness].into_iter().find_map(|probe_type| {
             let verdict = &self.running.get(&(life.clone(), probe_type))?.verdict;
             let (since, said) = verdict.failing.as_ref().filter(|_| verdict.opinion == Opinion::Failing)?;
-            Some(Complaint { probe_type, lasted: since.elapsed(), said: said.clone() })
+            Some(ProbeFailure { probe_type, lasted: since.elapsed(), said: said.clone() })
         })
     }
 }
@@ -357,7 +357,7 @@ async fn watch(
         // Once the address is the replica's, another task replaces this one.
         return std::future::pending().await;
     }
-    let mut asker = Asker { id: id.clone(), pid, check, last: None };
+    let mut asker = ProbeRunner { id: id.clone(), pid, check, last: None };
     let begun = Instant::now();
     let mut failing: Option<Instant> = None;
     loop {
@@ -394,7 +394,7 @@ async fn watch(
 }
 
 /// Runs the probes of a replica one after the other.
-struct Asker {
+struct ProbeRunner {
     id: ContainerId,
     pid: u32,
     check: Check,
@@ -402,7 +402,7 @@ struct Asker {
     last: Option<Command>,
 }
 
-impl Asker {
+impl ProbeRunner {
     async fn ask(&mut self, subject: &Subject) -> Result<(), ProbeError> {
         let probe = subject.probe.clone();
         match (&subject.probe.kind, subject.to) {
@@ -525,7 +525,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_is_probed_is_not_ready_from_the_first_moment_on() {
+    async fn a_replica_with_probes_is_not_ready_at_first() {
         let project = project(readiness());
         let container = running(&project);
         let mut observed = Observed { sharing: Sharing::ByKernel(Arc::default()), ..Observed::default() };
@@ -541,7 +541,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nothing_else_is_asked_before_it_has_come_up_and_commands_need_no_address() {
+    async fn other_probes_start_after_the_startup_probe_and_commands_need_no_address() {
         let probe = |word: &str| {
             Some(Probe { failures: 2, ..Probe::of(ProbeKind::Exec { command: vec![word.to_owned()] }) })
         };
@@ -584,7 +584,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_is_asked_at_an_address_that_does_not_lead_to_him_yet() {
+    async fn a_replica_is_not_probed_before_its_address_is_in_force() {
         let project = project(readiness());
         let container = running(&project);
         let service = project.services.values().next().unwrap();
@@ -650,10 +650,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_command_that_does_not_end_is_a_bad_answer_and_is_not_run_twice_at_once() {
+    async fn a_command_that_times_out_is_a_failure_and_does_not_run_twice() {
         let runs = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&runs);
-        let mut asker = Asker {
+        let mut asker = ProbeRunner {
             id: ContainerId("one".to_owned()),
             pid: 1,
             check: Arc::new(move |_, _, _| {
@@ -672,7 +672,7 @@ mod tests {
     }
 
     #[test]
-    fn of_the_engines_check_and_the_probe_the_worse_counts() {
+    fn the_worse_of_health_check_and_probe_counts() {
         for (checked, opinion, expected) in [
             (Health::None, Opinion::Starting, Health::Starting),
             (Health::None, Opinion::Ready, Health::Healthy),

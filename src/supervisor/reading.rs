@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Rejection, Reply};
 
 /// How long the reader of the files may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The files as a command or a supervisor's process has read them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,13 +43,13 @@ pub struct Mistake {
 
 /// A request to watch the files.
 #[derive(Debug)]
-pub struct WatchAsked {
+pub struct WatchRequest {
     /// The files as the client has read them.
     pub reading: Reading,
     reply: oneshot::Sender<Reply>,
 }
 
-impl WatchAsked {
+impl WatchRequest {
     /// Confirms that the files are watched from now on.
     pub fn accept(self) {
         self.answer(Reply::Accepted);
@@ -69,8 +69,8 @@ impl WatchAsked {
 /// Connects the supervisor to the task that reads the files.
 #[derive(Clone, Debug)]
 pub(super) struct Reader {
-    asks: mpsc::Sender<WatchAsked>,
-    asked: Arc<Mutex<Option<mpsc::Receiver<WatchAsked>>>>,
+    asks: mpsc::Sender<WatchRequest>,
+    asked: Arc<Mutex<Option<mpsc::Receiver<WatchRequest>>>>,
 }
 
 impl Default for Reader {
@@ -82,7 +82,7 @@ impl Default for Reader {
 
 impl Reader {
     /// Returns the receiver of requests, including earlier ones; `None` if it was taken already.
-    pub fn hear(&self) -> Option<mpsc::Receiver<WatchAsked>> {
+    pub fn hear(&self) -> Option<mpsc::Receiver<WatchRequest>> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
@@ -90,10 +90,10 @@ impl Reader {
     pub async fn watch(&self, reading: Reading) -> Reply {
         let (reply, answer) = oneshot::channel();
         let ask = async {
-            self.asks.send(WatchAsked { reading, reply }).await.ok()?;
+            self.asks.send(WatchRequest { reading, reply }).await.ok()?;
             answer.await.ok()
         };
-        let answered = tokio::time::timeout(PATIENCE, ask).await.ok().flatten();
+        let answered = tokio::time::timeout(REPLY_TIMEOUT, ask).await.ok().flatten();
         answered.unwrap_or_else(|| {
             Reply::Rejected(Rejection::NotWatched {
                 reason: "it does something else at the moment".to_owned(),

@@ -34,7 +34,7 @@ use super::{
     StateError, StateFile,
     bind_sources::{self, BindSources},
     check_places::CheckPlaces,
-    desired_state::Unsaved,
+    desired_state::SaveError,
     journal::JournalWriter,
     kept_images::{self, KeptImages},
     observe::{Dirty, Observer, Snapshot},
@@ -378,7 +378,7 @@ impl<E: Engine> Supervisor<E> {
         }
         let kind = match (self.desired_state.unsaved(), self.unsaved) {
             (Some(unsaved), false) => {
-                let Unsaved { path, reason } = unsaved.clone();
+                let SaveError { path, reason } = unsaved.clone();
                 EventKind::StateNotSaved { path, reason }
             }
             (None, true) => EventKind::StateSaved,

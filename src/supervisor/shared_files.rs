@@ -302,7 +302,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn servers_are_known_by_their_rows() {
+    fn server_sockets_are_recognized() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name).display().to_string();
         let _listener = UnixListener::bind(at("app server.sock")).unwrap();

@@ -74,7 +74,7 @@ impl Traffic {
                     }
                     Err(error) => {
                         let reason = error.to_string();
-                        (State::Impossible(reason.clone()), EventKind::SharedByImages { reason })
+                        (State::Impossible(reason.clone()), EventKind::SharedByApplication { reason })
                     }
                 };
                 self.state = state;
@@ -128,7 +128,7 @@ impl Traffic {
             State::On(steering, _) => steering.remove(),
             State::Idle | State::Beginning(_) | State::Impossible(_) => self.kernel.clear(project),
         };
-        result.err().map(|error| EventKind::LeftInKernel { error: error.to_string() })
+        result.err().map(|error| EventKind::KernelStateLeft { error: error.to_string() })
     }
 }
 
@@ -184,7 +184,7 @@ pub fn compare(project: &Project, before: &Sharing, observed: &Observed) -> Vec<
             if let Some(Role::Replica { service, slot }) = observed.containers.get(id).map(|c| &c.labels.role)
             {
                 let (service, slot, listeners) = (service.clone(), *slot, *listeners);
-                events.push(EventKind::Unsteered { service, slot, listeners });
+                events.push(EventKind::UnsteeredListeners { service, slot, listeners });
             }
         }
         let ignored = pod.ignored_programs.iter().filter(|(id, _)| !old.ignored_programs.contains_key(*id));
@@ -194,7 +194,7 @@ pub fn compare(project: &Project, before: &Sharing, observed: &Observed) -> Vec<
                 Some(Role::Replica { service, slot }) => Some((service.clone(), *slot)),
                 _ => None,
             };
-            events.push(EventKind::IgnoredProgram {
+            events.push(EventKind::ReuseportProgramIgnored {
                 pod: name.clone(),
                 replica,
                 port: *port,
@@ -223,7 +223,7 @@ pub fn compare(project: &Project, before: &Sharing, observed: &Observed) -> Vec<
         if let Some(error) = &pod.error
             && old.error.as_ref() != Some(error)
         {
-            events.push(EventKind::CannotSteer { pod: name.clone(), error: error.clone() });
+            events.push(EventKind::SteeringUnavailable { pod: name.clone(), error: error.clone() });
         }
     }
     events

@@ -196,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_is_lost_after_a_second_look_and_only_where_processes_can_be_told() {
+    fn a_process_is_lost_after_a_second_check_and_only_where_processes_are_visible() {
         let there = Presence::There { started: 7 };
         let at = |second: i64| Timestamp::UNIX_EPOCH + second.seconds();
         let (runs, lost) = (Fate::Runs, Fate::Lost);
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn one_process_that_is_seen_tells_that_another_is_not_there() {
+    fn one_visible_process_proves_that_another_is_gone() {
         let eyes = |_: u32, id: &ContainerId| match id.0.as_str() {
             "web-1" => Presence::There { started: 1 },
             _ => Presence::Absent,

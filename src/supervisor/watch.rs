@@ -162,7 +162,7 @@ pub fn check_errors(
             .collect();
         for (slot, container, error) in of_service() {
             if known.insert(container.labels.generation.clone()) {
-                found.push(EventKind::CheckCannotRun { service: name.clone(), slot, error });
+                found.push(EventKind::HealthCheckError { service: name.clone(), slot, error });
             }
         }
     }
@@ -289,7 +289,7 @@ pub async fn last_termination<E: Engine>(engine: &E, death: Death, now: Timestam
     let excuse = other_user.map(|other| Excuse {
         container,
         started_at,
-        event: Event { time: now, kind: EventKind::OtherUser { service: service.clone(), slot, other } },
+        event: Event { time: now, kind: EventKind::UserConflict { service: service.clone(), slot, other } },
     });
     kinds.extend(taken.map(|taken| EventKind::PortNotShared {
         service,
@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_ends_for_an_exclusive_port_is_told_so_and_not_that_its_image_does_not_share_it() {
+    async fn an_exclusive_port_is_reported_instead_of_an_image_that_does_not_share() {
         let refused = [(Transport::Tcp, 30_001)];
         let in_use = "bind: address already in use";
         for (case, death, words, wanted) in [

@@ -8,6 +8,6 @@ mod variables;
 /// The directory of system units that the administrator adds.
 pub const UNITS: &str = "/etc/systemd/system";
 
-pub use quote::Unwritable;
+pub use quote::Unencodable;
 pub use unit::{Manager, Record, Unit, is_ours, record, unit_name};
 pub use variables::{parse, render};

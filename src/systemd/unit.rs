@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::quote::{self, Unwritable};
+use super::quote::{self, Unencodable};
 use crate::spec::ProjectName;
 
 /// The first line, which identifies units of sameport.
@@ -76,7 +76,7 @@ impl Unit {
     ///
     /// # Errors
     /// If systemd would not read a path or a value back unchanged.
-    pub fn render(&self) -> Result<String, Unwritable> {
+    pub fn render(&self) -> Result<String, Unencodable> {
         let Self { project, manager, record, .. } = self;
         let mut lines = vec![
             MARKER.to_owned(),
@@ -84,7 +84,7 @@ impl Unit {
             format!(
                 "{RECORD}{}",
                 serde_json::to_string(record)
-                    .map_err(|error| Unwritable::new("the unit", error.to_string()))?
+                    .map_err(|error| Unencodable::new("the unit", error.to_string()))?
             ),
             String::new(),
             "[Unit]".to_owned(),
@@ -140,7 +140,7 @@ impl Unit {
         Ok(lines.join("\n"))
     }
 
-    fn command(&self) -> Result<String, Unwritable> {
+    fn command(&self) -> Result<String, Unencodable> {
         let mut words = vec![quote::program(&self.program)?];
         for argument in &self.record.args {
             words.push(quote::argument(argument, &format!("`{}`", argument.escape_debug()))?);
@@ -154,7 +154,7 @@ impl Unit {
 
     /// The same as in `config/sameport@.service`. In a user's instance, these settings would remove the file
     /// capabilities of the program.
-    fn hardening(&self) -> Result<Vec<String>, Unwritable> {
+    fn hardening(&self) -> Result<Vec<String>, Unencodable> {
         let mut lines: Vec<String> = [
             "RuntimeDirectory=sameport",
             "RuntimeDirectoryMode=0700",
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_known_again() {
+    fn a_written_record_is_read_back() {
         let text = unit().render().unwrap();
         assert_eq!(record(&text), Some(unit().record));
         assert!(is_ours(&text) && !is_ours("[Unit]\n") && !is_ours(""));

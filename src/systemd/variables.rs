@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Unwritable;
+use super::Unencodable;
 
 const HEAD: &str =
     "# Written by `sameport enable`: variables that the Compose file uses and that no file sets.\n";
@@ -13,17 +13,17 @@ const ESCAPED: &str = "\"\\`$";
 ///
 /// # Errors
 /// If systemd would not read a variable back unchanged.
-pub fn render(variables: &BTreeMap<String, String>) -> Result<String, Unwritable> {
+pub fn render(variables: &BTreeMap<String, String>) -> Result<String, Unencodable> {
     let mut text = HEAD.to_owned();
     for (name, value) in variables {
         let what = format!("variable `{}`", name.escape_debug());
         let is_start = |c: char| c.is_ascii_alphabetic() || c == '_';
         if !name.starts_with(is_start) || !name.chars().all(|c| is_start(c) || c.is_ascii_digit()) {
-            return Err(Unwritable::new(&what, "a name of other characters than letters, digits and `_`"));
+            return Err(Unencodable::new(&what, "a name of other characters than letters, digits and `_`"));
         }
         // systemd ignores variables with other control characters.
         if let Some(character) = value.chars().find(|c| c.is_control() && !matches!(c, '\n' | '\t')) {
-            return Err(Unwritable::new(
+            return Err(Unencodable::new(
                 &what,
                 format!("the control character {}", character.escape_unicode()),
             ));
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn what_systemd_would_not_read_is_refused_by_name() {
+    fn values_that_systemd_would_not_read_are_errors_with_their_name() {
         for (name, value) in
             [("TAG", "a\u{7}"), ("TAG", "a\rb"), ("a.b", "x"), ("A\nB", "x"), ("1A", "x"), ("", "x")]
         {
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_somebody_else_is_not_taken_for_ours() {
+    fn a_foreign_file_is_not_parsed() {
         assert_eq!(parse("TAG=\"1\"\n"), None);
         assert_eq!(parse(&format!("{HEAD}TAG=1\n")), None);
         assert_eq!(parse(&format!("{HEAD}TAG=\"1")), None);

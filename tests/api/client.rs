@@ -124,7 +124,8 @@ async fn going(shop: &Shop, client: &Client, meanwhile: impl FnOnce()) -> Events
 
 /// More than a socket's buffer holds: it is under way until somebody reads it.
 fn long_event(handle: &Handle) {
-    let kind = supervisor::EventKind::EngineLost { reason: "a reason with many words".repeat(100_000) };
+    let kind =
+        supervisor::EventKind::EngineUnreachable { reason: "a reason with many words".repeat(100_000) };
     handle.journal().record(Timestamp::UNIX_EPOCH, kind);
 }
 
@@ -196,7 +197,7 @@ async fn a_reader_that_does_not_read_holds_nobody_up_and_learns_what_it_missed()
     let mut slow = client.events().await.unwrap();
     let reason = "a socket's buffer holds only so many of these".repeat(100);
     for _ in 0..5000 {
-        let kind = supervisor::EventKind::EngineLost { reason: reason.clone() };
+        let kind = supervisor::EventKind::EngineUnreachable { reason: reason.clone() };
         open.handle.journal().record(Timestamp::UNIX_EPOCH, kind);
         tokio::task::yield_now().await;
     }

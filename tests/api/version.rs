@@ -119,5 +119,5 @@ async fn whoever_has_ended_is_not_taken_for_an_older_one() {
     let client = shop.client().await;
     drop(open.server);
     let error = client.version().await.unwrap_err();
-    assert!(matches!(error, ClientError::NotRunning { .. } | ClientError::BrokenOff(_)), "{error}");
+    assert!(matches!(error, ClientError::NotRunning { .. } | ClientError::ConnectionFailed(_)), "{error}");
 }

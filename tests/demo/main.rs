@@ -1,4 +1,4 @@
-//! The demo's commands, as a user runs them. The demo itself needs a static build, and is run as a whole by `.ci/run`.
+//! The commands of the demo, as a user runs them. `.ci/run` and the engine tests run the demo as a whole.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has to stop")]
 

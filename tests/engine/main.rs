@@ -19,6 +19,7 @@ mod connections;
 mod counts;
 mod data;
 mod datagrams;
+mod demo;
 mod dependencies;
 mod drains;
 mod drift;

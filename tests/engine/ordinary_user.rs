@@ -97,7 +97,7 @@ fn an_image_that_shares_its_port_is_up_once_all_replicas_listen() {
 fn an_image_that_does_not_share_its_port_is_no_success_and_the_cure_is_told() {
     let user = Ordinary::new(&file("GO", "", 2));
     for args in [&["up", "-d", "--wait"][..], &["up", "--wait"]] {
-        user.fails(args, &["cannot have port 8080: the image", "help: ", "SO_REUSEPORT"]);
+        user.fails(args, &["cannot bind port 8080: the image", "help: ", "SO_REUSEPORT"]);
         // One of them serves; nobody else ever had the port.
         user.project.serves_some();
     }

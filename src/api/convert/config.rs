@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_value_of_an_environment_is_told() {
+    fn no_value_of_an_environment_is_shown() {
         let file = json!({
             "name": "shop",
             "services": { "web": {

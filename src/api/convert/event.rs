@@ -29,12 +29,14 @@ pub fn event(event: &supervisor::Event) -> Event {
 fn kind(kind: &Kind) -> EventKind {
     match kind {
         Kind::Applied { services } => EventKind::Applied { service_count: *services },
-        Kind::NotApplied { error, mistakes } => EventKind::Rejected {
+        Kind::Rejected { error, mistakes } => EventKind::Rejected {
             error: error.clone(),
             diagnostics: mistakes.iter().map(diagnostic).collect(),
         },
-        Kind::NotWatched { error } => EventKind::WatchUnavailable { error: error.clone() },
-        Kind::Begun { verb, target } => EventKind::Started { action: (*verb).into(), target: target.into() },
+        Kind::WatchUnavailable { error } => EventKind::WatchUnavailable { error: error.clone() },
+        Kind::Started { verb, target } => {
+            EventKind::Started { action: (*verb).into(), target: target.into() }
+        }
         Kind::Done { verb, target } => EventKind::Done { action: (*verb).into(), target: target.into() },
         Kind::Failed { verb, target, error, help } => EventKind::Failed {
             action: (*verb).into(),
@@ -43,8 +45,8 @@ fn kind(kind: &Kind) -> EventKind {
             help: help.clone(),
         },
         Kind::SharedByKernel => EventKind::SharedByKernel,
-        Kind::SharedByImages { reason } => EventKind::SharedByApplication { reason: reason.clone() },
-        Kind::CannotSteer { pod, error } => {
+        Kind::SharedByApplication { reason } => EventKind::SharedByApplication { reason: reason.clone() },
+        Kind::SteeringUnavailable { pod, error } => {
             EventKind::SteeringUnavailable { pod: pod.to_string(), error: error.clone() }
         }
         Kind::TooFewFiles { pod, most } => EventKind::TooFewFiles {
@@ -52,7 +54,7 @@ fn kind(kind: &Kind) -> EventKind {
             limit: *most,
             error: crate::plan::too_few_files(*most),
         },
-        Kind::LeftInKernel { error } => EventKind::KernelStateLeft { error: error.clone() },
+        Kind::KernelStateLeft { error } => EventKind::KernelStateLeft { error: error.clone() },
         Kind::Waiting { pod, port, connections } => {
             EventKind::Waiting { pod: pod.to_string(), port: *port, connections: *connections }
         }
@@ -61,14 +63,16 @@ fn kind(kind: &Kind) -> EventKind {
             listener: status::foreign_listener(foreign_listener),
         },
         Kind::SharedFile { file } => EventKind::SharedFile { shared_file: status::shared_file(file) },
-        Kind::IgnoredProgram { pod, replica, port, protocol } => EventKind::ReuseportProgramIgnored {
-            pod: pod.to_string(),
-            replica: replica.as_ref().map(|(service, slot)| replica_name(service, slot)),
-            port: *port,
-            protocol: protocol.to_string(),
-        },
+        Kind::ReuseportProgramIgnored { pod, replica, port, protocol } => {
+            EventKind::ReuseportProgramIgnored {
+                pod: pod.to_string(),
+                replica: replica.as_ref().map(|(service, slot)| replica_name(service, slot)),
+                port: *port,
+                protocol: protocol.to_string(),
+            }
+        }
         Kind::StateReset { reset } => state_reset(reset),
-        Kind::ForeignFound { foreign } => {
+        Kind::ForeignResource { foreign } => {
             EventKind::ForeignResource { resource: status::foreign_resource(foreign) }
         }
         Kind::PreStopFailed { target, error } => {
@@ -89,25 +93,25 @@ fn kind(kind: &Kind) -> EventKind {
         }
         Kind::StateSaved => EventKind::StateSaved,
         Kind::ProcessLost { target } => EventKind::ProcessLost { target: target.into() },
-        Kind::Unlisted { containers } => {
+        Kind::ContainersUnlisted { containers } => {
             EventKind::ContainersUnlisted { container_names: containers.clone() }
         }
-        Kind::EngineLost { reason } => EventKind::EngineUnreachable { reason: reason.clone() },
-        Kind::EngineBack => EventKind::EngineReachable,
+        Kind::EngineUnreachable { reason } => EventKind::EngineUnreachable { reason: reason.clone() },
+        Kind::EngineReachable => EventKind::EngineReachable,
         Kind::Converged => EventKind::Converged,
         Kind::Removed => EventKind::Removed,
         Kind::Exited { .. }
         | Kind::PortNotShared { .. }
-        | Kind::OtherUser { .. }
+        | Kind::UserConflict { .. }
         | Kind::ExclusivePort { .. }
         | Kind::Rotation { .. }
-        | Kind::CheckCannotRun { .. }
-        | Kind::CheckNeverPassed { .. }
-        | Kind::Unsteered { .. }
+        | Kind::HealthCheckError { .. }
+        | Kind::HealthCheckNeverPassed { .. }
+        | Kind::UnsteeredListeners { .. }
         | Kind::Health { .. }
         | Kind::Stuck { .. }
-        | Kind::Recreated { .. }
-        | Kind::StoppedOutside { .. }
+        | Kind::ContainerRecreated { .. }
+        | Kind::StoppedExternally { .. }
         | Kind::Paused { .. }
         | Kind::Replaced { .. } => of_replica(kind),
     }
@@ -136,7 +140,7 @@ fn of_replica(kind: &Kind) -> EventKind {
             let (replica, service, slot) = named(service, *slot);
             EventKind::PortNotShared { replica, service, slot, image: image.to_string(), port: *port }
         }
-        Kind::OtherUser { service, slot, other } => {
+        Kind::UserConflict { service, slot, other } => {
             let (replica, service, slot) = named(service, *slot);
             EventKind::UserConflict { replica, service, slot, conflict: (*other).into() }
         }
@@ -149,14 +153,14 @@ fn of_replica(kind: &Kind) -> EventKind {
             let (weight, connections, connections_total, queued) = (*weight, *live, *total, *queue);
             EventKind::Rotation { replica, service, slot, weight, connections, connections_total, queued }
         }
-        Kind::CheckCannotRun { service, slot, error } => {
+        Kind::HealthCheckError { service, slot, error } => {
             let (replica, service, slot) = named(service, *slot);
             EventKind::HealthCheckError { replica, service, slot, error: error.clone() }
         }
-        Kind::CheckNeverPassed { service, said } => {
+        Kind::HealthCheckNeverPassed { service, said } => {
             EventKind::HealthCheckNeverPassed { service: service.to_string(), output: said.clone() }
         }
-        Kind::Unsteered { service, slot, listeners } => {
+        Kind::UnsteeredListeners { service, slot, listeners } => {
             let (replica, service, slot) = named(service, *slot);
             EventKind::UnsteeredListeners { replica, service, slot, unsteered_listeners: *listeners }
         }
@@ -168,11 +172,11 @@ fn of_replica(kind: &Kind) -> EventKind {
             let (replica, service, slot) = named(service, *slot);
             EventKind::Stuck { replica, service, slot, queued: *waiting }
         }
-        Kind::Recreated { service, slot, image } => {
+        Kind::ContainerRecreated { service, slot, image } => {
             let (replica, service, slot) = named(service, *slot);
             EventKind::ContainerRecreated { replica, service, slot, image: image.clone() }
         }
-        Kind::StoppedOutside { service, slot, at } => {
+        Kind::StoppedExternally { service, slot, at } => {
             let (replica, service, slot) = named(service, *slot);
             EventKind::StoppedExternally { replica, service, slot, stopped_at: (*at).into() }
         }

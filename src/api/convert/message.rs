@@ -210,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_program_is_called_controls_no_terminal() {
+    fn control_characters_in_process_names_are_escaped() {
         let listener =
             ForeignListener {
                 port: 80, address: None, pid: Some(7), command: "\u{1b}]0;x\u{7}ö".to_owned()

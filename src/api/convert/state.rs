@@ -178,14 +178,14 @@ mod tests {
     }
 
     #[test]
-    fn three_and_more_ports_in_a_row_are_a_range() {
+    fn three_or_more_consecutive_ports_are_a_range() {
         assert_eq!(ranges(&[80]), ["80"]);
         assert_eq!(ranges(&[80, 81]), ["80", "81"]);
         assert_eq!(ranges(&[80, 8000, 8001, 8002, 65_534, 65_535]), ["80", "8000-8002", "65534", "65535"]);
     }
 
     #[test]
-    fn an_end_is_told_in_words() {
+    fn an_exit_is_described_in_words() {
         assert_eq!(status(1).to_string(), "exit code 1");
         assert_eq!(status(137).to_string(), "killed by SIGKILL");
         assert_eq!(status(143).to_string(), "killed by SIGTERM");
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_for_an_exclusive_port_names_the_key_that_shares_it() {
+    fn an_exit_because_of_an_exclusive_port_names_the_key_that_shares_it() {
         let port = ExclusivePort { port: 30_001, protocol: Protocol::Tcp };
         let last_termination = LastTermination {
             exit: status(1),
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn who_drains_tells_of_flows_that_may_go_on() {
+    fn a_draining_replica_shows_its_last_datagram() {
         let told = |seconds| unfinished_flows(Duration::from_secs(seconds));
         assert_eq!(told(0).as_deref(), Some("datagrams still come"));
         assert_eq!(told(4).as_deref(), Some("last datagram 4s ago"));

@@ -114,8 +114,12 @@ pub struct Version {
     pub release: String,
     /// The operating system and architecture, such as `linux/x86_64`.
     pub platform: String,
+    /// The commit that the program was built from, if the build names it.
+    pub commit: Option<String>,
     /// The version of this JSON schema.
     pub schema: u32,
+    /// The version of what sameport keeps in the kernel, which the pinned programs and maps have.
+    pub kernel_layout: u32,
     /// The engine, if it answers.
     pub engine: Option<EngineVersion>,
 }

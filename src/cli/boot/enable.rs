@@ -31,7 +31,7 @@ pub struct EnableArgs {
 
 /// How the running supervisor was replaced by the unit's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HandOver {
+pub enum Handover {
     /// The unit's supervisor runs.
     Done,
     /// No supervisor runs.
@@ -87,11 +87,11 @@ pub async fn run(context: &Context, args: EnableArgs) -> Result<(), CliError> {
     }
     let manager = setup.boot.systemctl();
     match hand_over(context, &paths, &setup.boot, &name, changed).await? {
-        HandOver::Done => {}
-        HandOver::Nobody => output::note(&format!(
+        Handover::Done => {}
+        Handover::Nobody => output::note(&format!(
             "it does not run now; `{manager} start {unit}` or `sameport up -d` starts it"
         ))?,
-        HandOver::Foreground => output::note(
+        Handover::Foreground => output::note(
             "its supervisor keeps running in its terminal; systemd runs it after a reboot, or after `sameport up -d` once that one has ended",
         )?,
     }
@@ -109,24 +109,24 @@ pub async fn hand_over(
     boot: &Boot,
     name: &ProjectName,
     changed: bool,
-) -> Result<HandOver, CliError> {
-    let Some(client) = Client::connect(&paths.socket(name)).await? else { return Ok(HandOver::Nobody) };
+) -> Result<Handover, CliError> {
+    let Some(client) = Client::connect(&paths.socket(name)).await? else { return Ok(Handover::Nobody) };
     let lock = paths.lock(name);
-    let Some(holder) = takeover::holder(&lock) else { return Ok(HandOver::Nobody) };
+    let Some(holder) = takeover::holder(&lock) else { return Ok(Handover::Nobody) };
     let unit = systemd::unit_name(name);
     if Unit::of_holder(&holder).is_some_and(|of| of.name() == unit) {
         if changed {
             systemctl::run(boot.manager, &["restart", &unit]).await?;
         }
-        return Ok(HandOver::Done);
+        return Ok(Handover::Done);
     }
     if !is_option(&holder.command, "--background") {
-        return Ok(HandOver::Foreground);
+        return Ok(Handover::Foreground);
     }
     let version = client.version().await?;
     client.detach(&version).await?;
     takeover::wait_for(&lock).await?;
-    let Err(error) = systemctl::run(boot.manager, &["start", &unit]).await else { return Ok(HandOver::Done) };
+    let Err(error) = systemctl::run(boot.manager, &["start", &unit]).await else { return Ok(Handover::Done) };
     // Without this, no supervisor would run.
     systemctl::run(boot.manager, &["stop", &unit]).await?;
     let project = context.project_args();

@@ -10,7 +10,7 @@ use sameport::{
     compose::Loaded,
     engine::docker::Surroundings,
     spec::ProjectName,
-    systemd::{self, Manager, Record, Unit, Unwritable},
+    systemd::{self, Manager, Record, Unencodable, Unit},
 };
 
 use super::{Boot, Found, remove, replace, systemctl};
@@ -226,7 +226,7 @@ fn utf8(path: &Path) -> Result<String, CliError> {
     })
 }
 
-fn unwritable(error: Unwritable) -> CliError {
+fn unwritable(error: Unencodable) -> CliError {
     CliError::failed(
         format!("the unit cannot be written: {error}"),
         Some("a variable can be set in `.env` of the project's folder instead; a path has to be another one"),

@@ -8,7 +8,7 @@ use tokio::process::Command;
 use crate::cli::error::CliError;
 
 /// Limit for one call. Starting a unit takes until its supervisor answers.
-const PATIENCE: Duration = Duration::from_secs(90);
+const TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Runs `systemctl` with these arguments.
 ///
@@ -28,8 +28,8 @@ pub async fn run(manager: Manager, arguments: &[&str]) -> Result<(), CliError> {
         Manager::System => format!("systemctl {}", arguments.join(" ")),
         Manager::User => format!("systemctl --user {}", arguments.join(" ")),
     };
-    let Ok(output) = tokio::time::timeout(PATIENCE, command.output()).await else {
-        let message = format!("`{line}` did not end within {} s", PATIENCE.as_secs());
+    let Ok(output) = tokio::time::timeout(TIMEOUT, command.output()).await else {
+        let message = format!("`{line}` did not end within {} s", TIMEOUT.as_secs());
         return Err(CliError::failed(message, Some("`systemctl status` tells what it waits for")));
     };
     let output = output.map_err(CliError::io(format!("cannot run `{line}`")))?;

@@ -425,12 +425,12 @@ mod tests {
     }
 
     #[test]
-    fn a_good_host_has_nothing_to_complain_of() {
+    fn a_good_host_has_no_findings() {
         assert_eq!(complaints(&good()), []);
     }
 
     #[test]
-    fn each_lack_is_told_with_what_follows_and_how_to_get_it() {
+    fn every_limit_has_a_consequence_and_help() {
         let gone = || EngineError::Unreachable { address: "x".to_owned(), reason: "y".to_owned() };
         for (facts, wanted) in [
             (Facts { engine: Err(gone()), ..good() }, ("engine", CheckLevel::Missing)),

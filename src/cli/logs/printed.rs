@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use sameport::engine::LogLine;
 
 /// The number of lines remembered per container.
-const MOST: usize = 1 << 16;
+const CAPACITY: usize = 1 << 16;
 
 /// The last printed lines of one container.
 #[derive(Debug, Default)]
@@ -36,12 +36,12 @@ impl Printed {
         let digest = hasher.finish();
         if self.newest.is_some_and(|newest| time <= newest) {
             let is_forgotten =
-                self.lines.len() == MOST && self.lines.front().is_some_and(|(oldest, _)| time < *oldest);
+                self.lines.len() == CAPACITY && self.lines.front().is_some_and(|(oldest, _)| time < *oldest);
             if is_forgotten || self.digests.contains(&digest) {
                 return false;
             }
         }
-        if self.lines.len() == MOST
+        if self.lines.len() == CAPACITY
             && let Some((_, oldest)) = self.lines.pop_front()
         {
             self.digests.remove(&oldest);
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_again_is_not_printed_again() {
+    fn repeated_lines_are_printed_once() {
         let mut printed = Printed::default();
         let lines: Vec<_> = (1..=100).map(|at| line(at, "same")).collect();
         assert!(lines.iter().all(|line| printed.is_new(line)));
@@ -87,14 +87,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_ago_to_be_remembered_was_printed() {
+    fn lines_older_than_the_capacity_count_as_printed() {
         let mut printed = Printed::default();
-        let most = i64::try_from(MOST).unwrap();
+        let most = i64::try_from(CAPACITY).unwrap();
         for at in 1..=most + 10 {
             assert!(printed.is_new(&line(at, "")));
         }
         assert!(!printed.is_new(&line(3, "")));
         assert!(!printed.is_new(&line(most, "")));
-        assert_eq!((printed.lines.len(), printed.digests.len()), (MOST, MOST));
+        assert_eq!((printed.lines.len(), printed.digests.len()), (CAPACITY, CAPACITY));
     }
 }

@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_is_published_everywhere_is_told_once() {
+    fn a_port_published_on_all_addresses_is_shown_once() {
         for (ports, wanted) in [
             (&["0.0.0.0:80->8080/tcp", "[::]:80->8080/tcp"][..], "80->8080/tcp"),
             (&["127.0.0.1:80->8080/tcp", "[::1]:80->8080/tcp"], "127.0.0.1:80->8080/tcp, [::1]:80->8080/tcp"),
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn which_ports_are_exclusive_is_told_of_those_alone() {
+    fn only_exclusive_ports_are_marked() {
         let four = ["0.0.0.0:80->80/tcp", "0.0.0.0:81->81/tcp", "0.0.0.0:82->82/tcp", "0.0.0.0:90->83/tcp"];
         for (exclusive, wanted) in [
             (&[][..], "80-82->80-82/tcp, 90->83/tcp"),

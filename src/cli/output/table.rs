@@ -28,7 +28,7 @@ const COLUMNS: [(&str, Option<u8>); 11] = [
     ("GENERATION", Some(8)),
     ("PORTS", Some(1)),
 ];
-const MOST_DISPENSABLE: u8 = 8;
+const MAX_RANK: u8 = 8;
 
 /// A table without borders, as wide as its content.
 pub fn plain(header: &[&str]) -> Table {
@@ -45,11 +45,11 @@ pub fn draw(replicas: &[Replica]) -> Table {
     let now = Timestamp::now();
     let rows: Vec<_> = replicas.iter().map(|replica| row(replica, now)).collect();
     let Some(width) = terminal_width() else {
-        let mut table = with_columns(&rows, MOST_DISPENSABLE);
+        let mut table = with_columns(&rows, MAX_RANK);
         table.set_content_arrangement(ContentArrangement::Disabled);
         return table;
     };
-    let mut tables = (0..=MOST_DISPENSABLE).rev().map(|most| with_columns(&rows, most));
+    let mut tables = (0..=MAX_RANK).rev().map(|most| with_columns(&rows, most));
     tables.find(|table| fits(table, width)).unwrap_or_else(|| with_columns(&rows, 0))
 }
 

@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_and_functions_are_filled_in_as_docker_does() {
+    fn fields_and_functions_render_as_in_docker() {
         for (template, wanted) in [
             ("{{.Name}}", "shop-web-1"),
             ("{{ .Name }}: {{.UpToDate}}", "shop-web-1: true"),
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_filled_in_says_what_can() {
+    fn template_errors_list_valid_names() {
         for (template, said) in [
             ("{{.Nam}}", "there is no field `.Nam`; there are .Absent .ID .Name .Ports"),
             ("{{.Name.First}}", "there is no field `.First`"),

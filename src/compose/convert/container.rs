@@ -55,7 +55,7 @@ pub(super) fn container(
 }
 
 /// With these, a replica can read, reset or take over the connections of other replicas in its network namespace.
-const OF_NETWORK: [&str; 6] = ["ALL", "BPF", "NET_ADMIN", "NET_RAW", "SYS_ADMIN", "SYS_PTRACE"];
+const NETWORK_CAPABILITIES: [&str; 6] = ["ALL", "BPF", "NET_ADMIN", "NET_RAW", "SYS_ADMIN", "SYS_PTRACE"];
 
 /// Warns of privileges by which replicas of a service can affect each other.
 pub(super) fn check_rights(service: &Fields<'_>, replicas: u32) {
@@ -69,7 +69,7 @@ pub(super) fn check_rights(service: &Fields<'_>, replicas: u32) {
     for (capability, at) in service.list("cap_add") {
         let name = capability.to_ascii_uppercase();
         let name = name.strip_prefix("CAP_").unwrap_or(&name);
-        if OF_NETWORK.contains(&name) {
+        if NETWORK_CAPABILITIES.contains(&name) {
             found.push((format!("the capability `{name}`"), at));
         }
     }

@@ -79,7 +79,7 @@ pub(super) fn unknown(name: &str, at: At, services: &Services<'_>, report: &Repo
 }
 
 /// Reports the first cycle of dependencies.
-pub(super) fn check_circles(all: &BTreeMap<ServiceName, Dependencies>, report: &Report) {
+pub(super) fn check_cycles(all: &BTreeMap<ServiceName, Dependencies>, report: &Report) {
     let mut done = BTreeSet::new();
     for start in all.keys() {
         let mut path = Vec::new();

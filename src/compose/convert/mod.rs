@@ -64,7 +64,7 @@ pub(super) fn project(
         dependencies.insert(name.clone(), waits_for);
         made.insert(name, draft);
     }
-    depends_on::check_circles(&dependencies, report);
+    depends_on::check_cycles(&dependencies, report);
     joined::settle(&joined, &mut made, &parts, report);
     ipc::settle(&mut made, report);
     let mut pods: BTreeMap<PodName, Vec<pod::Part>> = BTreeMap::new();

@@ -324,7 +324,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn short_entries_are_taken_apart() {
+    fn short_entries_are_split() {
         for (text, expected) in [
             ("/data", Some((None, "/data", None))),
             ("data:/data", Some((Some("data"), "/data", None))),

@@ -8,11 +8,11 @@ use crate::{
     supervisor::state_file::State,
 };
 
-use super::{DesiredState, Unsaved};
+use super::{DesiredState, SaveError};
 
 impl DesiredState {
     /// Records that the pre-deploy job of a version succeeded.
-    pub fn note_before(&mut self, service: ServiceName, generation: Generation) {
+    pub fn note_pre_deploy_done(&mut self, service: ServiceName, generation: Generation) {
         let mut state = self.state.clone();
         state.done_before.insert(service, generation);
         self.keep(state);
@@ -36,7 +36,7 @@ impl DesiredState {
 
     /// Records that an action is about to start. Services that depend on what it restarts or replaces, with `restart:
     /// true`, are restarted after it. The exit of a job that it stops does not count as the job's result.
-    pub fn note_begun(&mut self, action: &Action, observed: &Observed) {
+    pub fn note_started(&mut self, action: &Action, observed: &Observed) {
         if let Action::Stop { target: Target::PreDeploy(_), id, .. } = action
             && let Some(started_at) = observed.containers.get(id).and_then(Container::started_at)
         {
@@ -154,7 +154,7 @@ impl DesiredState {
     pub fn save_again(&mut self) {
         self.unsaved = self.file.save(&self.state).err().map(|error| {
             tracing::debug!(%error, "the state is not remembered");
-            Unsaved { path: error.path, reason: error.source.to_string() }
+            SaveError { path: error.path, reason: error.source.to_string() }
         });
     }
 
@@ -166,7 +166,7 @@ impl DesiredState {
 
     /// The error of the last write; `None` if it succeeded.
     #[must_use]
-    pub fn unsaved(&self) -> Option<&Unsaved> {
+    pub fn unsaved(&self) -> Option<&SaveError> {
         self.unsaved.as_ref()
     }
 }

@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_that_we_have_not_asked_for_is_meant_until_somebody_asks_for_the_service() {
+    fn a_stop_from_outside_holds_until_the_service_is_requested() {
         let folder = tempfile::tempdir().unwrap();
         let file = || StateFile::at(folder.path().join("shop.json"));
         let mut desired_state = desired_state(file());
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_we_have_stopped_is_not_stopped_from_outside_nor_is_what_goes_down() {
+    fn stops_by_the_supervisor_and_during_down_are_not_external() {
         let folder = tempfile::tempdir().unwrap();
         let file = || StateFile::at(folder.path().join("shop.json"));
         let mut desired_state = desired_state(file());

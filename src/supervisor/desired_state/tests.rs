@@ -106,12 +106,12 @@ fn scale(service: &str, replicas: u32) -> Request {
 }
 
 #[test]
-fn a_file_says_how_many() {
+fn the_file_sets_the_replica_counts() {
     assert_eq!(User::new().goals(), "db=1, jobs=1, web=2");
 }
 
 #[test]
-fn a_selection_takes_its_dependencies_along_and_leaves_the_rest() {
+fn a_selection_includes_its_dependencies_only() {
     let mut user = User::new();
     user.desired_state.desired.goals.clear();
     user.asks(Request::Apply(Box::new(Apply { services: vec![name("web")], ..apply(project()) }))).unwrap();
@@ -119,7 +119,7 @@ fn a_selection_takes_its_dependencies_along_and_leaves_the_rest() {
 }
 
 #[test]
-fn a_scale_outlives_the_supervisor_until_the_file_says_something_new() {
+fn a_scale_survives_the_supervisor_until_the_file_changes_the_count() {
     let mut user = User::new();
     user.asks(scale("web", 5)).unwrap();
     assert_eq!(user.goals(), "db=1, jobs=1, web=5");
@@ -190,7 +190,7 @@ fn a_request_that_cannot_be_stored_is_refused() {
 }
 
 #[test]
-fn a_changed_file_is_pursued_on_a_full_disk_and_the_state_is_written_once_there_is_room() {
+fn a_changed_file_is_applied_on_a_full_disk_and_the_state_is_saved_later() {
     let User { folder, mut desired_state } = User::new();
     let obstacle = obstruct(&folder);
     let up = Apply { scale: BTreeMap::from([(name("web"), 3)]), ..apply(project()) };
@@ -213,7 +213,7 @@ fn a_changed_file_is_pursued_on_a_full_disk_and_the_state_is_written_once_there_
 }
 
 #[test]
-fn a_folder_that_somebody_removed_is_made_again_for_the_state() {
+fn a_removed_folder_is_recreated_for_the_state() {
     let mut user = User::new();
     std::fs::remove_dir_all(user.folder.path()).unwrap();
     user.asks(scale("web", 5)).unwrap();
@@ -221,7 +221,7 @@ fn a_folder_that_somebody_removed_is_made_again_for_the_state() {
 }
 
 #[test]
-fn an_unchanged_file_needs_no_room_for_the_state() {
+fn an_unchanged_file_needs_no_disk_space() {
     let mut user = User::new();
     user.asks(scale("web", 5)).unwrap();
     let User { folder, desired_state: _ } = user;
@@ -233,7 +233,7 @@ fn an_unchanged_file_needs_no_room_for_the_state() {
 }
 
 #[test]
-fn nobody_gets_more_replicas_than_a_file_can_ask_for() {
+fn the_maximum_of_replicas_holds_for_requests_too() {
     let mut user = User::new();
     let before = user.goals();
     let mut large = project();
@@ -253,7 +253,7 @@ fn nobody_gets_more_replicas_than_a_file_can_ask_for() {
 }
 
 #[test]
-fn more_replicas_in_the_state_file_than_there_can_be_are_those_of_the_compose_file() {
+fn an_impossible_count_in_the_state_file_is_ignored() {
     let user = User::new();
     let file = StateFile::at(user.folder.path().join("shop.json"));
     let scale = BTreeMap::from([(name("web"), Scale { file: 2, replicas: u32::MAX })]);
@@ -271,7 +271,7 @@ fn while_it_goes_down_no_other_request_is_accepted() {
 }
 
 #[test]
-fn a_stop_that_ends_the_supervisor_is_undone_by_nobody() {
+fn a_stop_that_ends_the_supervisor_cannot_be_undone() {
     let mut user = User::new();
     user.asks(Request::Close { grace: None }).unwrap();
     let web = || Selector { service: name("web"), slot: None };
@@ -293,7 +293,7 @@ fn a_stop_that_ends_the_supervisor_is_undone_by_nobody() {
 }
 
 #[test]
-fn after_down_nothing_of_the_last_time_is_remembered() {
+fn down_clears_the_state() {
     let mut user = User::new();
     user.asks(scale("web", 5)).unwrap();
     user.desired_state.forget().unwrap();
@@ -302,7 +302,7 @@ fn after_down_nothing_of_the_last_time_is_remembered() {
 
 /// A supervisor in the background observes the engine before `up` sends its request.
 #[test]
-fn a_look_before_anything_is_asked_for_forgets_nobody_who_is_to_be_restarted() {
+fn an_observation_before_the_first_request_drops_no_pending_restart() {
     let user = User::new();
     let file = StateFile::at(user.folder.path().join("shop.json"));
     let due = BTreeSet::from([name("web")]);
@@ -321,7 +321,7 @@ fn a_look_before_anything_is_asked_for_forgets_nobody_who_is_to_be_restarted() {
 }
 
 #[test]
-fn a_supervisor_that_resumes_goes_on_with_what_was_asked_for_last_and_applies_nothing() {
+fn resume_restores_the_last_desired_state_and_applies_nothing() {
     let mut user = User::new();
     user.asks(Request::Scale(BTreeMap::from([(name("web"), 5)]))).unwrap();
     user.asks(Request::Stop { services: vec![name("jobs")], grace: None }).unwrap();

@@ -37,7 +37,7 @@ impl<E: Engine> Supervisor<E> {
         for (service, said) in &self.plan.let_through {
             if !let_through.contains_key(service) {
                 let (service, said) = (service.clone(), said.clone());
-                self.journal.record(now, EventKind::CheckNeverPassed { service, said });
+                self.journal.record(now, EventKind::HealthCheckNeverPassed { service, said });
             }
         }
         traffic::note_out(&self.plan.steering_configs, &mut self.observed.out_since, now);
@@ -69,13 +69,13 @@ impl<E: Engine> Supervisor<E> {
             }
             let hooks = hooks::of(&action, &self.observed);
             let graceful_close = self.traffic.graceful_close(&action, &self.observed);
-            self.desired_state.note_begun(&action, &self.observed);
+            self.desired_state.note_started(&action, &self.observed);
             if let Action::Prepare { id, started_at } = &action {
                 let progress = PostStart { started_at: *started_at, phase: HookPhase::Begun };
                 self.desired_state.note_post_start(id, progress, &mut self.observed);
             }
             self.observed.busy.insert(target.clone(), action.verb());
-            let kind = EventKind::Begun { verb: action.verb(), target: self.named(target) };
+            let kind = EventKind::Started { verb: action.verb(), target: self.named(target) };
             self.journal.record(now, kind);
             let engine = Arc::clone(&self.engine);
             let project = self.desired_state.desired.project.clone();

@@ -76,7 +76,7 @@ impl<E: Engine> Supervisor<E> {
                 match result {
                     Ok((snapshot, events)) => {
                         if in_time && std::mem::replace(&mut self.told_silent, false) {
-                            self.journal.record(self.clock.now(), EventKind::EngineBack);
+                            self.journal.record(self.clock.now(), EventKind::EngineReachable);
                         }
                         self.look_at = Instant::now() + LOOK_PAUSE;
                         self.events = events.or(self.events.take());
@@ -133,7 +133,7 @@ impl<E: Engine> Supervisor<E> {
 
     fn silent(&mut self, reason: String) {
         if !std::mem::replace(&mut self.told_silent, true) {
-            self.journal.record(self.clock.now(), EventKind::EngineLost { reason });
+            self.journal.record(self.clock.now(), EventKind::EngineUnreachable { reason });
         }
     }
 
@@ -216,7 +216,7 @@ impl<E: Engine> Supervisor<E> {
                 Some(true) => {
                     if let Role::Replica { service, slot } = &container.labels.role {
                         let (service, slot) = (service.clone(), *slot);
-                        self.journal.record(now, EventKind::StoppedOutside { service, slot, at });
+                        self.journal.record(now, EventKind::StoppedExternally { service, slot, at });
                     }
                 }
             }
@@ -238,7 +238,7 @@ impl<E: Engine> Supervisor<E> {
         let told = std::mem::take(&mut self.foreign);
         for foreign in &self.observed.foreign {
             if !told.contains(&foreign.key()) {
-                self.journal.record(now, EventKind::ForeignFound { foreign: foreign.clone() });
+                self.journal.record(now, EventKind::ForeignResource { foreign: foreign.clone() });
             }
             self.foreign.insert(foreign.key());
         }
@@ -253,7 +253,7 @@ impl<E: Engine> Supervisor<E> {
             {
                 let image = container.image_id.clone().unwrap_or_default();
                 let (service, slot) = (service.clone(), *slot);
-                self.journal.record(now, EventKind::Recreated { service, slot, image });
+                self.journal.record(now, EventKind::ContainerRecreated { service, slot, image });
             }
         }
     }
@@ -273,7 +273,7 @@ impl<E: Engine> Supervisor<E> {
             .filter_map(|id| Some(self.observed.containers.get(id)?.name.clone()))
             .collect();
         if !names.is_empty() {
-            self.journal.record(now, EventKind::Unlisted { containers: names });
+            self.journal.record(now, EventKind::ContainersUnlisted { containers: names });
         }
         self.unlisted = unlisted;
     }
@@ -299,7 +299,7 @@ impl<E: Engine> Supervisor<E> {
 
     /// Whether the engine itself may have stopped a container while no event stream was open. It was killed since the
     /// supervisor started, and a container without a sandbox shows no sign of that.
-    fn may_have_been_engine(&self, id: &ContainerId) -> bool {
+    fn may_be_stopped_by_engine(&self, id: &ContainerId) -> bool {
         self.events_lost
             && self.observed.containers.get(id).is_some_and(|container| container.joined.is_none())
     }
@@ -314,7 +314,7 @@ impl<E: Engine> Supervisor<E> {
                 self.dirty.containers.insert(id);
             }
             Some(EngineEvent::Stopped { id, at, is_past }) => {
-                if !is_past || !self.may_have_been_engine(&id) {
+                if !is_past || !self.may_be_stopped_by_engine(&id) {
                     self.stops.insert(id.clone(), at);
                 }
                 self.dirty.containers.insert(id);

@@ -252,7 +252,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn where_a_version_listened_out_of_reach_is_read_back_and_need_not_be_there() {
+    fn the_unreachable_address_of_a_failure_is_optional() {
         let out_of_reach = Some(OutOfReach { address: "127.0.0.1:80".parse().unwrap() });
         for out_of_reach in [None, out_of_reach] {
             let reason = FailureReason::ListensElsewhere { wanted: vec![80], found: vec![80], out_of_reach };

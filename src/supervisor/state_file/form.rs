@@ -282,12 +282,12 @@ struct PostStartForm {
     started_at: Timestamp,
     // The name of the key in earlier releases.
     #[serde(rename = "stage")]
-    phase: StageForm,
+    phase: HookPhaseForm,
 }
 
 /// The stored form of a [`HookPhase`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum StageForm {
+enum HookPhaseForm {
     #[serde(rename = "begun")]
     Begun,
     #[serde(rename = "done")]
@@ -297,8 +297,8 @@ enum StageForm {
 impl From<PostStart> for PostStartForm {
     fn from(PostStart { started_at, phase }: PostStart) -> Self {
         let phase = match phase {
-            HookPhase::Begun => StageForm::Begun,
-            HookPhase::Done => StageForm::Done,
+            HookPhase::Begun => HookPhaseForm::Begun,
+            HookPhase::Done => HookPhaseForm::Done,
         };
         Self { started_at, phase }
     }
@@ -307,8 +307,8 @@ impl From<PostStart> for PostStartForm {
 impl From<PostStartForm> for PostStart {
     fn from(PostStartForm { started_at, phase }: PostStartForm) -> Self {
         let phase = match phase {
-            StageForm::Begun => HookPhase::Begun,
-            StageForm::Done => HookPhase::Done,
+            HookPhaseForm::Begun => HookPhase::Begun,
+            HookPhaseForm::Done => HookPhase::Done,
         };
         Self { started_at, phase }
     }

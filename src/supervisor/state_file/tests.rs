@@ -31,12 +31,12 @@ fn in_folder() -> (tempfile::TempDir, StateFile) {
 }
 
 #[test]
-fn a_file_of_before_there_were_versions_is_read() {
+fn an_unversioned_file_is_read() {
     assert_eq!(form::read(LAYOUT_0.as_bytes()).unwrap(), everything());
 }
 
 #[test]
-fn what_is_written_has_the_same_keys_as_ever_and_a_version() {
+fn the_written_form_has_the_keys_of_version_0_and_a_version() {
     let mut written = json(&form::write(&everything()).unwrap());
     assert_eq!(written["version"].take(), 1);
     written.as_object_mut().unwrap().remove("version");
@@ -44,7 +44,7 @@ fn what_is_written_has_the_same_keys_as_ever_and_a_version() {
 }
 
 #[test]
-fn an_exclusive_port_of_which_a_version_ended_is_kept_and_left_out_otherwise() {
+fn the_exclusive_port_of_a_failure_is_stored_and_otherwise_omitted() {
     let mut state = everything();
     let ended = state.versions.values_mut().find_map(|versions| match &mut versions.last {
         Some(Ended {
@@ -82,7 +82,7 @@ fn what_is_written_is_read_back() {
 }
 
 #[test]
-fn what_a_later_release_adds_to_this_version_is_ignored() {
+fn unknown_keys_are_ignored() {
     let mut written = json(&form::write(&everything()).unwrap());
     written["new"] = serde_json::json!({ "key": [1] });
     written["scale"]["web"]["new"] = true.into();
@@ -91,7 +91,7 @@ fn what_a_later_release_adds_to_this_version_is_ignored() {
 }
 
 #[test]
-fn a_newer_version_is_known_by_nothing_but_its_number() {
+fn a_newer_version_is_recognized_by_its_number_only() {
     for (text, version) in [
         (r#"{"version": 2}"#, 2),
         (r#"{"scale": [], "version": 3, "stopped": 1}"#, 3),
@@ -102,7 +102,7 @@ fn a_newer_version_is_known_by_nothing_but_its_number() {
 }
 
 #[test]
-fn what_nobody_can_have_written_is_damaged() {
+fn an_impossible_state_is_damaged() {
     let valid = form::write(&State::default()).unwrap();
     let valid = String::from_utf8(valid).unwrap();
     let with = |from: &str, to: &str| {
@@ -137,7 +137,7 @@ fn what_nobody_can_have_written_is_damaged() {
 }
 
 #[test]
-fn half_of_a_file_is_damaged_wherever_it_ends() {
+fn a_truncated_file_is_damaged() {
     let whole = form::write(&everything()).unwrap();
     // Each attempt takes as long as parsing the whole file, so test only some positions.
     for end in (0..whole.len()).rev().step_by(101) {
@@ -147,7 +147,7 @@ fn half_of_a_file_is_damaged_wherever_it_ends() {
 }
 
 #[test]
-fn what_was_said_is_remembered_until_it_is_cleared() {
+fn a_saved_state_is_loaded_until_it_is_cleared() {
     let (_folder, file) = in_folder();
     assert_eq!(file.load().unwrap(), Loaded::default());
     let state = everything();
@@ -159,7 +159,7 @@ fn what_was_said_is_remembered_until_it_is_cleared() {
 }
 
 #[test]
-fn a_damaged_file_is_told_with_its_name_and_left_until_it_is_put_aside() {
+fn a_damaged_file_is_reported_and_kept_until_it_is_moved_aside() {
     let (folder, file) = in_folder();
     let (path, bad) = (folder.path().join("shop.json"), folder.path().join("shop.json.bad"));
     fs::write(&bad, "older").unwrap();
@@ -175,7 +175,7 @@ fn a_damaged_file_is_told_with_its_name_and_left_until_it_is_put_aside() {
 }
 
 #[test]
-fn a_newer_file_is_an_error_that_says_what_to_do_and_leaves_it() {
+fn a_newer_file_is_an_error_with_help_and_is_not_changed() {
     let (folder, file) = in_folder();
     let path = folder.path().join("shop.json");
     fs::write(&path, r#"{"version": 2}"#).unwrap();
@@ -188,7 +188,7 @@ fn a_newer_file_is_an_error_that_says_what_to_do_and_leaves_it() {
 }
 
 #[test]
-fn the_state_of_a_project_on_another_engine_is_refused_and_left_as_it_is() {
+fn the_state_of_a_project_on_another_engine_is_refused_and_not_changed() {
     let (folder, file) = in_folder();
     let (here, there) = (engine("unix:///run/docker.sock", "A"), engine("tcp://10.0.0.7:2376", "B"));
     let kept = State { stopped: ["web".parse().unwrap()].into(), ..State::default() };
@@ -215,7 +215,7 @@ fn the_state_of_a_project_on_another_engine_is_refused_and_left_as_it_is() {
 }
 
 #[test]
-fn a_path_that_is_no_file_is_an_error_that_names_it() {
+fn a_path_that_is_not_a_file_is_an_error_that_names_it() {
     let (folder, file) = in_folder();
     fs::create_dir(folder.path().join("shop.json")).unwrap();
     let error = file.load().unwrap_err();

@@ -115,7 +115,7 @@ fn two_versions_in_a_slot_are_one_replica() {
 }
 
 #[test]
-fn the_version_of_the_file_is_known_if_it_runs_whatever_its_image_means() {
+fn the_running_version_is_recovered_even_if_its_image_changed() {
     let mut with_id = web();
     with_id.container.image_id = Some("sha256:1".to_owned());
     let mut with_other_id = web();
@@ -219,7 +219,7 @@ fn apply() -> Request {
 }
 
 #[test]
-fn whether_up_comes_before_or_after_the_first_look_nobody_is_stopped() {
+fn recovery_stops_no_replica_before_or_after_up() {
     for first in ["load", "up"] {
         let mut scene = Scene::new();
         assert!(!scene.desired_state.awaits_recovery(), "nothing is known of the file yet");
@@ -235,7 +235,7 @@ fn whether_up_comes_before_or_after_the_first_look_nobody_is_stopped() {
 }
 
 #[test]
-fn what_was_asked_for_before_the_first_look_stands() {
+fn requests_before_the_first_observation_take_precedence() {
     let mut scene = Scene::new();
     scene.asks(Request::Load(Box::new(shop(web()))));
     scene.asks(Request::Scale(BTreeMap::from([(web().name, 3)])));
@@ -251,7 +251,7 @@ fn down_needs_no_file() {
 }
 
 #[test]
-fn a_look_leaves_the_damaged_file_as_it_is() {
+fn an_observation_does_not_change_a_damaged_file() {
     let mut scene = Scene::new();
     scene.desired_state = scene.desired_state.simulated();
     scene.desired_state.restore(shop(web()));
@@ -261,7 +261,7 @@ fn a_look_leaves_the_damaged_file_as_it_is() {
 }
 
 #[test]
-fn it_is_told_what_happened_what_is_there_and_what_is_lost() {
+fn the_message_says_what_was_recovered_and_what_was_lost() {
     let mut scene = Scene::new();
     scene.desired_state.put_damage_aside().unwrap();
     scene.asks(Request::Load(Box::new(shop(web()))));
