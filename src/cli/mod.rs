@@ -122,7 +122,7 @@ enum Command {
     Completion(completion::CompletionArgs),
     /// Show the versions of sameport and of the engine
     Version(version::VersionArgs),
-    /// Run the server of the demo's replicas
+    /// Write manual pages into a folder, for packages
     #[command(hide = true)]
     Man(man::ManArgs),
     /// Serve as a replica of the demo
